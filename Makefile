@@ -1,0 +1,158 @@
+# Everything a fresh checkout needs. Each target builds .venv itself when it is missing, half made, or
+# older than what it was made from.
+
+PYTHON ?= python3
+PORT ?= 8080
+DEMO_EXIT ?=
+# An index with the torch build you want (say, CPU only). Empty: wherever pip finds torch.
+TORCH_INDEX ?=
+
+TORCH := torch==2.13.0
+UV := uv==0.13.9
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+IN_VENV := .venv/bin/
+INSTALLED := .venv/.installed
+DEMO := build/demo
+
+.PHONY: help .venv demo test check prove clean chromium again
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    train on real baskets, evaluate, export, and serve a shop on PORT ($(PORT))'
+	@echo '             DEMO_EXIT=1 ends after the first decision'
+	@echo 'make test    the whole suite at reduced counts'
+	@echo 'make prove   the same checks at full counts'
+	@echo 'make check   lint, format, types, import rules'
+	@echo 'make .venv   the environment and nothing else'
+	@echo 'make clean   remove what was built, except .venv'
+	@echo
+	@echo 'PYTHON=python3.12     another interpreter (3.11 or 3.12)'
+	@echo 'TORCH_INDEX=URL       the package index to take torch from'
+
+# --- environment ----------------------------------------------------------------------------------
+
+# The stamp holds the folder it was made in: the scripts of a copied environment would run the original.
+ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
+$(INSTALLED): again
+endif
+
+.venv: $(INSTALLED)
+	@:
+
+define PYTHON_HELP
+needs Python 3.11 or 3.12. Name another one with `make PYTHON=/path/to/python3.11`, or get it: \
+`apt-get install python3.11 python3.11-venv`, `brew install python@3.11`, `pyenv install 3.11`
+endef
+
+SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))'
+
+# uv reads none of pip's settings. What pip was told about where packages are holds for uv too; its extra
+# indexes do not, because uv would let them replace the packages of the main one.
+define PIP_SETTINGS
+pip_setting() { $(IN_VENV)python -m pip config get ":env:.$$1" 2>/dev/null \
+	|| $(IN_VENV)python -m pip config get "install.$$1" 2>/dev/null \
+	|| $(IN_VENV)python -m pip config get "global.$$1" 2>/dev/null || true; }; \
+links="$$(pip_setting find-links | xargs | tr ' ' ,)"; \
+index="$$(pip_setting index-url)"; \
+if [ -z "$${UV_FIND_LINKS:-}" ] && [ -n "$$links" ]; then export UV_FIND_LINKS="$$links"; fi; \
+if [ -z "$${UV_DEFAULT_INDEX:-}$${UV_INDEX_URL:-}" ] && [ -n "$$index" ]; then \
+	export UV_DEFAULT_INDEX="$$index"; fi
+endef
+
+# Progress bars for a person; in a log only what goes wrong.
+define UV_INSTALL
+$(IN_VENV)uv pip install --python $(IN_VENV)python -c constraints.txt $$([ -t 2 ] || echo --quiet)
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt overrides.txt
+	@rm -f $@
+	@command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: Tillwise $(PYTHON_HELP).' >&2; exit 1; }
+	@'$(PYTHON)' $(SUPPORTED) || { echo "$$('$(PYTHON)' --version 2>&1 | head -n 1) will not do: Tillwise "'$(PYTHON_HELP).' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo 'This Python cannot make environments: `apt-get install python3-venv` (or python3.11-venv).' >&2; exit 1; }
+	@# Kept when it is whole, of the right version and made here, so that a changed version costs seconds.
+	@if ! { grep -qsF '$(CURDIR)/.venv' .venv/bin/activate && $(IN_VENV)python $(SUPPORTED) \
+		&& $(IN_VENV)python -m pip --version; } >/dev/null 2>&1; then \
+		echo "Making .venv with $$('$(PYTHON)' --version)"; \
+		'$(PYTHON)' -m venv --clear .venv; \
+	fi
+	@$(IN_VENV)python -m pip install -qq --disable-pip-version-check '$(UV)'
+	@$(PIP_SETTINGS); \
+	echo 'Installing $(TORCH)'; \
+	$(UV_INSTALL) '$(TORCH)' $(if $(TORCH_INDEX),--index '$(TORCH_INDEX)' --index-strategy unsafe-best-match); \
+	echo 'Installing everything else'; \
+	$(UV_INSTALL) --override overrides.txt -e '.[train,serve,test,dev]'
+	@printf '%s\n' '$(CURDIR)' >$@
+
+# --- demo -----------------------------------------------------------------------------------------
+
+# Each stage leaves its mark last, inside what it made: a stage that was interrupted, or whose result was
+# removed, or whose code has changed, is done again.
+sources = $(shell find $(wildcard contract $(1)) -name '*.py')
+SHARED := training/commands training/__main__.py training/recipes.py
+
+$(DEMO)/data/.done: $(call sources,training/data $(SHARED)) | $(INSTALLED)
+	@echo '1/4 Importing the baskets'
+	@rm -rf $(@D)
+	@mkdir -p $(DEMO)
+	@$(IN_VENV)tillwise-train import completejourney --output $(@D)
+	@touch $@
+
+$(DEMO)/run/.done: $(DEMO)/data/.done $(call sources,training/models training/trainer.py $(SHARED))
+	@echo '2/4 Training'
+	@rm -rf $(@D)
+	@$(IN_VENV)tillwise-train fit --data $(DEMO)/data --recipe demo --output $(@D)
+	@touch $@
+
+# The table is kept, so that a second run can show it without computing it.
+$(DEMO)/evaluation.txt: $(DEMO)/run/.done $(call sources,training/evaluation)
+	@echo '3/4 Evaluating against the baselines'
+	@$(IN_VENV)tillwise-train evaluate $(DEMO)/run --data $(DEMO)/data --protocol basket-completion \
+		--json $(DEMO)/evaluation.json >$@.partial
+	@mv $@.partial $@
+
+$(DEMO)/export.done: $(DEMO)/run/.done $(call sources,training/export) \
+		$(if $(and $(wildcard releases/current),$(wildcard model_repository/*/[0-9]*/model.onnx)),,again)
+	@echo '4/4 Exporting'
+	@rm -f $@
+	@$(IN_VENV)tillwise-train export $(DEMO)/run --models model_repository --releases releases
+	@touch $@
+
+demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done
+	@cat $(DEMO)/evaluation.txt
+	@exec $(IN_VENV)tillwise-serve demo --data $(DEMO)/data --port $(PORT) $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
+
+# --- checks ---------------------------------------------------------------------------------------
+
+PACKAGES := contract training serving benchmarks tests
+
+check: $(INSTALLED)
+	@$(IN_VENV)ruff check $(PACKAGES)
+	@$(IN_VENV)ruff format --check $(PACKAGES)
+	@$(IN_VENV)mypy $(PACKAGES)
+	@$(IN_VENV)lint-imports --no-logo
+
+test: $(INSTALLED) chromium
+	@$(IN_VENV)python -m pytest
+
+prove: $(INSTALLED) chromium
+	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
+
+# The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo 'Installing chromium for the page tests'; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null && exit 0; \
+	fi; \
+	echo 'No chromium: the page tests will fail. Get it: apt-get update && apt-get install -y chromium' >&2
+
+clean:
+	@rm -rf build releases model_repository/*/[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,57 @@
+"""What the shop sells. Prices are integers in the currency's minor unit; one currency per catalogue."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+MinorUnits = Annotated[int, Field(ge=0, le=10**12)]
+
+# The columns of `catalogue.parquet`, in order, with their Arrow types by name.
+CATALOGUE_COLUMNS: dict[str, str] = {
+    "item_id": "string",
+    "title": "string",
+    "brand": "string",
+    "category_path": "list<string>",
+    "text": "string",
+    "price": "int64",
+    "currency": "string",
+    "available": "bool",
+    "regions": "list<string>",
+    "synthetic": "bool",
+}
+
+
+class Money(BaseModel):
+    """An amount in minor units (cents) with its ISO 4217 currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    amount: MinorUnits
+    currency: Currency
+
+
+class Item(BaseModel):
+    """One thing that can be recommended.
+
+    `category_path` runs from the widest to the narrowest category. `regions` empty means sold
+    everywhere. `price` None means not priced; it is then never shown with an amount.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_id: ItemId
+    title: str = ""
+    brand: str = ""
+    category_path: tuple[str, ...] = ()
+    text: str = ""
+    price: MinorUnits | None = None
+    currency: Currency
+    available: bool = True
+    regions: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    def sold_in(self, region: str | None) -> bool:
+        """Whether the item may be shown to a shopper in `region` (unknown region: yes)."""
+        return not self.regions or region is None or region in self.regions

@@ -1,0 +1,63 @@
+"""What a shopper agreed to, and what follows from it for a write and for a read."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from contract.events import Event
+
+Purpose = Literal["personalization", "analytics", "offers"]
+PURPOSES: frozenset[str] = frozenset(get_args(Purpose))
+NOTHING: frozenset[str] = frozenset()
+
+
+def in_effect(
+    stored: Iterable[str] | None, requested: Iterable[str] | None, *, gpc: bool
+) -> frozenset[str]:
+    """The purposes in effect: stored AND requested AND no Global Privacy Control.
+
+    `None` means that nothing was said: with nothing stored the request's word counts, with nothing
+    requested the stored one does, with neither the answer is nothing (off by default).
+    """
+    if gpc:
+        return NOTHING
+    if stored is None:
+        return frozenset(requested or ()) & PURPOSES
+    if requested is None:
+        return frozenset(stored) & PURPOSES
+    return frozenset(stored) & frozenset(requested) & PURPOSES
+
+
+def allows(purposes: Iterable[str], purpose: Purpose) -> bool:
+    """Whether `purpose` is among the purposes in effect."""
+    return purpose in purposes
+
+
+def may_store_behaviour(purposes: Iterable[str]) -> bool:
+    """Behaviour is stored only under `analytics` or `personalization`."""
+    held = frozenset(purposes)
+    return "analytics" in held or "personalization" in held
+
+
+def redact(event: Event, purposes: frozenset[str]) -> Event | None:
+    """`event` as it may be written under `purposes`, or None when it must be dropped.
+
+    Without `personalization` the search words and the region, the two free-form hints at a
+    person, are taken out; the event then serves counting only.
+    """
+    if not may_store_behaviour(purposes):
+        return None
+    kept = event.model_copy(update={"purposes": tuple(sorted(purposes))})
+    if "personalization" in purposes:
+        return kept
+    context = kept.context.model_copy(update={"region": None}) if kept.context else None
+    return kept.model_copy(update={"search_term": None, "context": context})
+
+
+def pseudonymise(raw_id: str, kind: Literal["visitor", "user"], key: bytes) -> str:
+    """HMAC-SHA-256 of a raw id under `key`, 64 hexadecimal digits.
+
+    It is only ever a look-up key in the subjects table; the `subject_id` behind it is random.
+    """
+    return hmac.new(key, f"{kind}:{raw_id}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,9 @@
+"""The two ways in which a command may end other than well. Both carry one line a person can act on."""
+
+
+class UserError(ValueError):
+    """Bad input: the command prints the message and exits with 2."""
+
+
+class GateRefused(Exception):  # noqa: N818 - it names what happened, not a fault
+    """A quality gate said no: the command prints the message and exits with 3."""

@@ -1,0 +1,169 @@
+"""What shoppers do, in the words of GA4 e-commerce, and the envelope in which it is kept.
+
+A caller sends a `ClientEvent` (raw ids); after consent and pseudonyms it is stored as an `Event`.
+"""
+
+import hashlib
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self, get_args
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from contract.catalogue import Currency, ItemId, MinorUnits
+
+SCHEMA_VERSION: Final = 1
+
+EventName = Literal[
+    "view_item_list",
+    "view_item",
+    "select_item",
+    "search",
+    "add_to_cart",
+    "remove_from_cart",
+    "view_cart",
+    "begin_checkout",
+    "add_shipping_info",
+    "add_payment_info",
+    "purchase",
+    "refund",
+    "view_promotion",
+    "select_promotion",
+    "page_view",
+    "click",
+    "hover",
+    "scroll",
+    "page_dwell",
+    "feedback",
+    "decision",
+]
+EVENT_NAMES: tuple[str, ...] = get_args(EventName)
+# Code 0 is padding; the order is frozen because models learn these codes. Append only.
+EVENT_TYPE: dict[str, int] = {name: code for code, name in enumerate(EVENT_NAMES, start=1)}
+
+NEEDS_ITEMS = frozenset(
+    {"view_item", "select_item", "add_to_cart", "remove_from_cart", "purchase", "refund", "hover"}
+)
+SERVER_ONLY = frozenset({"purchase", "refund", "decision"})
+
+RawId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+SessionId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+_DIGIT_RUN = re.compile(r"(?:\d[ -]?){12,18}\d")
+
+
+def looks_like_card(text: str) -> bool:
+    """Whether `text` holds 13 to 19 digits that pass the Luhn check of a payment card."""
+    for run in _DIGIT_RUN.findall(text):
+        digits = [int(character) for character in run if character.isdigit()]
+        if digits[0] not in {2, 3, 4, 5, 6}:
+            continue
+        doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+        if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0:
+            return True
+    return False
+
+
+def _no_card(text: str) -> str:
+    if looks_like_card(text):
+        raise ValueError("looks like a payment card number, which is never accepted")
+    return text
+
+
+Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_card)]
+
+
+class EventItem(BaseModel):
+    """One line of an event: `price` per unit in minor units, `index` its place in a list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_id: ItemId
+    quantity: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    price: MinorUnits | None = None
+    index: Annotated[int, Field(ge=0, le=100_000)] | None = None
+
+
+class EventContext(BaseModel):
+    """Where and on what: `timezone` an IANA name, from which hour and weekday are derived."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["desktop", "mobile", "tablet", "other"] | None = None
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
+    region: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    timezone: Annotated[str, StringConstraints(max_length=64)] | None = None
+
+
+class EventBody(BaseModel):
+    """What every form of an event carries besides its envelope."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: UUID
+    event_name: EventName
+    occurred_at: AwareDatetime
+    session_id: SessionId
+    items: Annotated[tuple[EventItem, ...], Field(max_length=500)] = ()
+    value: MinorUnits | None = None
+    currency: Currency | None = None
+    coupon: Text | None = None
+    payment_type: Text | None = None
+    shipping_tier: Text | None = None
+    transaction_id: Text | None = None
+    search_term: Text | None = None
+    engagement_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
+    context: EventContext | None = None
+    attribution_token: Annotated[str, StringConstraints(max_length=512)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.event_name in NEEDS_ITEMS and not self.items:
+            raise ValueError(f"{self.event_name} needs at least one item")
+        if self.event_name in {"purchase", "refund"} and not self.transaction_id:
+            raise ValueError(f"{self.event_name} needs a transaction_id")
+        if self.event_name == "search" and not self.search_term:
+            raise ValueError("search needs a search_term")
+        return self
+
+
+class ClientEvent(EventBody):
+    """An event as a caller sends it: raw ids, and what the shopper agreed to on that page."""
+
+    visitor_id: RawId
+    user_id: RawId | None = None
+    consent: dict[Literal["personalization", "analytics", "offers"], bool] | None = None
+    gpc: bool = False
+
+
+class Event(EventBody):
+    """An event as it is stored: pseudonymous, with the purposes in effect when it was written."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    received_at: AwareDatetime
+    subject_id: UUID
+    purposes: tuple[str, ...] = ()
+    synthetic: bool = False
+    decision: dict[str, Any] | None = None
+
+
+def key_of(text: str) -> int:
+    """A stable unsigned 64-bit key of an id: the first 8 bytes of its BLAKE2b digest.
+
+    Feature state holds keys instead of ids, so it does not depend on any release's vocabulary.
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def honoured_time(occurred_at: datetime, now: datetime) -> datetime:
+    """A client's `occurred_at` counts for behaviour up to now, never for the future."""
+    return min(occurred_at, now)

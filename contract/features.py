@@ -1,0 +1,233 @@
+"""Everything that is remembered about a subject, each feature with both of its halves: how an event
+changes its state, and what its value is. Ingest, replay, training and serving all call these.
+
+A state is a bounded set of rows, ordered by (occurred_us, event_key, position); the newest ones are
+kept. That is a function of the set of events alone, so events may come late, twice, or in any order,
+and replay gives the live state. Features see only what was written under `personalization`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.clock import DAY_US
+from contract.consent import allows
+from contract.events import EVENT_TYPE, Event
+from contract.frames import EventFrame
+from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, by_subject, merge
+
+Scope = Literal["subject"]
+
+# One row per item that the subject bought (and did not give back).
+PURCHASED = np.dtype(
+    [
+        ("item_key", "<u8"),
+        ("baskets", "<f4"),  # how many baskets held it
+        ("weight_60d", "<f4"),  # the same, each basket halved every 60 days of age
+        ("weight_14d", "<f4"),
+        ("first_us", "<i8"),
+        ("last_us", "<i8"),
+        ("in_last_basket", "?"),
+    ]
+)
+RHYTHM = ("baskets", "days_since_last", "mean_gap_days", "mean_basket_items")
+
+_PURCHASE, _REFUND = EVENT_TYPE["purchase"], EVENT_TYPE["refund"]
+_INTERACTIONS = frozenset(
+    EVENT_TYPE[name]
+    for name in ("view_item", "select_item", "add_to_cart", "purchase", "hover", "click")
+)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named, versioned feature of a subject; raise `version` when its meaning changes.
+
+    `dtype` is that of one element of `value`; `capacity` bounds the rows of its state.
+    """
+
+    name: str
+    version: int
+    scope: Scope
+    dtype: np.dtype[Any]
+    kind: RowKind
+    capacity: int
+    event_types: frozenset[int]
+    compute: Callable[[Rows, int], npt.NDArray[Any]]
+
+    def empty(self) -> Rows:
+        """The state of a subject nothing is known about."""
+        return np.empty(0, self.kind.dtype)
+
+    def update(self, state: Rows, event: Event) -> Rows:
+        """The state after `event`; the given state is left as it is."""
+        if EVENT_TYPE[event.event_name] not in self.event_types:
+            return state
+        if not allows(event.purposes, "personalization"):
+            return state
+        rows = np.array(self.kind.from_event(event), self.kind.dtype)
+        return merge(state, rows, self.capacity)
+
+    def value(self, state: Rows, now_us: int) -> npt.NDArray[Any]:
+        """The feature's value at `now_us`, from rows up to then."""
+        if len(state) and state["occurred_us"][-1] > now_us:
+            state = state[: np.searchsorted(state["occurred_us"], now_us, side="right")]
+        return self.compute(state, now_us)
+
+    def replay(self, frame: EventFrame) -> dict[str, Rows]:
+        """The states that `frame` leads to, by subject: the columnar form of `update`."""
+        wanted = np.isin(frame.event_type, list(self.event_types)) & frame.personal
+        rows, subject = self.kind.from_frame(frame, np.flatnonzero(wanted))
+        return by_subject(rows, subject, frame.subjects, self.capacity)
+
+
+def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
+    """One `PURCHASED` row per item, ordered by item_key."""
+    state = _without_refunds(state)
+    items, inverse = np.unique(state["item_key"], return_inverse=True)
+    value = np.zeros(len(items), PURCHASED)
+    if not len(items):
+        return value
+    age_days = (now_us - state["occurred_us"]) / DAY_US
+    value["item_key"] = items
+    value["baskets"] = np.bincount(inverse)
+    value["weight_60d"] = np.bincount(inverse, np.exp2(-age_days / 60.0))
+    value["weight_14d"] = np.bincount(inverse, np.exp2(-age_days / 14.0))
+    # Rows are in time order, so the last write to a place is the latest and the first the earliest.
+    value["last_us"][inverse] = state["occurred_us"]
+    value["first_us"][inverse[::-1]] = state["occurred_us"][::-1]
+    value["in_last_basket"][inverse] = state["event_key"] == state["event_key"][-1]
+    return value
+
+
+def _without_refunds(state: Rows) -> Rows:
+    """Purchases of items that were not given back in full."""
+    refunded = state["event_type"] == _REFUND
+    if not refunded.any():
+        return state
+    _, inverse = np.unique(state["item_key"], return_inverse=True)
+    net = np.bincount(inverse, np.where(refunded, -1.0, 1.0) * state["quantity"])
+    kept: Rows = state[~refunded & (net[inverse] > 0)]
+    return kept
+
+
+def _rhythm(state: Rows, now_us: int) -> npt.NDArray[np.float32]:
+    """`RHYTHM` as [4] floats; all zero for a subject without purchases."""
+    if not len(state):
+        return np.zeros(len(RHYTHM), np.float32)
+    times = state["occurred_us"]
+    span = float(times[-1] - times[0]) / DAY_US
+    gap = span / (len(times) - 1) if len(times) > 1 else 0.0
+    since = (now_us - int(times[-1])) / DAY_US
+    return np.array([len(times), since, gap, state["items"].mean()], np.float32)
+
+
+def _as_is(state: Rows, now_us: int) -> npt.NDArray[Any]:
+    return state
+
+
+PURCHASES = Feature(
+    "purchases",
+    1,
+    "subject",
+    PURCHASED,
+    INTERACTION,
+    2_048,
+    frozenset({_PURCHASE, _REFUND}),
+    _purchased,
+)
+SHOPPING_RHYTHM = Feature(
+    "shopping_rhythm",
+    1,
+    "subject",
+    np.dtype(np.float32),
+    VISIT,
+    512,
+    frozenset({_PURCHASE}),
+    _rhythm,
+)
+RECENT_INTERACTIONS = Feature(
+    "recent_interactions", 1, "subject", INTERACTION.dtype, INTERACTION, 64, _INTERACTIONS, _as_is
+)
+RECENT_SEARCHES = Feature(
+    "recent_searches",
+    1,
+    "subject",
+    SEARCH.dtype,
+    SEARCH,
+    4,
+    frozenset({EVENT_TYPE["search"]}),
+    _as_is,
+)
+FEATURES: tuple[Feature, ...] = (PURCHASES, SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES)
+
+SubjectState = dict[str, Rows]
+
+
+@dataclass(frozen=True)
+class SubjectView:
+    """The values of all features of one subject at one moment."""
+
+    purchased: npt.NDArray[Any]  # PURCHASED rows
+    rhythm: npt.NDArray[np.float32]  # [4]
+    interactions: Rows  # INTERACTION rows, oldest first
+    searches: Rows  # SEARCH rows, oldest first
+
+    @property
+    def known(self) -> bool:
+        """Whether anything at all is remembered."""
+        return bool(len(self.interactions) or len(self.purchased) or len(self.searches))
+
+
+def view(state: SubjectState, now_us: int) -> SubjectView:
+    """The values of `FEATURES` at `now_us`; an absent state counts as empty."""
+    purchased, rhythm, interactions, searches = (
+        feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES
+    )
+    return SubjectView(purchased, rhythm, interactions, searches)
+
+
+UNKNOWN = view({}, 0)
+
+
+def update(state: SubjectState, event: Event) -> SubjectState:
+    """The state of every feature after `event`."""
+    return {
+        feature.name: feature.update(state.get(feature.name, feature.empty()), event)
+        for feature in FEATURES
+    }
+
+
+def replay(frame: EventFrame) -> dict[str, SubjectState]:
+    """The states of all subjects after the events of `frame`."""
+    states: dict[str, SubjectState] = {}
+    for feature in FEATURES:
+        for subject, rows in feature.replay(frame).items():
+            states.setdefault(subject, {})[feature.name] = rows
+    return states
+
+
+def feature_hash(*parts: object) -> str:
+    """A digest of all feature definitions and of `parts` (encoder and pair feature versions).
+
+    Serving refuses a release that was made for another hash.
+    """
+    described = [
+        (
+            f.name,
+            f.version,
+            f.scope,
+            str(f.dtype),
+            str(f.kind.dtype),
+            f.capacity,
+            sorted(f.event_types),
+        )
+        for f in FEATURES
+    ]
+    text = json.dumps([described, [repr(part) for part in parts]])
+    return hashlib.sha256(text.encode()).hexdigest()

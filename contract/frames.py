@@ -1,0 +1,171 @@
+"""Events as columns: the Parquet schema of `events/*.parquet` and the exploded frame that features
+are replayed from. Arrow stands here for its types only; nothing in this file reads or writes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.events import EVENT_TYPE, Event, key_of
+
+_TIME = pa.timestamp("us", tz="UTC")
+_ITEM = pa.struct(
+    [
+        ("item_id", pa.string()),
+        ("quantity", pa.int64()),
+        ("price", pa.int64()),
+        ("index", pa.int64()),
+    ]
+)
+_CONTEXT = pa.struct(
+    [
+        ("device", pa.string()),
+        ("country", pa.string()),
+        ("region", pa.string()),
+        ("timezone", pa.string()),
+    ]
+)
+
+EVENT_SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("event_id", pa.string()),
+        ("event_name", pa.string()),
+        ("occurred_at", _TIME),
+        ("received_at", _TIME),
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("purposes", pa.list_(pa.string())),
+        ("items", pa.list_(_ITEM)),
+        ("value", pa.int64()),
+        ("currency", pa.string()),
+        ("coupon", pa.string()),
+        ("payment_type", pa.string()),
+        ("shipping_tier", pa.string()),
+        ("transaction_id", pa.string()),
+        ("search_term", pa.string()),
+        ("engagement_ms", pa.int64()),
+        ("context", _CONTEXT),
+        ("attribution_token", pa.string()),
+        ("synthetic", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class EventFrame:
+    """One row for every item of an event (one for an event without items), in any order.
+
+    Shapes: R rows, S subjects. `item_key` is 0 where the event has no item.
+    """
+
+    subjects: list[str]  # [S] subject_id
+    subject: npt.NDArray[np.int64]  # [R] position in `subjects`
+    event_key: npt.NDArray[np.uint64]  # [R]
+    event_type: npt.NDArray[np.uint8]  # [R] contract.events.EVENT_TYPE
+    occurred_us: npt.NDArray[np.int64]  # [R]
+    session_key: npt.NDArray[np.uint64]  # [R]
+    item_key: npt.NDArray[np.uint64]  # [R]
+    position: npt.NDArray[np.uint16]  # [R] place of the item in its event
+    quantity: npt.NDArray[np.int32]  # [R]
+    search_term: npt.NDArray[np.object_]  # [R] text or None
+    personal: npt.NDArray[np.bool_]  # [R] written under `personalization`
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """`event` as one row of `EVENT_SCHEMA`."""
+    row = event.model_dump(mode="python", exclude={"decision"})
+    row["event_id"], row["subject_id"] = str(event.event_id), str(event.subject_id)
+    row["purposes"], row["items"] = list(event.purposes), [dict(item) for item in event.items]
+    row["context"] = dict(event.context) if event.context else None
+    return row
+
+
+def explode(table: pa.Table) -> EventFrame:
+    """The rows of `table` (columns of `EVENT_SCHEMA`) taken apart into an `EventFrame`.
+
+    Raises ValueError naming the columns that are missing.
+    """
+    needed = [
+        "event_id",
+        "event_name",
+        "occurred_at",
+        "subject_id",
+        "session_id",
+        "items",
+        "purposes",
+        "search_term",
+    ]
+    missing = [name for name in needed if name not in table.column_names]
+    if missing:
+        raise ValueError(f"events lack the columns {', '.join(missing)}")
+    table = table.select(needed).combine_chunks()
+    items = _one(table["items"])
+    lengths = pc.fill_null(pc.list_value_length(items), 0).to_numpy(zero_copy_only=False)
+    rows_per_event = np.maximum(lengths, 1)
+    event = np.repeat(np.arange(len(table)), rows_per_event)
+    starts = np.cumsum(rows_per_event) - rows_per_event
+    place = np.arange(len(event)) - starts[event]
+    has_item = lengths[event] > 0
+    flat = pc.list_flatten(items)
+    item_key = np.zeros(len(event), np.uint64)
+    item_key[has_item] = _keys(pc.struct_field(flat, "item_id"))
+    quantity = np.ones(len(event), np.int32)
+    quantity[has_item] = pc.fill_null(pc.struct_field(flat, "quantity"), 1).to_numpy(
+        zero_copy_only=False
+    )
+    subjects, subject = _codes(_one(table["subject_id"]))
+    names, name = _codes(_one(table["event_name"]))
+    unknown = [n for n in names if n not in EVENT_TYPE]
+    if unknown:
+        raise ValueError(f"unknown event names: {', '.join(sorted(unknown)[:5])}")
+    types = np.array([EVENT_TYPE[n] for n in names], np.uint8)
+    occurred = (
+        _one(table["occurred_at"]).cast(_TIME).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    )
+    return EventFrame(
+        subjects=subjects,
+        subject=subject[event],
+        event_key=_keys(_one(table["event_id"]))[event],
+        event_type=types[name][event] if len(names) else np.empty(0, np.uint8),
+        occurred_us=occurred[event],
+        session_key=_keys(_one(table["session_id"]))[event],
+        item_key=item_key,
+        position=place.astype(np.uint16),
+        quantity=quantity,
+        search_term=_one(table["search_term"]).to_numpy(zero_copy_only=False)[event],
+        personal=_holds(_one(table["purposes"]), "personalization")[event],
+    )
+
+
+def _one(column: pa.ChunkedArray) -> Any:
+    """The single array of a combined column."""
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _codes(column: Any) -> tuple[list[str], npt.NDArray[np.int64]]:
+    encoded = pc.dictionary_encode(column)
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(
+        np.int64
+    )
+
+
+def _keys(column: Any) -> npt.NDArray[np.uint64]:
+    """`key_of` of every string, computed once per distinct one."""
+    distinct, code = _codes(column)
+    return np.array([key_of(text) for text in distinct], np.uint64)[code]
+
+
+def _holds(column: Any, word: str) -> npt.NDArray[np.bool_]:
+    """Which lists of strings in `column` hold `word`."""
+    held = np.zeros(len(column), bool)
+    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    matches = pc.equal(pc.list_flatten(column), word).to_numpy(zero_copy_only=False)
+    held[parents[matches]] = True
+    return held

@@ -1,0 +1,118 @@
+"""What is known about every item of a release, as columns indexed like the vocabulary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.encoding import FIRST_ITEM
+from contract.events import key_of
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+
+# The statistics that stand as columns in a release's catalogue.
+ITEM_STATISTICS = ("popularity", "recent_popularity", "repeat_rate", "gap_days", "price_level")
+
+
+def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
+    """Codes of three levels of each category path, [len(paths), 3]; 0 where a level is absent.
+
+    A code stands for the whole path down to its level, and is the same in every release.
+    """
+    codes = np.zeros((len(paths), 3), np.int64)
+    for row, path in zip(codes, paths, strict=True):
+        for level in range(min(len(path), 3)):
+            row[level] = 1 + key_of("/".join(path[: level + 1])) % (2**31)
+        # A short path repeats its narrowest level, so that the last column is always the narrowest.
+        row[len(path) : 3] = row[len(path) - 1] if path else 0
+    return codes
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Item statistics at the training cut. N = len(vocabulary); rows PAD and OOV are neutral."""
+
+    popularity: Floats  # [N] log1p of the number of baskets with the item
+    recent_popularity: Floats  # [N] the same over the last 28 days
+    repeat_rate: Floats  # [N] share of its buyers who bought it again
+    gap_days: Floats  # [N] usual days between two purchases by one shopper, 0 when never seen
+    price_level: Floats  # [N] log1p of minor units, 0 when not priced
+    categories: Indices  # [N, 3] codes of the category path, 0 when absent
+
+    def __len__(self) -> int:
+        return len(self.popularity)
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, npt.NDArray[Any]], categories: Indices
+    ) -> "ItemTable":
+        """From `ITEM_STATISTICS` columns and `categories` of the vocabulary's items, in its order;
+        the reserved rows are put before them."""
+        reserved = np.zeros(FIRST_ITEM, np.float32)
+        parts = {
+            name: np.concatenate((reserved, columns[name].astype(np.float32)))
+            for name in ITEM_STATISTICS
+        }
+        return cls(**parts, categories=np.vstack((np.zeros((FIRST_ITEM, 3), np.int64), categories)))
+
+
+@dataclass(frozen=True)
+class ItemNeighbours:
+    """Items bought together, by cosine of their baskets; frozen at the training cut.
+
+    Shapes: N = len(vocabulary), K neighbours each; unused places hold index 0 and similarity 0.
+    """
+
+    neighbours: npt.NDArray[np.int32]  # [N, K]
+    similarity: Floats  # [N, K]
+
+    def score(self, cart: Indices) -> "Sparse":
+        """The summed similarity of every neighbour to the items of `cart`."""
+        near = self.neighbours[cart].ravel().astype(np.int64)
+        weight = self.similarity[cart].ravel()
+        kept = weight > 0
+        return Sparse.summed(near[kept], weight[kept])
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A score for some items: `index` strictly ascending, `value` of the same length."""
+
+    index: Indices
+    value: Floats
+
+    @classmethod
+    def summed(cls, index: Indices, value: Floats) -> "Sparse":
+        """Equal indices are added up."""
+        distinct, inverse = np.unique(index, return_inverse=True)
+        total = np.bincount(inverse, value, minlength=len(distinct)).astype(np.float32)
+        return cls(distinct, total)
+
+    @classmethod
+    def of(cls, index: Indices, value: Floats) -> "Sparse":
+        """From distinct indices in any order."""
+        order = np.argsort(index, kind="stable")
+        return cls(index[order], value[order])
+
+    def at(self, wanted: Indices) -> Floats:
+        """The score of each of `wanted`, 0 where there is none."""
+        if not len(self.index):
+            return np.zeros(len(wanted), np.float32)
+        place = np.minimum(np.searchsorted(self.index, wanted), len(self.index) - 1)
+        return np.where(self.index[place] == wanted, self.value[place], np.float32(0))
+
+    def best(self, limit: int) -> Indices:
+        """The indices of the highest scores, best first; equal ones by index."""
+        if len(self.index) > 4 * limit:
+            cut = np.partition(self.value, -limit)[-limit]
+            kept = np.flatnonzero(self.value >= cut)
+        else:
+            kept = np.arange(len(self.index))
+        return self.index[kept[np.lexsort((self.index[kept], -self.value[kept]))[:limit]]]
+
+
+NOTHING = Sparse(np.empty(0, np.int64), np.empty(0, np.float32))

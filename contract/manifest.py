@@ -1,0 +1,209 @@
+"""The release manifest: where everything that training hands to serving meets, with its hashes.
+
+`verify` is the one judge of a release. It does no I/O: the caller lends it a function that gives
+the digest of a file.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from contract import candidates, encoding, text
+from contract.features import feature_hash
+
+MANIFEST: Final = "manifest.json"
+INDEX: Final = "items.faiss"
+VOCABULARY: Final = "vocabulary.parquet"
+CATALOGUE: Final = "catalogue.parquet"
+POPULAR: Final = "popular.json"
+SESSION_KNN: Final = "session_knn.npz"
+ITEM_NEIGHBOURS: Final = "item_neighbours.npz"
+RELEASE_FILES: Final = (INDEX, VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS)
+
+QUERY_TOWER: Final = "query_tower"
+SEQUENCE_ENCODER: Final = "sequence_encoder"
+RANKER: Final = "ranker"
+MODELS: Final = (QUERY_TOWER, SEQUENCE_ENCODER, RANKER)
+
+ReleaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Root = Literal["release", "models"]
+DigestOf = Callable[[Root, str], str | None]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tensor(_Strict):
+    """A named tensor; `shape` without the batch dimension."""
+
+    name: str
+    dtype: Literal["int64", "float32"]
+    shape: tuple[int, ...]
+
+
+class ModelEntry(_Strict):
+    """A model of the release; `files` maps paths inside the model repository to digests."""
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    files: dict[str, Digest]
+    parity: Annotated[float, Field(ge=0)]  # largest difference to torch over the parity inputs
+
+
+class IndexEntry(_Strict):
+    """The item index; scores are inner products in the space the models were trained in."""
+
+    metric: Literal["inner_product"]
+    kind: str
+    dimension: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+
+
+class ReleaseManifest(_Strict):
+    """One release: what it is made of and what it was made for."""
+
+    format: Literal[1] = 1
+    release_id: ReleaseId
+    created_at: datetime
+    recipe: str
+    trained_until: datetime
+    feature_hash: Digest
+    vocabulary_hash: Digest
+    currency: str
+    synthetic: bool
+    index: IndexEntry
+    models: tuple[ModelEntry, ...]
+    files: dict[str, Digest]  # names inside the release folder
+    metrics: dict[str, float] = {}
+    digest: str = ""  # of this manifest with an empty digest
+
+    def sealed(self) -> "ReleaseManifest":
+        """The same manifest with its own digest filled in."""
+        open_form = self.model_copy(update={"digest": ""})
+        return self.model_copy(update={"digest": sha256(open_form.as_bytes())})
+
+    def as_bytes(self) -> bytes:
+        """The one canonical form in which a manifest is written."""
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of the model `name`; KeyError when the release has none."""
+        for entry in self.models:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
+
+
+def sha256(content: bytes) -> str:
+    """The digest used throughout a manifest."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def expected_feature_hash() -> str:
+    """The hash of the features, the encoder and the pair features of this very code."""
+    return feature_hash(
+        encoding.ENCODER_VERSION,
+        encoding.QUERY_TOWER_INPUTS,
+        encoding.SEQUENCE_INPUTS,
+        encoding.CONTEXT_SIZES,
+        encoding.NUM_EVENT_TYPES,
+        encoding.NUM_GAPS,
+        text.NUM_TOKENS,
+        candidates.PAIR_FEATURES_VERSION,
+        candidates.PAIR_FEATURES,
+        candidates.MAX_CANDIDATES,
+    )
+
+
+def verify(content: bytes, digest_of: DigestOf, *, release_id: str | None = None) -> list[str]:
+    """What is wrong with the release whose manifest is `content`; an empty list means nothing.
+
+    Each line names the file or the field that differs. `release_id` is the folder's name.
+    """
+    try:
+        manifest = ReleaseManifest.model_validate_json(content)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        return [f"{MANIFEST}: {where}: {first['msg']}"]
+    if manifest.as_bytes() != content or manifest.sealed().digest != manifest.digest:
+        return [f"{MANIFEST}: changed after it was sealed"]
+    problems: list[str] = []
+    if release_id is not None and manifest.release_id != release_id:
+        problems.append(f"{MANIFEST}: made for release {manifest.release_id}, not {release_id}")
+    if manifest.feature_hash != expected_feature_hash():
+        problems.append(
+            f"feature_hash: release was made for features {manifest.feature_hash[:12]}, "
+            f"this gateway has {expected_feature_hash()[:12]}; export it again with this version"
+        )
+    problems += [f"{name}: not listed in {MANIFEST}" for name in _absent(manifest)]
+    for root, files in _files(manifest):
+        problems += [
+            line
+            for name, digest in files.items()
+            if (line := _differs(root, name, digest, digest_of))
+        ]
+    return problems + _shape_problems(manifest)
+
+
+def _files(manifest: ReleaseManifest) -> list[tuple[Root, dict[str, str]]]:
+    return [("release", manifest.files), *(("models", entry.files) for entry in manifest.models)]
+
+
+def _differs(root: Root, name: str, digest: str, digest_of: DigestOf) -> str | None:
+    found = digest_of(root, name)
+    if found is None:
+        return f"{name}: missing"
+    if found != digest:
+        return f"{name}: content differs from the manifest (sha256 {found[:12]}, not {digest[:12]})"
+    return None
+
+
+def _absent(manifest: ReleaseManifest) -> list[str]:
+    names = {entry.name for entry in manifest.models}
+    absent = [name for name in RELEASE_FILES if name not in manifest.files]
+    return absent + [f"model {name}" for name in MODELS if name not in names]
+
+
+def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and outputs that this code expects of `model` in a space of `dimension`."""
+    if model == RANKER:
+        shape = (candidates.MAX_CANDIDATES, len(candidates.PAIR_FEATURES))
+        return (
+            (Tensor(name="pair_features", dtype="float32", shape=shape),),
+            (Tensor(name="scores", dtype="float32", shape=shape[:1]),),
+        )
+    source = encoding.QUERY_TOWER_INPUTS if model == QUERY_TOWER else encoding.SEQUENCE_INPUTS
+    inputs = tuple(
+        Tensor.model_validate({"name": name, "dtype": dtype, "shape": shape})
+        for name, (shape, dtype) in source.items()
+    )
+    output = "query_vector" if model == QUERY_TOWER else "sequence_vector"
+    return inputs, (Tensor(name=output, dtype="float32", shape=(dimension,)),)
+
+
+def _shape_problems(manifest: ReleaseManifest) -> list[str]:
+    problems = []
+    for entry in manifest.models:
+        if entry.name not in MODELS:
+            continue
+        inputs, outputs = tensors(entry.name, manifest.index.dimension)
+        for kind, held, wanted in (
+            ("input", entry.inputs, inputs),
+            ("output", entry.outputs, outputs),
+        ):
+            given = {tensor.name: tensor for tensor in held}
+            problems += [
+                f"model {entry.name}: {kind} {tensor.name} is {given.get(tensor.name)}, not {tensor}"
+                for tensor in wanted
+                if given.get(tensor.name) != tensor
+            ]
+    return problems

@@ -1,0 +1,162 @@
+"""The rows that feature state is made of: what an event leaves behind, one event at a time
+(`from_event`) and a frame at a time (`from_frame`), and how two sets of rows merge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.clock import to_us
+from contract.events import EVENT_TYPE, Event, key_of
+from contract.frames import EventFrame
+from contract.text import token_numbers
+
+Rows = npt.NDArray[np.void]
+Numbers = npt.NDArray[np.int64]
+
+_ORDER: list[Any] = [("occurred_us", "<i8"), ("event_key", "<u8"), ("position", "<u2")]
+TOKENS_PER_SEARCH = 8
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """A kind of row. `from_frame` gets the frame and the numbers of the rows in question, and
+    returns rows with the subject number of each."""
+
+    name: str
+    dtype: np.dtype[Any]
+    from_event: Callable[[Event], list[tuple[Any, ...]]]
+    from_frame: Callable[[EventFrame, Numbers], tuple[Rows, Numbers]]
+
+
+def _stamp(event: Event) -> tuple[int, int]:
+    return to_us(event.occurred_at), key_of(str(event.event_id))
+
+
+def _copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:
+    rows = np.zeros(len(kept), dtype)
+    for column in dtype.names or ():
+        if hasattr(frame, column):
+            rows[column] = getattr(frame, column)[kept]
+    return rows
+
+
+def _interaction_rows(event: Event) -> list[tuple[Any, ...]]:
+    occurred, key = _stamp(event)
+    code, session = EVENT_TYPE[event.event_name], key_of(event.session_id)
+    return [
+        (occurred, key, place, code, item.quantity, key_of(item.item_id), session)
+        for place, item in enumerate(event.items)
+    ]
+
+
+def _interactions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    kept = kept[frame.item_key[kept] != 0]
+    return _copied(frame, kept, INTERACTION.dtype), frame.subject[kept]
+
+
+def _visit_row(event: Event) -> list[tuple[Any, ...]]:
+    return [(*_stamp(event), 0, len(event.items))] if event.items else []
+
+
+def _visits(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    kept = kept[frame.item_key[kept] != 0]
+    keys, first, counts = np.unique(frame.event_key[kept], return_index=True, return_counts=True)
+    # An event repeated in the log stands in the frame once per copy.
+    at_first = frame.position[kept] == 0
+    copies = np.bincount(
+        np.searchsorted(keys, frame.event_key[kept][at_first]), minlength=len(keys)
+    )
+    rows = _copied(frame, kept[first], VISIT.dtype)
+    rows["position"] = 0
+    rows["items"] = counts // np.maximum(copies, 1)
+    return rows, frame.subject[kept[first]]
+
+
+def _search_tokens(term: str) -> tuple[int, ...]:
+    tokens = token_numbers(term, TOKENS_PER_SEARCH)
+    return tuple(tokens + [0] * (TOKENS_PER_SEARCH - len(tokens)))
+
+
+def _search_row(event: Event) -> list[tuple[Any, ...]]:
+    if event.search_term is None:
+        return []
+    return [(*_stamp(event), 0, _search_tokens(event.search_term))]
+
+
+def _searches(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    said = np.array([term is not None for term in frame.search_term[kept]], bool)
+    kept = kept[said & (frame.position[kept] == 0)]
+    rows = _copied(frame, kept, SEARCH.dtype)
+    if len(kept):
+        rows["tokens"] = [_search_tokens(term) for term in frame.search_term[kept]]
+    return rows, frame.subject[kept]
+
+
+INTERACTION = RowKind(
+    "interaction",
+    np.dtype(
+        [
+            *_ORDER,
+            ("event_type", "u1"),
+            ("quantity", "<i4"),
+            ("item_key", "<u8"),
+            ("session_key", "<u8"),
+        ]
+    ),
+    _interaction_rows,
+    _interactions,
+)
+VISIT = RowKind("visit", np.dtype([*_ORDER, ("items", "<i4")]), _visit_row, _visits)
+SEARCH = RowKind(
+    "search",
+    np.dtype([*_ORDER, ("tokens", "<i8", (TOKENS_PER_SEARCH,))]),
+    _search_row,
+    _searches,
+)
+
+
+def merge(state: Rows, rows: Rows, capacity: int) -> Rows:
+    """The newest `capacity` rows of the union of two states.
+
+    Commutative, associative and idempotent, because it is a function of the union alone.
+    """
+    if not len(rows):
+        return state
+    if len(state) and _after(rows, state):  # the usual case: the newest event comes last
+        return np.concatenate((state, rows))[-capacity:]
+    return ordered(np.concatenate((state, rows)))[-capacity:]
+
+
+def _after(rows: Rows, state: Rows) -> bool:
+    one_event = rows["event_key"][0] == rows["event_key"][-1]
+    ascending = bool((np.diff(rows["position"].astype(np.int64)) > 0).all())
+    return bool(one_event) and ascending and rows["occurred_us"][0] > state["occurred_us"][-1]
+
+
+def ordered(rows: Rows) -> Rows:
+    """Rows by (occurred_us, event_key, position), each (event, position) once."""
+    rows = rows[np.lexsort((rows["position"], rows["event_key"], rows["occurred_us"]))]
+    fresh = np.ones(len(rows), bool)
+    fresh[1:] = (
+        (rows["event_key"][1:] != rows["event_key"][:-1])
+        | (rows["position"][1:] != rows["position"][:-1])
+        | (rows["occurred_us"][1:] != rows["occurred_us"][:-1])
+    )
+    return rows[fresh]
+
+
+def by_subject(rows: Rows, subject: Numbers, subjects: list[str], capacity: int) -> dict[str, Rows]:
+    """The state of every subject that has rows."""
+    if not len(rows):
+        return {}
+    order = np.lexsort((rows["position"], rows["event_key"], rows["occurred_us"], subject))
+    rows, subject = rows[order], subject[order]
+    present, starts = np.unique(subject, return_index=True)
+    ends = np.append(starts[1:], len(rows))
+    return {
+        subjects[number]: ordered(rows[start:end])[-capacity:]
+        for number, start, end in zip(present, starts, ends, strict=True)
+    }

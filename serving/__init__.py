@@ -1,0 +1,1 @@
+"""The gateway: events in, checkout decisions out. It never imports torch or training."""

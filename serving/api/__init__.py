@@ -1,0 +1,1 @@
+"""HTTP: one file per resource, problem responses for everything that is refused."""

@@ -1,0 +1,140 @@
+"""What is refused, as RFC 9457 problems: every error of the gateway has this one shape."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+
+from serving.state.sqlite_writer import StoreError
+
+MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS = 20
+
+TITLES: dict[int, str] = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid content",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available",
+}
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field; `field` is its path in the body."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 has it; `detail` is one line that a person can act on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = None
+
+
+class ApiProblem(Exception):  # noqa: N818 - it becomes a problem response
+    """Refuses the request in hand with this problem."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: list[FieldProblem] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(
+            title=TITLES.get(status, "Error"), status=status, detail=detail, errors=errors
+        )
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The answer that says so."""
+        return Response(
+            self.problem.model_dump_json(exclude_none=True),
+            self.problem.status,
+            self.headers,
+            MEDIA_TYPE,
+        )
+
+
+def invalid(error: ValidationError) -> ApiProblem:
+    """The problem for a body that a model refused; it repeats no value of the body."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return ApiProblem(400, f"The body is not JSON: {_reason(found[0])}.")
+    fields = [FieldProblem(field=path_of(one["loc"]), message=_reason(one)) for one in found]
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    first = fields[0]
+    return ApiProblem(
+        422, f"{first.field}: {first.message}{more}", errors=list(fields[:_MOST_ERRORS])
+    )
+
+
+def path_of(location: Iterable[int | str]) -> str:
+    """`("cart", "items", 0, "price")` as `cart.items[0].price`."""
+    text = ""
+    for part in location:
+        # The name of an unknown field is the caller's own text: cut it.
+        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
+    return text.removeprefix(".") or "body"
+
+
+def _printable(text: str) -> str:
+    return text[:64].encode("ascii", "backslashreplace").decode()
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Invalid JSON: ")
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    return message.encode("ascii", "backslashreplace").decode()
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """For FastAPI: an `ApiProblem`, or the store's failure, as an answer."""
+    if isinstance(error, StoreError):
+        refused = ApiProblem(
+            503, "The store can not be reached; try again.", headers={"Retry-After": "1"}
+        )
+        return refused.response()
+    assert isinstance(error, ApiProblem)
+    return error.response()
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """For Starlette's own 404 and 405."""
+    assert isinstance(error, HTTPException)
+    details = {
+        404: "There is nothing at this path; see /docs.",
+        405: "This path does not take this method; see the Allow header.",
+    }
+    status = error.status_code
+    detail = details.get(status, TITLES.get(status, "Error"))
+    return ApiProblem(status, detail, headers=error.headers).response()
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem answers of a route, for its documentation."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": TITLES[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }

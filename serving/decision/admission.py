@@ -1,0 +1,79 @@
+"""How many decisions may be under way at once. Queueing would only make every one of them late, so
+above one limit a decision is answered from a cheaper rung, above the next it is refused."""
+
+import threading
+from types import TracebackType
+from typing import Self
+
+
+class Overloaded(Exception):  # noqa: N818 - it names what happened
+    """Refused without having been looked at; try again after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        super().__init__("too many decisions are under way")
+        self.retry_after_s = retry_after_s
+
+
+class Admission:
+    """Counts decisions under way. Work that a decision left behind on a thread when its time was up
+    still takes that thread, so it keeps the decision's place until it ends."""
+
+    def __init__(self, max_full: int, max_total: int) -> None:
+        if not 0 <= max_full <= max_total or max_total < 1:
+            raise ValueError(f"limits must be 0 <= max_full <= max_total, not {max_full}, {max_total}")
+        self.max_full = max_full
+        self.max_total = max_total
+        self._active = 0
+        self._lock = threading.Lock()  # threads give places back
+
+    @property
+    def active(self) -> int:
+        """Decisions under way, those included that were answered but left work behind."""
+        return self._active
+
+    def enter(self) -> "Place":
+        """A place for one decision; raises Overloaded when there is none."""
+        with self._lock:
+            if self._active >= self.max_total:
+                raise Overloaded
+            self._active += 1
+            return Place(self, full=self._active <= self.max_full)
+
+    def leave(self) -> None:
+        """Called by a Place when nothing holds it any longer."""
+        with self._lock:
+            self._active -= 1
+
+
+class Place:
+    """One decision's place, free again when the decision and all work it started have ended."""
+
+    def __init__(self, admission: Admission, *, full: bool) -> None:
+        self.full = full
+        self._admission = admission
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    def hold(self) -> None:
+        """One more piece of work needs the place."""
+        with self._lock:
+            self._holders += 1
+
+    def drop(self) -> None:
+        """A piece of work has ended."""
+        with self._lock:
+            self._holders -= 1
+            free = self._holders == 0
+        if free:
+            self._admission.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drop()

@@ -1,0 +1,145 @@
+"""The time a decision has, and the one way in which its stages may spend it."""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeVar
+
+from contract.errors import UserError
+from serving.inference.breaker import Breaker
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who is told about stages."""
+
+    def stage_span(self, name: str) -> AbstractContextManager[object]:
+        """Wraps the stage `name`."""
+        ...
+
+    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
+        """The stage `name` is over."""
+        ...
+
+
+class _Nobody:
+    def stage_span(self, name: str) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
+        return None
+
+
+class Deadline:
+    """Runs stages within what is left of `budget_ms`, which begins to run when this is made.
+
+    `degraded` names the stages that failed, in order; `timings_ms` says how long each one took.
+    """
+
+    def __init__(self, budget_ms: float, observer: Observer | None = None) -> None:
+        self.budget_ms = budget_ms
+        self.degraded: list[str] = []
+        self.timings_ms: dict[str, float] = {}
+        self._observer = observer or _Nobody()
+        self._began = time.perf_counter()
+
+    def elapsed_ms(self) -> float:
+        """Time since the beginning."""
+        return (time.perf_counter() - self._began) * 1_000
+
+    def remaining_ms(self) -> float:
+        """What is left, never less than zero."""
+        return max(self.budget_ms - self.elapsed_ms(), 0.0)
+
+    def degrade(self, name: str) -> None:
+        """Say that the stage `name` did not do its part."""
+        if name not in self.degraded:
+            self.degraded.append(name)
+
+    async def stage(
+        self,
+        name: str,
+        budget_ms: float,
+        work: Callable[[], Awaitable[T]],
+        fallback: T,
+        *,
+        reserve_ms: float = 0.0,
+        breaker: Breaker | None = None,
+    ) -> T:
+        """What `work` returns, or `fallback` when it fails or takes longer than `budget_ms` or than
+        what remains after `reserve_ms`, which later stages need.
+
+        Only UserError (invalid input) and cancellation come out. With a `breaker` that is open
+        nothing is tried.
+        """
+        allowed_ms = min(budget_ms, self.remaining_ms() - reserve_ms)
+        if allowed_ms <= 0 or (breaker is not None and not breaker.allows()):
+            self._over(name, 0.0, degraded=True)
+            return fallback
+        verdict = breaker.abandoned if breaker is not None else None
+        began = time.perf_counter()
+        degraded = True
+        try:
+            with self._observer.stage_span(name):
+                async with asyncio.timeout(allowed_ms / 1_000):
+                    outcome = await work()
+            degraded = False
+            verdict = breaker.succeeded if breaker is not None else None
+            return outcome
+        except TimeoutError:
+            if breaker is not None and allowed_ms >= breaker.settings.fair_ms:
+                verdict = breaker.failed
+        except UserError:
+            degraded = False
+            raise
+        except Exception as error:
+            verdict = breaker.failed if breaker is not None else None
+            _tell(name, error)
+        except asyncio.CancelledError:
+            degraded = False
+            raise
+        finally:
+            if verdict is not None:
+                verdict()
+            self._over(name, time.perf_counter() - began, degraded=degraded)
+        return fallback
+
+    def inline(self, name: str, work: Callable[[], T], fallback: T) -> T:
+        """The same for a short computation that does not wait and must run even when no time is
+        left, because there is no answer without it."""
+        outcome = fallback
+        with self._timed(name):
+            outcome = work()
+        return outcome
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began, degraded = time.perf_counter(), False
+        try:
+            with self._observer.stage_span(name):
+                yield
+        except UserError:
+            raise
+        except Exception as error:
+            degraded = True
+            _tell(name, error)
+        finally:
+            self._over(name, time.perf_counter() - began, degraded=degraded)
+
+    def _over(self, name: str, seconds: float, *, degraded: bool) -> None:
+        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + seconds * 1_000
+        if degraded:
+            self.degrade(name)
+        self._observer.stage_ended(name, seconds, degraded=degraded)
+
+
+def _tell(name: str, error: Exception) -> None:
+    """Where it failed, without the message, which may hold what a caller sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"
+    _log.warning("stage %s failed: %s in %s", name, type(error).__name__, where)

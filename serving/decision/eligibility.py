@@ -1,0 +1,51 @@
+"""Which items may be recommended at all in one checkout: one mask, applied before ranking and
+checked again after it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.encoding import FIRST_ITEM
+from contract.items import Indices
+from serving.decision.messages import DecideRequest, Filter
+from serving.inference.release import Mask, Release, ReleaseCatalogue
+
+
+@dataclass(frozen=True, eq=False)
+class Eligible:
+    """`mask` [N] over the vocabulary; `price_ignored`: a maximum price was asked for in a currency
+    that is not the catalogue's, so it could not be applied."""
+
+    mask: Mask
+    count: int
+    price_ignored: bool
+
+    def of(self, index: Indices) -> Indices:
+        """Those of `index` that may be recommended, in their order."""
+        return index[self.mask[index]]
+
+
+def eligible(release: Release, request: DecideRequest) -> Eligible:
+    """Available in the region, not in the cart and not filtered out."""
+    shop, wanted = release.catalogue, request.filter
+    mask = shop.sellable(request.context.region).copy()
+    _apply_categories(mask, shop, wanted)
+    price_ignored = False
+    if wanted.max_price is not None:
+        price_ignored = request.cart.currency != shop.currency
+        if not price_ignored:  # an item without a price cannot be shown to be cheap enough
+            mask &= (shop.price >= 0) & (shop.price <= wanted.max_price)
+    away = (line.item_id for line in request.cart.items)
+    mask[release.vocabulary.indices((*away, *wanted.exclude_items))] = False
+    mask[:FIRST_ITEM] = False
+    return Eligible(mask, int(np.count_nonzero(mask)), price_ignored)
+
+
+def _apply_categories(mask: Mask, shop: ReleaseCatalogue, wanted: Filter) -> None:
+    if wanted.include_categories:
+        included = np.zeros(len(mask), bool)
+        for name in wanted.include_categories:
+            included[shop.in_category(name)] = True
+        mask &= included
+    for name in wanted.exclude_categories:
+        mask[shop.in_category(name)] = False

@@ -1,0 +1,187 @@
+"""What a checkout asks and what it is answered: the body of `POST /v1/checkout/decide` and of its
+response. Everything is bounded, and every field that is not known is refused."""
+
+from collections.abc import Hashable
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StringConstraints,
+)
+
+from contract.catalogue import Currency, ItemId, MinorUnits
+from contract.consent import Purpose
+from contract.events import EventContext, RawId, SessionId, Text
+
+MAX_CART_LINES = 500
+MAX_RESULTS = 5
+DEFAULT_DEADLINE_MS = 100
+
+Rung = Literal["full", "no_ranker", "session_knn", "popular", "empty"]
+RUNGS: tuple[Rung, ...] = ("full", "no_ranker", "session_knn", "popular", "empty")
+Placement = Literal["recommendations", "offers", "payment", "shipping"]
+PLACEMENTS: tuple[Placement, ...] = ("recommendations", "offers", "payment", "shipping")
+ReasonCode = Literal[
+    "bought_before", "goes_with_cart", "similar_shoppers", "your_taste", "popular_now"
+]
+
+Price = Annotated[MinorUnits, Strict()]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+H = TypeVar("H", bound=Hashable)
+
+
+def _distinct(values: tuple[H, ...]) -> tuple[H, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not name the same thing twice")
+    return values
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CartLine(_Message):
+    """One line of the cart; `price` per unit in minor units of the cart's currency."""
+
+    item_id: ItemId
+    quantity: Annotated[int, Strict(), Field(ge=1, le=1_000_000)] = 1
+    price: Price | None = None
+
+
+class Cart(_Message):
+    """The caller's cart is the truth. Lines are in the order in which they were put in."""
+
+    cart_id: Name
+    currency: Currency
+    items: Annotated[tuple[CartLine, ...], Field(max_length=MAX_CART_LINES)] = ()
+
+
+class DecideContext(EventContext):
+    """Where, on what and when. `occurred_at` counts for behaviour up to now; `first_order` is the
+    caller's word, which only offers use."""
+
+    occurred_at: AwareDatetime | None = None
+    first_order: StrictBool | None = None
+
+    def event_context(self) -> EventContext:
+        """The part that is kept with events."""
+        return EventContext(
+            device=self.device, country=self.country, region=self.region, timezone=self.timezone
+        )
+
+
+class ShippingOption(_Message):
+    """A way of delivery that the shop offers for this cart."""
+
+    id: Name
+    price: Price | None = None
+    days: Annotated[int, Strict(), Field(ge=0, le=365)] | None = None
+
+
+class Filter(_Message):
+    """Which items may be recommended. A category matches at any level of an item's path."""
+
+    include_categories: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+    exclude_categories: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+    exclude_items: Annotated[tuple[ItemId, ...], Field(max_length=1_000)] = ()
+    max_price: Price | None = None
+
+
+class DecideRequest(_Message):
+    """A checkout that asks for a decision within `deadline_ms`."""
+
+    visitor_id: RawId
+    user_id: RawId | None = None
+    session_id: SessionId
+    cart: Cart
+    context: DecideContext = DecideContext()
+    consent: dict[Purpose, StrictBool] | None = None
+    gpc: StrictBool = False
+    recent_items: Annotated[tuple[ItemId, ...], Field(max_length=100)] = ()
+    search_terms: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
+    payment_methods: Annotated[
+        tuple[Name, ...], Field(max_length=50), AfterValidator(_distinct)
+    ] = ()
+    shipping_options: Annotated[tuple[ShippingOption, ...], Field(max_length=50)] = ()
+    placements: Annotated[
+        tuple[Placement, ...], Field(min_length=1, max_length=4), AfterValidator(_distinct)
+    ] = PLACEMENTS
+    num_results: Annotated[int, Strict(), Field(ge=1, le=MAX_RESULTS)] = MAX_RESULTS
+    filter: Filter = Filter()
+    deadline_ms: Annotated[int, Strict(), Field(ge=1, le=1_000)] = DEFAULT_DEADLINE_MS
+    validate_only: StrictBool = False
+
+
+class Reason(_Message):
+    """Why an item is shown: a code for a machine, a sentence for a person."""
+
+    code: ReasonCode
+    text: str
+
+
+class Recommendation(_Message):
+    """One suggestion. `score` orders suggestions within one decision and means nothing else."""
+
+    item_id: str
+    score: float
+    reasons: tuple[Reason, ...]
+
+
+class Discount(_Message):
+    """What an offer takes off: a share of the total or an amount in minor units."""
+
+    percent: float | None = None
+    amount: int | None = None
+    currency: Currency | None = None
+
+
+class Offer(_Message):
+    """An offer that the shopper may take."""
+
+    offer_id: str
+    title: str
+    discount: Discount
+    offer_token: str
+    expires_at: AwareDatetime
+    reasons: tuple[Reason, ...] = ()
+
+
+class RejectedOffer(_Message):
+    """An offer that was considered and may not be shown."""
+
+    offer_id: str
+    rejection_reason: str
+
+
+class ExperimentArm(_Message):
+    """The variant of an experiment that this decision belongs to."""
+
+    key: str
+    variant: str
+
+
+class DecideResponse(_Message):
+    """The decision. `degraded` names the stages that did not do their part within the deadline;
+    `rung` says how good an answer was still possible. Times are in milliseconds."""
+
+    decision_id: UUID
+    attribution_token: str
+    recommendations: tuple[Recommendation, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    rejected_offers: tuple[RejectedOffer, ...] = ()
+    payment_method_order: tuple[str, ...] = ()
+    shipping_option_order: tuple[str, ...] = ()
+    applied_rules: tuple[str, ...] = ()
+    experiments: tuple[ExperimentArm, ...] = ()
+    missing_item_ids: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+    rung: Rung
+    release_id: str
+    timings_ms: dict[str, float] = {}

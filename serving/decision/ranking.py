@@ -1,0 +1,25 @@
+"""Ranking: the ranker's score for every candidate, and the order that follows from it."""
+
+import numpy as np
+
+from contract.candidates import MAX_CANDIDATES, PAIR_FEATURES
+from contract.encoding import Encoded
+from contract.manifest import RANKER
+from serving.decision.blend import best
+from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.inference.backend import InferenceBackend, InferenceFailed, finite
+
+
+async def rank(models: InferenceBackend, candidates: CandidateSet, limit: int) -> Ranked:
+    """The best `limit` candidates; raises InferenceFailed."""
+    outputs = await models.run(RANKER, _padded(candidates))
+    scores = finite({"scores": outputs["scores"][: len(candidates)]}, "scores")
+    if scores.shape != (len(candidates),):
+        raise InferenceFailed(f"scores have shape {scores.shape}")
+    return best(scores, limit)
+
+
+def _padded(candidates: CandidateSet) -> Encoded:
+    pairs = np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
+    pairs[: len(candidates)] = candidates.pairs
+    return {"pair_features": pairs}

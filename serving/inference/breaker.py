@@ -1,0 +1,63 @@
+"""A circuit breaker: a model that keeps failing is left alone for a while, so that every checkout
+does not spend its time on finding out again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BreakerSettings:
+    """When to stop asking and for how long."""
+
+    failures: int = 5  # in a row
+    cool_off_s: float = 5.0
+    # A time-out counts against the model only if it had at least this long: callers with a tiny
+    # deadline must not be able to switch the model off for everybody else.
+    fair_ms: float = 20.0
+
+
+class Breaker:
+    """Closed (asks), open (does not) or, after the cool-off, letting one request try.
+
+    Used from the event loop only. `monotonic` is in seconds.
+    """
+
+    def __init__(
+        self,
+        settings: BreakerSettings = BreakerSettings(),  # noqa: B008 - frozen
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._monotonic = monotonic
+        self._failures = 0
+        self._open_until = 0.0
+        self._trying = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are kept away, the one that tries excepted."""
+        return self._failures >= self.settings.failures
+
+    def allows(self) -> bool:
+        """Whether to ask now. After a yes, `succeeded`, `failed` or `abandoned` must follow."""
+        if not self.is_open:
+            return True
+        if self._trying or self._monotonic() < self._open_until:
+            return False
+        self._trying = True
+        return True
+
+    def succeeded(self) -> None:
+        """The model answered."""
+        self._failures, self._trying = 0, False
+
+    def failed(self) -> None:
+        """The model failed, or took too long."""
+        self._failures, self._trying = self._failures + 1, False
+        if self.is_open:
+            self._open_until = self._monotonic() + self.settings.cool_off_s
+
+    def abandoned(self) -> None:
+        """The question was withdrawn: this says nothing about the model."""
+        self._trying = False

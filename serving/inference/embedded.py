@@ -1,0 +1,206 @@
+"""ONNX Runtime in this process. One thread runs all models of a release, so that the event loop
+never computes; it takes whatever waits for a model, up to a batch, and adds no delay of its own."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from contract.encoding import Encoded
+from contract.manifest import Tensor
+from serving.inference.backend import InferenceFailed, Outputs
+
+MAX_BATCH = 8
+_ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as it lies in the repository: verified bytes and what the manifest says of them."""
+
+    name: str
+    content: bytes
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    folder: Path | None = None  # where initialisers kept outside the file lie
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    number: int
+    inputs: Encoded
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[Outputs]"
+
+
+class Session:
+    """One model in ONNX Runtime; callable from any thread."""
+
+    def __init__(self, model: ModelFile) -> None:
+        """Raises InferenceFailed when the file is no model or its tensors differ."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # failures come back as exceptions, not on the console
+        if model.folder is not None:
+            key = "session.model_external_initializers_file_folder_path"
+            options.add_session_config_entry(key, str(model.folder))
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises a class of its own per kind of fault
+            raise InferenceFailed(f"cannot be loaded: {_first_line(error)}") from error
+        self.inputs = tuple(tensor.name for tensor in model.inputs)
+        self.outputs = tuple(tensor.name for tensor in model.outputs)
+        problems = _differences("input", self._session.get_inputs(), model.inputs)
+        problems += _differences("output", self._session.get_outputs(), model.outputs)
+        if problems:
+            raise InferenceFailed("; ".join(problems))
+
+    def infer(self, batch: Encoded) -> Outputs:
+        """Outputs for inputs that carry a batch dimension; raises InferenceFailed."""
+        try:
+            feed = {name: batch[name] for name in self.inputs}
+            found = self._session.run(list(self.outputs), feed)
+        except Exception as error:
+            raise InferenceFailed(_first_line(error)) from error
+        return dict(zip(self.outputs, found, strict=True))
+
+
+class EmbeddedBackend:
+    """The models of one release behind one inference thread and a queue per model."""
+
+    def __init__(
+        self,
+        sessions: Mapping[str, Session],
+        on_batch: Callable[[str, int], None] | None = None,
+        max_batch: int = MAX_BATCH,
+    ) -> None:
+        self.sessions = dict(sessions)
+        self._on_batch = on_batch
+        self._max_batch = max_batch
+        self._waiting: dict[str, deque[_Job]] = {name: deque() for name in sessions}
+        self._numbers = count()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread.start()
+
+    async def run(self, model: str, inputs: Encoded) -> Outputs:
+        """See InferenceBackend."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outputs] = loop.create_future()
+        with self._condition:
+            if self._closed or model not in self._waiting:
+                raise InferenceFailed(f"model {model} is not running")
+            job = _Job(next(self._numbers), inputs, loop, answer)
+            self._waiting[model].append(job)
+            self._condition.notify()
+        return await answer
+
+    def close(self) -> None:
+        """See InferenceBackend."""
+        with self._condition:
+            self._closed = True
+            left = [job for jobs in self._waiting.values() for job in jobs]
+            for jobs in self._waiting.values():
+                jobs.clear()
+            self._condition.notify()
+        _deliver([(job, InferenceFailed("the release was closed")) for job in left])
+        self._thread.join(timeout=1.0)
+
+    def _serve(self) -> None:
+        while True:
+            with self._condition:
+                while not self._closed and not any(self._waiting.values()):
+                    self._condition.wait()
+                if self._closed:
+                    return
+                model, jobs = self._take()
+            if jobs:
+                if self._on_batch is not None:
+                    self._on_batch(model, len(jobs))
+                _deliver(_answers(self.sessions[model], jobs))
+            del jobs  # an idle thread must not keep the last request alive
+
+    def _take(self) -> tuple[str, list[_Job]]:
+        """The oldest job and those behind it that want the same model; given-up ones are dropped."""
+        heads = {name: jobs[0].number for name, jobs in self._waiting.items() if jobs}
+        model = min(heads, key=heads.__getitem__)
+        queue, taken = self._waiting[model], list[_Job]()
+        while queue and len(taken) < self._max_batch:
+            job = queue.popleft()
+            if not job.answer.cancelled():
+                taken.append(job)
+        return model, taken
+
+
+def load_sessions(models: Sequence[ModelFile]) -> dict[str, Session]:
+    """A session per model; raises InferenceFailed."""
+    return {model.name: Session(model) for model in models}
+
+
+def _answers(session: Session, jobs: list[_Job]) -> list[tuple[_Job, Outputs | InferenceFailed]]:
+    try:
+        batch = {name: np.stack([job.inputs[name] for job in jobs]) for name in session.inputs}
+        outputs = session.infer(batch)
+    except Exception as error:  # also inputs of unequal shape: nothing may end this thread
+        if len(jobs) == 1:
+            return [(jobs[0], InferenceFailed(_first_line(error)))]
+        # One bad request must not fail those that happened to wait beside it.
+        return [answer for job in jobs for answer in _answers(session, [job])]
+    return [
+        (job, {name: output[place] for name, output in outputs.items()})
+        for place, job in enumerate(jobs)
+    ]
+
+
+def _deliver(answers: Sequence[tuple[_Job, Outputs | InferenceFailed]]) -> None:
+    loops = dict.fromkeys(job.loop for job, _ in answers)
+    for loop in loops:
+        own = [(job.answer, outcome) for job, outcome in answers if job.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, own)
+
+
+def _settle(answers: list[tuple["asyncio.Future[Outputs]", Outputs | InferenceFailed]]) -> None:
+    for future, outcome in answers:
+        if future.done():
+            continue
+        if isinstance(outcome, InferenceFailed):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def _differences(kind: str, held: Sequence[Any], wanted: Sequence[Tensor]) -> list[str]:
+    given = {tensor.name: (tensor.type, tuple(tensor.shape[1:])) for tensor in held}
+    expected = {tensor.name: (_ONNX_TYPES[tensor.dtype], tensor.shape) for tensor in wanted}
+    problems = [
+        f"{kind} {name} is {given.get(name)}, not {tensor}"
+        for name, tensor in expected.items()
+        if name not in given
+        or given[name][0] != tensor[0]
+        or len(given[name][1]) != len(tensor[1])
+        or any(isinstance(a, int) and a != b for a, b in zip(given[name][1], tensor[1], strict=True))
+    ]
+    if kind == "input":
+        problems += [f"input {name} is not in the manifest" for name in given.keys() - expected]
+    problems += [
+        f"{kind} {tensor.name} has a fixed batch of {tensor.shape[0]}"
+        for tensor in held
+        if tensor.shape and isinstance(tensor.shape[0], int)
+    ]
+    return problems
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,118 @@
+"""A release in memory: everything that one decision reads, frozen, so that a decision which began
+with one release ends with it, whatever is swapped in meanwhile."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.items import Floats, Indices, ItemNeighbours, ItemTable
+from contract.manifest import ReleaseManifest
+from contract.session_knn import SessionKnn
+from serving.inference.backend import InferenceBackend
+from serving.inference.breaker import Breaker
+
+Mask = npt.NDArray[np.bool_]
+NOT_PRICED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class ReleaseCatalogue:
+    """What the shop sells, indexed like the vocabulary; N = len(vocabulary), rows PAD and OOV are
+    blank and never available."""
+
+    currency: str
+    title: tuple[str, ...]
+    brand: tuple[str, ...]
+    category_path: tuple[tuple[str, ...], ...]
+    price: Indices  # [N] minor units, NOT_PRICED where there is none
+    available: Mask  # [N]
+    regions: tuple[tuple[str, ...], ...]  # empty: sold everywhere
+
+    def sellable(self, region: str | None) -> Mask:
+        """Which items are available in `region` (unknown: everywhere), [N]; not to be written."""
+        if region is None:
+            return self.available
+        return self._by_region.get(region, self._everywhere)
+
+    def in_category(self, name: str) -> Indices:
+        """The items with `name` at any level of their category path."""
+        return self._by_category.get(name, _NONE)
+
+    @cached_property
+    def _everywhere(self) -> Mask:
+        return self.available & np.array([not regions for regions in self.regions], bool)
+
+    @cached_property
+    def _by_region(self) -> dict[str, Mask]:
+        masks: dict[str, Mask] = {}
+        for index, regions in enumerate(self.regions):
+            for region in regions:
+                mask = masks.setdefault(region, self._everywhere.copy())
+                mask[index] = self.available[index]
+        return masks
+
+    @cached_property
+    def _by_category(self) -> dict[str, Indices]:
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, path in enumerate(self.category_path):
+            for name in set(path):
+                members[name].append(index)
+        return {name: np.array(indices, np.int64) for name, indices in members.items()}
+
+
+_NONE: Indices = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """One loaded release. N = len(vocabulary), d = manifest.index.dimension."""
+
+    manifest: ReleaseManifest
+    vocabulary: Vocabulary
+    catalogue: ReleaseCatalogue
+    table: ItemTable
+    neighbours: ItemNeighbours
+    knn: SessionKnn
+    item_vectors: Floats  # [N, d]; rows PAD and OOV are zero
+    index: Any  # faiss.Index; its vector i is item i + FIRST_ITEM
+    popular: Indices  # best first
+    models: InferenceBackend
+    breakers: Mapping[str, Breaker]
+
+    @property
+    def release_id(self) -> str:
+        """The name of the release."""
+        return self.manifest.release_id
+
+    @cached_property
+    def by_popularity(self) -> Indices:
+        """All items, `popular` first, then by recent and by overall popularity."""
+        order = np.lexsort((-self.table.popularity, -self.table.recent_popularity))
+        order = order[order >= FIRST_ITEM]
+        return np.concatenate((self.popular, order[~np.isin(order, self.popular)]))
+
+    @cached_property
+    def is_popular(self) -> Mask:
+        """Whether an item stands in `popular`, [N]."""
+        mask = np.zeros(len(self.vocabulary), bool)
+        mask[self.popular] = True
+        return mask
+
+    def search(self, queries: Floats, limit: int) -> Indices:
+        """The items nearest to each of `queries` [Q, d], best first, [Q, limit]; places that the
+        index could not fill hold 0 (PAD)."""
+        _, found = self.index.search(queries, limit)
+        return np.where(found >= 0, found + FIRST_ITEM, 0)
+
+
+def compute_single_threaded() -> None:
+    """Call at the start of a worker thread: FAISS would otherwise start a team of threads for every
+    search, which costs more than the search. (OpenMP keeps this setting per thread.)"""
+    faiss.omp_set_num_threads(1)

@@ -1,0 +1,232 @@
+"""From the files of a release to its parts. Every file is read once: the bytes that were hashed are
+the bytes that are used. A part that does not fit raises UserError with a line that names its file."""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.errors import UserError
+from contract.items import (
+    ITEM_STATISTICS,
+    Floats,
+    Indices,
+    ItemNeighbours,
+    ItemTable,
+    category_codes,
+)
+from contract.manifest import (
+    CATALOGUE,
+    INDEX,
+    ITEM_NEIGHBOURS,
+    POPULAR,
+    SESSION_KNN,
+    VOCABULARY,
+    ReleaseManifest,
+    Root,
+)
+from contract.session_knn import SessionKnn
+from serving.inference.release import NOT_PRICED, ReleaseCatalogue
+
+
+class ReleaseFiles:
+    """The bytes of one release, each file read at most once."""
+
+    def __init__(self, releases_dir: Path, models_dir: Path, release_id: str) -> None:
+        self.release_id = release_id
+        self.models_dir = models_dir
+        self._folders: dict[Root, Path] = {
+            "release": releases_dir / release_id,
+            "models": models_dir,
+        }
+        self._read: dict[tuple[Root, str], bytes | None] = {}
+
+    def content(self, root: Root, name: str) -> bytes | None:
+        """The bytes of `name`, None where there is no such file below the folder."""
+        key = (root, name)
+        if key not in self._read:
+            self._read[key] = _bytes_below(self._folders[root], name)
+        return self._read[key]
+
+    def digest(self, root: Root, name: str) -> str | None:
+        """The `digest_of` of contract.manifest.verify."""
+        content = self.content(root, name)
+        return None if content is None else hashlib.sha256(content).hexdigest()
+
+    def part(self, name: str) -> bytes:
+        """A file of the release folder; UserError when it is missing."""
+        content = self.content("release", name)
+        if content is None:
+            raise UserError(f"{name}: missing")
+        return content
+
+
+def _bytes_below(folder: Path, name: str) -> bytes | None:
+    path = folder / name
+    try:
+        # A manifest must not make the gateway read anything outside its two folders.
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            return None
+        return path.read_bytes()
+    except (OSError, ValueError):
+        return None
+
+
+def vocabulary(files: ReleaseFiles, manifest: ReleaseManifest) -> Vocabulary:
+    """The vocabulary, which must be the one the models were trained with."""
+    table = _table(files, VOCABULARY, ("item_id",))
+    try:
+        found = Vocabulary(tuple(table.column("item_id").to_pylist()))
+    except ValueError as error:
+        raise UserError(f"{VOCABULARY}: {error}") from error
+    if found.hash != manifest.vocabulary_hash:
+        raise UserError(
+            f"{VOCABULARY}: hash {found.hash[:12]} is not the manifest's "
+            f"{manifest.vocabulary_hash[:12]}"
+        )
+    return found
+
+
+def catalogue(
+    files: ReleaseFiles, manifest: ReleaseManifest, vocabulary: Vocabulary
+) -> tuple[ReleaseCatalogue, ItemTable]:
+    """The catalogue and its statistics, one row per item of the vocabulary in its order."""
+    names = ("title", "brand", "category_path", "price", "currency", "available", "regions")
+    table = _table(files, CATALOGUE, ("item_id", *names, *ITEM_STATISTICS))
+    columns = {name: table.column(name).to_pylist() for name in ("item_id", *names)}
+    if tuple(columns["item_id"]) != vocabulary.item_ids:
+        raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
+    foreign = set(columns["currency"]) - {manifest.currency}
+    if foreign:
+        raise UserError(f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's")
+    statistics = {name: table.column(name).to_numpy() for name in ITEM_STATISTICS}
+    _all_finite(CATALOGUE, statistics)
+    paths = [tuple(path or ()) for path in columns["category_path"]]
+    price = [NOT_PRICED if amount is None else amount for amount in columns["price"]]
+    reserved = [False] * FIRST_ITEM
+    held = ReleaseCatalogue(
+        currency=manifest.currency,
+        title=("",) * FIRST_ITEM + tuple(title or "" for title in columns["title"]),
+        brand=("",) * FIRST_ITEM + tuple(brand or "" for brand in columns["brand"]),
+        category_path=((),) * FIRST_ITEM + tuple(paths),
+        price=np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
+        available=np.array(reserved + [bool(one) for one in columns["available"]], bool),
+        regions=((),) * FIRST_ITEM + tuple(tuple(r or ()) for r in columns["regions"]),
+    )
+    return held, ItemTable.from_columns(statistics, category_codes(paths))
+
+
+def index(files: ReleaseFiles, manifest: ReleaseManifest, items: int) -> tuple[Any, Floats]:
+    """The FAISS index and its vectors by vocabulary index, [items + FIRST_ITEM, d]."""
+    try:
+        found = faiss.deserialize_index(np.frombuffer(files.part(INDEX), np.uint8))
+    except RuntimeError as error:
+        raise UserError(f"{INDEX}: cannot be read") from error
+    if found.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise UserError(f"{INDEX}: its metric is not the inner product")
+    entry = manifest.index
+    for what, held, wanted in (
+        ("dimension", found.d, entry.dimension),
+        ("count", found.ntotal, entry.count),
+        ("count", found.ntotal, items),
+    ):
+        if held != wanted:
+            raise UserError(f"{INDEX}: {what} is {held}, not {wanted}")
+    if isinstance(found, faiss.IndexIVF):
+        found.make_direct_map()
+    vectors = np.vstack(
+        (np.zeros((FIRST_ITEM, found.d), np.float32), found.reconstruct_n(0, found.ntotal))
+    )
+    _all_finite(INDEX, {"vectors": vectors})
+    return found, vectors
+
+
+def session_knn(files: ReleaseFiles, size: int) -> SessionKnn:
+    """The VMIS-kNN index over a vocabulary of `size`."""
+    arrays = _arrays(files, SESSION_KNN)
+    try:
+        knn = SessionKnn.from_arrays(arrays)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{SESSION_KNN}: {error} is missing or malformed") from error
+    sessions = len(knn.session_offsets) - 1
+    spans = (
+        (knn.session_offsets, knn.session_items, size),
+        (knn.posting_offsets, knn.postings, sessions),
+    )
+    if len(knn.posting_offsets) != size + 1 or len(knn.idf) != size:
+        raise UserError(f"{SESSION_KNN}: made for {len(knn.idf)} items, not {size}")
+    if any(_broken_span(*span) for span in spans):
+        raise UserError(f"{SESSION_KNN}: its offsets do not fit its rows")
+    _all_finite(SESSION_KNN, {"idf": knn.idf})
+    return knn
+
+
+def neighbours(files: ReleaseFiles, size: int) -> ItemNeighbours:
+    """The item-kNN table over a vocabulary of `size`."""
+    arrays = _arrays(files, ITEM_NEIGHBOURS)
+    absent = {"neighbours", "similarity"} - arrays.keys()
+    if absent:
+        raise UserError(f"{ITEM_NEIGHBOURS}: array {sorted(absent)[0]} is missing")
+    near, similarity = arrays["neighbours"], arrays["similarity"]
+    if near.ndim != 2 or near.shape != similarity.shape or len(near) != size:
+        raise UserError(f"{ITEM_NEIGHBOURS}: shape {near.shape} does not fit {size} items")
+    if near.size and (near.min() < 0 or near.max() >= size):
+        raise UserError(f"{ITEM_NEIGHBOURS}: names an item outside the vocabulary")
+    _all_finite(ITEM_NEIGHBOURS, {"similarity": similarity})
+    return ItemNeighbours(near, similarity)
+
+
+def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:
+    """The popular items, best first; ids that the vocabulary does not know are a fault."""
+    try:
+        ids = json.loads(files.part(POPULAR))["all"]
+        found = vocabulary.indices(ids)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{POPULAR}: needs a list of item ids under 'all'") from error
+    if (found < FIRST_ITEM).any() or len(np.unique(found)) != len(found):
+        raise UserError(f"{POPULAR}: names an unknown item, or one of them twice")
+    return found
+
+
+def _table(files: ReleaseFiles, name: str, columns: tuple[str, ...]) -> Any:
+    content = files.part(name)
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name}: is no readable Parquet file") from error
+    absent = [column for column in columns if column not in table.column_names]
+    if absent:
+        raise UserError(f"{name}: column {absent[0]} is missing")
+    return table
+
+
+def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(files.part(name)), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name}: is no readable file of arrays") from error
+
+
+def _broken_span(offsets: Indices, rows: Indices, bound: int) -> bool:
+    """Whether offsets do not run from 0 to len(rows), or rows leave 0..bound-1."""
+    if offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
+        return True
+    return bool(len(rows)) and bool(rows.min() < 0 or rows.max() >= bound)
+
+
+def _all_finite(name: str, columns: dict[str, npt.NDArray[Any]]) -> None:
+    for column, values in columns.items():
+        if not np.isfinite(values.astype(np.float64)).all():
+            raise UserError(f"{name}: {column} holds a value that is not a finite number")

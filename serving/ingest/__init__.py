@@ -1,0 +1,1 @@
+"""The straight line of an event: consent, pseudonym, redaction, durable append, features."""

@@ -1,0 +1,103 @@
+"""Accepting events: consent -> pseudonym -> redaction -> durable append -> features."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal, Protocol
+from uuid import UUID
+
+from contract.clock import Clock
+from contract.consent import may_store_behaviour, redact
+from contract.events import ClientEvent, Event, EventBody, honoured_time
+from serving.ingest.subjects import Recognised, Subjects
+from serving.state.event_log import EventLog
+from serving.state.feature_store import FeatureStore
+
+Outcome = Literal["accepted", "duplicate", "no_consent"]
+
+_BODY_FIELDS = tuple(EventBody.model_fields)
+# A large batch gives way to waiting checkouts after this many events.
+_BREATH = 32
+
+
+class TracksPosition(FeatureStore, Protocol):
+    """A feature store that notes how far the log has been applied."""
+
+    position: int
+
+
+class Ingest:
+    """The one way in which behaviour is written."""
+
+    def __init__(
+        self, subjects: Subjects, event_log: EventLog, features: TracksPosition, clock: Clock
+    ) -> None:
+        self._subjects = subjects
+        self._log = event_log
+        self._features = features
+        self._clock = clock
+        self._open: dict[object, int] = {}
+        self._writing: set[asyncio.Future[list[Outcome]]] = set()
+
+    async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
+        """What became of each event; those accepted are durable. Raises StoreError: none is."""
+        kept: list[tuple[int, Event]] = []
+        who: dict[object, tuple[Recognised, str | None]] = {}
+        for place, event in enumerate(events):
+            if place % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
+            stored = await self._as_stored(event, who, gpc=gpc)
+            if stored is not None:
+                kept.append((place, stored))
+        outcomes: list[Outcome] = ["no_consent"] * len(events)
+        # A caller that goes away must not leave events in the log that features never saw.
+        writing = asyncio.ensure_future(self._write([stored for _, stored in kept]))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        for (place, _), outcome in zip(kept, await asyncio.shield(writing), strict=True):
+            outcomes[place] = outcome
+        return outcomes
+
+    async def drain(self) -> None:
+        """Wait until nothing is being written any more."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def _as_stored(
+        self, event: ClientEvent, who: dict[object, tuple[Recognised, str | None]], *, gpc: bool
+    ) -> Event | None:
+        """`event` under its pseudonym, or None when nothing may be stored."""
+        said = None if event.consent is None else tuple(sorted(event.consent.items()))
+        key = (event.visitor_id, event.user_id, said, event.gpc)
+        if key not in who:
+            found = self._subjects.recognise(
+                event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
+            )
+            remembered = may_store_behaviour(found.purposes)
+            who[key] = found, (await self._subjects.settle(found) if remembered else None)
+        found, subject_id = who[key]
+        if subject_id is None:
+            return None
+        now = self._clock.now()
+        body = {name: getattr(event, name) for name in _BODY_FIELDS}
+        body["occurred_at"] = honoured_time(event.occurred_at, now)
+        # Every field has been validated in the event as it came.
+        stored = Event.model_construct(**body, received_at=now, subject_id=UUID(subject_id))
+        return redact(stored, found.purposes)
+
+    async def _write(self, events: list[Event]) -> list[Outcome]:
+        if not events:
+            return []
+        token = object()
+        self._open[token] = self._log.last_position
+        try:
+            answers = await self._log.append(events)
+            for place, (event, answer) in enumerate(zip(events, answers, strict=True)):
+                if answer == "accepted":
+                    await self._features.apply(event)
+                if place % _BREATH == _BREATH - 1:
+                    await asyncio.sleep(0)
+        finally:
+            del self._open[token]
+        # Whatever another request has appended but not applied yet lies after where it began.
+        self._features.position = min(self._open.values(), default=self._log.last_position)
+        return list(answers)
+

@@ -1,0 +1,67 @@
+"""Impressions: what was shown, logged after the answer through a bounded queue. When the queue is
+full an impression is lost and counted, never waited for."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from contract.consent import redact
+from contract.events import Event
+from serving.state.event_log import EventLog
+
+log = logging.getLogger(__name__)
+
+_GROUP = 128
+
+
+class ImpressionLog:
+    """Writes `decision` events behind the traffic; `on_lost` is told how many were lost."""
+
+    def __init__(self, event_log: EventLog, capacity: int, on_lost: Callable[[int], None]) -> None:
+        self._log = event_log
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(capacity)
+        self._on_lost = on_lost
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write, in the running loop."""
+        self._task = asyncio.create_task(self._run(), name="impressions")
+
+    def offer(self, event: Event, purposes: frozenset[str]) -> None:
+        """Queue what may be written of `event` under `purposes`: nothing without `analytics`."""
+        kept = redact(event, purposes) if "analytics" in purposes else None
+        if kept is None:
+            return
+        if "personalization" not in purposes and kept.decision is not None:
+            shown = {name: part for name, part in kept.decision.items() if name != "features"}
+            kept = kept.model_copy(update={"decision": shown})
+        try:
+            self._queue.put_nowait(kept)
+        except asyncio.QueueFull:
+            self._on_lost(1)
+
+    async def drain(self) -> None:
+        """Wait until all that was offered is written or lost."""
+        await self._queue.join()
+
+    async def stop(self) -> None:
+        """Write what waits, then end."""
+        if self._task is not None:
+            await self.drain()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < _GROUP and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            try:
+                await self._log.append(group)
+            except Exception as error:  # the answers are given; there is nobody left to tell
+                self._on_lost(len(group))
+                log.error("%d impressions were lost: %s", len(group), error)
+            finally:
+                for _ in group:
+                    self._queue.task_done()

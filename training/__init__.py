@@ -1,0 +1,1 @@
+"""Everything that happens before a release exists: imports, simulation, fitting, evaluation, export."""

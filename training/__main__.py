@@ -1,0 +1,64 @@
+"""`tillwise-train`: wiring only. Every command is a module of `training.commands`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from contract.errors import GateRefused, UserError
+from contract.figures import Figures
+from training.commands import import_events, simulate
+
+PROGRAM = "tillwise-train"
+COMMANDS = (import_events, simulate)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of repeating the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROGRAM}: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command; importing none of the heavy libraries."""
+    parser = _Parser(prog=PROGRAM, description="Import, simulate, train, evaluate and export.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 on success, 2 on bad input, 3 when a gate refuses."""
+    args = build_parser().parse_args(argv)
+    try:
+        figures: Figures = args.run(args)
+        print(figures.table())
+        if args.json is not None:
+            _write_json(args.json, figures)
+    except UserError as error:
+        return _fail(2, str(error))
+    except GateRefused as error:
+        return _fail(3, str(error))
+    except OSError as error:  # a folder that cannot be written, a full disk
+        return _fail(2, f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted")
+    return 0
+
+
+def _write_json(path: Path, figures: Figures) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures.as_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _fail(status: int, message: str) -> int:
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Purchases as baskets, and what was known about their shoppers at any moment."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.encoding import OOV, Vocabulary
+from contract.errors import UserError
+from contract.events import EventContext, key_of
+from contract.features import FEATURES, SubjectState, SubjectView, view
+from contract.frames import EventFrame, explode
+from contract.rows import Rows, by_subject
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Baskets:
+    """Purchase events in time order. Shapes: B baskets, E entries (distinct items of a basket)."""
+
+    basket_id: list[str]  # [B] transaction_id
+    subject: Numbers  # [B] position in `subjects`
+    occurred_us: Numbers  # [B]
+    offsets: Numbers  # [B + 1] into item
+    item: Numbers  # [E] position in `item_ids`
+    subjects: list[str]
+    item_ids: list[str]
+    contexts: list[EventContext | None]  # [B]
+
+    def __len__(self) -> int:
+        return len(self.basket_id)
+
+    def between(self, start_us: int, end_us: int) -> Numbers:
+        """The numbers of the baskets in [start_us, end_us)."""
+        first, last = np.searchsorted(self.occurred_us, (start_us, end_us))
+        return np.arange(first, last)
+
+    def entries(self, baskets: Numbers) -> tuple[Numbers, Numbers]:
+        """Every (basket number, item position) of `baskets`."""
+        sizes = self.offsets[baskets + 1] - self.offsets[baskets]
+        rows = np.repeat(self.offsets[baskets] - (np.cumsum(sizes) - sizes), sizes)
+        return np.repeat(baskets, sizes), self.item[rows + np.arange(len(rows))]
+
+    def vocabulary(self, until_us: int, min_baskets: int) -> Vocabulary:
+        """Items in at least `min_baskets` baskets before `until_us`, most frequent first."""
+        _, item = self.entries(self.between(_EARLIEST, until_us))
+        counts = np.bincount(item, minlength=len(self.item_ids))
+        kept = np.flatnonzero(counts >= min_baskets)
+        kept = sorted(kept.tolist(), key=lambda i: (-counts[i], self.item_ids[i]))
+        if not kept:
+            raise UserError(f"no item stands in {min_baskets} or more baskets of the training time")
+        return Vocabulary(tuple(self.item_ids[i] for i in kept))
+
+
+_EARLIEST = int(np.iinfo(np.int64).min)
+
+
+def read_baskets(events: pa.Table) -> Baskets:
+    """The purchases of `events` (columns of EVENT_SCHEMA); UserError when there are none."""
+    table = events.filter(pc.equal(events["event_name"], "purchase")).sort_by(
+        [("occurred_at", "ascending"), ("event_id", "ascending")]
+    )
+    if not table.num_rows:
+        raise UserError("the events hold no purchase; this needs baskets to learn from")
+    table = table.combine_chunks()
+    items = table["items"].chunk(0)
+    entries = pa.table(
+        {
+            "basket": pc.list_parent_indices(items),
+            "item": pc.struct_field(pc.list_flatten(items), "item_id"),
+        }
+    )
+    entries = (
+        entries.group_by(["basket", "item"])
+        .aggregate([])
+        .sort_by([("basket", "ascending"), ("item", "ascending")])
+    )
+    item = entries["item"].combine_chunks().dictionary_encode()
+    subject = table["subject_id"].chunk(0).dictionary_encode()
+    return Baskets(
+        basket_id=table["transaction_id"].to_pylist(),
+        subject=subject.indices.to_numpy().astype(np.int64),
+        occurred_us=table["occurred_at"].cast(pa.int64()).to_numpy(),
+        offsets=np.searchsorted(entries["basket"].to_numpy(), np.arange(table.num_rows + 1)),
+        item=item.indices.to_numpy().astype(np.int64),
+        subjects=subject.dictionary.to_pylist(),
+        item_ids=item.dictionary.to_pylist(),
+        contexts=_contexts(table["context"]),
+    )
+
+
+def _contexts(column: pa.ChunkedArray) -> list[EventContext | None]:
+    """Contexts, one object for all equal ones."""
+    known: dict[tuple[tuple[str, str], ...], EventContext] = {}
+    contexts: list[EventContext | None] = []
+    for row in column.to_pylist():
+        if row is None:
+            contexts.append(None)
+            continue
+        key = tuple(sorted((k, v) for k, v in row.items() if v is not None))
+        if key not in known:
+            known[key] = EventContext.model_validate(dict(key))
+        contexts.append(known[key])
+    return contexts
+
+
+class Timelines:
+    """Every feature's rows over the whole of time, so that its state at any moment is a slice."""
+
+    def __init__(self, frame: EventFrame) -> None:
+        self._rows: dict[str, dict[str, Rows]] = {}
+        for feature in FEATURES:
+            wanted = np.isin(frame.event_type, list(feature.event_types)) & frame.personal
+            rows, subject = feature.kind.from_frame(frame, np.flatnonzero(wanted))
+            self._rows[feature.name] = by_subject(rows, subject, frame.subjects, len(rows) + 1)
+
+    @classmethod
+    def of(cls, events: pa.Table) -> "Timelines":
+        """From a table with the columns of EVENT_SCHEMA."""
+        return cls(explode(events))
+
+    def state(self, subject: str, before_us: int) -> SubjectState:
+        """The subject's state after all events before `before_us`."""
+        state: SubjectState = {}
+        for feature in FEATURES:
+            rows = self._rows[feature.name].get(subject)
+            if rows is not None:
+                end = np.searchsorted(rows["occurred_us"], before_us, side="left")
+                state[feature.name] = rows[max(0, end - feature.capacity) : end]
+        return state
+
+    def view(self, subject: str, before_us: int, now_us: int) -> SubjectView:
+        """The features' values at `now_us` from what happened before `before_us`."""
+        return view(self.state(subject, before_us), now_us)
+
+
+def hash_order(basket_id: str, item_ids: list[str]) -> list[str]:
+    """The order in which the frozen protocol takes a basket apart: by sha256(basket:item)."""
+    return sorted(
+        item_ids, key=lambda item_id: hashlib.sha256(f"{basket_id}:{item_id}".encode()).digest()
+    )

@@ -1,0 +1,99 @@
+"""What the ranker learns from: real baskets taken apart into cart and rest, the candidates that the
+sources bring for that cart, and their pair features, made by the very functions that serve."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from contract.candidates import (
+    MAX_CANDIDATES,
+    PAIR_FEATURES,
+    Candidates,
+    Evidence,
+    gather,
+    merge,
+    pair_features,
+    sources_of,
+)
+from contract.encoding import Situation, Vocabulary
+from training.data.item_tables import ItemTables
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NeuralSide:
+    """What the trained towers say: item vectors [N, d] and, for every case, the query vectors and
+    the nearest items of each [cases, n]."""
+
+    item_vectors: Floats
+    query_vectors: Floats
+    sequence_vectors: Floats
+    query_nearest: npt.NDArray[np.int64]
+    sequence_nearest: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankingExamples:
+    """Shapes: B cases, C = MAX_CANDIDATES, F = len(PAIR_FEATURES)."""
+
+    index: npt.NDArray[np.int64]  # [B, C] candidates, PAD after the last
+    features: Floats  # [B, C, F]
+    relevant: npt.NDArray[np.bool_]  # [B, C]
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Which places hold a candidate, [B, C]."""
+        return self.index > 0
+
+
+def rank_inputs(
+    situations: Sequence[Situation],
+    vocabulary: Vocabulary,
+    tables: ItemTables,
+    neural: NeuralSide,
+    *,
+    label: str,
+) -> Iterator[tuple[Evidence, Candidates, Floats]]:
+    """Evidence, candidates and pair features of each situation, in order."""
+    for case, situation in enumerate(tqdm(situations, desc=label, unit="case", disable=None)):
+        evidence = gather(
+            situation,
+            vocabulary,
+            tables.neighbours,
+            tables.knn,
+            query_vector=neural.query_vectors[case],
+            sequence_vector=neural.sequence_vectors[case],
+        )
+        sources = sources_of(evidence, tables.popular)
+        sources["query_tower"] = neural.query_nearest[case]
+        sources["sequence"] = neural.sequence_nearest[case]
+        merged = merge(sources, evidence.cart)
+        features = pair_features(evidence, merged.index, tables.statistics, neural.item_vectors)
+        yield evidence, merged, features
+
+
+def build(
+    situations: Sequence[Situation],
+    targets: Sequence[npt.NDArray[np.int64]],
+    vocabulary: Vocabulary,
+    tables: ItemTables,
+    neural: NeuralSide,
+    *,
+    label: str,
+) -> RankingExamples:
+    """Candidates with features and relevance for every situation."""
+    shape = (len(situations), MAX_CANDIDATES)
+    index = np.zeros(shape, np.int64)
+    features = np.zeros((*shape, len(PAIR_FEATURES)), np.float32)
+    relevant = np.zeros(shape, bool)
+    rows = rank_inputs(situations, vocabulary, tables, neural, label=label)
+    for row, (_, merged, computed) in enumerate(rows):
+        count = len(merged.index)
+        index[row, :count] = merged.index
+        features[row, :count] = computed
+        relevant[row, :count] = np.isin(merged.index, targets[row])
+    return RankingExamples(index, features, relevant)

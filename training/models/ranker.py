@@ -1,0 +1,33 @@
+"""The small ranker that blends the sources: pair features to one score per candidate.
+
+Suffixes: B checkouts, C candidates, F pair features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Ranker(nn.Module):
+    """A multi-layer perceptron on standardised pair features, [B, C, F] to [B, C]."""
+
+    def __init__(self, num_features: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+        self.layers = nn.Sequential(
+            nn.Linear(num_features, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden // 2),
+            nn.GELU(),
+            nn.Linear(hidden // 2, 1),
+        )
+
+    def standardise_on(self, features: Tensor) -> None:
+        """Take mean and scale from `features` [rows, F]; they travel inside the exported graph."""
+        self.mean = features.mean(dim=0)
+        self.scale = features.std(dim=0).clamp(min=1e-3)
+
+    def forward(self, pair_features_BCF: Tensor) -> Tensor:
+        scaled = ((pair_features_BCF - self.mean) / self.scale).clamp(-8.0, 8.0)
+        return self.layers(scaled).squeeze(-1)

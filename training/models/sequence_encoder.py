@@ -1,0 +1,69 @@
+"""A causal transformer over the latest interactions and the cart, into the item space.
+
+Suffixes: B batch, L length (left-padded), D space, H heads, K = D / H.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from contract.encoding import LENGTH, NUM_EVENT_TYPES, NUM_GAPS
+
+
+class Block(nn.Module):
+    """Pre-norm causal self-attention and a feed-forward layer, [B, L, D] to [B, L, D]."""
+
+    def __init__(self, dimension: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dimension)
+        self.qkv = nn.Linear(dimension, 3 * dimension)
+        self.project = nn.Linear(dimension, dimension)
+        self.norm_feed = nn.LayerNorm(dimension)
+        self.feed = nn.Sequential(
+            nn.Linear(dimension, 4 * dimension), nn.GELU(), nn.Linear(4 * dimension, dimension)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
+        B, L, D = x_BLD.shape
+        qkv = self.qkv(self.norm_attention(x_BLD)).view(B, L, 3, self.heads, D // self.heads)
+        q_BHLK, k_BHLK, v_BHLK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed_BHLK = nn.functional.scaled_dot_product_attention(
+            q_BHLK, k_BHLK, v_BHLK, attn_mask=allowed_B1LL
+        )
+        mixed_BLD = mixed_BHLK.transpose(1, 2).reshape(B, L, D)
+        x_BLD = x_BLD + self.dropout(self.project(mixed_BLD))
+        return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
+
+
+class SequenceEncoder(nn.Module):
+    """What comes next after each position, [B, L, D].
+
+    Inputs: item vectors [B, L, D], event types [B, L], time-gap buckets [B, L]; type 0 is padding.
+    """
+
+    def __init__(self, dimension: int, blocks: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.types = nn.Embedding(NUM_EVENT_TYPES, dimension)
+        self.gaps = nn.Embedding(NUM_GAPS, dimension)
+        # Counted from the end, so that "the latest" is the same position in short and long carts.
+        self.positions = nn.Embedding(LENGTH, dimension)
+        self.blocks = nn.ModuleList(Block(dimension, heads, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(dimension)
+        self.project = nn.Linear(dimension, dimension)
+        self.dropout = nn.Dropout(dropout)
+        for table in (self.types, self.gaps, self.positions):
+            nn.init.normal_(table.weight, std=0.05)
+
+    def forward(self, items_BLD: Tensor, types_BL: Tensor, gaps_BL: Tensor) -> Tensor:
+        length = types_BL.shape[1]
+        place_L = torch.arange(length - 1, -1, -1, device=types_BL.device)
+        x_BLD = items_BLD + self.types(types_BL) + self.gaps(gaps_BL) + self.positions(place_L)
+        x_BLD = self.dropout(x_BLD)
+        causal_LL = torch.ones(length, length, dtype=torch.bool, device=types_BL.device).tril()
+        itself_LL = torch.eye(length, dtype=torch.bool, device=types_BL.device)
+        # A padded position may look at itself, else its softmax would have nothing to sum.
+        allowed_B1LL = (causal_LL & (types_BL > 0)[:, None, :] | itself_LL)[:, None]
+        for block in self.blocks:
+            x_BLD = block(x_BLD, allowed_B1LL)
+        return self.project(self.norm(x_BLD))

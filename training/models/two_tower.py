@@ -1,0 +1,82 @@
+"""Item tower and query tower in one inner-product space.
+
+Suffixes: B batch, U items, D space, F frequent items, C cart, T search words, S segments.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from contract.encoding import CONTEXT_SIZES
+from contract.segments import SEGMENTS
+from contract.text import NUM_TOKENS
+from training.models.embeddings import ItemColumns, item_features, tables
+
+_RECENCY = 4
+
+
+class ItemTower(nn.Module):
+    """An item's id and content to a vector. Input: vocabulary indices [U]; output: [U, D]."""
+
+    def __init__(self, columns: ItemColumns, dimension: int, id_dropout: float) -> None:
+        super().__init__()
+        self.columns = columns
+        self.id_dropout = id_dropout
+        self.tables = tables(len(columns), dimension)
+        self.mix = nn.Sequential(
+            nn.Linear(5 * dimension, 2 * dimension), nn.GELU(), nn.Linear(2 * dimension, dimension)
+        )
+        for table in self.tables.embedding_bags.values():
+            nn.init.normal_(table.weight, std=0.05)
+
+    def forward(self, item_U: Tensor) -> Tensor:
+        drop_U = None
+        if self.training and self.id_dropout > 0:
+            drop_U = torch.rand(len(item_U), device=item_U.device) < self.id_dropout
+        pooled = self.tables(item_features(item_U, self.columns, drop_U)).to_dict()
+        parts = torch.cat(list(pooled.values()), dim=1)
+        # The id's own vector is added untouched: what co-purchase taught is not squeezed through
+        # the layers that must also explain content.
+        return pooled["item_id"] + self.mix(parts)
+
+
+class QueryTower(nn.Module):
+    """History, recency, context, segments and search words to a vector [B, D].
+
+    Item inputs are vectors of the item tower; search words share their table with product text.
+    """
+
+    def __init__(self, dimension: int, dropout: float) -> None:
+        super().__init__()
+        self.contexts = nn.ModuleList(nn.Embedding(size, 8) for size in CONTEXT_SIZES.values())
+        self.words = nn.EmbeddingBag(NUM_TOKENS, dimension, mode="mean", padding_idx=0)
+        width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
+        self.mix = nn.Sequential(
+            nn.Linear(width, 4 * dimension),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * dimension, dimension),
+        )
+        nn.init.normal_(self.words.weight, std=0.05)
+
+    def forward(
+        self,
+        frequent_BFD: Tensor,
+        frequent_weights_BF: Tensor,
+        cart_BCD: Tensor,
+        cart_mask_BC: Tensor,
+        context: Tensor,
+        segments_BS: Tensor,
+        recency: Tensor,
+        search_tokens_BT: Tensor,
+    ) -> Tensor:
+        history_BD = (frequent_BFD * frequent_weights_BF[..., None]).sum(dim=1)
+        in_cart_B1 = cart_mask_BC.sum(dim=1, keepdim=True)
+        cart_BD = (cart_BCD * cart_mask_BC[..., None]).sum(dim=1) / in_cart_B1.clamp(min=1.0)
+        searched_BT = (search_tokens_BT > 0).to(history_BD.dtype)
+        words_BTD = nn.functional.embedding(search_tokens_BT, self.words.weight)
+        words_BD = (words_BTD * searched_BT[..., None]).sum(dim=1)
+        words_BD = words_BD / searched_BT.sum(dim=1, keepdim=True).clamp(min=1.0)
+        codes = [table(context[:, field]) for field, table in enumerate(self.contexts)]
+        known = (frequent_weights_BF.sum(dim=1, keepdim=True) > 0).to(history_BD.dtype)
+        inputs = [history_BD, cart_BD, words_BD, *codes, segments_BS, recency, known]
+        return self.mix(torch.cat([*inputs, torch.log1p(in_cart_B1)], dim=1))
