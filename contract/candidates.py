@@ -278,4 +278,10 @@ def _times_in(wanted: Indices, held: Indices) -> Floats:
 
 
 def _inner(vectors: Floats, index: Indices, query: Floats | None) -> Floats:
-    return np.zeros(len(index), np.float32) if query is None else vectors[index] @ query
+    """Inner products, standardised over this checkout's candidates: the ranker then does not
+    depend on the scale of a space that is learned anew with every release."""
+    if query is None or not len(index):
+        return np.zeros(len(index), np.float32)
+    product = vectors[index] @ query
+    scaled: Floats = (product - product.mean()) / (product.std() + np.float32(1e-6))
+    return scaled

@@ -1,4 +1,4 @@
-"""What the shop sells. Prices are integers in the currency's minor unit; one currency per catalogue."""
+"""What the shop sells. Prices are integers in minor units; one currency per catalogue."""
 
 from typing import Annotated
 

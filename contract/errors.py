@@ -1,4 +1,4 @@
-"""The two ways in which a command may end other than well. Both carry one line a person can act on."""
+"""The two ways in which a command ends other than well; both carry a line one can act on."""
 
 
 class UserError(ValueError):

@@ -2,8 +2,8 @@
 changes its state, and what its value is. Ingest, replay, training and serving all call these.
 
 A state is a bounded set of rows, ordered by (occurred_us, event_key, position); the newest ones are
-kept. That is a function of the set of events alone, so events may come late, twice, or in any order,
-and replay gives the live state. Features see only what was written under `personalization`.
+kept. That is a function of the set of events alone, so events may come late, twice, or in any
+order, and replay gives the live state. Features see only what was written under `personalization`.
 """
 
 import hashlib

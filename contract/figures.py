@@ -1,4 +1,4 @@
-"""The one shape in which every command reports figures: a table for a person, JSON for a machine."""
+"""The one shape in which every command reports figures: a table for people, JSON for machines."""
 
 import platform
 import statistics
@@ -96,5 +96,9 @@ def _cell(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return ""
     mean, spread = summary["mean"], summary["std"]
+    if len(summary["values"]) == 1 and float(mean).is_integer() and abs(mean) >= 2:
+        return f"{mean:,.0f}"
+    if 0 < abs(mean) < 1e-3:
+        return f"{mean:.1e}"
     digits = 4 if abs(mean) < 10 else 1
     return f"{mean:.{digits}f}" + (f" +-{spread:.{digits}f}" if len(summary["values"]) > 1 else "")

@@ -202,7 +202,8 @@ def _shape_problems(manifest: ReleaseManifest) -> list[str]:
         ):
             given = {tensor.name: tensor for tensor in held}
             problems += [
-                f"model {entry.name}: {kind} {tensor.name} is {given.get(tensor.name)}, not {tensor}"
+                f"model {entry.name}: {kind} {tensor.name} is {given.get(tensor.name)}, "
+                f"not {tensor}"
                 for tensor in wanted
                 if given.get(tensor.name) != tensor
             ]

@@ -1,4 +1,4 @@
-"""Segments as pure functions: who the shopper is by behaviour, and in what context they shop now."""
+"""Segments as pure functions: who the shopper is by behaviour, and in what context they shop."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     )
     body_limit_bytes: Positive = Field(1_048_576, description="Largest request body.")
     max_full_decisions: Positive = Field(
-        8, description="Decisions at once that may use the models; more get a cheaper rung."
+        16, description="Decisions at once that may use the models; more get a cheaper rung."
     )
     max_total_decisions: Positive = Field(
         64, description="Decisions at once in all; more are answered 429."

@@ -1,1 +1,1 @@
-"""Everything that happens before a release exists: imports, simulation, fitting, evaluation, export."""
+"""All that happens before a release exists: import, simulate, fit, evaluate, export."""

@@ -9,10 +9,10 @@ from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from training.commands import import_events, simulate
+from training.commands import benchmark, evaluate, export, fit, import_events, simulate
 
 PROGRAM = "tillwise-train"
-COMMANDS = (import_events, simulate)
+COMMANDS = (import_events, simulate, fit, evaluate, benchmark, export)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         figures: Figures = args.run(args)
-        print(figures.table())
-        if args.json is not None:
-            _write_json(args.json, figures)
+        if args.json == Path("-"):
+            print(json.dumps(figures.as_json(), indent=2))
+        else:
+            print(figures.table())
+            if args.json is not None:
+                _write_json(args.json, figures)
     except UserError as error:
         return _fail(2, str(error))
     except GateRefused as error:

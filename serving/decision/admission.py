@@ -20,7 +20,9 @@ class Admission:
 
     def __init__(self, max_full: int, max_total: int) -> None:
         if not 0 <= max_full <= max_total or max_total < 1:
-            raise ValueError(f"limits must be 0 <= max_full <= max_total, not {max_full}, {max_total}")
+            raise ValueError(
+                f"limits must be 0 <= max_full <= max_total, not {max_full}, {max_total}"
+            )
         self.max_full = max_full
         self.max_total = max_total
         self._active = 0

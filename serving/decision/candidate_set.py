@@ -18,7 +18,7 @@ SOURCE = {name: place for place, name in enumerate(QUOTAS)}
 
 @dataclass(frozen=True, eq=False)
 class CandidateSet:
-    """C candidates: `listed` names them with their sources, `pairs` [C, F] are the pair features."""
+    """C candidates: `listed` names them with their sources, `pairs` [C, F] their pair features."""
 
     evidence: Evidence
     listed: Candidates
@@ -40,9 +40,7 @@ class Ranked:
     scores: Floats
 
 
-def collect(
-    release: Release, evidence: Evidence, sources: Mapping[str, Indices]
-) -> CandidateSet:
+def collect(release: Release, evidence: Evidence, sources: Mapping[str, Indices]) -> CandidateSet:
     """One candidate set from each source's best-first eligible items."""
     listed = candidates.merge(sources, evidence.cart)
     pairs = candidates.pair_features(evidence, listed.index, release.table, release.item_vectors)

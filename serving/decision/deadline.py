@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 from contract.errors import UserError
@@ -36,17 +36,19 @@ class _Nobody:
 
 
 class Deadline:
-    """Runs stages within what is left of `budget_ms`, which begins to run when this is made.
+    """Runs stages within what is left of `budget_ms` since `began` (a perf_counter; default: now).
 
     `degraded` names the stages that failed, in order; `timings_ms` says how long each one took.
     """
 
-    def __init__(self, budget_ms: float, observer: Observer | None = None) -> None:
+    def __init__(
+        self, budget_ms: float, observer: Observer | None = None, began: float | None = None
+    ) -> None:
         self.budget_ms = budget_ms
         self.degraded: list[str] = []
         self.timings_ms: dict[str, float] = {}
         self._observer = observer or _Nobody()
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() if began is None else began
 
     def elapsed_ms(self) -> float:
         """Time since the beginning."""
@@ -112,17 +114,10 @@ class Deadline:
     def inline(self, name: str, work: Callable[[], T], fallback: T) -> T:
         """The same for a short computation that does not wait and must run even when no time is
         left, because there is no answer without it."""
-        outcome = fallback
-        with self._timed(name):
-            outcome = work()
-        return outcome
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
         began, degraded = time.perf_counter(), False
         try:
             with self._observer.stage_span(name):
-                yield
+                return work()
         except UserError:
             raise
         except Exception as error:
@@ -130,6 +125,7 @@ class Deadline:
             _tell(name, error)
         finally:
             self._over(name, time.perf_counter() - began, degraded=degraded)
+        return fallback
 
     def _over(self, name: str, seconds: float, *, degraded: bool) -> None:
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + seconds * 1_000

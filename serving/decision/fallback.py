@@ -23,9 +23,7 @@ def counted(
 ) -> tuple[CandidateSet, Ranked] | None:
     """The best of the cart's neighbourhoods and the history, filled up with popular items; None
     where neither of the two says anything."""
-    evidence = candidates.gather(
-        situation, release.vocabulary, release.neighbours, release.knn
-    )
+    evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
     sources = counting_sources(release, evidence, may)
     if not any(len(sources[name]) for name in ("personal", "neighbours", "session_knn")):
         return None
@@ -33,11 +31,10 @@ def counted(
     return found, blend(found, limit)
 
 
-def most_popular(
-    release: Release, cart: tuple[str, ...], may: Eligible, limit: int
-) -> tuple[CandidateSet, Ranked]:
+def most_popular(release: Release, may: Eligible, limit: int) -> tuple[CandidateSet, Ranked]:
     """Popular items for anybody, best first; scores fall from 1 towards 0 with the place."""
-    evidence = candidates.gather(Situation(UNKNOWN, (), 0), release.vocabulary, release.neighbours, None)
+    nobody = Situation(UNKNOWN, (), 0)
+    evidence = candidates.gather(nobody, release.vocabulary, release.neighbours, None)
     order = popular(release, may, limit)
     found = collect(release, evidence, {"popular": order})
     places = np.searchsorted(found.listed.index, order)

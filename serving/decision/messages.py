@@ -43,6 +43,13 @@ def _distinct(values: tuple[H, ...]) -> tuple[H, ...]:
     return values
 
 
+def _some(values: tuple[H, ...]) -> tuple[H, ...]:
+    # Not min_length: a list of one wrong name would then be told that it is empty as well.
+    if not values:
+        raise ValueError("must name at least one")
+    return values
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,7 +118,7 @@ class DecideRequest(_Message):
     ] = ()
     shipping_options: Annotated[tuple[ShippingOption, ...], Field(max_length=50)] = ()
     placements: Annotated[
-        tuple[Placement, ...], Field(min_length=1, max_length=4), AfterValidator(_distinct)
+        tuple[Placement, ...], Field(max_length=4), AfterValidator(_distinct), AfterValidator(_some)
     ] = PLACEMENTS
     num_results: Annotated[int, Strict(), Field(ge=1, le=MAX_RESULTS)] = MAX_RESULTS
     filter: Filter = Filter()

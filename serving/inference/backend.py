@@ -25,8 +25,9 @@ class InferenceBackend(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """End the work; requests that still wait fail with InferenceFailed."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """End the work; requests that still wait fail with InferenceFailed. What runs just now may
+        go on, and is waited for up to `wait_s` seconds."""
         ...
 
 

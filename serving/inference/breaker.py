@@ -25,7 +25,7 @@ class Breaker:
 
     def __init__(
         self,
-        settings: BreakerSettings = BreakerSettings(),  # noqa: B008 - frozen
+        settings: BreakerSettings = BreakerSettings(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings

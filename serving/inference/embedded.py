@@ -5,9 +5,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class ModelFile:
     content: bytes
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    folder: Path | None = None  # where initialisers kept outside the file lie
+    # Verified files beside it, by name: an exporter may keep large weights outside the model file.
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,12 @@ class Session:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # failures come back as exceptions, not on the console
-        if model.folder is not None:
-            key = "session.model_external_initializers_file_folder_path"
-            options.add_session_config_entry(key, str(model.folder))
+        if model.beside:
+            options.add_external_initializers_from_files_in_memory(
+                list(model.beside),
+                list(model.beside.values()),
+                [len(content) for content in model.beside.values()],
+            )
         try:
             self._session = onnxruntime.InferenceSession(
                 model.content, options, providers=["CPUExecutionProvider"]
@@ -106,7 +110,7 @@ class EmbeddedBackend:
             self._condition.notify()
         return await answer
 
-    def close(self) -> None:
+    def close(self, wait_s: float = 0.0) -> None:
         """See InferenceBackend."""
         with self._condition:
             self._closed = True
@@ -115,7 +119,8 @@ class EmbeddedBackend:
                 jobs.clear()
             self._condition.notify()
         _deliver([(job, InferenceFailed("the release was closed")) for job in left])
-        self._thread.join(timeout=1.0)
+        if wait_s > 0:
+            self._thread.join(wait_s)
 
     def _serve(self) -> None:
         while True:
@@ -126,13 +131,17 @@ class EmbeddedBackend:
                     return
                 model, jobs = self._take()
             if jobs:
-                if self._on_batch is not None:
-                    self._on_batch(model, len(jobs))
                 _deliver(_answers(self.sessions[model], jobs))
+                self._report(model, len(jobs))
             del jobs  # an idle thread must not keep the last request alive
 
+    def _report(self, model: str, size: int) -> None:
+        if self._on_batch is not None:
+            with suppress(Exception):  # nothing may end this thread, a metric least of all
+                self._on_batch(model, size)
+
     def _take(self) -> tuple[str, list[_Job]]:
-        """The oldest job and those behind it that want the same model; given-up ones are dropped."""
+        """The oldest job and those behind it for the same model; given-up ones are dropped."""
         heads = {name: jobs[0].number for name, jobs in self._waiting.items() if jobs}
         model = min(heads, key=heads.__getitem__)
         queue, taken = self._waiting[model], list[_Job]()
@@ -167,7 +176,7 @@ def _deliver(answers: Sequence[tuple[_Job, Outputs | InferenceFailed]]) -> None:
     loops = dict.fromkeys(job.loop for job, _ in answers)
     for loop in loops:
         own = [(job.answer, outcome) for job, outcome in answers if job.loop is loop]
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed, so nobody waits any more
             loop.call_soon_threadsafe(_settle, own)
 
 
@@ -190,7 +199,9 @@ def _differences(kind: str, held: Sequence[Any], wanted: Sequence[Tensor]) -> li
         if name not in given
         or given[name][0] != tensor[0]
         or len(given[name][1]) != len(tensor[1])
-        or any(isinstance(a, int) and a != b for a, b in zip(given[name][1], tensor[1], strict=True))
+        or any(
+            isinstance(a, int) and a != b for a, b in zip(given[name][1], tensor[1], strict=True)
+        )
     ]
     if kind == "input":
         problems += [f"input {name} is not in the manifest" for name in given.keys() - expected]

@@ -49,7 +49,7 @@ def warm_up(release: Release, sessions: Mapping[str, Session]) -> list[str]:
 
 
 async def probe(release: Release) -> None:
-    """One real inference of every model over the live path, for readiness; raises InferenceFailed."""
+    """One real inference of every model over the live path; raises InferenceFailed."""
     inputs = probe_inputs(release)
     for name in MODELS:
         outputs = await release.models.run(name, inputs[name])

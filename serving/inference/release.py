@@ -47,7 +47,9 @@ class ReleaseCatalogue:
 
     @cached_property
     def _everywhere(self) -> Mask:
-        return self.available & np.array([not regions for regions in self.regions], bool)
+        everywhere: Mask = np.array([not regions for regions in self.regions], bool)
+        everywhere &= self.available
+        return everywhere
 
     @cached_property
     def _by_region(self) -> dict[str, Mask]:

@@ -1,5 +1,5 @@
-"""From the files of a release to its parts. Every file is read once: the bytes that were hashed are
-the bytes that are used. A part that does not fit raises UserError with a line that names its file."""
+"""From the files of a release to its parts. Every file is read once: the bytes that were hashed
+are the bytes that are used. A part that does not fit raises UserError naming its file."""
 
 import hashlib
 import io
@@ -43,7 +43,6 @@ class ReleaseFiles:
 
     def __init__(self, releases_dir: Path, models_dir: Path, release_id: str) -> None:
         self.release_id = release_id
-        self.models_dir = models_dir
         self._folders: dict[Root, Path] = {
             "release": releases_dir / release_id,
             "models": models_dir,
@@ -107,7 +106,9 @@ def catalogue(
         raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
     foreign = set(columns["currency"]) - {manifest.currency}
     if foreign:
-        raise UserError(f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's")
+        raise UserError(
+            f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's"
+        )
     statistics = {name: table.column(name).to_numpy() for name in ITEM_STATISTICS}
     _all_finite(CATALOGUE, statistics)
     paths = [tuple(path or ()) for path in columns["category_path"]]

@@ -1,5 +1,5 @@
-"""The releases on disk and the one that is live: verify before anything is used, swap while running,
-keep the old one when the new one is refused."""
+"""The releases on disk and the one that is live: verify before anything is used, swap while
+running, keep the old one when the new one is refused."""
 
 import asyncio
 import re
@@ -143,7 +143,7 @@ class LiveRelease:
     def close(self) -> None:
         """End the models of the live release."""
         if self._current is not None:
-            self._current.models.close()
+            self._current.models.close(wait_s=1.0)
             self._current = None
 
 
@@ -226,8 +226,12 @@ def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Sessi
     content = files.content("models", path)
     if path not in entry.files or content is None:
         raise UserError(f"{path}: missing")
-    folder = files.models_dir / name / str(entry.version)
+    beside = {
+        held.rpartition("/")[2]: files.content("models", held) or b""
+        for held in entry.files
+        if held.startswith(f"{name}/{entry.version}/") and held != path
+    }
     try:
-        return Session(ModelFile(name, content, entry.inputs, entry.outputs, folder))
+        return Session(ModelFile(name, content, entry.inputs, entry.outputs, beside))
     except InferenceFailed as error:
         raise UserError(f"{path}: {error}") from error

@@ -36,7 +36,7 @@ class Ingest:
         self._features = features
         self._clock = clock
         self._open: dict[object, int] = {}
-        self._writing: set[asyncio.Future[list[Outcome]]] = set()
+        self._writing: set[asyncio.Task[list[Outcome]]] = set()
 
     async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
         """What became of each event; those accepted are durable. Raises StoreError: none is."""
@@ -50,12 +50,16 @@ class Ingest:
                 kept.append((place, stored))
         outcomes: list[Outcome] = ["no_consent"] * len(events)
         # A caller that goes away must not leave events in the log that features never saw.
-        writing = asyncio.ensure_future(self._write([stored for _, stored in kept]))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        for (place, _), outcome in zip(kept, await asyncio.shield(writing), strict=True):
+        written = await asyncio.shield(self._start_writing([stored for _, stored in kept]))
+        for (place, _), outcome in zip(kept, written, strict=True):
             outcomes[place] = outcome
         return outcomes
+
+    def _start_writing(self, events: list[Event]) -> asyncio.Task[list[Outcome]]:
+        task = asyncio.create_task(self._write(events))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
 
     async def drain(self) -> None:
         """Wait until nothing is being written any more."""
@@ -71,8 +75,12 @@ class Ingest:
             found = self._subjects.recognise(
                 event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
             )
-            remembered = may_store_behaviour(found.purposes)
-            who[key] = found, (await self._subjects.settle(found) if remembered else None)
+            subject = None
+            if may_store_behaviour(found.purposes):
+                subject = await self._subjects.settle(found)
+                if found.unsettled:
+                    who.clear()  # what was just recorded counts for the rest of the batch
+            who[key] = found, subject
         found, subject_id = who[key]
         if subject_id is None:
             return None
@@ -100,4 +108,3 @@ class Ingest:
         # Whatever another request has appended but not applied yet lies after where it began.
         self._features.position = min(self._open.values(), default=self._log.last_position)
         return list(answers)
-

@@ -20,7 +20,7 @@ class ImpressionLog:
     def __init__(self, event_log: EventLog, capacity: int, on_lost: Callable[[int], None]) -> None:
         self._log = event_log
         self._queue: asyncio.Queue[Event] = asyncio.Queue(capacity)
-        self._on_lost = on_lost
+        self.lost = on_lost
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -32,13 +32,10 @@ class ImpressionLog:
         kept = redact(event, purposes) if "analytics" in purposes else None
         if kept is None:
             return
-        if "personalization" not in purposes and kept.decision is not None:
-            shown = {name: part for name, part in kept.decision.items() if name != "features"}
-            kept = kept.model_copy(update={"decision": shown})
         try:
             self._queue.put_nowait(kept)
         except asyncio.QueueFull:
-            self._on_lost(1)
+            self.lost(1)
 
     async def drain(self) -> None:
         """Wait until all that was offered is written or lost."""
@@ -60,7 +57,7 @@ class ImpressionLog:
             try:
                 await self._log.append(group)
             except Exception as error:  # the answers are given; there is nobody left to tell
-                self._on_lost(len(group))
+                self.lost(len(group))
                 log.error("%d impressions were lost: %s", len(group), error)
             finally:
                 for _ in group:

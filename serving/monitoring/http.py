@@ -8,35 +8,51 @@ import traceback
 from datetime import UTC, datetime
 from typing import IO
 
-from prometheus_client import Counter, Histogram
-
-REQUESTS = Counter(
-    "tillwise_http_requests_total", "Requests answered.", ["method", "route", "status"]
-)
-SECONDS = Histogram(
-    "tillwise_http_request_seconds",
-    "Time to answer.",
-    ["route"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
-)
-EVENTS = Counter("tillwise_events_total", "Events received, by what became of them.", ["outcome"])
-UNLINKED = Counter(
-    "tillwise_decisions_without_analytics_total",
-    "Decisions of which nothing but this number was kept.",
-)
-DEGRADED_IDENTITY = Counter(
-    "tillwise_identity_degraded_total",
-    "Decisions made without knowing the subject because the control store was late or failing.",
-)
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
-def observe(method: str, route: str | None, status: int, seconds: float) -> None:
-    """Count one answer; label values are bounded, whatever a caller sends."""
-    name = route or "unmatched"
-    REQUESTS.labels(method if method in _METHODS else "other", name, str(status)).inc()
-    SECONDS.labels(name).observe(seconds)
+class HttpMetrics:
+    """The metrics of one gateway process, in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "tillwise_http_requests",
+            "Requests answered",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tillwise_http_request_seconds",
+            "Time to answer",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.events = Counter(
+            "tillwise_events",
+            "Events received, by what became of them",
+            ["outcome"],
+            registry=registry,
+        )
+        self.unlinked = Counter(
+            "tillwise_decisions_without_analytics",
+            "Decisions of which nothing but this number was kept",
+            registry=registry,
+        )
+        self.identity_degraded = Counter(
+            "tillwise_identity_degraded",
+            "Decisions for which the control store was late or failing",
+            registry=registry,
+        )
+
+    def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count one answer; label values are bounded, whatever a caller sends."""
+        name = route or "unmatched"
+        self._requests.labels(method if method in _METHODS else "other", name, str(status)).inc()
+        self._seconds.labels(name).observe(seconds)
 
 
 class JsonLines(logging.Formatter):

@@ -36,6 +36,7 @@ class Factory:
     num_sessions: int = 200
     num_neighbours: int = 10
     models: dict[str, bytes] = field(default_factory=dict)  # in place of the usual ones
+    beside: dict[str, bytes] = field(default_factory=dict)  # more files of the model repository
     vectors: Any = None  # in place of the usual ones
 
     @property
@@ -165,6 +166,10 @@ class Factory:
         (folder / str(version) / "model.onnx").write_bytes(content)
         (folder / "config.pbtxt").write_bytes(config)
         files = {f"{name}/{version}/model.onnx": content, f"{name}/config.pbtxt": config}
+        for path, held in self.beside.items():
+            if path.startswith(f"{name}/"):
+                (self.models_dir / path).write_bytes(held)
+                files[path] = held
         return ModelEntry(
             name=name,
             version=version,
@@ -217,16 +222,15 @@ def onnx_model(name: str, nodes: list[Any], constants: dict[str, Any], dimension
     graph = helper.make_graph(
         nodes,
         name,
-        [helper.make_tensor_value_info(t.name, _ONNX_TYPE[t.dtype], ["B", *t.shape]) for t in inputs],
+        [
+            helper.make_tensor_value_info(t.name, _ONNX_TYPE[t.dtype], ["B", *t.shape])
+            for t in inputs
+        ],
         [
             helper.make_tensor_value_info(t.name, _ONNX_TYPE[t.dtype], ["B", *t.shape])
             for t in outputs
         ],
-        [
-            numpy_helper.from_array(array, key)
-            for key, array in constants.items()
-            if key in used
-        ],
+        [numpy_helper.from_array(array, key) for key, array in constants.items() if key in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 9
@@ -245,5 +249,3 @@ def _npz(arrays: Any) -> bytes:
     sink = io.BytesIO()
     np.savez_compressed(sink, **arrays)
     return sink.getvalue()
-
-

@@ -16,8 +16,32 @@ if TYPE_CHECKING:
 def common_options() -> argparse.ArgumentParser:
     """The options of every command, for `parents=`."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures here as JSON")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        nargs="?",
+        const=Path("-"),
+        help="write the figures as JSON to PATH, or to standard output without one",
+    )
     return parser
+
+
+def window_options() -> argparse.ArgumentParser:
+    """The options that move the window of a protocol, for `parents=`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for name, meaning in (
+        ("--validate-from", "first day on which models are chosen"),
+        ("--train-until", "first day of the test"),
+        ("--test-until", "first day after the test"),
+    ):
+        parser.add_argument(name, metavar="DATE", help=meaning)
+    return parser
+
+
+def window_days(args: argparse.Namespace) -> dict[str, str | None]:
+    """What `window_options` were given, by field name of `Window`."""
+    return {name: getattr(args, name) for name in ("validate_from", "train_until", "test_until")}
 
 
 def peak_mib() -> float:

@@ -2,16 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.encoding import OOV, Vocabulary
+from contract.encoding import Vocabulary
 from contract.errors import UserError
-from contract.events import EventContext, key_of
+from contract.events import EventContext
 from contract.features import FEATURES, SubjectState, SubjectView, view
 from contract.frames import EventFrame, explode
 from contract.rows import Rows, by_subject
@@ -50,8 +49,10 @@ class Baskets:
         """Items in at least `min_baskets` baskets before `until_us`, most frequent first."""
         _, item = self.entries(self.between(_EARLIEST, until_us))
         counts = np.bincount(item, minlength=len(self.item_ids))
-        kept = np.flatnonzero(counts >= min_baskets)
-        kept = sorted(kept.tolist(), key=lambda i: (-counts[i], self.item_ids[i]))
+        kept = sorted(
+            np.flatnonzero(counts >= min_baskets).tolist(),
+            key=lambda i: (-counts[i], self.item_ids[i]),
+        )
         if not kept:
             raise UserError(f"no item stands in {min_baskets} or more baskets of the training time")
         return Vocabulary(tuple(self.item_ids[i] for i in kept))

@@ -49,6 +49,10 @@ class RankingExamples:
         """Which places hold a candidate, [B, C]."""
         return self.index > 0
 
+    def where(self, kept: npt.NDArray[np.bool_]) -> "RankingExamples":
+        """The cases that `kept` [B] holds."""
+        return RankingExamples(self.index[kept], self.features[kept], self.relevant[kept])
+
 
 def rank_inputs(
     situations: Sequence[Situation],

@@ -1,7 +1,7 @@
 """Interaction sequences, a line `user item item ...` in time order, as `select_item` events.
 
 The files say in which order a user met the items and nothing else, so times are made up: one day
-per position from a fixed epoch. Order within a user is right, dates and order between users are not.
+per position from a fixed epoch. Only the order within a user is real.
 """
 
 from collections.abc import Iterator

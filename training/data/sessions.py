@@ -12,6 +12,7 @@ from uuid import NAMESPACE_DNS, uuid5
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract.clock import MICROSECONDS
 from contract.errors import UserError
@@ -103,21 +104,30 @@ def view_events(seen: pa.Table) -> pa.Table:
 def _load(connection: Any, file: Path, *, lists: str, scalar: str | None) -> Any:
     """The wanted columns of `file` as text, with the number of the `row`."""
     table = read_parquet(file)
+    _check(file, table, lists, scalar)
     wanted = [lists] if scalar is None else [lists, scalar]
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise UserError(f"{file}: lacks the columns {', '.join(missing)}")
-    kind = table.schema.field(lists).type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise UserError(f"{file}: column {lists} is {kind}, not a list of item ids")
     rows = table.select(wanted).append_column("row", pa.array(range(len(table)), pa.int64()))
     # `create_table` with Arrow rows breaks on DuckDB 2; through a memtable it works.
     loaded = connection.create_table(file.stem, ibis.memtable(rows))
     columns = {lists: loaded[lists].cast("array<string>")}
     if scalar is not None:
         columns[scalar] = loaded[scalar].cast("string")
-    loaded = loaded.select("row", **columns)
-    empty = loaded.filter((loaded[lists].length() == 0) | loaded[lists].isnull()).limit(1)
-    for row in empty.to_pyarrow().to_pylist():
-        raise UserError(f"{file}: row {row['row']} has no items in {lists}")
-    return loaded
+    return loaded.select("row", **columns)
+
+
+def _check(file: Path, table: pa.Table, lists: str, scalar: str | None) -> None:
+    """Raises UserError unless every row has items in `lists` and something in `scalar`."""
+    missing = [name for name in (lists, scalar) if name and name not in table.column_names]
+    if missing:
+        raise UserError(f"{file}: lacks the columns {', '.join(missing)}")
+    kind = table.schema.field(lists).type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise UserError(f"{file}: column {lists} is {kind}, not a list of item ids")
+    lengths = pc.fill_null(pc.list_value_length(table[lists]), 0).to_numpy()
+    for row in np.flatnonzero(lengths == 0)[:1]:
+        raise UserError(f"{file}: row {row} has no items in {lists}")
+    if pc.list_flatten(table[lists]).null_count:
+        raise UserError(f"{file}: column {lists} has an empty item id")
+    if scalar is not None:
+        for row in np.flatnonzero(pc.is_null(table[scalar]).to_numpy())[:1]:
+            raise UserError(f"{file}: row {row} has no {scalar}")

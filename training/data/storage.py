@@ -4,6 +4,7 @@ Writes are deterministic (same rows, same bytes) and appear under their final na
 are complete. Reads refuse anything that is not the schema, in one line that names the file.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from contract.frames import EVENT_SCHEMA
 EVENTS_FOLDER = "events"
 CATALOGUE_FILE = "catalogue.parquet"
 SUBJECTS_FILE = "subjects.parquet"
+SPLIT_FILE = "split.json"
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -107,6 +109,11 @@ def write_subjects(
     write_parquet(pa.table(columns, schema=SUBJECTS_SCHEMA), output / SUBJECTS_FILE, metadata)
 
 
+def write_split(output: Path, days: Mapping[str, str]) -> None:
+    """Write the window in which the data is to be trained on, chosen on and tested on."""
+    (output / SPLIT_FILE).write_text(json.dumps(days, indent=1) + "\n", encoding="utf-8")
+
+
 def write_parquet(table: pa.Table, path: Path, metadata: Metadata | None = None) -> None:
     """Write `table` to `path`, which appears only once it is complete."""
     make_folder(path.parent)
@@ -156,7 +163,7 @@ def read_parquet(
             if schema is not None:
                 _check_columns(path, file.schema_arrow, schema)
             table = file.read(columns=list(columns) if columns is not None else None)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
     if schema is None:
         return table.replace_schema_metadata(None)
@@ -164,7 +171,7 @@ def read_parquet(
     wanted = pa.schema([schema.field(name) for name in names])
     try:
         return table.select(names).cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise UserError(f"{path}: {_first_line(error)}") from error
 
 

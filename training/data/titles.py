@@ -2,7 +2,7 @@
 `Frozen Single Serve Premium Entrees/Dinners`."""
 
 import re
-from functools import lru_cache
+from functools import cache
 
 # Run-together words of the source, as whole phrases.
 _PHRASES = {
@@ -13,6 +13,7 @@ _PHRASES = {
     "MISC.": "MISCELLANEOUS",
     "FEM.": "FEMININE",
     "HYGN.": "HYGIENE ",
+    "FLUID MILK WHITE ONLY": "WHITE MILK",
 }
 _WORDS = {
     "BKD": "BAKED", "BN": "BEANS", "BRD": "BREAD", "BRKFST": "BREAKFAST", "BTL": "BOTTLE",
@@ -20,7 +21,7 @@ _WORDS = {
     "CHICK": "CHICKEN", "CHIX": "CHICKEN", "CHOC": "CHOCOLATE", "CHOCOCLATE": "CHOCOLATE",
     "CKYS": "COOKIES", "CLEANG": "CLEANING", "CND": "CANNED", "CNDY": "CANDY",
     "CNTRL": "CONTROL", "CONC": "CONCENTRATE", "CRBNTD": "CARBONATED", "CRKR": "CRACKERS",
-    "CRMD": "CREAMED", "DNRS": "DINNERS", "DOGFD": "DOG FOOD", "DPS": "DIPS",
+    "CRMD": "CREAMED", "CRYSTL": "CRYSTAL", "DNRS": "DINNERS", "DOGFD": "DOG FOOD", "DPS": "DIPS",
     "DRNK": "DRINK", "DRNKING": "DRINKING", "DRNKNG": "DRINKING", "DRNKS": "DRINKS",
     "DRP": "DROPS", "DRSNG": "DRESSING", "DRY BN": "DRY BEANS", "DSH": "DISHES",
     "EXCE": "", "FD": "FOOD", "FDS": "FOODS", "FLVR": "FLAVOR", "FLVRD": "FLAVORED",
@@ -29,8 +30,9 @@ _WORDS = {
     "IWS": "INDIVIDUALLY WRAPPED", "JCE": "JUICE", "JHOOK": "J-HOOK", "LOZNG": "LOZENGES",
     "MACH": "MACHINE", "MISC": "MISCELLANEOUS", "MLK": "MILK", "MLT": "MULTI",
     "MNERAL": "MINERAL", "MNR": "MINOR", "MNRL": "MINERAL", "MULT": "MULTI", "MXS": "MIXES",
-    "MX": "MIX", "PCKGD": "PACKAGED", "PKG": "PACKAGE", "PKLD": "PICKLED", "PLSTC": "PLASTIC",
-    "PNCH": "PUNCH", "PNT": "PEANUT", "PPK": "PREPACKED", "PREM": "PREMIUM",
+    "MX": "MIX", "PCKGD": "PACKAGED", "PK": "PACK", "PKG": "PACKAGE",
+    "PKLD": "PICKLED", "PLSTC": "PLASTIC", "PNCH": "PUNCH", "PNT": "PEANUT",
+    "PPK": "PREPACKED", "PREM": "PREMIUM",
     "PREP": "PREPARED", "PRPCK": "PREPACKED", "PWDR": "POWDER", "PWDRS": "POWDERS",
     "REFRGRATD": "REFRIGERATED", "REFRIG": "REFRIGERATED", "RTS": "READY TO SERVE",
     "RW": "RANDOM WEIGHT", "SALD": "SALAD", "SAUS": "SAUSAGE", "SFT": "SOFT",
@@ -43,14 +45,27 @@ _WORDS = {
 }  # fmt: skip
 # Types that say nothing without their category.
 _GENERIC = frozenset(
-    "PREMIUM PRIMAL LEAN MAINSTREAM TRADITIONAL ENHANCED SEASONAL MISCELLANEOUS ECONOMY BLENDS "
-    "PROMOTIONAL PANTRY DECOR OTHER QUARTS PATTIES".split()
-) | {"SUPER PREMIUM", "BETTER FOR YOU", "REGULAR GARDEN", "GARDEN PLUS", "CHILDRENS LOW END"}
+    {
+        "BETTER FOR YOU", "BLENDS", "CHILDRENS LOW END", "DECOR", "ECONOMY", "ENHANCED",
+        "GARDEN PLUS", "LEAN", "MAINSTREAM", "MARINATED", "MISCELLANEOUS", "OTHER", "PANTRY",
+        "PATTIES", "PREMIUM", "PRIMAL", "PROMOTIONAL", "QUARTS", "REGULAR GARDEN", "SEASONAL",
+        "SUPER PREMIUM", "TRADITIONAL",
+    }
+)  # fmt: skip
 _SMALL = frozenset({"and", "with", "for", "in", "on", "the", "of", "to", "or", "not", "ml", "a"})
-_UNITS = {"OZ": "oz", "CT": "ct", "LB": "lb", "ML": "ml", "PK": "pk", "IN": "in", "GA": "gal"}
+_UNITS = {
+    "OZ": "oz",
+    "CT": "ct",
+    "LB": "lb",
+    "ML": "ml",
+    "PK": "pk",
+    "IN": "in",
+    "GA": "gal",
+    "L": "L",
+}
 
 
-@lru_cache(maxsize=None)
+@cache
 def readable(raw: str) -> str:
     """`raw` without truncated tails, abbreviations written out, in title case."""
     text = re.sub(r"\([^)]*$", "", raw.upper())  # the source cuts at 30 characters
@@ -58,6 +73,7 @@ def readable(raw: str) -> str:
         text = re.sub(r"(?:[\s/-]+(?:[A-Z]{1,3}|ALL))\s*$", "", text)
     for phrase, written_out in _PHRASES.items():
         text = text.replace(phrase, written_out)
+    text = re.sub(r"(?<=\d)PK", " PACK", text)
     text = re.sub(r"[A-Z]+", lambda match: _WORDS.get(match[0], match[0]), text)
     text = re.sub(r"\s*([&:])\s*", lambda m: " & " if m[1] == "&" else ": ", text)
     words = re.sub(r"\s+", " ", text).strip(" -/:&,").split(" ")
@@ -78,12 +94,21 @@ def title_of(
     title = readable(name) or "Item"
     if product_type in _GENERIC and category:
         title = f"{readable(category)}, {title}"
-    return f"{title}, {size_of(size)}" if size else title
+    return f"{title}, {size_of(size)}" if size and not _is_case(department, size) else title
+
+
+def _is_case(department: str | None, size: str) -> bool:
+    """Whether `size` is the crate that a shop receives: nobody buys 40 lb of bananas."""
+    match = re.match(r"(\d+)[\d.-]*\s*(LB|CT)\b", size)
+    if department != "PRODUCE" or match is None:
+        return False
+    return int(match[1]) > {"LB": 10, "CT": 12}[match[2]]
 
 
 def size_of(raw: str) -> str:
     """`.5 OZ` as `0.5 oz`."""
-    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", raw.strip())
+    text = re.sub(r"\([^)]*\)", "", raw).strip()
+    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     return re.sub(r"[A-Z]+", lambda match: _UNITS.get(match[0], match[0].lower()), text)
 
 

@@ -108,7 +108,7 @@ def blend(frozen: Frozen, weight: float) -> Scores:
 
 def _relative(scores: Matrix) -> Matrix:
     highest = scores.max(axis=1, keepdims=True)
-    return scores / np.where(highest > 0, highest, np.float32(1))
+    return (scores / np.where(highest > 0, highest, 1.0)).astype(np.float32)
 
 
 def tifuknn(

@@ -10,7 +10,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def hits(ranked: Numbers, targets: Sequence[Numbers]) -> npt.NDArray[np.bool_]:
-    """Whether each ranked item is a target: [T, k] for `ranked` [T, k], -1 where nothing is shown."""
+    """Whether each ranked item is a target, [T, k]; `ranked` [T, k] holds -1 for nothing shown."""
     return np.array(
         [np.isin(row, wanted) for row, wanted in zip(ranked, targets, strict=True)], bool
     ).reshape(ranked.shape)
@@ -39,10 +39,11 @@ def recall_split(
     """Recall of the targets that the shopper had bought before (repeat) and had not (explore);
     one value for each case that has such targets."""
     k = ranked.shape[1]
-    repeat, explore = [], []
+    repeat: list[float] = []
+    explore: list[float] = []
     for row, wanted, known in zip(ranked, targets, seen, strict=True):
         before = np.isin(wanted, known)
         for part, values in ((wanted[before], repeat), (wanted[~before], explore)):
             if len(part):
-                values.append(np.isin(part, row).mean())
+                values.append(float(np.isin(part, row).mean()))
     return {f"repeat Recall@{k}": np.array(repeat), f"explore Recall@{k}": np.array(explore)}

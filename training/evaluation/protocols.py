@@ -3,7 +3,8 @@ cart and history, and what counts as right. Every model and baseline answers the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,11 +42,6 @@ class Window:
         """The window for choosing: everything as if training ended where validation begins."""
         length = self.train_until - self.validate_from
         return Window(self.validate_from - length, self.validate_from, self.train_until)
-
-
-COMPLETE_JOURNEY = Window(
-    datetime(2017, 11, 6, tzinfo=UTC), datetime(2017, 11, 20, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def bought_before(
     index, subject = vocabulary_map(baskets, vocabulary)[item][order], subject[order]
     position = {subject_id: number for number, subject_id in enumerate(baskets.subjects)}
     bounds = np.searchsorted(subject, np.arange(len(baskets.subjects) + 1))
-    own = [np.unique(index[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    own = [np.unique(index[a:b]) for a, b in pairwise(bounds)]
     return [own[position[case.subject]] for case in cases]
 
 

@@ -1,1 +1,1 @@
-"""The networks. Shape suffixes: B batch, L sequence length, U distinct items, D space, N vocabulary."""
+"""The networks. Shape suffixes: B batch, L length, U distinct items, D space, N vocabulary."""

@@ -13,6 +13,7 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTens
 from torchrec.modules.embedding_configs import PoolingType
 
 from contract.encoding import FIRST_ITEM, OOV, Vocabulary
+from contract.events import key_of
 from contract.text import NUM_TOKENS, token_matrix
 
 TEXT_TOKENS = 12
@@ -64,13 +65,11 @@ def item_columns(catalogue: pa.Table, vocabulary: Vocabulary) -> ItemColumns:
 
 def hashed(word: str | None) -> int:
     """A bucket 1.._HASHED-1 of `word`, 0 for none."""
-    from contract.events import key_of
-
     return 1 + key_of(word) % (_HASHED - 1) if word else 0
 
 
 def price_bucket(minor_units: int | None) -> int:
-    """1 + floor(2 log2(1 + price)) up to PRICE_BUCKETS - 1; 0 when not priced."""
+    """1 + floor(1.2 log2(1 + price)) up to PRICE_BUCKETS - 1; 0 when not priced."""
     if not minor_units:
         return 0
     return min(PRICE_BUCKETS - 1, 1 + int(1.2 * np.log2(1 + minor_units)))

@@ -23,7 +23,9 @@ def sampled_softmax(
     -corrected neural modeling", RecSys 2019). Without it the popular items, drawn more often, would
     be pushed down too far. A negative that equals the positive is left out of that row.
     """
-    positive_logit_P1 = (query_PD * positive_PD).sum(dim=1, keepdim=True) - log_q[positive_P][:, None]
+    positive_logit_P1 = (query_PD * positive_PD).sum(dim=1, keepdim=True) - log_q[positive_P][
+        :, None
+    ]
     negative_logit_PM = query_PD @ negative_MD.T - log_q[negative_M]
     same_PM = positive_P[:, None] == negative_M[None, :]
     negative_logit_PM = negative_logit_PM.masked_fill(same_PM, float("-inf"))

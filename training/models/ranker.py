@@ -10,6 +10,9 @@ from torch import Tensor, nn
 class Ranker(nn.Module):
     """A multi-layer perceptron on standardised pair features, [B, C, F] to [B, C]."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, num_features: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
@@ -30,4 +33,5 @@ class Ranker(nn.Module):
 
     def forward(self, pair_features_BCF: Tensor) -> Tensor:
         scaled = ((pair_features_BCF - self.mean) / self.scale).clamp(-8.0, 8.0)
-        return self.layers(scaled).squeeze(-1)
+        scores_BC1: Tensor = self.layers(scaled)
+        return scores_BC1.squeeze(-1)

@@ -33,7 +33,8 @@ class Block(nn.Module):
         )
         mixed_BLD = mixed_BHLK.transpose(1, 2).reshape(B, L, D)
         x_BLD = x_BLD + self.dropout(self.project(mixed_BLD))
-        return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
+        fed_BLD: Tensor = self.dropout(self.feed(self.norm_feed(x_BLD)))
+        return x_BLD + fed_BLD
 
 
 class SequenceEncoder(nn.Module):
@@ -66,4 +67,5 @@ class SequenceEncoder(nn.Module):
         allowed_B1LL = (causal_LL & (types_BL > 0)[:, None, :] | itself_LL)[:, None]
         for block in self.blocks:
             x_BLD = block(x_BLD, allowed_B1LL)
-        return self.project(self.norm(x_BLD))
+        next_BLD: Tensor = self.project(self.norm(x_BLD))
+        return next_BLD

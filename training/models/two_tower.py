@@ -36,7 +36,9 @@ class ItemTower(nn.Module):
         parts = torch.cat(list(pooled.values()), dim=1)
         # The id's own vector is added untouched: what co-purchase taught is not squeezed through
         # the layers that must also explain content.
-        return pooled["item_id"] + self.mix(parts)
+        own_UD: Tensor = pooled["item_id"]
+        mixed_UD: Tensor = self.mix(parts)
+        return own_UD + mixed_UD
 
 
 class QueryTower(nn.Module):
@@ -79,4 +81,5 @@ class QueryTower(nn.Module):
         codes = [table(context[:, field]) for field, table in enumerate(self.contexts)]
         known = (frequent_weights_BF.sum(dim=1, keepdim=True) > 0).to(history_BD.dtype)
         inputs = [history_BD, cart_BD, words_BD, *codes, segments_BS, recency, known]
-        return self.mix(torch.cat([*inputs, torch.log1p(in_cart_B1)], dim=1))
+        query_BD: Tensor = self.mix(torch.cat([*inputs, torch.log1p(in_cart_B1)], dim=1))
+        return query_BD

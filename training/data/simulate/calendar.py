@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from contract.clock import DAY_US, MICROSECONDS
+from contract.errors import UserError
 from training.data.simulate.draws import Generator, Ints, choose, cumulative
 from training.data.simulate.world import World
 
@@ -17,11 +18,14 @@ _EPOCH = date(1970, 1, 1)
 def draw_starts(
     rng: Generator, world: World, start: date, num_days: int, region: Ints
 ) -> tuple[Ints, Ints]:
-    """For each visit from a `region`: UTC microseconds, and the day counted from `start`."""
+    """For each visit from a `region`: UTC microseconds, and the day counted from `start`.
+
+    Raises UserError when the world has no traffic on any of these weekdays.
+    """
     weekdays = [(start.weekday() + day) % 7 for day in range(num_days)]
     by_day = [world.rhythm.weekdays[weekday] for weekday in weekdays]
-    if sum(by_day) <= 0:  # a short run over weekdays on which nobody shops
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if sum(by_day) <= 0:
+        raise UserError("rhythm.weekdays: nobody shops on any of the days asked for")
     first = np.zeros(len(region), np.int64)
     day = choose(rng, cumulative(by_day), num_days, first)
     hour = choose(rng, cumulative(world.rhythm.hours), 24, first)

@@ -32,7 +32,8 @@ def cumulative(weights: npt.ArrayLike) -> Floats:
 def choose(rng: Generator, flat: Floats, num_choices: int, rows: Ints) -> Ints:
     """One choice 0..K-1 for each of `rows` of the distributions in `flat` (see `cumulative`)."""
     drawn = np.searchsorted(flat, rows + rng.random(len(rows)), side="right")
-    return np.clip(drawn - rows * num_choices, 0, num_choices - 1).astype(np.int64)
+    chosen: Ints = np.clip(drawn - rows * num_choices, 0, num_choices - 1)
+    return chosen
 
 
 def pick(rng: Generator, weights: Iterable[float], size: int) -> Ints:

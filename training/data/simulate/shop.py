@@ -6,6 +6,7 @@ a category's list is a run of neighbours. Shapes: I items, C categories, K compl
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from training.data.simulate.draws import Floats, Generator, Ints
 from training.data.simulate.world import World
 
 _TERMS_PER_ITEM = 3
+_TERM_LENGTH = 100
 _WORD = re.compile(r"[a-z]{3,}")
 
 
@@ -58,12 +60,12 @@ class Shop:
 def open_shop(rng: Generator, catalogue: pa.Table, world: World) -> Shop:
     """The shop that sells what `catalogue` can sell in every region of `world`.
 
-    Raises UserError when no item is available with a price, or prices are in several currencies.
+    Raises UserError when no item is available with a price, prices are in several currencies, or an
+    item comes twice.
     """
     sold = _sellable(catalogue, world)
-    names = [
-        _category(path, world.items.category_level) for path in sold["category_path"].to_pylist()
-    ]
+    paths = sold["category_path"].to_pylist()
+    names = [_category(path, world.items.category_level) for path in paths]
     categories = sorted(set(names))
     code = {name: place for place, name in enumerate(categories)}
     category = np.array([code[name] for name in names], np.int64)
@@ -72,7 +74,7 @@ def open_shop(rng: Generator, catalogue: pa.Table, world: World) -> Shop:
     sold, category, weight = sold.take(pa.array(order)), category[order], weight[order]
     start = np.searchsorted(category, np.arange(len(categories) + 1))
     price = sold["price"].to_numpy().astype(np.int64)
-    medians = np.array([np.median(price[a:b]) for a, b in zip(start, start[1:], strict=False)])
+    medians = np.array([np.median(price[a:b]) for a, b in pairwise(start)])
     running = np.concatenate([[0.0], np.cumsum(weight)])
     total = running[start[1:]] - running[start[:-1]]
     within = (running[1:] - running[start[category]]) / total[category]
@@ -100,9 +102,11 @@ def _sellable(catalogue: pa.Table, world: World) -> pa.Table:
     sold = catalogue.filter(pc.and_(priced, available)).combine_chunks()
     if len(sold) == 0:
         raise UserError("the catalogue has no available item with a price")
-    currencies = sorted(sold["currency"].unique().to_pylist())
+    currencies = sorted(str(currency) for currency in sold["currency"].unique().to_pylist())
     if len(currencies) > 1:
         raise UserError(f"the catalogue mixes currencies: {', '.join(currencies)}")
+    if len(sold["item_id"].unique()) < len(sold):
+        raise UserError("the catalogue has an item_id twice")
     return sold
 
 
@@ -118,7 +122,8 @@ def _complements(
     partner = rng.integers(0, num_categories, (num_categories, per_item))[category]
     size = start[partner + 1] - start[partner]
     standing = np.minimum(within[:, None] * rng.random(partner.shape), 1.0 - 1e-9)
-    return (start[partner] + np.floor(standing**2 * size)).astype(np.int64)
+    chosen: Ints = (start[partner] + np.floor(standing**2 * size)).astype(np.int64)
+    return chosen
 
 
 def _search_terms(rng: Generator, sold: pa.Table) -> list[str]:
@@ -133,5 +138,5 @@ def _search_terms(rng: Generator, sold: pa.Table) -> list[str]:
             place = int(first * len(words))
             # Neighbouring words belong together more often than not: "potato chips".
             length = 1 + (second < 0.5)
-            terms.append(" ".join(words[place : place + length]))
+            terms.append(" ".join(words[place : place + length])[:_TERM_LENGTH])
     return terms

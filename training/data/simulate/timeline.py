@@ -1,8 +1,8 @@
 """In which order and when: visits, views and outcomes as one stream of events.
 
-Shapes: E events, S visits, V views, L cart lines, P entries of the pool. What an event shows is a run
-of the pool, which holds the views one by one, then the whole shop (for lists), then three carts per
-visit: all that was added, what stayed, what was removed.
+Shapes: E events, S visits, V views, L cart lines, P entries of the pool. What an event shows is a
+run of the pool, which holds the views one by one, then the whole shop (for lists), then three carts
+per visit: all that was added, what stayed, what was removed.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
-"""Which items are viewed, how they were found and which go into the cart. Shapes: V views, ordered by
-visit; S visits; N shoppers."""
+"""Which items are viewed, how they were found and which go into the cart.
+
+Shapes: V views, ordered by visit; S visits; N shoppers.
+"""
 
 from dataclasses import dataclass
 
@@ -67,7 +69,7 @@ def draw_views(
 def _items(
     rng: Generator, world: World, shop: Shop, shoppers: Shoppers, visits: Visits, visit: Ints
 ) -> tuple[Ints, Bools]:
-    """[V] items: from a category, or a staple, or what goes with the one before; and the staples."""
+    """[V] items, from a category or a staple or a companion; and which are staples."""
     size, shopper = len(visit), visits.shopper[visit]
     archetype = shoppers.archetype[shopper]
     focus = _categories(rng, world, shoppers, visits.shopper, visits.day)[visit]

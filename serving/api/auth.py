@@ -1,0 +1,130 @@
+"""Who may call what. A key goes in `Authorization: Bearer KEY`; only its SHA-256 is stored.
+
+A page that has no key of its own may ask for decisions with a short-lived token that the shop's
+server signed: a JWT (HS256) with header `kid` = id of a checkout key, claims `aud` = "decide" and
+`exp` at most 15 minutes ahead, whose secret is
+HMAC-SHA-256(key=API key, message="tillwise-page-token").
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import jwt
+from fastapi import Request
+
+from serving.api.gateway import Gateway
+from serving.api.problems import ApiProblem
+from serving.state.control_store import ApiKey, Role
+from serving.state.secrets import Secrets
+
+PAGE_TOKEN_AUDIENCE = "decide"
+PAGE_TOKEN_MESSAGE = b"tillwise-page-token"
+PAGE_TOKEN_LIFE = timedelta(minutes=15)
+_MOST_CHARACTERS = 4_096
+_KEY_FORM = re.compile(r"tw_(checkout|collect|admin)_[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent the request: a key, or a page with a token of a key."""
+
+    key_id: str
+    role: Role
+
+
+def page_token_secret(api_key: str) -> bytes:
+    """The secret that the holder of `api_key` signs page tokens with, 32 bytes."""
+    return hmac.new(api_key.encode(), PAGE_TOKEN_MESSAGE, hashlib.sha256).digest()
+
+
+def digest_of_key(api_key: str) -> str:
+    """What is stored of an API key."""
+    return hashlib.sha256(api_key.encode()).hexdigest()
+
+
+def new_key(role: Role, at: datetime, held: Secrets) -> tuple[str, ApiKey]:
+    """A fresh secret and the record of it."""
+    api_key = f"tw_{role}_{secrets.token_urlsafe(32)}"
+    key_id = str(uuid4())
+    sealed = held.seal(key_id, page_token_secret(api_key))
+    return api_key, ApiKey(key_id, role, at, None, sealed)
+
+
+def authenticate(
+    request: Request, gateway: Gateway, *roles: Role, page_token: bool = False
+) -> Caller:
+    """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem."""
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    credential = credential.strip()
+    if scheme.lower() != "bearer" or not credential or len(credential) > _MOST_CHARACTERS:
+        raise _unauthenticated("Send an API key as Authorization: Bearer KEY.")
+    if credential.count(".") == 2:
+        if not page_token:
+            raise ApiProblem(403, "A page token is for POST /v1/checkout/decide only.")
+        return _page(credential, gateway)
+    key = None
+    if _KEY_FORM.fullmatch(credential):
+        key = gateway.control.key_by_digest(digest_of_key(credential))
+    if key is None:
+        raise _unauthenticated("This API key is not known or was revoked.")
+    if key.role not in roles and key.role != "admin":
+        wanted = " or ".join(roles)
+        raise ApiProblem(403, f"A key with the role {key.role} may not do this; use {wanted}.")
+    return Caller(key.key_id, key.role)
+
+
+def _page(token: str, gateway: Gateway) -> Caller:
+    """The page behind a signed token."""
+    try:
+        key_id = jwt.get_unverified_header(token).get("kid")
+    except jwt.PyJWTError:
+        raise _unauthenticated("The page token can not be read.") from None
+    key = gateway.control.key_by_id(key_id) if isinstance(key_id, str) else None
+    if key is None or key.role != "checkout":
+        raise _unauthenticated("The page token's kid is not a checkout key in force.")
+    for secret in gateway.secrets.unseal(key.key_id, key.sealed):
+        claims = _claims(token, secret)
+        if claims is not None:
+            _check_life(claims, gateway.clock.now())
+            return Caller(key.key_id, key.role)
+    raise _unauthenticated("The page token's signature or audience is wrong.")
+
+
+def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
+    try:
+        # Times are checked against the injected clock below, not against the machine's.
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            audience=PAGE_TOKEN_AUDIENCE,
+            options={
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+                "require": ["exp", "aud"],
+            },
+        )
+    except jwt.PyJWTError:
+        return None
+    return claims
+
+
+def _check_life(claims: dict[str, Any], now: datetime) -> None:
+    expires, seconds = claims["exp"], now.timestamp()
+    if isinstance(expires, bool) or not isinstance(expires, int | float):
+        raise _unauthenticated("The page token's exp is not a number.")
+    if not seconds < expires:
+        raise _unauthenticated("The page token has expired.")
+    if not expires <= seconds + PAGE_TOKEN_LIFE.total_seconds():
+        raise _unauthenticated("The page token's exp lies more than 15 minutes ahead.")
+
+
+def _unauthenticated(detail: str) -> ApiProblem:
+    return ApiProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="tillwise"'})

@@ -1,0 +1,177 @@
+"""`POST /v1/checkout/decide`: the hot route. It parses once, answers bytes and writes behind the
+answer. What fails on the way to the subject's record makes the answer poorer, never an error."""
+
+import asyncio
+import logging
+import time
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.background import BackgroundTask
+
+from contract.consent import NOTHING, may_store_behaviour
+from contract.encoding import OOV
+from contract.events import Event, EventItem
+from serving.api.auth import authenticate
+from serving.api.bodies import parse, read_json_body, says_gpc
+from serving.api.documentation import body_of
+from serving.api.gateway import Gateway, gateway_of
+from serving.api.problems import ApiProblem, documented
+from serving.api.schemas import DecideRequest, DecideResponse
+from serving.decision.admission import Overloaded
+from serving.decision.outcome import Decision, SubjectContext
+from serving.ingest.subjects import Recognised
+from serving.state.sqlite_writer import StoreError
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+IDENTITY = "identity"
+_Settling = asyncio.Task[str] | None
+
+
+class Validated(BaseModel):
+    """The answer to `validate_only`: the request is valid and nothing was decided or kept."""
+
+    valid: bool = True
+    missing_item_ids: tuple[str, ...] = ()
+
+
+@router.post(
+    "/v1/checkout/decide",
+    summary="Decide a checkout",
+    response_model=DecideResponse | Validated,
+    responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
+    openapi_extra=body_of(DecideRequest, page_token=True),
+    tags=["checkout"],
+)
+async def decide(request: Request) -> Response:
+    """Only an invalid request is an error. Everything else degrades within `deadline_ms`, and the
+    answer says so: `rung` and `degraded`. With `Sec-GPC: 1` or without consent no history is
+    touched and nothing is kept."""
+    began = time.perf_counter()
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "checkout", page_token=True)
+    body = await read_json_body(request, gateway.settings.body_limit_bytes)
+    asked = parse(DecideRequest, body)
+    if asked.validate_only:
+        return _json(Validated(missing_item_ids=_missing(gateway, asked)))
+    return await answer(gateway, asked, began, gpc=asked.gpc or says_gpc(request))
+
+
+async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: bool) -> Response:
+    """The decision for a valid request; its time runs from `began`. Raises a 429 problem."""
+    who = _recognise(gateway, asked, gpc=gpc)
+    settling = _start_settling(gateway, who)
+    if who is not None and who.joins_history:
+        # What the visitor did before this login is read only once the link is written.
+        await _wait(settling, _patience(gateway, asked, began))
+    subject_id = None if who is None else who.subject_id
+    purposes = NOTHING if who is None else who.purposes
+    try:
+        decision = await gateway.decider.decide(
+            asked, SubjectContext(subject_id, purposes), began=began
+        )
+    except Overloaded as error:
+        raise ApiProblem(
+            429,
+            "Too many decisions are under way; try again.",
+            headers={"Retry-After": str(error.retry_after_s)},
+        ) from None
+    await _wait(settling, _patience(gateway, asked, began))
+    response = decision.response
+    if who is None or (settling is not None and not _settled(settling)):
+        gateway.metrics.identity_degraded.inc()
+        response = response.model_copy(update={"degraded": (*response.degraded, IDENTITY)})
+    after = BackgroundTask(_keep, gateway, asked, decision, subject_id, purposes, settling)
+    return _json(response, after)
+
+
+def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response:
+    return Response(body.model_dump_json(), media_type="application/json", background=background)
+
+
+def _recognise(gateway: Gateway, asked: DecideRequest, *, gpc: bool) -> Recognised | None:
+    """Who is asking, or None when the control store does not say: then nothing is in effect."""
+    try:
+        return gateway.subjects.recognise(asked.visitor_id, asked.user_id, asked.consent, gpc=gpc)
+    except StoreError as error:
+        log.error("a subject could not be recognised: %s", error)
+        return None
+
+
+def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
+    """Begin to write a new subject or link, beside the decision."""
+    if who is None or not who.unsettled or not may_store_behaviour(who.purposes):
+        return None
+    task = asyncio.create_task(gateway.subjects.settle(who))
+    gateway.background.add(task)
+
+    def ended(task: asyncio.Task[str]) -> None:
+        gateway.background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a subject could not be recorded: %s", error)
+
+    task.add_done_callback(ended)
+    return task
+
+
+def _patience(gateway: Gateway, asked: DecideRequest, began: float) -> float:
+    """How long to wait for the control store, in seconds: a part of what is left, at most."""
+    left = asked.deadline_ms / 1_000 - (time.perf_counter() - began)
+    return max(0.0, min(gateway.settings.identity_wait_ms / 1_000, left / 2))
+
+
+async def _wait(settling: _Settling, seconds: float) -> None:
+    if settling is not None and not settling.done():
+        # Not wait_for: a write that is late goes on.
+        await asyncio.wait((settling,), timeout=seconds)
+
+
+def _settled(settling: asyncio.Task[str]) -> bool:
+    return settling.done() and settling.exception() is None
+
+
+async def _keep(
+    gateway: Gateway,
+    asked: DecideRequest,
+    decision: Decision,
+    subject_id: str | None,
+    purposes: frozenset[str],
+    settling: _Settling,
+) -> None:
+    """After the answer: the impression under `analytics`, otherwise a counter."""
+    if "analytics" not in purposes:
+        gateway.metrics.unlinked.inc()
+        return
+    try:
+        subject_id = await settling if settling is not None else subject_id
+    except StoreError:
+        subject_id = None
+    if subject_id is None:
+        gateway.impressions.lost(1)
+        return
+    now = gateway.clock.now()
+    shown = decision.response.recommendations
+    event = Event(
+        event_id=decision.response.decision_id,
+        event_name="decision",
+        occurred_at=now,
+        received_at=now,
+        session_id=asked.session_id,
+        subject_id=UUID(subject_id),
+        items=tuple(EventItem(item_id=one.item_id, index=n) for n, one in enumerate(shown)),
+        currency=asked.cart.currency,
+        context=asked.context.event_context(),
+        decision=decision.event_body(),
+    )
+    gateway.impressions.offer(event, purposes)
+
+
+def _missing(gateway: Gateway, asked: DecideRequest) -> tuple[str, ...]:
+    """The items of the request that the catalogue does not know, each once."""
+    named = dict.fromkeys((*(line.item_id for line in asked.cart.items), *asked.recent_items))
+    vocabulary = gateway.live.current.vocabulary
+    return tuple(item_id for item_id in named if vocabulary.index(item_id) == OOV)

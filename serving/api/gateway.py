@@ -1,0 +1,50 @@
+"""The parts that the routes use, put together once by the app."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from fastapi import Request
+from prometheus_client import CollectorRegistry
+
+from contract.clock import Clock
+from serving.decision.decide import Decider
+from serving.inference.releases import LiveRelease
+from serving.ingest.accept import Ingest
+from serving.ingest.impressions import ImpressionLog
+from serving.ingest.subjects import Subjects
+from serving.monitoring.http import HttpMetrics
+from serving.monitoring.tracing import Tracing
+from serving.settings import Settings
+from serving.state.control_store import ControlStore
+from serving.state.event_log import EventLog
+from serving.state.feature_store import MemoryFeatureStore
+from serving.state.secrets import Secrets
+
+
+@dataclass
+class Gateway:
+    """One running gateway."""
+
+    settings: Settings
+    clock: Clock
+    secrets: Secrets
+    control: ControlStore
+    event_log: EventLog
+    features: MemoryFeatureStore
+    live: LiveRelease
+    decider: Decider
+    subjects: Subjects
+    ingest: Ingest
+    impressions: ImpressionLog
+    registry: CollectorRegistry
+    metrics: HttpMetrics
+    tracing: Tracing
+    # Writes that go on after their answer; held here so that shutting down waits for them.
+    background: set[asyncio.Task[Any]] = field(default_factory=set)
+    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway that serves `request`."""
+    return cast(Gateway, request.app.state.gateway)

@@ -1,0 +1,206 @@
+"""Wiring: the parts of a gateway put together, its HTTP application, and what runs beside it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from contract.clock import Clock
+from contract.errors import UserError
+from serving.api import consent, decide, docs_page, documentation, events, health, subjects
+from serving.api.gateway import Gateway
+from serving.api.middleware import Guard
+from serving.api.problems import ApiProblem, on_http_exception, on_problem
+from serving.decision.decide import Decider
+from serving.decision.limits import DecisionSettings
+from serving.decision.tokens import TokenSigner
+from serving.inference.releases import LiveRelease, live_release_id
+from serving.ingest.accept import Ingest
+from serving.ingest.impressions import ImpressionLog
+from serving.ingest.subjects import Subjects
+from serving.monitoring.decisions import DecisionMetrics
+from serving.monitoring.http import HttpMetrics
+from serving.monitoring.tracing import open_tracing
+from serving.settings import Settings
+from serving.state.event_log import SqliteEventLog
+from serving.state.feature_store import LinkedFeatureStore, MemoryFeatureStore
+from serving.state.secrets import load_secrets
+from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.sqlite_writer import StoreError
+from serving.state.state_folder import CONTROL, EVENTS
+
+log = logging.getLogger(__name__)
+
+
+async def open_gateway(settings: Settings, clock: Clock, release_id: str | None = None) -> Gateway:
+    """A gateway that is ready to serve `release_id`, or else the live one.
+
+    Raises UserError when there is no release or it is refused. The caller holds the StateFolder.
+    """
+    registry = CollectorRegistry()
+    counted = DecisionMetrics(registry)
+    live = LiveRelease(settings.releases, settings.models, on_batch=counted.batch)
+    await live.load_or_keep(release_id or live_release_id(settings.releases))
+    secrets = load_secrets(settings.state, settings.master_key)
+    control = SqliteControlStore(settings.state / CONTROL)
+    event_log = SqliteEventLog(settings.state / EVENTS)
+    features = MemoryFeatureStore(settings.state)
+    features.restore(event_log)
+    recognised = Subjects(control, secrets, clock)
+    tracing = open_tracing(settings.otlp_endpoint)
+    return Gateway(
+        settings=settings,
+        clock=clock,
+        secrets=secrets,
+        control=control,
+        event_log=event_log,
+        features=features,
+        live=live,
+        decider=Decider(
+            live,
+            LinkedFeatureStore(features, control.histories),
+            clock,
+            TokenSigner(secrets.derive("attribution"), clock),
+            _decision_settings(settings),
+            counted,
+            tracing,
+        ),
+        subjects=recognised,
+        ingest=Ingest(recognised, event_log, features, clock),
+        impressions=ImpressionLog(
+            event_log, settings.impression_queue, counted.impressions_lost.inc
+        ),
+        registry=registry,
+        metrics=HttpMetrics(registry),
+        tracing=tracing,
+    )
+
+
+def _decision_settings(settings: Settings) -> DecisionSettings:
+    return DecisionSettings(
+        max_full=min(settings.max_full_decisions, settings.max_total_decisions),
+        max_total=settings.max_total_decisions,
+    )
+
+
+async def close_gateway(gateway: Gateway) -> None:
+    """Finish what is being written, take a snapshot, and let go of everything."""
+    await asyncio.gather(*gateway.background, return_exceptions=True)
+    await gateway.ingest.drain()
+    await gateway.impressions.stop()
+    await gateway.features.snapshot()
+    gateway.event_log.close()
+    gateway.control.close()
+    gateway.decider.close()
+    gateway.live.close()
+    gateway.tracing.close()
+
+
+def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
+    """The HTTP application of `gateway`, which it closes when it shuts down.
+
+    `follow_pointer`: swap to another release when `releases/current` names one.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gateway.impressions.start()
+        documentation.document(app)  # now, so that nobody has to wait for it
+        period = gateway.settings.snapshot_minutes * 60
+        beside = [_every(period, gateway.features.snapshot, "snapshot")]
+        if follow_pointer:
+            follower = PointerFollower(gateway.live)
+            beside.append(
+                _every(gateway.settings.release_poll_seconds, follower.look, "release pointer")
+            )
+        try:
+            yield
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await close_gateway(gateway)
+
+    app = FastAPI(
+        title="Tillwise",
+        version=_version(),
+        description="Checkout recommendations: decisions, behaviour, consent.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.gateway = gateway
+    app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
+    for resource in (decide, events, subjects, consent, health, docs_page):
+        app.include_router(resource.router)
+    app.add_exception_handler(ApiProblem, on_problem)
+    app.add_exception_handler(StoreError, on_problem)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    _add_middleware(app, gateway)
+    return app
+
+
+def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
+    settings = gateway.settings
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            max_age=600,
+        )
+    app.add_middleware(Guard, metrics=gateway.metrics)
+
+
+class PointerFollower:
+    """Notices when `releases/current` names another release; a refused one is tried once only."""
+
+    def __init__(self, live: LiveRelease) -> None:
+        self._live = live
+        self._seen = live.current.release_id
+
+    async def look(self) -> None:
+        """Swap if the pointer moved; keep the old release if the new one is refused."""
+        try:
+            wanted = live_release_id(self._live.releases_dir)
+        except UserError as error:
+            wanted, problem = "", str(error)
+        if wanted == self._seen:
+            return
+        self._seen = wanted
+        if not wanted:
+            log.error("the release pointer can not be followed: %s", problem)
+        elif wanted != self._live.current.release_id:
+            try:
+                await self._live.load_or_keep(wanted)
+                log.info("release %s is live", wanted)
+            except UserError as error:
+                log.error("%s; keeping release %s", error, self._live.current.release_id)
+
+
+def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    """A task that does `act` again and again; one failure does not end it."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await act()
+            except Exception:
+                log.exception("the %s task failed; it goes on", name)
+
+    return asyncio.create_task(repeat(), name=name)
+
+
+def _version() -> str:
+    try:
+        return version("tillwise")
+    except PackageNotFoundError:
+        return "0"

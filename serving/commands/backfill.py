@@ -1,0 +1,165 @@
+"""`tillwise-serve backfill`: give a fresh state folder the history of an import.
+
+Subjects and their consent go into the control store; the events become features directly, without
+passing through the event log, which holds what this gateway itself has seen.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from contract import features
+from contract.clock import Clock, SystemClock, to_us
+from contract.consent import pseudonymise
+from contract.errors import UserError
+from contract.figures import Figures
+from contract.frames import EVENT_SCHEMA, explode
+from serving.commands.arguments import add_folders, add_json, moment, settings_of
+from serving.settings import Settings
+from serving.state.control_store import Consent
+from serving.state.feature_store import SEED, SNAPSHOT
+from serving.state.secrets import Pseudonym, Secrets, load_secrets
+from serving.state.snapshot import write_snapshot
+from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import CONTROL, StateFolder
+
+NOTE = "backfill"
+_AGREED = frozenset({"analytics", "personalization"})
+_READ = (
+    "event_id",
+    "event_name",
+    "occurred_at",
+    "subject_id",
+    "session_id",
+    "items",
+    "purposes",
+    "search_term",
+)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("backfill", help="seed a fresh state folder from an import")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="an import")
+    parser.add_argument("--until", metavar="TIME", help="only events before this time (UTC)")
+    add_folders(parser, "state")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Seed the state folder, or say that it was seeded from these very files already."""
+    until = None if args.until is None else moment(args.until)
+    figures = backfill(settings_of(args), args.data, until, SystemClock())
+    print(figures.table())
+    return figures
+
+
+def backfill(settings: Settings, source: Path, until: datetime | None, clock: Clock) -> Figures:
+    """Seed `settings.state` from `source` with the events before `until`.
+
+    Raises UserError when a file is missing or malformed, and when the folder was seeded from
+    something else.
+    """
+    began = time.perf_counter()
+    subjects_file, event_files = _files(source)
+    mark = _digest([subjects_file, *event_files], until)
+    figures = Figures("backfill")
+    with StateFolder(settings.state):
+        control = SqliteControlStore(settings.state / CONTROL)
+        try:
+            held = control.note(NOTE)
+            if held == mark and (settings.state / SEED).exists():
+                figures.notes.append("skipped: the state folder holds these files already")
+                return figures
+            if held not in (None, mark):
+                raise UserError(
+                    f"state folder {settings.state} was seeded from other files; "
+                    "choose a fresh one with --state"
+                )
+            print(f"reading the history in {source} ...", file=sys.stderr, flush=True)
+            table = _events(event_files, until)
+            print(f"making features of {len(table)} events ...", file=sys.stderr, flush=True)
+            states = features.replay(_exploded(table))
+            write_snapshot(settings.state / SEED, states, 0)
+            # Any snapshot was made without this history.
+            (settings.state / SNAPSHOT).unlink(missing_ok=True)
+            subjects = 0
+            if held is None:
+                secrets = load_secrets(settings.state, settings.master_key)
+                subjects = asyncio.run(_import(control, secrets, subjects_file, mark, clock))
+        finally:
+            control.close()
+    seconds = time.perf_counter() - began
+    counts = {"events": [float(len(table))], "subjects": [float(subjects)]}
+    figures.add("backfill", {**counts, "per_second": [len(table) / seconds]}, seconds=seconds)
+    return figures
+
+
+def _files(source: Path) -> tuple[Path, list[Path]]:
+    subjects = source / "subjects.parquet"
+    events = sorted((source / "events").glob("*.parquet"))
+    if not subjects.is_file():
+        raise UserError(f"{subjects} is missing; make an import with `tillwise-train import`")
+    if not events:
+        raise UserError(f"{source / 'events'} holds no Parquet files")
+    return subjects, events
+
+
+def _digest(files: list[Path], until: datetime | None) -> str:
+    digest = hashlib.sha256(repr(None if until is None else to_us(until)).encode())
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _events(files: list[Path], until: datetime | None) -> pa.Table:
+    """The columns that features need of the events before `until`."""
+    columns = {name: EVENT_SCHEMA.field(name) for name in _READ}
+    try:
+        stored = ds.dataset([str(path) for path in files], format="parquet")
+        missing = [name for name in columns if name not in stored.schema.names]
+        if missing:
+            raise UserError(f"{files[0]}: lacks the columns {', '.join(missing)}")
+        chosen = None if until is None else pc.field("occurred_at") < pa.scalar(until)
+        return stored.to_table(columns=list(columns), filter=chosen)
+    except pa.ArrowException as error:
+        raise UserError(f"{files[0].parent}: {error}") from None
+
+
+def _exploded(table: pa.Table) -> Any:
+    try:
+        return explode(table)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"events: {error}") from None
+
+
+async def _import(
+    control: SqliteControlStore, secrets: Secrets, file: Path, mark: str, clock: Clock
+) -> int:
+    consent = Consent(_AGREED, clock.now(), "import")
+    return await control.import_subjects(_pseudonyms(file, secrets), consent, (NOTE, mark))
+
+
+def _pseudonyms(file: Path, secrets: Secrets) -> Iterator[tuple[Pseudonym, str]]:
+    try:
+        table = pq.read_table(file, columns=["visitor_id", "subject_id"])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: {error}") from None
+    key, version = secrets.derive("lookup"), secrets.version_of(secrets.masters[0])
+    ids = zip(table["visitor_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)
+    for visitor_id, subject_id in ids:
+        yield Pseudonym(version, pseudonymise(visitor_id, "visitor", key)), str(subject_id)

@@ -1,0 +1,162 @@
+"""`tillwise-serve demo`: what `make demo` ends with. It seeds a state folder from the import and
+serves the live release at the time it was trained until; it replays one checkout that the release
+has never seen over real HTTP, prints the decision, and goes on serving the API and the page."""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from contract.clock import AsOfClock
+from contract.errors import UserError
+from contract.figures import Figures
+from contract.manifest import MANIFEST, ReleaseManifest
+from serving.api.auth import digest_of_key, new_key
+from serving.api.demo_page import DECIDE, DemoShopper, Shelf, mount
+from serving.api.gateway import Gateway
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.backfill import backfill
+from serving.commands.held_out import choose_shoppers
+from serving.commands.process import Application, bind, serve
+from serving.commands.replay import describe
+from serving.inference.releases import live_release_id
+from serving.monitoring.http import configure_logging
+from serving.settings import Settings
+from serving.state.control_store import ROLES, Role
+
+STATE = Path("build/demo/state")
+_PACKAGE = Path(__file__).resolve().parent.parent
+# In a wheel the page lies inside the package, in a checkout beside it.
+PAGES = (_PACKAGE / "web" / "demo", _PACKAGE.parent / "web" / "demo")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("demo", help="replay a real checkout, then serve the demo page")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="an import")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
+    parser.add_argument("--exit", action="store_true", help="end after the printed decision")
+    add_folders(parser, "releases", "models", "state")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Seed, serve, replay; then serve on or end."""
+    if args.state is None and "TILLWISE_STATE" not in os.environ:
+        args.state = STATE
+    settings = settings_of(args)
+    configure_logging("warning")
+    bind(settings.host, settings.port).close()
+    manifest = _manifest(settings)
+    clock = AsOfClock(manifest.trained_until)
+    seeded = backfill(settings, args.data, manifest.trained_until, clock)
+    demo = _Demo(settings, args.data, manifest.trained_until, ends=args.exit)
+    serve(settings, clock, extend=demo.extend, when_ready=demo.replay)
+    return Figures("demo", rows=[*seeded.rows, *demo.figures.rows], notes=seeded.notes)
+
+
+def _manifest(settings: Settings) -> ReleaseManifest:
+    release_id = live_release_id(settings.releases)
+    path = settings.releases / release_id / MANIFEST
+    try:
+        return ReleaseManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        raise UserError(f"{path}: can not be read; `tillwise-serve check` says why") from None
+
+
+class _Demo:
+    """One run of the demo."""
+
+    def __init__(
+        self, settings: Settings, source: Path, trained_until: datetime, *, ends: bool
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._trained_until = trained_until
+        self._ends = ends
+        self._shoppers: list[DemoShopper] = []
+        self._keys: dict[Role, str] = {}
+        self.figures = Figures("demo")
+
+    async def extend(self, app: Application, gateway: Gateway) -> None:
+        """Add the page, with fresh keys and shoppers."""
+        await self._renew_keys(gateway)
+        shelf = Shelf(gateway.live.current)
+        self._shoppers = choose_shoppers(self._source, self._trained_until, shelf)
+        page = next((path for path in PAGES if path.is_dir()), None)
+        mount(app, gateway, self._shoppers, self._keys["checkout"], page)
+
+    async def replay(self, gateway: Gateway) -> bool:
+        """Send the first shopper's checkout, print what came back; whether to end now."""
+        shopper, shelf = self._shoppers[0], Shelf(gateway.live.current)
+        began = time.perf_counter()
+        answer = await asyncio.to_thread(self._post, DECIDE, _checkout(shopper))
+        seconds = time.perf_counter() - began
+        bought = {item.item_id for item in shopper.bought_too}
+        hits = sum(one["item_id"] in bought for one in answer["recommendations"])
+        print(describe(shopper, answer, shelf, gateway.clock.now(), seconds))
+        metrics = {"round_trip_ms": [seconds * 1_000], "hits": [float(hits)]}
+        self.figures.add("replayed checkout", metrics)
+        if not self._ends:
+            print(self._urls())
+        return self._ends
+
+    async def _renew_keys(self, gateway: Gateway) -> None:
+        """A secret can not be read again, so every start has keys of its own."""
+        now = gateway.clock.now()
+        for key in gateway.control.list_keys():
+            if key.revoked_at is None:
+                await gateway.control.revoke_key(key.key_id, now)
+        for role in ROLES:
+            api_key, key = new_key(role, now, gateway.secrets)
+            await gateway.control.add_key(key, digest_of_key(api_key))
+            self._keys[role] = api_key
+
+    @property
+    def _base(self) -> str:
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self._base + path,
+            json.dumps(body).encode(),
+            {
+                "Content-Type": "application/json",
+                "Authorization": f"Bearer {self._keys['checkout']}",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    def _urls(self) -> str:
+        lines = [
+            "Serving until Ctrl-C:",
+            f"  {self._base}/demo     the checkout page",
+            f"  {self._base}/docs     the API",
+            f"  {self._base}/metrics  for Prometheus",
+            "Keys of this run:",
+            *(f"  {role:8}  {api_key}" for role, api_key in self._keys.items()),
+        ]
+        return "\n".join(lines)
+
+
+def _checkout(shopper: DemoShopper) -> dict[str, Any]:
+    """The request that a shop's server would send."""
+    currency = shopper.cart[0].currency
+    lines = [{"item_id": item.item_id, "quantity": 1, "price": item.price} for item in shopper.cart]
+    return {
+        "visitor_id": shopper.visitor_id,
+        "session_id": shopper.session_id,
+        "cart": {"cart_id": shopper.session_id, "currency": currency, "items": lines},
+        "consent": shopper.consent,
+        "placements": ["recommendations"],
+    }

@@ -1,0 +1,40 @@
+"""`tillwise-serve run`: the gateway."""
+
+import argparse
+import logging
+
+from contract.clock import AsOfClock, Clock, SystemClock
+from contract.figures import Figures
+from serving.commands.arguments import (
+    add_folders,
+    add_json,
+    add_release,
+    moment,
+    settings_of,
+)
+from serving.commands.process import serve
+from serving.monitoring.http import configure_logging
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("run", help="serve decisions until stopped")
+    add_release(parser)
+    parser.add_argument("--as-of", metavar="TIME", help="serve as if it were this time (UTC)")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
+    add_folders(parser, "releases", "models", "state")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Serve until SIGTERM or SIGINT."""
+    settings = settings_of(args)
+    clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
+    configure_logging(settings.log_level)
+    log.info("starting on %s:%d", settings.host, settings.port)
+    serve(settings, clock, release_id=args.release)
+    return Figures("run")

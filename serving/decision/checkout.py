@@ -1,0 +1,102 @@
+"""One decision under way: what every stage of it may need, gathered once."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from contract.encoding import OOV, Encoded, Situation, encode
+from contract.features import UNKNOWN, SubjectState, view
+from serving.decision.admission import Place
+from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.deadline import Deadline
+from serving.decision.eligibility import Eligible
+from serving.decision.messages import DecideRequest, Rung
+from serving.decision.outcome import SubjectContext
+from serving.inference.release import Release
+from serving.monitoring.decisions import DecisionMetrics
+from serving.monitoring.tracing import Span, Tracing
+
+
+@dataclass(frozen=True, eq=False)
+class Checkout:
+    """The request, for whom, with which release, in which time. `now_us` is the moment that counts
+    for behaviour."""
+
+    request: DecideRequest
+    subject: SubjectContext
+    release: Release
+    place: Place
+    deadline: Deadline
+    now_us: int
+
+    @property
+    def cart(self) -> tuple[str, ...]:
+        """The cart's item ids, each once, in the order in which they were put in."""
+        return tuple(dict.fromkeys(line.item_id for line in self.request.cart.items))
+
+    def share(self, share: float) -> float:
+        """Milliseconds that are `share` of the whole deadline."""
+        return share * self.deadline.budget_ms
+
+    def situation(self, state: SubjectState) -> Situation:
+        """What the models may know; without consent that is the cart and the context alone."""
+        personal = self.subject.personal
+        return Situation(
+            view(state, self.now_us) if personal and state else UNKNOWN,
+            self.cart,
+            self.now_us,
+            self.request.context.event_context(),
+            self.request.recent_items if personal else (),
+            self.request.search_terms if personal else (),
+        )
+
+    def encoded(self, state: SubjectState) -> tuple[Situation, Encoded]:
+        """The situation and the models' inputs."""
+        situation = self.situation(state)
+        return situation, encode(situation, self.release.vocabulary)
+
+    def missing_item_ids(self) -> tuple[str, ...]:
+        """Items of the cart and of this page that the catalogue does not know."""
+        named = dict.fromkeys((*self.cart, *self.request.recent_items))
+        vocabulary = self.release.vocabulary
+        return tuple(item_id for item_id in named if vocabulary.index(item_id) == OOV)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a rung came up with."""
+
+    rung: Rung
+    candidates: CandidateSet | None = None
+    ranked: Ranked | None = None
+
+    def checked(self, may: Eligible) -> "Answer":
+        """The answer without anything that may not be shown, whatever a stage did."""
+        if self.candidates is None or self.ranked is None:
+            return self
+        kept = may.mask[self.candidates.listed.index[self.ranked.places]]
+        if not kept.any():
+            return Answer("empty")
+        ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])
+        return Answer(self.rung, self.candidates, ranked)
+
+
+class StageReport:
+    """Tells metrics and traces about stages; the Observer of a Deadline."""
+
+    def __init__(self, metrics: DecisionMetrics | None, tracing: Tracing) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+
+    def stage_span(self, name: str) -> AbstractContextManager[object]:
+        return self._tracing.span(name)
+
+    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
+        if self._metrics is not None:
+            self._metrics.stage(name, seconds)
+
+    @contextmanager
+    def decision(self) -> Iterator[Span]:
+        """Around the whole decision."""
+        with self._tracing.span("decision") as span:
+            yield span

@@ -1,0 +1,261 @@
+"""The checkout decision, as one straight line: features, encode, the two towers, retrieval, ranker,
+reasons. It alone knows the order of the stages and which rung follows when one of them fails."""
+
+from datetime import datetime
+from time import perf_counter
+from uuid import uuid4
+
+from contract.clock import Clock, to_us
+from contract.encoding import Encoded, Situation
+from contract.events import honoured_time
+from contract.features import UNKNOWN, SubjectState
+from contract.manifest import RANKER
+from serving.decision import fallback, ranking, reasons, retrieval, towers
+from serving.decision.admission import Admission, Overloaded, Place
+from serving.decision.blend import blend
+from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.checkout import Answer, Checkout, StageReport
+from serving.decision.deadline import Deadline
+from serving.decision.eligibility import Eligible, eligible
+from serving.decision.limits import DecisionSettings, FeatureReader
+from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
+from serving.decision.outcome import Decision, Shown, SubjectContext
+from serving.decision.tokens import TokenSigner
+from serving.decision.workers import Workers
+from serving.inference.release import Release
+from serving.inference.releases import LiveRelease
+from serving.monitoring.decisions import DecisionMetrics
+from serving.monitoring.tracing import Tracing
+
+
+class Decider:
+    """Makes decisions with the live release. Used from one event loop."""
+
+    def __init__(
+        self,
+        live_release: LiveRelease,
+        feature_store: FeatureReader,
+        clock: Clock,
+        signer: TokenSigner,
+        settings: DecisionSettings = DecisionSettings(),  # noqa: B008 - frozen
+        metrics: DecisionMetrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.settings = settings
+        self.admission = Admission(settings.max_full, settings.max_total)
+        self._live = live_release
+        self._feature_store = feature_store
+        self._clock = clock
+        self._signer = signer
+        self._metrics = metrics
+        self._report = StageReport(metrics, tracing or Tracing())
+        self._workers = Workers(settings.threads, "decision")
+        # The lower rung has a thread of its own: it must work when the others are stuck.
+        self._spare_worker = Workers(1, "lower-rung")
+
+    def close(self) -> None:
+        """End the threads; the release stays."""
+        self._workers.close()
+        self._spare_worker.close()
+
+    async def decide(
+        self, request: DecideRequest, subject: SubjectContext, *, began: float | None = None
+    ) -> Decision:
+        """The decision for `request` within its `deadline_ms`, counted from `began` (the
+        perf_counter at which the request arrived; default: now). Raises Overloaded.
+        """
+        began = perf_counter() if began is None else began
+        try:
+            place = self.admission.enter()
+        except Overloaded:
+            if self._metrics is not None:
+                self._metrics.rejected.inc()
+            raise
+        with place, self._live.lease() as release, self._report.decision() as span:
+            decision = await self._decide(request, subject, release, place, began)
+            degraded = list(decision.response.degraded)
+            span.set_attributes(
+                {
+                    "tillwise.rung": decision.rung,
+                    "tillwise.release": release.release_id,
+                    "tillwise.degraded": ",".join(degraded),
+                }
+            )
+        if self._metrics is not None:
+            self._metrics.decided(decision.rung, perf_counter() - began, degraded)
+        return decision
+
+    async def _decide(
+        self,
+        request: DecideRequest,
+        subject: SubjectContext,
+        release: Release,
+        place: Place,
+        began: float,
+    ) -> Decision:
+        deadline = Deadline(request.deadline_ms, self._report, began)
+        now = self._clock.now()
+        checkout = Checkout(request, subject, release, place, deadline, _behaviour_us(request, now))
+        answer = Answer("full")
+        if "recommendations" in request.placements:
+            answer = await self._recommend(checkout)
+        suggestions, shown = _respond(checkout, answer)
+        decision_id = uuid4()
+        response = DecideResponse(
+            decision_id=decision_id,
+            attribution_token=self._signer.sign(decision_id, release.release_id),
+            recommendations=suggestions,
+            missing_item_ids=checkout.missing_item_ids(),
+            degraded=tuple(deadline.degraded),
+            rung=answer.rung,
+            release_id=release.release_id,
+            timings_ms=_rounded(deadline),
+        )
+        return Decision(response, request, subject, now, shown)
+
+    async def _recommend(self, checkout: Checkout) -> Answer:
+        may = checkout.deadline.inline(
+            "eligibility", lambda: eligible(checkout.release, checkout.request), None
+        )
+        if may is None or not may.count:
+            return Answer("empty")
+        if may.price_ignored:
+            checkout.deadline.degrade("price_filter")
+        state = await self._features(checkout)
+        if checkout.place.full:
+            answer = await self._with_models(checkout, may, state)
+        else:
+            answer = None
+            checkout.deadline.degrade("overload")
+            if self._metrics is not None:
+                self._metrics.shed.inc()
+        answer = answer or await self._without_models(checkout, may, state)
+        return answer.checked(may)
+
+    async def _features(self, checkout: Checkout) -> SubjectState:
+        """The subject's state, read only when personalization is agreed to."""
+        subject_id = checkout.subject.subject_id
+        if not checkout.subject.personal or subject_id is None:
+            return {}
+        nothing: SubjectState = {}
+        return await checkout.deadline.stage(
+            "features",
+            checkout.share(self.settings.features_share),
+            lambda: self._feature_store.read(subject_id),
+            nothing,
+            reserve_ms=checkout.share(self.settings.reserve_share),
+        )
+
+    async def _with_models(
+        self, checkout: Checkout, may: Eligible, state: SubjectState
+    ) -> Answer | None:
+        """The rungs `full` and `no_ranker`; None where the models or the index failed."""
+        shares, deadline = self.settings, checkout.deadline
+        reserve_ms = checkout.share(shares.reserve_share)
+        bare: tuple[Situation, Encoded | None] = (Situation(UNKNOWN, (), 0), None)
+        situation, encoded = await deadline.stage(
+            "encode",
+            checkout.share(shares.encode_share),
+            lambda: self._workers.run(checkout.place, lambda: checkout.encoded(state)),
+            bare,
+            reserve_ms=reserve_ms,
+        )
+        if encoded is None:
+            return None
+        vectors = await towers.query_vectors(
+            checkout, encoded, shares.towers_share, shares.reserve_share
+        )
+        if not vectors:
+            return None
+        found = await deadline.stage(
+            "retrieval",
+            checkout.share(shares.retrieval_share),
+            lambda: self._workers.run(
+                checkout.place,
+                lambda: retrieval.retrieve(checkout.release, situation, may, vectors),
+            ),
+            None,
+            reserve_ms=reserve_ms,
+        )
+        if found is None:
+            return None
+        # With one tower silent its features are zero, which the ranker never saw in training.
+        ranked = await self._rank(checkout, found) if len(vectors) == len(towers.SOURCES) else None
+        if ranked is not None:
+            return Answer("full", found, ranked)
+        ranked = deadline.inline("blend", lambda: blend(found, checkout.request.num_results), None)
+        return Answer("no_ranker", found, ranked) if ranked is not None else None
+
+    async def _rank(self, checkout: Checkout, found: CandidateSet) -> Ranked | None:
+        models, limit = checkout.release.models, checkout.request.num_results
+        return await checkout.deadline.stage(
+            "ranker",
+            checkout.share(self.settings.ranker_share),
+            lambda: ranking.rank(models, found, limit),
+            None,
+            reserve_ms=checkout.share(self.settings.reserve_share) / 2,
+            breaker=checkout.release.breakers[RANKER],
+        )
+
+    async def _without_models(
+        self, checkout: Checkout, may: Eligible, state: SubjectState
+    ) -> Answer:
+        """The rungs `session_knn`, `popular` and `empty`."""
+        release, limit, deadline = checkout.release, checkout.request.num_results, checkout.deadline
+        shares = self.settings
+        counted = await deadline.stage(
+            "session_knn",
+            checkout.share(shares.cheaper_share if checkout.place.full else shares.shed_share),
+            lambda: self._spare_worker.run(
+                checkout.place,
+                lambda: fallback.counted(release, checkout.situation(state), may, limit),
+            ),
+            None,
+        )
+        if counted is not None:
+            return Answer("session_knn", *counted)
+        popular = deadline.inline(
+            "popular", lambda: fallback.most_popular(release, may, limit), None
+        )
+        return Answer("popular", *popular) if popular is not None else Answer("empty")
+
+
+def _respond(
+    checkout: Checkout, answer: Answer
+) -> tuple[tuple[Recommendation, ...], tuple[Shown, ...]]:
+    found, ranked = answer.candidates, answer.ranked
+    if found is None or ranked is None:
+        return (), ()
+    release, personal = checkout.release, checkout.subject.personal
+    places = ranked.places.tolist()
+    nothing: list[tuple[Reason, ...]] = [()] * len(places)
+    told = checkout.deadline.inline(
+        "reasons",
+        lambda: [reasons.explain(release, found, place, personal=personal) for place in places],
+        nothing,
+    )
+    suggestions = tuple(
+        Recommendation(
+            item_id=release.vocabulary.item_id(int(found.listed.index[place])),
+            score=score,
+            reasons=why,
+        )
+        for place, score, why in zip(places, ranked.scores.tolist(), told, strict=True)
+    )
+    shown = tuple(
+        Shown(one.item_id, one.score, tuple(why.code for why in one.reasons), tuple(pair))
+        for one, pair in zip(suggestions, found.pairs[ranked.places].tolist(), strict=True)
+    )
+    return suggestions, shown
+
+
+def _behaviour_us(request: DecideRequest, now: datetime) -> int:
+    """The moment up to which behaviour counts: the caller's, but never in the future."""
+    said = request.context.occurred_at
+    # Before 1970 there is no behaviour, and calendars of some zones do not reach back to year 1.
+    return to_us(now if said is None or said.year < 1970 else honoured_time(said, now))
+
+
+def _rounded(deadline: Deadline) -> dict[str, float]:
+    total = {"total": deadline.elapsed_ms()}
+    return {name: round(ms, 3) for name, ms in (deadline.timings_ms | total).items()}

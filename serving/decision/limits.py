@@ -1,0 +1,32 @@
+"""What a decision is allowed: how many at once, and how much of its time each stage may take."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from contract.features import SubjectState
+
+
+class FeatureReader(Protocol):
+    """Where a subject's feature state is read."""
+
+    async def read(self, subject_id: str) -> SubjectState:
+        """The state of `subject_id`, empty when nothing is remembered."""
+        ...
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """Limits of the decision. Stage budgets are shares of a request's deadline."""
+
+    max_full: int = 16
+    max_total: int = 64
+    threads: int = 2
+    features_share: float = 0.20
+    encode_share: float = 0.20
+    towers_share: float = 0.50
+    retrieval_share: float = 0.40
+    ranker_share: float = 0.40
+    cheaper_share: float = 0.25
+    shed_share: float = 0.60  # the same rung, when it is the first thing that is tried
+    # Kept back from the stages before, so that a late failure still leaves time for a lower rung.
+    reserve_share: float = 0.30

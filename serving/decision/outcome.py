@@ -1,0 +1,86 @@
+"""What a decision leaves behind: the answer, and the record of it that training learns from."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from contract.candidates import PAIR_FEATURES_VERSION
+from serving.decision.messages import DecideRequest, DecideResponse, Rung
+
+# The order is computed, not drawn: what was shown would have been shown every time.
+_CERTAIN = 1.0
+
+
+@dataclass(frozen=True)
+class SubjectContext:
+    """Whom the decision is for, as the API resolved it: the random subject id, if there is one, and
+    the purposes in effect for this request."""
+
+    subject_id: str | None = None
+    purposes: frozenset[str] = frozenset()
+
+    @property
+    def personal(self) -> bool:
+        """Whether history, recent items and search terms may be used."""
+        return "personalization" in self.purposes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One shown item with its score and the pair features [F] that it was ranked with."""
+
+    item_id: str
+    score: float
+    reason_codes: tuple[str, ...]
+    pair_features: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision that was made."""
+
+    response: DecideResponse
+    request: DecideRequest = field(repr=False)  # holds raw ids
+    subject: SubjectContext
+    occurred_at: datetime
+    shown: tuple[Shown, ...]
+
+    @property
+    def decision_id(self) -> UUID:
+        """Its id, also that of its event."""
+        return self.response.decision_id
+
+    @property
+    def rung(self) -> Rung:
+        """How good an answer was possible."""
+        return self.response.rung
+
+    def event_body(self) -> dict[str, Any]:
+        """The `decision` of its event: what was shown, how likely, with what and by what.
+
+        Features are there only under `personalization`, the one purpose that models may use.
+        """
+        return {
+            "decision_id": str(self.decision_id),
+            "release_id": self.response.release_id,
+            "rung": self.rung,
+            "degraded": list(self.response.degraded),
+            "cart": [line.item_id for line in self.request.cart.items],
+            "pair_features_version": PAIR_FEATURES_VERSION,
+            "shown": [self._shown(place, item) for place, item in enumerate(self.shown)],
+            "offers": [],
+            "experiments": [],
+        }
+
+    def _shown(self, place: int, item: Shown) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "item_id": item.item_id,
+            "index": place,
+            "score": item.score,
+            "propensity": _CERTAIN,
+            "reasons": list(item.reason_codes),
+        }
+        if self.subject.personal:
+            record["pair_features"] = list(item.pair_features)
+        return record

@@ -1,0 +1,10 @@
+"""Every sentence that explains a suggestion to a shopper. A module, not a file beside the code, so
+that it is in every package and a missing text is found by the type checker's first run."""
+
+BOUGHT_BEFORE = "You bought this before."
+GOES_WITH_CART = "Often bought together with {title}."
+GOES_WITH_CART_UNTITLED = "Often bought together with an item in your cart."
+SIMILAR_SHOPPERS = "Shoppers with a similar cart also bought this."
+SIMILAR_SHOPPERS_MODEL = "Chosen by shoppers in a similar situation."
+YOUR_TASTE = "From a category you often buy."
+POPULAR_NOW = "Popular with many shoppers right now."

@@ -1,0 +1,39 @@
+"""Query vectors: the query tower and the sequence encoder at once, each with its own fallback."""
+
+import asyncio
+
+from contract.encoding import Encoded
+from contract.items import Floats
+from contract.manifest import QUERY_TOWER, SEQUENCE_ENCODER
+from serving.decision.checkout import Checkout
+from serving.inference.backend import finite
+
+# Model -> (its output tensor, the source of candidates that its vector is).
+SOURCES = {
+    QUERY_TOWER: ("query_vector", "query_tower"),
+    SEQUENCE_ENCODER: ("sequence_vector", "sequence"),
+}
+
+
+async def query_vectors(
+    checkout: Checkout, encoded: Encoded, budget_share: float, reserve_share: float
+) -> dict[str, Floats]:
+    """The vectors [d] of the towers that answered, by source; both run at once."""
+    release = checkout.release
+
+    async def one(model: str, output: str) -> Floats | None:
+        async def vector() -> Floats | None:
+            return finite(await release.models.run(model, encoded), output)
+
+        return await checkout.deadline.stage(
+            model,
+            checkout.share(budget_share),
+            vector,
+            None,
+            reserve_ms=checkout.share(reserve_share),
+            breaker=release.breakers[model],
+        )
+
+    found = await asyncio.gather(*(one(model, output) for model, (output, _) in SOURCES.items()))
+    sources = [source for _, source in SOURCES.values()]
+    return {name: one for name, one in zip(sources, found, strict=True) if one is not None}

@@ -1,0 +1,88 @@
+"""Prometheus metrics of decisions. Every label has a fixed set of values: nothing that a caller
+sends, no item and no release becomes one."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+STAGES = (
+    "eligibility",
+    "features",
+    "encode",
+    "query_tower",
+    "sequence_encoder",
+    "retrieval",
+    "ranker",
+    "blend",
+    "session_knn",
+    "popular",
+    "reasons",
+    "overload",
+    "price_filter",
+)
+RUNGS = ("full", "no_ranker", "session_knn", "popular", "empty")
+MODELS = ("query_tower", "sequence_encoder", "ranker")
+OTHER = "other"
+# Around the deadlines that checkouts set: 1 to 100 ms finely, then the longest one allowed.
+SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025),
+    *(0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0),
+)
+
+
+class DecisionMetrics:
+    """The metrics of one gateway process, in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        decisions = Counter("tillwise_decisions", "Decisions by rung", ["rung"], registry=registry)
+        degraded = Counter(
+            "tillwise_degraded_stages",
+            "Stages that did not do their part",
+            ["stage"],
+            registry=registry,
+        )
+        stages = Histogram(
+            "tillwise_stage_seconds",
+            "Time per stage",
+            ["stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        batches = Histogram(
+            "tillwise_inference_batch_size",
+            "Requests per model run",
+            ["model"],
+            buckets=(1, 2, 3, 4, 5, 6, 7, 8),
+            registry=registry,
+        )
+        self.decision_seconds = Histogram(
+            "tillwise_decision_seconds", "Time per decision", buckets=SECONDS, registry=registry
+        )
+        self.shed = Counter(
+            "tillwise_decisions_shed", "Answered from a cheaper rung", registry=registry
+        )
+        self.rejected = Counter(
+            "tillwise_decisions_rejected", "Refused under overload", registry=registry
+        )
+        self.impressions_lost = Counter(
+            "tillwise_impressions_lost", "Impressions that were not logged", registry=registry
+        )
+        # Made beforehand: looking a label up costs more than counting.
+        self._decisions = {rung: decisions.labels(rung) for rung in RUNGS}
+        self._degraded = {stage: degraded.labels(stage) for stage in (*STAGES, OTHER)}
+        self._stages = {stage: stages.labels(stage) for stage in (*STAGES, OTHER)}
+        self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}
+
+    def decided(self, rung: str, seconds: float, degraded: list[str]) -> None:
+        """A decision was made."""
+        self._decisions[rung].inc()
+        self.decision_seconds.observe(seconds)
+        for stage in degraded:
+            self._degraded.get(stage, self._degraded[OTHER]).inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage took `seconds`."""
+        self._stages.get(name, self._stages[OTHER]).observe(seconds)
+
+    def batch(self, model: str, size: int) -> None:
+        """A model ran for `size` requests at once; the `on_batch` of a release."""
+        self._batches.get(model, self._batches[OTHER]).observe(size)

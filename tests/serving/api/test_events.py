@@ -1,0 +1,144 @@
+"""Events over HTTP: each answered for itself, durable when accepted, never more than agreed to."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from serving.state.sqlite_writer import StoreError
+from tests.serving.conftest import ALL, NOON, Running, event, purchase
+
+
+async def test_each_event_is_answered_for_itself(running: Running) -> None:
+    good, repeated = event(), event()
+    sent = [
+        good,
+        event(items=[{"item_id": "item-1", "price": -1}]),
+        repeated,
+        repeated,
+        {"event_id": 7},
+        "not an event",
+        event(consent=None),
+        event(search_term="4111 1111 1111 1111", event_name="search"),
+    ]
+    answer = await running.post("/v1/events", {"events": sent})
+    assert answer.status_code == 202
+    results = answer.json()["results"]
+    said = [(one["status"], one.get("reason")) for one in results]
+    assert said == [
+        ("accepted", None),
+        ("rejected", "invalid"),
+        ("accepted", None),
+        ("duplicate", None),
+        ("rejected", "invalid"),
+        ("rejected", "invalid"),
+        ("accepted", None),  # its own word is silent, but the visitor's is stored by now
+        ("rejected", "invalid"),
+    ]
+    assert "items[0].price" in results[1]["detail"]
+    assert "4111" not in answer.text
+    assert len(running.logged()) == 3
+
+
+async def test_without_consent_nothing_is_written(running: Running) -> None:
+    sent = [event(consent=None), event(consent={"offers": True}), event(gpc=True)]
+    answer = await running.post("/v1/events", {"events": sent}, "collect")
+    assert {one["reason"] for one in answer.json()["results"]} == {"no_consent"}
+    assert running.logged() == []
+    by_header = await running.post("/v1/events", {"events": [event()]}, **{"Sec-GPC": "1"})
+    assert by_header.json()["results"][0]["reason"] == "no_consent"
+    assert running.logged() == []
+
+
+async def test_a_repeat_in_a_later_request_is_a_duplicate(running: Running) -> None:
+    sent = {"events": [event()]}
+    first = await running.post("/v1/events", sent)
+    second = await running.post("/v1/events", sent)
+    assert first.json()["results"][0]["status"] == "accepted"
+    assert second.json()["results"][0]["status"] == "duplicate"
+    assert len(running.logged()) == 1
+
+
+async def test_a_time_in_the_future_counts_as_now(running: Running) -> None:
+    later = (NOON + timedelta(days=2)).isoformat()
+    earlier = (NOON - timedelta(days=2)).isoformat()
+    sent = [event(occurred_at=later), event(occurred_at=earlier)]
+    await running.post("/v1/events", {"events": sent})
+    assert [one.occurred_at for one in running.logged()] == [NOON, NOON - timedelta(days=2)]
+    assert all(one.received_at == NOON for one in running.logged())
+
+
+async def test_events_for_counting_never_reach_features(running: Running) -> None:
+    sent = [purchase("item-5", consent={"analytics": True})]
+    await running.post("/v1/events", {"events": sent})
+    (stored,) = running.logged()
+    assert stored.purposes == ("analytics",)
+    state = await running.gateway.features.read(str(stored.subject_id))
+    assert all(len(rows) == 0 for rows in state.values())
+    personal = purchase("item-5", visitor_id="visitor-2")
+    await running.post("/v1/events", {"events": [personal]})
+    state = await running.gateway.features.read(str(running.logged()[-1].subject_id))
+    assert len(state["purchases"]) == 1
+
+
+async def test_counting_events_lose_their_hints_at_a_person(running: Running) -> None:
+    sent = event(
+        event_name="search",
+        search_term="oat milk",
+        context={"region": "west", "country": "US"},
+        consent={"analytics": True},
+    )
+    await running.post("/v1/events", {"events": [sent]})
+    (stored,) = running.logged()
+    assert stored.search_term is None
+    assert stored.context.region is None
+    assert stored.context.country == "US"
+
+
+async def test_an_event_is_in_effect_for_the_next_decision(running: Running) -> None:
+    baskets = [purchase("item-30", "item-31") for _ in range(3)]
+    await running.post("/v1/events", {"events": baskets})
+    answer = await running.decide(consent=ALL)
+    codes = {r["code"] for one in answer.json()["recommendations"] for r in one["reasons"]}
+    assert "bought_before" in codes
+
+
+async def test_a_log_that_fails_loses_nothing_that_was_accepted(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise StoreError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running.gateway.event_log, "append", broken)
+        answer = await running.post("/v1/events", {"events": [event()]})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert (await running.post("/v1/events", {"events": [event()]})).status_code == 202
+
+
+async def test_a_batch_of_five_hundred(running: Running) -> None:
+    sent = [event(visitor_id=f"visitor-{n % 20}") for n in range(500)]
+    answer = await running.post("/v1/events", {"events": sent})
+    assert {one["status"] for one in answer.json()["results"]} == {"accepted"}
+    assert len(running.logged()) == 500
+
+
+async def test_idempotency_key(running: Running) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    sent = {"events": [event()]}
+    first = await running.post("/v1/events", sent, **key)
+    again = await running.post("/v1/events", sent, **key)
+    assert again.json() == first.json()
+    assert again.json()["results"][0]["status"] == "accepted"
+    assert again.status_code == 202
+    assert again.headers["idempotent-replay"] == "true"
+    other = await running.post("/v1/events", {"events": [event()]}, **key)
+    assert other.status_code == 409
+    assert len(running.logged()) == 1
+    running.clock.at += timedelta(hours=24, seconds=1)
+    late = await running.post("/v1/events", {"events": [event()]}, **key)
+    assert late.status_code == 202
+    long_key = {"Idempotency-Key": "k" * 256}
+    assert (await running.post("/v1/events", sent, **long_key)).status_code == 400

@@ -1,0 +1,104 @@
+"""Gateways as processes, and what the command line says."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.serving.release_factory import Factory
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Place:
+    """Folders of one gateway and the environment that names them."""
+
+    factory: Factory
+    state: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: text for name, text in os.environ.items() if "TILLWISE" not in name}
+        return kept | {
+            "TILLWISE_RELEASES": str(self.factory.releases_dir),
+            "TILLWISE_MODELS": str(self.factory.models_dir),
+            "TILLWISE_STATE": str(self.state),
+        }
+
+    def call(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "serving", *arguments],
+            cwd=ROOT,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    @contextmanager
+    def gateway(self, *arguments: str, **more: str) -> Iterator["Served"]:
+        """A running gateway, ended by SIGTERM if it still runs."""
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "run", "--port", str(port), *arguments],
+            cwd=ROOT,
+            env=self.environment | more,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        served = Served(process, f"http://127.0.0.1:{port}")
+        try:
+            served.wait_ready()
+            yield served
+        finally:
+            served.end()
+
+
+@dataclass
+class Served:
+    """A gateway process."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: str = ""
+    ended: bool = False
+
+    def wait_ready(self) -> None:
+        began = time.monotonic()
+        while self.process.poll() is None and time.monotonic() - began < 30:
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"the gateway did not become ready: {self.end()}")
+
+    def end(self, number: int = signal.SIGTERM) -> str:
+        """Signal it and wait; its log."""
+        if not self.ended:
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+            _, self.log = self.process.communicate(timeout=30)
+            self.ended = True
+        return self.log
+
+    def post(self, path: str, body: object, key: str) -> httpx.Response:
+        headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"}
+        return httpx.post(self.url + path, json=body, headers=headers, timeout=10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

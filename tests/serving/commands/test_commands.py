@@ -1,0 +1,159 @@
+"""check, keys, release, backfill and demo, as they are typed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract import features
+from contract.frames import EVENT_SCHEMA, event_row, explode
+from contract.manifest import MANIFEST, RELEASE_FILES
+from serving.commands.held_out import split
+from serving.state.snapshot import read_snapshot
+from tests.serving.commands.processes import Place, free_port
+from tests.serving.commands.small_import import CUT, baskets, subject_of, write_import
+from tests.serving.release_factory import Factory
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A release of this test."""
+    factory = Factory(tmp_path / "own")
+    factory.write("one")
+    return Place(factory, tmp_path / "state")
+
+
+def test_check_prints_every_problem(place: Place, tmp_path: Path) -> None:
+    report = tmp_path / "figures" / "check.json"
+    found = place.call("check", "--json", str(report))
+    assert found.returncode == 0, found.stderr
+    assert json.loads(report.read_text())["rows"][0]["name"] == "one"
+    for name in RELEASE_FILES[:2]:
+        with (place.factory.releases_dir / "one" / name).open("ab") as file:
+            file.write(b"x")
+    found = place.call("check")
+    assert found.returncode == 2
+    assert all(name in found.stderr for name in RELEASE_FILES[:2])
+    assert place.call("release", "verify", "one").returncode == 2
+    assert place.call("check", "--release", "none").returncode == 2
+
+
+def test_keys(place: Place) -> None:
+    created = place.call("keys", "create", "--role", "collect")
+    secret = created.stdout.strip()
+    assert secret.startswith("tw_collect_")
+    listed = place.call("keys", "list").stdout
+    assert secret not in listed
+    key_id = listed.split()[0]
+    assert "in force" in listed
+    assert place.call("keys", "revoke", key_id).returncode == 0
+    assert "revoked" in place.call("keys", "list").stdout
+    assert place.call("keys", "revoke", key_id).returncode == 2
+    unknown = place.call("keys", "create", "--role", "owner")
+    assert unknown.returncode == 2
+    assert len(unknown.stderr.splitlines()) == 1
+
+
+def test_releases(place: Place) -> None:
+    place.factory.write("two", version=2, current=False)
+    (place.factory.releases_dir / "three").mkdir()
+    listed = place.call("release", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["!", "three"], ["*", "one"], ["two", "tiny"]]
+    assert place.call("release", "verify").returncode == 0
+    with (place.factory.releases_dir / "two" / MANIFEST).open("ab") as file:
+        file.write(b" ")
+    refused = place.call("release", "promote", "two")
+    assert refused.returncode == 2
+    assert MANIFEST in refused.stderr
+    assert (place.factory.releases_dir / "current").read_text() == "one\n"
+
+
+def test_promote_mends_a_missing_pointer(place: Place) -> None:
+    (place.factory.releases_dir / "current").unlink()
+    assert place.call("check").returncode == 2
+    assert place.call("release", "promote", "one").returncode == 0
+    assert (place.factory.releases_dir / "current").read_text() == "one\n"
+    assert place.call("check").returncode == 0
+
+
+def test_backfill_leads_to_the_states_of_a_replay(place: Place, tmp_path: Path) -> None:
+    source = write_import(tmp_path / "import")
+    report = tmp_path / "backfill.json"
+    arguments = ("backfill", "--data", str(source), "--until", "2017-11-20")
+    found = place.call(*arguments, "--json", str(report))
+    assert found.returncode == 0, found.stderr
+    row = json.loads(report.read_text())["rows"][0]
+    assert row["metrics"]["events"]["mean"] == 10 * 12 - 1 * 0 - 0 - _after_in_first_ten()
+    states = read_snapshot(place.state / "seed.npz").states
+    before = [event_row(event) for event in baskets() if event.occurred_at < CUT]
+    expected = features.replay(explode(pa.Table.from_pylist(before, EVENT_SCHEMA)))
+    assert states.keys() == expected.keys()
+    for subject, state in expected.items():
+        assert all(np.array_equal(states[subject][name], rows) for name, rows in state.items())
+    again = place.call(*arguments)
+    assert again.returncode == 0
+    assert "skipped" in again.stdout
+    other = place.call("backfill", "--data", str(source), "--until", "2017-11-01")
+    assert other.returncode == 2
+    assert "fresh" in other.stderr
+
+
+def _after_in_first_ten() -> int:
+    return 120 - sum(event.occurred_at < CUT for event in baskets())
+
+
+@pytest.mark.parametrize("harm", ["no folder", "no subjects", "not parquet", "no column", "empty"])
+def test_a_malformed_import_is_one_clear_line(place: Place, tmp_path: Path, harm: str) -> None:
+    source = tmp_path / "import"
+    if harm != "no folder":
+        write_import(source)
+    parts = sorted((source / "events").glob("*"))
+    if harm == "no subjects":
+        (source / "subjects.parquet").unlink()
+    elif harm == "not parquet":
+        parts[0].write_bytes(b"nonsense")
+    elif harm == "no column":
+        for part in parts:
+            pq.write_table(pq.read_table(part).drop_columns(["session_id"]), part)
+    elif harm == "empty":
+        for part in parts:
+            part.write_bytes(b"")
+    found = place.call("backfill", "--data", str(source))
+    assert found.returncode == 2
+    lines = [line for line in found.stderr.splitlines() if line.startswith("tillwise-serve:")]
+    assert len(lines) == 1
+    assert "Traceback" not in found.stderr
+    assert str(source) in lines[0]
+
+
+def test_a_basket_is_cut_as_the_protocol_says() -> None:
+    # sha256 of "7:a", "7:b", "7:c" begins 0x4e.., 0x5b.., 0x0e.. (see the assertion below).
+    cart, rest = split("7", ["a", "b", "c"])
+    assert len(cart) == 1
+    assert sorted(cart + rest) == ["a", "b", "c"]
+    assert (cart, rest) == split("7", ["c", "b", "a"])
+
+
+def test_the_demo_replays_a_checkout_and_ends(place: Place, tmp_path: Path) -> None:
+    source = write_import(tmp_path / "import")
+    report = tmp_path / "demo.json"
+    arguments = ("--data", str(source), "--port", str(free_port()), "--exit")
+    found = place.call("demo", *arguments, "--json", str(report))
+    assert found.returncode == 0, found.stderr
+    assert "release one never saw" in found.stdout
+    assert "Rung full; degraded: none" in found.stdout
+    assert found.stdout.count("  score ") == 5
+    assert "Traceback" not in found.stderr
+    names = [row["name"] for row in json.loads(report.read_text())["rows"]]
+    assert names == ["backfill", "replayed checkout"]
+    again = place.call("demo", *arguments)
+    assert again.returncode == 0, again.stderr
+
+
+def test_help_names_every_command(place: Place) -> None:
+    shown: Any = place.call("--help").stdout
+    assert all(name in shown for name in ("run", "check", "keys", "release", "backfill", "demo"))

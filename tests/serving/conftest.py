@@ -1,0 +1,157 @@
+"""A real gateway over a tiny real release, for everything that speaks HTTP."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from contract.clock import FixedClock
+from serving.api.auth import digest_of_key, new_key
+from serving.api.gateway import Gateway
+from serving.app import create_app, open_gateway
+from serving.settings import Settings
+from serving.state.control_store import Role
+from tests.serving.release_factory import Factory
+
+NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
+ALL = {"personalization": True, "analytics": True, "offers": True}
+
+
+@dataclass
+class Running:
+    """A gateway behind an HTTP client."""
+
+    gateway: Gateway
+    app: FastAPI
+    client: httpx.AsyncClient
+    clock: FixedClock
+    keys: dict[Role, str]
+    lifespan: AbstractAsyncContextManager[Any]
+    stopped: bool = False
+
+    async def stop(self) -> None:
+        """Shut down as the server does on SIGTERM."""
+        if not self.stopped:
+            self.stopped = True
+            await self.client.aclose()
+            await self.lifespan.__aexit__(None, None, None)
+
+    def bearer(self, role: Role | None = "checkout", **headers: str) -> dict[str, str]:
+        """Headers with the key of `role`."""
+        held = {} if role is None else {"Authorization": f"Bearer {self.keys[role]}"}
+        return held | headers
+
+    async def post(
+        self, path: str, body: Any, role: Role | None = "checkout", **headers: str
+    ) -> httpx.Response:
+        """POST `body` (an object, or raw bytes) as JSON."""
+        raw = {"content": body} if isinstance(body, bytes) else {"json": body}
+        headers = {"content-type": "application/json"} | self.bearer(role, **headers)
+        return await self.client.post(path, headers=headers, **raw)
+
+    async def decide(self, **changed: Any) -> httpx.Response:
+        """A plain checkout with some fields changed."""
+        return await self.post("/v1/checkout/decide", checkout(**changed))
+
+    async def quiet(self) -> None:
+        """Wait until everything that goes on after the answers has been written."""
+        await self.gateway.impressions.drain()
+
+    def logged(self) -> list[Any]:
+        """The events of the log, oldest first."""
+        return [event for _, event in self.gateway.event_log.read_from(0)]
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+def checkout(**changed: Any) -> dict[str, Any]:
+    """The body of a plain checkout."""
+    body = {
+        "visitor_id": "visitor-raw-1",
+        "session_id": "session-1",
+        "cart": {
+            "cart_id": "cart-1",
+            "currency": "USD",
+            "items": [{"item_id": "item-1", "quantity": 1, "price": 101}],
+        },
+        "deadline_ms": 1_000,
+    }
+    return body | changed
+
+
+def event(**changed: Any) -> dict[str, Any]:
+    """The body of a plain event, with an id of its own."""
+    body = {
+        "event_id": str(uuid4()),
+        "event_name": "view_item",
+        "occurred_at": "2017-11-20T11:00:00Z",
+        "session_id": "session-1",
+        "visitor_id": "visitor-raw-1",
+        "items": [{"item_id": "item-3"}],
+        "consent": ALL,
+    }
+    return body | changed
+
+
+def purchase(*item_ids: str, **changed: Any) -> dict[str, Any]:
+    """The body of a purchase."""
+    items = [{"item_id": item_id, "quantity": 1, "price": 100} for item_id in item_ids]
+    return event(event_name="purchase", transaction_id="t-1", items=items) | changed
+
+
+@pytest.fixture(scope="session")
+def release_root(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    """A tiny release that no test changes."""
+    factory = Factory(tmp_path_factory.mktemp("release"))
+    factory.write()
+    return factory
+
+
+@pytest.fixture
+async def start(release_root: Factory, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts gateways on one state folder; all are shut down at the end of the test."""
+    started: list[Running] = []
+
+    async def start_one(clock: FixedClock | None = None, **settings: Any) -> Running:
+        clock = clock or FixedClock(NOON)
+        chosen = Settings(
+            **{
+                "releases": release_root.releases_dir,
+                "models": release_root.models_dir,
+                "state": tmp_path / "state",
+                "identity_wait_ms": 1_000,
+            }
+            | settings
+        )
+        gateway = await open_gateway(chosen, clock)
+        app = create_app(gateway)
+        lifespan = app.router.lifespan_context(app)
+        await lifespan.__aenter__()
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        keys: dict[Role, str] = {}
+        for role in ("checkout", "collect", "admin"):
+            keys[role], key = new_key(role, clock.now(), gateway.secrets)
+            await gateway.control.add_key(key, digest_of_key(keys[role]))
+
+        running = Running(gateway, app, client, clock, keys, lifespan)
+        started.append(running)
+        return running
+
+    yield start_one
+    for running in started:
+        await running.stop()
+
+
+@pytest.fixture
+async def running(start: Start) -> Running:
+    """One gateway at noon of 2017-11-20."""
+    return await start()

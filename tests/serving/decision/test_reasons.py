@@ -1,0 +1,66 @@
+"""Reasons are true to the evidence that an item was ranked with."""
+
+import numpy as np
+import pytest
+
+from contract import candidates
+from contract.clock import to_us
+from contract.encoding import FIRST_ITEM, Situation
+from contract.features import UNKNOWN, view
+from contract.items import Indices
+from serving.decision.candidate_set import CandidateSet, collect
+from serving.decision.reasons import explain
+from serving.inference.release import Release
+from serving.state.feature_store import MemoryFeatureStore
+from tests.serving.decision.setting import CLOCK, KNOWN
+
+
+def the(*numbers: int) -> Indices:
+    return np.array(numbers, np.int64) + FIRST_ITEM
+
+
+def told(release: Release, found: CandidateSet, number: int, *, personal: bool) -> list[str]:
+    place = int(np.searchsorted(found.listed.index, number + FIRST_ITEM))
+    return [why.code for why in explain(release, found, place, personal=personal)]
+
+
+def candidate_set(release: Release, situation: Situation, *numbers: int) -> CandidateSet:
+    evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
+    return collect(release, evidence, {"popular": the(*numbers)})
+
+
+async def test_what_was_bought_is_said_only_with_consent(
+    release: Release, store: MemoryFeatureStore
+) -> None:
+    history = view(await store.read(KNOWN), to_us(CLOCK.now()))
+    found = candidate_set(release, Situation(history, (), to_us(CLOCK.now())), 40, 52, 37)
+    assert told(release, found, 40, personal=True) == ["bought_before", "your_taste"]
+    assert told(release, found, 52, personal=True) == ["your_taste"]  # aisle 4, as item 40
+    assert told(release, found, 37, personal=True) == ["similar_shoppers"]
+    assert told(release, found, 40, personal=False) == ["similar_shoppers"]
+
+
+def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
+    # Item 24 is the 4th neighbour of item 20 (1/5) and the 2nd of item 22 (1/3).
+    found = candidate_set(release, Situation(UNKNOWN, ("item-20", "item-22"), 0), 24, 55)
+    place = int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))
+    reason = explain(release, found, place, personal=False)[0]
+    assert reason.code == "goes_with_cart"
+    assert reason.text == "Often bought together with Item number 22."
+    assert found.column("cart_similarity")[place] == pytest.approx(1 / 5 + 1 / 3)
+    assert "goes_with_cart" not in told(release, found, 55, personal=False)
+
+
+def test_popular_items_and_what_only_a_model_brought(release: Release) -> None:
+    found = candidate_set(release, Situation(UNKNOWN, (), 0), 3, 50)
+    assert told(release, found, 3, personal=False) == ["popular_now"]
+    only_model = explain(release, found, 1, personal=False)
+    assert [why.code for why in only_model] == ["similar_shoppers"]
+    assert "similar cart" not in only_model[0].text  # there is no cart to be similar to
+
+
+def test_at_most_two(release: Release) -> None:
+    found = candidate_set(release, Situation(UNKNOWN, ("item-1", "item-2"), 0), *range(3, 12))
+    lengths = {len(explain(release, found, place, personal=True)) for place in range(len(found))}
+    assert lengths <= {1, 2}
+    assert 2 in lengths

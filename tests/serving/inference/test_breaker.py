@@ -1,0 +1,39 @@
+"""The breaker opens after failures in a row, rests, and lets one request try."""
+
+from serving.inference.breaker import Breaker, BreakerSettings
+
+
+def test_it_opens_rests_and_closes_again() -> None:
+    now = [100.0]
+    breaker = Breaker(BreakerSettings(failures=3, cool_off_s=5), lambda: now[0])
+    for _ in range(2):
+        assert breaker.allows()
+        breaker.failed()
+    breaker.succeeded()  # in a row is what counts
+    for _ in range(3):
+        assert breaker.allows()
+        breaker.failed()
+    assert not breaker.allows()
+    now[0] += 4.9
+    assert not breaker.allows()
+    now[0] += 0.2
+    assert breaker.allows()
+    assert not breaker.allows()  # one at a time
+    breaker.failed()
+    assert not breaker.allows()
+    now[0] += 5.1
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.allows()
+    assert breaker.allows()
+
+
+def test_a_withdrawn_question_lets_the_next_one_try() -> None:
+    now = [0.0]
+    breaker = Breaker(BreakerSettings(failures=1, cool_off_s=1), lambda: now[0])
+    breaker.failed()
+    now[0] = 2.0
+    assert breaker.allows()
+    breaker.abandoned()
+    assert breaker.is_open
+    assert breaker.allows()

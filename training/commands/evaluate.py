@@ -1,0 +1,53 @@
+"""`evaluate`: a fitted run against the baselines."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.figures import Figures
+from training.commands import common_options
+
+if TYPE_CHECKING:
+    from training.commands import Subparsers
+
+PROTOCOLS = ("basket-completion", "next-basket")
+EVALUATION = "evaluation-{protocol}.json"
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Declare `evaluate`."""
+    parser = subparsers.add_parser(
+        "evaluate", parents=[common_options()], help="measure a run against the baselines"
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """The table of the run; the figures are also kept in the run's folder."""
+    from training.data.source import read_source
+    from training.evaluation.comparison import Comparison
+    from training.fit import Fit, device_named
+    from training.recommender import Recommender
+    from training.run_folder import read_run
+
+    fitted = read_run(args.run_folder)
+    window = fitted.window
+    days: dict[str, str | None] = {
+        "validate_from": f"{window.validate_from:%Y-%m-%d}",
+        "train_until": f"{window.train_until:%Y-%m-%d}",
+        "test_until": f"{window.test_until:%Y-%m-%d}",
+    }
+    source = read_source(args.data, days)
+    comparison = Comparison(args.protocol, source, fitted.vocabulary)
+    comparison.add_counting()
+    comparison.add_lightgbm(Fit(source, fitted.recipe, device=device_named("cpu")))
+    recommender = Recommender(fitted.vocabulary, comparison.tables, fitted.towers, fitted.ranker)
+    comparison.add_recommender(recommender, 0.0)
+    figures = comparison.figures("evaluate")
+    kept = args.run_folder / EVALUATION.format(protocol=args.protocol)
+    kept.write_text(json.dumps(figures.as_json(), indent=1) + "\n", encoding="utf-8")
+    return figures

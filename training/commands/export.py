@@ -1,0 +1,68 @@
+"""`export`: a fitted run becomes a release that serving loads."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.clock import SystemClock
+from contract.figures import Figures
+from training.commands import common_options, peak_mib
+from training.commands.evaluate import EVALUATION, PROTOCOLS
+
+if TYPE_CHECKING:
+    from training.commands import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Declare `export`."""
+    parser = subparsers.add_parser(
+        "export", parents=[common_options()], help="write a release with manifest and hashes"
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
+    parser.add_argument("--promote", action="store_true", help="make the release the live one")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Export `args.run_folder`. Raises GateRefused when torch and ONNX Runtime disagree."""
+    from training.export import parity, release
+    from training.run_folder import read_run
+
+    began = time.perf_counter()
+    exported = release.export(
+        read_run(args.run_folder),
+        args.models,
+        args.releases,
+        SystemClock(),
+        _metrics(args.run_folder),
+    )
+    manifest = exported.manifest
+    if args.promote:
+        release.promote(args.releases, manifest.release_id)
+    figures = Figures("export")
+    for entry in manifest.models:
+        size = exported.bytes_by_model[entry.name] / 2**20
+        figures.add(entry.name, {"parity": [entry.parity], "MiB": [size]})
+    figures.add("export", {}, seconds=time.perf_counter() - began, peak_mib=peak_mib())
+    figures.notes.append(f"release {manifest.release_id} in {args.releases}")
+    figures.notes.append(
+        f"parity: largest difference between torch and ONNX Runtime over {parity.PARITY_INPUTS} "
+        f"random inputs, at most {parity.TOLERANCE:.0e} allowed"
+    )
+    return figures
+
+
+def _metrics(run_folder: Path) -> dict[str, float]:
+    """The recommended model's figures from the evaluations that stand in the run's folder."""
+    found: dict[str, float] = {}
+    for protocol in PROTOCOLS:
+        path = run_folder / EVALUATION.format(protocol=protocol)
+        if path.exists():
+            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            row = next(row for row in rows if row["name"] == "tillwise")
+            found |= {f"{protocol} {name}": m["mean"] for name, m in row["metrics"].items()}
+    return found

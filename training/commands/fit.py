@@ -1,0 +1,54 @@
+"""`fit`: train a recipe on an imported folder."""
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.clock import SystemClock
+from contract.figures import Figures
+from training.commands import common_options, window_days, window_options
+
+if TYPE_CHECKING:
+    from training.commands import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Declare `fit`."""
+    parser = subparsers.add_parser(
+        "fit", parents=[common_options(), window_options()], help="train a recipe on imported data"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--recipe", required=True, metavar="NAME")
+    parser.add_argument("--output", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Fit into `args.output`; an interrupted fit goes on from its last checkpoint."""
+    from training.recipes import recipe
+
+    chosen = recipe(args.recipe, args.set)  # before the slow imports: a typo costs no time
+    from training.data.source import read_source
+    from training.fit import Fit, device_named
+    from training.run_folder import write_run
+
+    device = device_named(args.device)
+    source = read_source(args.data, window_days(args))
+    fit = Fit(source, chosen, device=device, checkpoints=args.output / "checkpoints")
+    recommender = fit.run()
+    write_run(args.output, recommender, chosen, source, fit.report, SystemClock())
+    figures = Figures("fit", machine={"device": args.device})
+    for stage, history in fit.report.histories.items():
+        best = history.best_epoch - 1
+        metrics = {"epochs": [float(history.best_epoch)], "loss": [history.train_loss[best]]}
+        if not math.isnan(history.validation[best]):
+            metrics["validation"] = [history.validation[best]]
+        figures.add(stage, metrics)
+    figures.add("fit", {}, seconds=fit.report.seconds, peak_mib=fit.report.peak_mib)
+    figures.notes.append(
+        "validation: negative log likelihood for the towers, 1 - NDCG@5 for the ranker"
+    )
+    return figures

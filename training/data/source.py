@@ -1,0 +1,101 @@
+"""Everything that a fit or an evaluation reads from an imported folder, read once."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.clock import from_us
+from contract.errors import UserError
+from training.data.baskets import Baskets, Timelines, read_baskets
+from training.data.storage import SPLIT_FILE, read_catalogue, read_events
+from training.evaluation.protocols import Window
+
+_COLUMNS = [
+    "event_id",
+    "event_name",
+    "occurred_at",
+    "subject_id",
+    "session_id",
+    "items",
+    "purposes",
+    "search_term",
+    "transaction_id",
+    "context",
+    "synthetic",
+]
+_TEST_SHARE, _VALIDATION_SHARE = 0.12, 0.05
+
+
+@dataclass(frozen=True)
+class Source:
+    """An imported folder."""
+
+    catalogue: pa.Table
+    baskets: Baskets
+    timelines: Timelines
+    window: Window
+    synthetic: bool
+
+
+def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Source:
+    """Read `folder` (events/*.parquet, catalogue.parquet).
+
+    The window is what `days` says (ISO dates by field name of `Window`), else what the importer
+    wrote to split.json, else the last 12 % of the time for testing and 5 % before it for choosing.
+    """
+    events = read_events(folder, _COLUMNS)
+    catalogue = read_catalogue(folder)
+    baskets = read_baskets(events)
+    return Source(
+        catalogue,
+        baskets,
+        Timelines.of(events),
+        _window(folder, baskets, days or {}),
+        bool(pc.any(events["synthetic"]).as_py()),
+    )
+
+
+def _window(folder: Path, baskets: Baskets, days: dict[str, str | None]) -> Window:
+    written = folder / SPLIT_FILE
+    if written.exists():
+        try:
+            said = json.loads(written.read_text(encoding="utf-8"))
+            chosen = {name: str(said[name]) for name in _FIELDS}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{SPLIT_FILE}: not readable ({error}); import again") from None
+    else:
+        chosen = _by_share(baskets)
+    chosen |= {name: day for name, day in days.items() if day is not None}
+    return Window(*(_midnight(name, chosen[name]) for name in _FIELDS))
+
+
+_FIELDS = ("validate_from", "train_until", "test_until")
+
+
+def _by_share(baskets: Baskets) -> dict[str, str]:
+    first, last = from_us(baskets.occurred_us[0]), from_us(baskets.occurred_us[-1])
+    end = last.date() + timedelta(days=1)
+    length = (last - first).days + 1
+    if length < 30:
+        raise UserError(
+            f"the purchases span {length} days; at least 30 are needed to train, choose and test"
+        )
+    test = end - timedelta(days=max(7, round(length * _TEST_SHARE)))
+    validate = test - timedelta(days=max(5, round(length * _VALIDATION_SHARE)))
+    return {
+        "validate_from": validate.isoformat(),
+        "train_until": test.isoformat(),
+        "test_until": end.isoformat(),
+    }
+
+
+def _midnight(name: str, day: str) -> datetime:
+    try:
+        return datetime.fromisoformat(day).replace(tzinfo=UTC)
+    except ValueError:
+        option = "--" + name.replace("_", "-")
+        raise UserError(f"{option}: {day!r} is not a date such as 2017-11-20") from None

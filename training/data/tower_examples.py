@@ -1,0 +1,116 @@
+"""What the towers learn from: baskets taken apart into cart and rest, encoded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from contract.encoding import FIRST_ITEM, Encoded, Situation, Vocabulary, encode, stack
+from contract.features import UNKNOWN
+from training.data.baskets import Baskets, Numbers, Timelines
+from training.data.item_tables import vocabulary_map
+
+TARGETS = (
+    6  # positives learned from per basket; the rest of a large basket is left for other epochs
+)
+_HALF, _EMPTY = 0.6, 0.12  # shares of carts that hold half of the basket, and nothing
+
+
+@dataclass(frozen=True)
+class Question:
+    """A basket taken apart: the situation at checkout, and the vocabulary indices to be found."""
+
+    situation: Situation
+    targets: npt.NDArray[np.int64]
+
+
+def questions(
+    baskets: Baskets,
+    timelines: Timelines,
+    vocabulary: Vocabulary,
+    numbers: Numbers,
+    rng: np.random.Generator,
+    *,
+    frozen_us: int | None,
+    unknown_share: float,
+    limit: int,
+    label: str,
+) -> list[Question]:
+    """Up to `limit` of the baskets `numbers`, drawn at random, each taken apart at random.
+
+    `frozen_us`: history only before that moment; None for history up to the basket. A share of the
+    shoppers is made unknown, so that the models also learn to answer from the cart alone.
+    """
+    known = vocabulary_map(baskets, vocabulary) >= FIRST_ITEM
+    drawn: list[Question] = []
+    order = rng.permutation(numbers)
+    for number in tqdm(order[: limit * 2], desc=label, unit="basket", disable=None, leave=False):
+        items = baskets.item[baskets.offsets[number] : baskets.offsets[number + 1]]
+        items = rng.permutation(items[known[items]])
+        if len(items) < 2:
+            continue
+        ids = [baskets.item_ids[item] for item in items]
+        size = _cart_size(len(ids), rng)
+        now_us = int(baskets.occurred_us[number])
+        before_us = now_us if frozen_us is None else min(frozen_us, now_us)
+        view = UNKNOWN
+        if rng.random() >= unknown_share:
+            subject = baskets.subjects[int(baskets.subject[number])]
+            view = timelines.view(subject, before_us, now_us)
+        asked = Situation(view, tuple(ids[:size]), now_us, baskets.contexts[number])
+        drawn.append(Question(asked, vocabulary.indices(ids[size:])))
+        if len(drawn) == limit:
+            break
+    return drawn
+
+
+def _cart_size(count: int, rng: np.random.Generator) -> int:
+    kind = rng.random()
+    if kind < _HALF:
+        return count // 2
+    return 0 if kind < _HALF + _EMPTY else int(rng.integers(1, count))
+
+
+@dataclass(frozen=True)
+class TowerExamples:
+    """Encoded situations [B, ...] with their targets [B, TARGETS], PAD where there are fewer."""
+
+    tensors: dict[str, Tensor]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, size: int, generator: torch.Generator | None) -> Iterator["TowerExamples"]:
+        """In random order with a `generator`, else as they are."""
+        order = torch.arange(len(self))
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator)
+        for rows in torch.split(order, size):
+            tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+            yield TowerExamples(tensors, self.targets[rows])
+
+    def to(self, device: torch.device) -> "TowerExamples":
+        """The same examples on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return TowerExamples(moved, self.targets.to(device))
+
+
+def encode_all(situations: list[Situation], vocabulary: Vocabulary) -> dict[str, Tensor]:
+    """All situations as one batch of the models' inputs."""
+    encoded: list[Encoded] = [encode(situation, vocabulary) for situation in situations]
+    return {name: torch.from_numpy(array) for name, array in stack(encoded).items()}
+
+
+def tower_examples(asked: list[Question], vocabulary: Vocabulary) -> TowerExamples:
+    """`asked`, encoded; targets come in the random order in which the baskets were taken apart."""
+    targets = np.zeros((len(asked), TARGETS), np.int64)
+    for row, question in zip(targets, asked, strict=True):
+        kept = question.targets[:TARGETS]
+        row[: len(kept)] = kept
+    situations = [question.situation for question in asked]
+    return TowerExamples(encode_all(situations, vocabulary), torch.from_numpy(targets))

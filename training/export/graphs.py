@@ -1,0 +1,77 @@
+"""The exported graphs: plain tensors in and out, every item vector in one frozen table."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS
+from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from training.models.ranker import Ranker
+from training.models.retrieval import RetrievalModel
+
+
+class QueryTowerGraph(nn.Module):
+    """Vocabulary indices to query vectors; item vectors are frozen inside."""
+
+    vectors: Tensor
+
+    def __init__(self, model: RetrievalModel, vectors_ND: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("vectors", vectors_ND)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        named = dict(zip(QUERY_TOWER_INPUTS, inputs, strict=True))
+        return self.model.query(named, self.vectors)
+
+
+class SequenceGraph(nn.Module):
+    """Vocabulary indices to the vector of what comes after the last position."""
+
+    vectors: Tensor
+
+    def __init__(self, model: RetrievalModel, vectors_ND: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("vectors", vectors_ND)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        named = dict(zip(SEQUENCE_INPUTS, inputs, strict=True))
+        return self.model.sequence(named, self.vectors)[:, -1]
+
+
+def graphs(model: RetrievalModel, ranker: Ranker) -> tuple[dict[str, nn.Module], Tensor]:
+    """The graph of every model of a release, and the item vectors [N, D] inside them."""
+    with torch.no_grad():
+        vectors_ND = model.eval().item_vectors()
+    return {
+        QUERY_TOWER: QueryTowerGraph(model, vectors_ND).eval(),
+        SEQUENCE_ENCODER: SequenceGraph(model, vectors_ND).eval(),
+        RANKER: ranker.eval(),
+    }, vectors_ND
+
+
+def to_onnx(name: str, graph: nn.Module, example: Sequence[Tensor], dimension: int) -> bytes:
+    """`graph` as an ONNX file with a dynamic batch and the contract's tensor names."""
+    inputs, outputs = tensors(name, dimension)
+    batch = torch.export.Dim("batch", min=1, max=1_024)
+    shapes = tuple({0: batch} for _ in example)
+    # The exporter reports its progress through the logger and warns of its own deprecations.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            tuple(example),
+            input_names=[tensor.name for tensor in inputs],
+            output_names=[tensor.name for tensor in outputs],
+            dynamic_shapes=(shapes,) if name != RANKER else shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError(f"{name}: the exporter returned nothing")
+    return bytes(program.model_proto.SerializeToString())

@@ -1,0 +1,162 @@
+"""A release: models into the model repository, tables and index into the release folder, and the
+manifest that binds them. Nothing is visible under its final name before it is complete."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from contract.clock import Clock
+from contract.encoding import FIRST_ITEM
+from contract.errors import GateRefused, UserError
+from contract.manifest import (
+    INDEX,
+    MANIFEST,
+    MODELS,
+    RELEASE_FILES,
+    IndexEntry,
+    ModelEntry,
+    ReleaseManifest,
+    Root,
+    expected_feature_hash,
+    sha256,
+    tensors,
+    verify,
+)
+from training.export import graphs, model_config, parity
+from training.run_folder import TABLE_FILES, Run
+
+CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    manifest: ReleaseManifest
+    bytes_by_model: Mapping[str, int]
+
+
+def export(
+    run: Run, models_dir: Path, releases_dir: Path, clock: Clock, metrics: dict[str, float]
+) -> Exported:
+    """Write a release of `run`. Raises GateRefused when a model fails parity."""
+    created_at = clock.now()
+    release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
+    final = releases_dir / release_id
+    if final.exists():
+        raise UserError(f"{final}: exists already; wait a second and export again")
+    modules, vectors_ND = graphs.graphs(run.towers, run.ranker)
+    files = {}
+    for name in tqdm(MODELS, desc="export", unit="model", disable=None):
+        example = parity.example(name, len(run.vocabulary))
+        files[name] = graphs.to_onnx(name, modules[name], example, run.recipe.dimension)
+    differences = {
+        name: parity.largest_difference(
+            name, modules[name], content, len(run.vocabulary), np.random.default_rng(0)
+        )
+        for name, content in files.items()
+    }
+    for name, difference in differences.items():
+        if not difference <= parity.TOLERANCE:
+            raise GateRefused(
+                f"parity: {name} differs from torch by {difference:.2e}, more than "
+                f"{parity.TOLERANCE:.0e}"
+            )
+    partial = releases_dir / f".partial-{release_id}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in TABLE_FILES:
+        shutil.copyfile(run.folder / name, partial / name)
+    index = _index(vectors_ND)
+    faiss.write_index(index, str(partial / INDEX))
+    entries = tuple(
+        _publish_model(name, files[name], models_dir, differences[name], run.recipe.dimension)
+        for name in MODELS
+    )
+    currency = run.catalogue["currency"][0].as_py()
+    manifest = ReleaseManifest(
+        release_id=release_id,
+        created_at=created_at,
+        recipe=run.recipe.name,
+        trained_until=run.window.train_until,
+        feature_hash=expected_feature_hash(),
+        vocabulary_hash=run.vocabulary.hash,
+        currency=currency,
+        synthetic=run.synthetic,
+        index=IndexEntry(
+            metric="inner_product", kind="flat", dimension=index.d, count=index.ntotal
+        ),
+        models=entries,
+        files={name: sha256((partial / name).read_bytes()) for name in RELEASE_FILES},
+        metrics=metrics,
+    ).sealed()
+    (partial / MANIFEST).write_bytes(manifest.as_bytes())
+    os.replace(partial, final)
+    _check(final, models_dir)
+    if not (releases_dir / CURRENT).exists():
+        promote(releases_dir, release_id)
+    return Exported(manifest, {name: len(content) for name, content in files.items()})
+
+
+def promote(releases_dir: Path, release_id: str) -> None:
+    """Make `release_id` the live one, atomically."""
+    partial = releases_dir / f".{CURRENT}"
+    partial.write_text(release_id + "\n", encoding="utf-8")
+    os.replace(partial, releases_dir / CURRENT)
+
+
+def _index(vectors_ND: Tensor) -> faiss.Index:
+    """Exact inner-product search; row i holds vocabulary index i + FIRST_ITEM."""
+    vectors = np.ascontiguousarray(vectors_ND[FIRST_ITEM:].numpy(), np.float32)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def _publish_model(
+    name: str, content: bytes, models_dir: Path, difference: float, dimension: int
+) -> ModelEntry:
+    """The model as the next version of its folder, with its configuration beside the versions."""
+    folder = models_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    version = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+    partial = folder / f".partial-{version}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    (partial / "model.onnx").write_bytes(content)
+    os.replace(partial, folder / str(version))
+    config = model_config.render(name).encode()
+    if not (folder / "config.pbtxt").exists() or (folder / "config.pbtxt").read_bytes() != config:
+        (folder / ".config.pbtxt").write_bytes(config)
+        os.replace(folder / ".config.pbtxt", folder / "config.pbtxt")
+    inputs, outputs = tensors(name, dimension)
+    return ModelEntry(
+        name=name,
+        version=version,
+        inputs=inputs,
+        outputs=outputs,
+        files={
+            f"{name}/config.pbtxt": sha256(config),
+            f"{name}/{version}/model.onnx": sha256(content),
+        },
+        parity=difference,
+    )
+
+
+def _check(folder: Path, models_dir: Path) -> None:
+    """What was written is read back and judged as a gateway would judge it."""
+
+    def digest_of(root: Root, name: str) -> str | None:
+        path = (folder if root == "release" else models_dir) / name
+        return sha256(path.read_bytes()) if path.is_file() else None
+
+    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=folder.name)
+    if problems:
+        raise GateRefused(f"release {folder.name}: {problems[0]}")

@@ -1,0 +1,218 @@
+"""From an imported folder to a fitted recommender, in one straight line.
+
+The ranker must see scores as they are at serving, on baskets that the towers have not learned. So:
+towers on the baskets before the ranker's window, ranker on the window with tables and histories
+frozen at its start, both stopped early on the validation days; then, with the numbers of epochs
+that validation chose, the towers go on over all training baskets and the ranker is refitted on the
+whole window, and the tables are counted again up to the end.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from contract.clock import DAY_US, to_us
+from contract.errors import UserError
+from training.commands import peak_mib
+from training.data import ranking_examples
+from training.data.baskets import Numbers
+from training.data.item_tables import ItemTables, count
+from training.data.source import Source
+from training.data.tower_examples import Question, questions, tower_examples
+from training.models.embeddings import item_columns
+from training.models.ranker import Ranker
+from training.models.retrieval import RetrievalModel
+from training.recipes import Recipe
+from training.recommender import Recommender, neural_side
+from training.tasks import RankerTask, RetrievalTask
+from training.trainer import History, Schedule, train
+
+_EARLIEST = int(np.iinfo(np.int64).min)
+
+
+@dataclass
+class Report:
+    """What a fit did: a history per stage, seconds and peak memory."""
+
+    histories: dict[str, History] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_mib: float = 0.0
+
+
+def device_named(name: str) -> torch.device:
+    """`cpu` or `cuda`; UserError where the machine has no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+class Fit:
+    """One fit of one recipe on one source. `checkpoints`: where to save and resume, if anywhere."""
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        checkpoints: Path | None = None,
+    ) -> None:
+        self.source, self.recipe, self.device = source, recipe, device
+        self.checkpoints = checkpoints
+        window = source.window
+        self.validate_us, self.cut_us = to_us(window.validate_from), to_us(window.train_until)
+        earliest = int(source.baskets.occurred_us[0])
+        # On a short history the ranker's window takes at most half of what comes before it.
+        self.ranker_us = max(
+            self.cut_us - recipe.ranker_days * DAY_US, (earliest + self.validate_us) // 2
+        )
+        self.ranker_us = min(self.ranker_us, self.validate_us - DAY_US)
+        self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
+        self.report = Report()
+
+    def run(self) -> Recommender:
+        """Fit, choose on validation, refit. UserError on data that cannot be learned from."""
+        began = time.perf_counter()
+        torch.manual_seed(self.recipe.seed)
+        ranking, held_out, before = self.ranking_questions()
+        towers = self._new_towers()
+        self._train_towers(towers, before, self.ranker_us, "towers", held_out)
+
+        chosen_on = self._examples(held_out, before, towers, "held-out candidates")
+        examples = self._examples(ranking, before, towers, "candidates")
+        early = [q.situation.now_us < self.validate_us for q in ranking]
+        self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        epochs = max(1, self.report.histories["ranker"].best_epoch)
+        ranker = self._train_ranker(examples, None, "ranker refit", epochs)
+
+        after = self._count(self.cut_us)
+        self._train_towers(towers, after, self.cut_us, "towers refit", None)
+        self.report.seconds = time.perf_counter() - began
+        self.report.peak_mib = peak_mib()
+        return Recommender(self.vocabulary, after, towers, ranker)
+
+    def ranking_questions(self) -> tuple[list[Question], list[Question], ItemTables]:
+        """What the ranker learns from and is chosen on, and the tables as of the window's start."""
+        return (
+            self._questions(self.ranker_us, self.cut_us, "ranking", self.ranker_us),
+            self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us),
+            self._count(self.ranker_us),
+        )
+
+    def _count(self, until_us: int) -> ItemTables:
+        return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
+
+    def _new_towers(self) -> RetrievalModel:
+        recipe = self.recipe
+        return RetrievalModel(
+            item_columns(self.source.catalogue, self.vocabulary),
+            dimension=recipe.dimension,
+            blocks=recipe.blocks,
+            heads=recipe.heads,
+            dropout=recipe.dropout,
+            id_dropout=recipe.id_dropout,
+        )
+
+    def _questions(
+        self, start_us: int, end_us: int, label: str, frozen_us: int | None
+    ) -> list[Question]:
+        limits = {
+            "held-out": self.recipe.validation_examples,
+            "ranking": self.recipe.ranker_examples,
+        }
+        found = questions(
+            self.source.baskets,
+            self.source.timelines,
+            self.vocabulary,
+            self._numbers(start_us, end_us),
+            # A stream of its own for each draw: changing one leaves the others as they were.
+            np.random.default_rng([self.recipe.seed, *label.encode()]),
+            frozen_us=frozen_us,
+            unknown_share=self.recipe.unknown_share,
+            limit=limits.get(label, self.recipe.tower_examples),
+            label=label,
+        )
+        if not found:
+            raise UserError(
+                f"no basket with two known items for the {label} examples; the training time is "
+                "too short, or its items too rare (--set min_item_baskets=1)"
+            )
+        return found
+
+    def _numbers(self, start_us: int, end_us: int) -> Numbers:
+        return self.source.baskets.between(start_us, end_us)
+
+    def _train_towers(
+        self,
+        towers: RetrievalModel,
+        tables: ItemTables,
+        until_us: int,
+        stage: str,
+        held_out: list[Question] | None,
+    ) -> None:
+        recipe = self.recipe
+        task = RetrievalTask(
+            towers,
+            tower_examples(self._questions(_EARLIEST, until_us, stage, None), self.vocabulary),
+            None if held_out is None else tower_examples(held_out, self.vocabulary),
+            tables.statistics,
+            batch_size=recipe.batch_size,
+            negatives=recipe.negatives,
+            device=self.device,
+        )
+        refit = held_out is None
+        schedule = Schedule(
+            recipe.refit_epochs if refit else recipe.tower_epochs,
+            recipe.learning_rate / (4 if refit else 1),
+            recipe.weight_decay,
+            recipe.refit_epochs if refit else recipe.tower_patience,
+        )
+        self._train(task, schedule, stage)
+
+    def _examples(
+        self, asked: list[Question], tables: ItemTables, towers: RetrievalModel, label: str
+    ) -> ranking_examples.RankingExamples:
+        situations = [question.situation for question in asked]
+        return ranking_examples.build(
+            situations,
+            [question.targets for question in asked],
+            self.vocabulary,
+            tables,
+            neural_side(towers, situations, self.vocabulary),
+            label=label,
+        )
+
+    def _train_ranker(
+        self,
+        examples: ranking_examples.RankingExamples,
+        held_out: ranking_examples.RankingExamples | None,
+        stage: str,
+        epochs: int | None,
+    ) -> Ranker:
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        ranker = Ranker(examples.features.shape[2], recipe.ranker_hidden, recipe.ranker_dropout)
+        task = RankerTask(
+            ranker, examples, held_out, batch_size=recipe.ranker_batch_size, device=self.device
+        )
+        limit = recipe.ranker_epochs if epochs is None else epochs
+        patience = recipe.ranker_patience if epochs is None else limit
+        schedule = Schedule(limit, recipe.ranker_learning_rate, 1e-3, patience)
+        self._train(task, schedule, stage)
+        return ranker.cpu()
+
+    def _train(self, task: RetrievalTask | RankerTask, schedule: Schedule, stage: str) -> None:
+        checkpoint = None
+        if self.checkpoints is not None:
+            checkpoint = self.checkpoints / f"{stage.replace(' ', '-')}.pt"
+        self.report.histories[stage] = train(
+            task,
+            schedule,
+            seed=self.recipe.seed,
+            label=stage,
+            checkpoint=checkpoint,
+            device=self.device,
+        )

@@ -1,0 +1,117 @@
+"""The two towers and the sequence encoder, trained together on one item space.
+
+Suffixes: B batch, L sequence, T targets, U distinct items, M negatives, D space.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from contract.encoding import PAD
+from contract.events import EVENT_TYPE
+from training.data.tower_examples import TowerExamples
+from training.models.embeddings import ItemColumns
+from training.models.losses import sampled_softmax
+from training.models.sequence_encoder import SequenceEncoder
+from training.models.two_tower import ItemTower, QueryTower
+
+_IN_CART = EVENT_TYPE["add_to_cart"]
+
+
+class RetrievalModel(nn.Module):
+    """Everything that puts items and queries into the one space."""
+
+    def __init__(
+        self,
+        columns: ItemColumns,
+        *,
+        dimension: int,
+        blocks: int,
+        heads: int,
+        dropout: float,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.item_tower = ItemTower(columns, dimension, id_dropout)
+        self.query_tower = QueryTower(dimension, dropout)
+        self.sequence_encoder = SequenceEncoder(dimension, blocks, heads, dropout)
+
+    def item_vectors(self, chunk: int = 8_192) -> Tensor:
+        """The vector of every vocabulary index, [N, D]; PAD and OOV rows are as the tower has
+        them, and only PAD is zero."""
+        count = len(self.item_tower.columns)
+        parts = torch.split(torch.arange(count), chunk)
+        vectors_ND = torch.cat([self.item_tower(part) for part in parts])
+        vectors_ND[PAD] = 0.0
+        return vectors_ND
+
+    def query(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
+        """Query vectors [B, D]; item inputs are row numbers of `vectors_UD`, PAD = row 0."""
+        cart = tensors["cart_items"]
+        query_BD: Tensor = self.query_tower(
+            vectors_UD[tensors["frequent_items"]],
+            tensors["frequent_weights"],
+            vectors_UD[cart],
+            (cart != PAD).to(vectors_UD.dtype),
+            tensors["context"],
+            tensors["segments"],
+            tensors["recency"],
+            tensors["search_tokens"],
+        )
+        return query_BD
+
+    def sequence(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
+        """What comes after each position, [B, L, D]."""
+        next_BLD: Tensor = self.sequence_encoder(
+            vectors_UD[tensors["sequence_items"]],
+            tensors["sequence_types"],
+            tensors["sequence_gaps"],
+        )
+        return next_BLD
+
+    def loss(self, batch: TowerExamples, negative_M: Tensor, log_q: Tensor) -> Tensor:
+        """Mean of the query tower's and the sequence encoder's sampled softmax."""
+        names = ("frequent_items", "cart_items", "sequence_items")
+        shapes = [batch.tensors[name].shape for name in names]
+        pad = batch.targets.new_zeros(1)
+        flat = [batch.tensors[name].flatten() for name in names]
+        everything = torch.cat([pad, *flat, batch.targets.flatten(), negative_M])
+        distinct_U, row = torch.unique(everything, return_inverse=True)  # PAD sorts to row 0
+        vectors_UD = self.item_tower(distinct_U)
+        vectors_UD = vectors_UD * (distinct_U != PAD).to(vectors_UD.dtype)[:, None]
+        rows = list(
+            row[1:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
+        )
+        local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
+        tensors = {**batch.tensors, **local}
+        target_row, negative_row = rows[-2].view_as(batch.targets), rows[-1]
+        query_BD = self.query(tensors, vectors_UD)
+        next_BLD = self.sequence(tensors, vectors_UD)
+
+        has_BT = batch.targets != PAD
+        # Each basket weighs the same, whatever its size.
+        weight_BT = has_BT / has_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        negatives_MD = vectors_UD[negative_row]
+
+        def softmax(query_PD: Tensor, rows_P: Tensor, items_P: Tensor, weight_P: Tensor) -> Tensor:
+            return sampled_softmax(
+                query_PD, vectors_UD[rows_P], negatives_MD, items_P, negative_M, log_q, weight_P
+            )
+
+        which_B = has_BT.nonzero()[:, 0]
+        asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
+        tower_loss = softmax(query_BD[which_B], *asked)
+        last_loss = softmax(next_BLD[which_B, -1], *asked)
+        # Within the cart the order is the shopper's own; the history's order inside one basket is
+        # not, so only steps into the cart are learned from.
+        steps_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (
+            batch.tensors["sequence_items"][:, 1:] != PAD
+        )
+        if not bool(steps_BL.any()):
+            return tower_loss + last_loss
+        cart_loss = softmax(
+            next_BLD[:, :-1][steps_BL],
+            local["sequence_items"][:, 1:][steps_BL],
+            batch.tensors["sequence_items"][:, 1:][steps_BL],
+            torch.ones(int(steps_BL.sum()), device=query_BD.device),
+        )
+        return tower_loss + last_loss + 0.5 * cart_loss

@@ -1,0 +1,98 @@
+"""Frozen configurations as functions, named by the shape of what they train, not by a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from contract.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a fit. Counts are items, epochs or examples; times are days."""
+
+    name: str
+    seed: int = 0
+    min_item_baskets: int = 5
+    # The space and the towers.
+    dimension: int = 64
+    blocks: int = 1
+    heads: int = 2
+    dropout: float = 0.1
+    id_dropout: float = 0.1
+    negatives: int = 1_024
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-5
+    tower_examples: int = 24_000
+    tower_epochs: int = 4
+    tower_patience: int = 1
+    refit_epochs: int = 2
+    # The ranker.
+    ranker_days: int = 42
+    ranker_examples: int = 9_000
+    ranker_hidden: int = 64
+    ranker_dropout: float = 0.1
+    ranker_learning_rate: float = 2e-3
+    ranker_batch_size: int = 128
+    ranker_epochs: int = 8
+    ranker_patience: int = 2
+    unknown_share: float = 0.25
+    validation_examples: int = 2_000
+
+    def __post_init__(self) -> None:
+        if self.dimension % self.heads:
+            raise UserError(f"dimension {self.dimension} does not divide into {self.heads} heads")
+
+
+def demo() -> Recipe:
+    """Small enough for a laptop: minutes on two cores."""
+    return Recipe("demo")
+
+
+def base() -> Recipe:
+    """The same shape with more of everything; for a night on a machine or minutes on a GPU."""
+    return Recipe(
+        "base",
+        dimension=128,
+        blocks=2,
+        heads=4,
+        negatives=4_096,
+        batch_size=512,
+        tower_examples=120_000,
+        tower_epochs=20,
+        tower_patience=3,
+        refit_epochs=8,
+        ranker_examples=40_000,
+        ranker_hidden=128,
+        ranker_epochs=20,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"demo": demo, "base": base}
+
+
+def recipe(name: str, settings: list[str] | None = None) -> Recipe:
+    """The recipe `name` with `key=value` settings; UserError naming what is wrong."""
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
+    chosen = RECIPES[name]()
+    changed: dict[str, Any] = dict(_setting(chosen, text) for text in settings or [])
+    return replace(chosen, **changed)
+
+
+def _setting(chosen: Recipe, text: str) -> tuple[str, int | float]:
+    key, separator, value = text.partition("=")
+    known = {field.name for field in fields(chosen)} - {"name"}
+    if not separator or key not in known:
+        raise UserError(
+            f"--set {text}: expected key=value with a key of {', '.join(sorted(known))}"
+        )
+    kind = type(getattr(chosen, key))
+    try:
+        number = kind(value)
+    except ValueError:
+        raise UserError(f"--set {text}: {value!r} is not a {kind.__name__}") from None
+    if not (number >= 0 and number < float("inf")):
+        raise UserError(f"--set {text}: must be a finite number, zero or more")
+    return key, number

@@ -1,0 +1,178 @@
+"""A fitted run on disk: weights, tables and what they were made with; whole or not a run."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from contract.clock import Clock
+from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.errors import UserError
+from contract.items import ITEM_STATISTICS
+from contract.manifest import (
+    CATALOGUE,
+    ITEM_NEIGHBOURS,
+    POPULAR,
+    SESSION_KNN,
+    VOCABULARY,
+    expected_feature_hash,
+)
+from training.data.item_tables import ItemTables
+from training.data.source import Source
+from training.data.storage import read_parquet, write_parquet
+from training.evaluation.protocols import Window
+from training.fit import Report
+from training.models.embeddings import item_columns
+from training.models.ranker import Ranker
+from training.models.retrieval import RetrievalModel
+from training.recipes import Recipe
+from training.recommender import Recommender
+
+RUN_FILE, WEIGHTS_FILE = "run.json", "weights.pt"
+TABLE_FILES = (VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back: everything that export needs, without the data it was fitted on."""
+
+    folder: Path
+    recipe: Recipe
+    window: Window
+    vocabulary: Vocabulary
+    catalogue: pa.Table
+    towers: RetrievalModel
+    ranker: Ranker
+    synthetic: bool
+    fitted_at: datetime
+
+
+def write_run(
+    folder: Path,
+    recommender: Recommender,
+    recipe: Recipe,
+    source: Source,
+    report: Report,
+    clock: Clock,
+) -> None:
+    """Write the run; checkpoints that stand in `folder` are no longer needed and go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tables(folder, recommender.vocabulary, recommender.tables, source.catalogue)
+    weights = {
+        "towers": recommender.towers.cpu().state_dict(),
+        "ranker": recommender.ranker.cpu().state_dict(),
+    }
+    torch.save(weights, folder / f"{WEIGHTS_FILE}.partial")
+    (folder / f"{WEIGHTS_FILE}.partial").replace(folder / WEIGHTS_FILE)
+    described = {
+        "format": 1,
+        "recipe": asdict(recipe),
+        "window": {name: day.isoformat() for name, day in asdict(source.window).items()},
+        "feature_hash": expected_feature_hash(),
+        "vocabulary_hash": recommender.vocabulary.hash,
+        "synthetic": source.synthetic,
+        "fitted_at": clock.now().isoformat(),
+        "report": asdict(report),
+    }
+    partial = folder / f"{RUN_FILE}.partial"
+    partial.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / RUN_FILE)  # last: a folder without it is not a run
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`; UserError where it is absent, unfinished or made for other features."""
+    described = _described(folder)
+    if described["feature_hash"] != expected_feature_hash():
+        raise UserError(
+            f"{folder.name}: fitted with other features than this version has; fit again"
+        )
+    recipe = Recipe(**described["recipe"])
+    days = {name: datetime.fromisoformat(day) for name, day in described["window"].items()}
+    ids = read_parquet(folder / VOCABULARY)["item_id"].to_pylist()
+    vocabulary = Vocabulary(tuple(ids))
+    if vocabulary.hash != described["vocabulary_hash"]:
+        raise UserError(f"{folder.name}: {VOCABULARY} is not the one the run was fitted with")
+    catalogue = read_parquet(folder / CATALOGUE)
+    towers, ranker = _models(folder, recipe, vocabulary, catalogue)
+    return Run(
+        folder,
+        recipe,
+        Window(**days),
+        vocabulary,
+        catalogue,
+        towers,
+        ranker,
+        described["synthetic"],
+        datetime.fromisoformat(described["fitted_at"]),
+    )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        described: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no finished run; make one with `tillwise-train fit`") from None
+    except ValueError as error:
+        raise UserError(f"{folder / RUN_FILE}: not readable: {error}") from None
+    return described
+
+
+def _models(
+    folder: Path, recipe: Recipe, vocabulary: Vocabulary, catalogue: pa.Table
+) -> tuple[RetrievalModel, Ranker]:
+    towers = RetrievalModel(
+        item_columns(catalogue, vocabulary),
+        dimension=recipe.dimension,
+        blocks=recipe.blocks,
+        heads=recipe.heads,
+        dropout=recipe.dropout,
+        id_dropout=recipe.id_dropout,
+    )
+    try:
+        weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)
+        towers.load_state_dict(weights["towers"])
+        ranker = Ranker(len(weights["ranker"]["mean"]), recipe.ranker_hidden, recipe.ranker_dropout)
+        ranker.load_state_dict(weights["ranker"])
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{folder / WEIGHTS_FILE}: not readable: {first}") from None
+    return towers.eval(), ranker.eval()
+
+
+def _write_tables(
+    folder: Path, vocabulary: Vocabulary, tables: ItemTables, catalogue: pa.Table
+) -> None:
+    """The frozen tables, in the very files that a release carries."""
+    write_parquet(pa.table({"item_id": list(vocabulary.item_ids)}), folder / VOCABULARY)
+    write_parquet(_release_catalogue(vocabulary, tables, catalogue), folder / CATALOGUE)
+    popular = [vocabulary.item_id(int(index)) for index in tables.popular]
+    (folder / POPULAR).write_text(json.dumps({"all": popular}) + "\n", encoding="utf-8")
+    arrays: dict[str, Any] = tables.knn.arrays()
+    np.savez(folder / SESSION_KNN, **arrays)
+    np.savez(
+        folder / ITEM_NEIGHBOURS,
+        neighbours=tables.neighbours.neighbours,
+        similarity=tables.neighbours.similarity,
+    )
+
+
+def _release_catalogue(vocabulary: Vocabulary, tables: ItemTables, catalogue: pa.Table) -> pa.Table:
+    """The catalogue's rows of the vocabulary, in its order, with the item statistics."""
+    place = {item_id: row for row, item_id in enumerate(catalogue["item_id"].to_pylist())}
+    absent = [item_id for item_id in vocabulary.item_ids if item_id not in place]
+    if absent:
+        raise UserError(
+            f"{len(absent)} sold items are not in the catalogue, the first is {absent[0]!r}"
+        )
+    rows = catalogue.take([place[item_id] for item_id in vocabulary.item_ids])
+    for name in ITEM_STATISTICS:
+        column = getattr(tables.statistics, name)[FIRST_ITEM:].astype(np.float32)
+        rows = rows.append_column(name, pa.array(column))
+    return rows
