@@ -98,7 +98,5 @@ def _cell(summary: Mapping[str, Any] | None) -> str:
     mean, spread = summary["mean"], summary["std"]
     if len(summary["values"]) == 1 and float(mean).is_integer() and abs(mean) >= 2:
         return f"{mean:,.0f}"
-    if 0 < abs(mean) < 1e-3:
-        return f"{mean:.1e}"
-    digits = 4 if abs(mean) < 10 else 1
-    return f"{mean:.{digits}f}" + (f" +-{spread:.{digits}f}" if len(summary["values"]) > 1 else "")
+    style = ".1e" if 0 < abs(mean) < 1e-3 else ".4f" if abs(mean) < 10 else ".1f"
+    return f"{mean:{style}}" + (f" +-{spread:{style}}" if len(summary["values"]) > 1 else "")

@@ -90,7 +90,7 @@ def event_row(event: Event) -> dict[str, Any]:
 def explode(table: pa.Table) -> EventFrame:
     """The rows of `table` (columns of `EVENT_SCHEMA`) taken apart into an `EventFrame`.
 
-    Raises ValueError naming the columns that are missing.
+    Raises ValueError naming the columns that are missing, or that lack a value they need.
     """
     needed = [
         "event_id",
@@ -106,6 +106,8 @@ def explode(table: pa.Table) -> EventFrame:
     if missing:
         raise ValueError(f"events lack the columns {', '.join(missing)}")
     table = table.select(needed).combine_chunks()
+    for column in ("event_id", "event_name", "occurred_at", "subject_id", "session_id"):
+        _complete(table[column], column)
     items = _one(table["items"])
     lengths = pc.fill_null(pc.list_value_length(items), 0).to_numpy(zero_copy_only=False)
     rows_per_event = np.maximum(lengths, 1)
@@ -115,7 +117,7 @@ def explode(table: pa.Table) -> EventFrame:
     has_item = lengths[event] > 0
     flat = pc.list_flatten(items)
     item_key = np.zeros(len(event), np.uint64)
-    item_key[has_item] = _keys(pc.struct_field(flat, "item_id"))
+    item_key[has_item] = _keys(_complete(pc.struct_field(flat, "item_id"), "items.item_id"))
     quantity = np.ones(len(event), np.int32)
     quantity[has_item] = pc.fill_null(pc.struct_field(flat, "quantity"), 1).to_numpy(
         zero_copy_only=False
@@ -144,6 +146,13 @@ def explode(table: pa.Table) -> EventFrame:
     )
 
 
+def _complete(column: Any, name: str) -> Any:
+    """`column`, which must have a value in every row."""
+    if column.null_count:
+        raise ValueError(f"events lack {column.null_count} values in the column {name}")
+    return column
+
+
 def _one(column: pa.ChunkedArray) -> Any:
     """The single array of a combined column."""
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -166,6 +175,6 @@ def _holds(column: Any, word: str) -> npt.NDArray[np.bool_]:
     """Which lists of strings in `column` hold `word`."""
     held = np.zeros(len(column), bool)
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    matches = pc.equal(pc.list_flatten(column), word).to_numpy(zero_copy_only=False)
-    held[parents[matches]] = True
+    matches = pc.fill_null(pc.equal(pc.list_flatten(column), word), False)
+    held[parents[matches.to_numpy(zero_copy_only=False)]] = True
     return held

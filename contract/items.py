@@ -28,7 +28,8 @@ def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
         for level in range(min(len(path), 3)):
             row[level] = 1 + key_of("/".join(path[: level + 1])) % (2**31)
         # A short path repeats its narrowest level, so that the last column is always the narrowest.
-        row[len(path) : 3] = row[len(path) - 1] if path else 0
+        if path:
+            row[len(path) :] = row[min(len(path), 3) - 1]
     return codes
 
 

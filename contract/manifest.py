@@ -170,7 +170,13 @@ def _differs(root: Root, name: str, digest: str, digest_of: DigestOf) -> str | N
 def _absent(manifest: ReleaseManifest) -> list[str]:
     names = {entry.name for entry in manifest.models}
     absent = [name for name in RELEASE_FILES if name not in manifest.files]
-    return absent + [f"model {name}" for name in MODELS if name not in names]
+    absent += [f"model {name}" for name in MODELS if name not in names]
+    graphs = [
+        (f"{entry.name}/{entry.version}/model.onnx", entry)
+        for entry in manifest.models
+        if entry.name in MODELS
+    ]
+    return absent + [path for path, entry in graphs if path not in entry.files]
 
 
 def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -201,10 +207,10 @@ def _shape_problems(manifest: ReleaseManifest) -> list[str]:
             ("output", entry.outputs, outputs),
         ):
             given = {tensor.name: tensor for tensor in held}
+            expected = {tensor.name: tensor for tensor in wanted}
             problems += [
-                f"model {entry.name}: {kind} {tensor.name} is {given.get(tensor.name)}, "
-                f"not {tensor}"
-                for tensor in wanted
-                if given.get(tensor.name) != tensor
+                f"model {entry.name}: {kind} {name} is {given.get(name)}, not {expected.get(name)}"
+                for name in expected | given
+                if given.get(name) != expected.get(name)
             ]
     return problems

@@ -131,9 +131,15 @@ def merge(state: Rows, rows: Rows, capacity: int) -> Rows:
 
 
 def _after(rows: Rows, state: Rows) -> bool:
-    one_event = rows["event_key"][0] == rows["event_key"][-1]
-    ascending = bool((np.diff(rows["position"].astype(np.int64)) > 0).all())
-    return bool(one_event) and ascending and rows["occurred_us"][0] > state["occurred_us"][-1]
+    """Whether `rows` are those of one event, in their order, later than all of `state`."""
+    first = rows[0]
+    if first["occurred_us"] <= state["occurred_us"][-1]:
+        return False
+    one_event = (rows["event_key"] == first["event_key"]) & (
+        rows["occurred_us"] == first["occurred_us"]
+    )
+    ascending = rows["position"][1:] > rows["position"][:-1]
+    return bool(one_event.all() and ascending.all())
 
 
 def ordered(rows: Rows) -> Rows:

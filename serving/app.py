@@ -94,7 +94,10 @@ async def close_gateway(gateway: Gateway) -> None:
     await asyncio.gather(*gateway.background, return_exceptions=True)
     await gateway.ingest.drain()
     await gateway.impressions.stop()
-    await gateway.features.snapshot()
+    try:
+        await gateway.features.snapshot()
+    except OSError as error:  # the next start replays more of the log
+        log.error("no snapshot could be written: %s", error)
     gateway.event_log.close()
     gateway.control.close()
     gateway.decider.close()
@@ -154,6 +157,7 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Retry-After", "Idempotent-Replay"],
             max_age=600,
         )
     app.add_middleware(Guard, metrics=gateway.metrics)

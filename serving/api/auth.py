@@ -3,7 +3,8 @@
 A page that has no key of its own may ask for decisions with a short-lived token that the shop's
 server signed: a JWT (HS256) with header `kid` = id of a checkout key, claims `aud` = "decide" and
 `exp` at most 15 minutes ahead, whose secret is
-HMAC-SHA-256(key=API key, message="tillwise-page-token").
+HMAC-SHA-256(key=API key, message="tillwise-page-token"). The body comes from the page, so a
+`user_id` in it is believed only when the token names the same user in its claim `sub`.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
 from serving.state.control_store import ApiKey, Role
 from serving.state.secrets import Secrets
+from serving.state.sqlite_writer import StoreError
 
 PAGE_TOKEN_AUDIENCE = "decide"
 PAGE_TOKEN_MESSAGE = b"tillwise-page-token"
@@ -36,6 +38,12 @@ class Caller:
 
     key_id: str
     role: Role
+    from_page: bool = False
+    page_user: str | None = None  # whom the shop's server vouches for
+
+    def may_speak_for(self, user_id: str | None) -> bool:
+        """Whether this caller's word that `user_id` is logged in counts."""
+        return user_id is None or not self.from_page or user_id == self.page_user
 
 
 def page_token_secret(api_key: str) -> bytes:
@@ -68,15 +76,30 @@ def authenticate(
         if not page_token:
             raise ApiProblem(403, "A page token is for POST /v1/checkout/decide only.")
         return _page(credential, gateway)
-    key = None
-    if _KEY_FORM.fullmatch(credential):
-        key = gateway.control.key_by_digest(digest_of_key(credential))
+    key = _held(gateway, credential) if _KEY_FORM.fullmatch(credential) else None
     if key is None:
         raise _unauthenticated("This API key is not known or was revoked.")
     if key.role not in roles and key.role != "admin":
         wanted = " or ".join(roles)
         raise ApiProblem(403, f"A key with the role {key.role} may not do this; use {wanted}.")
     return Caller(key.key_id, key.role)
+
+
+def _held(gateway: Gateway, credential: str) -> ApiKey | None:
+    """The key in force. While the store can not be read, those that it vouched for before count:
+    a checkout must not fail for want of it."""
+    digest = digest_of_key(credential)
+    try:
+        key = gateway.control.key_by_digest(digest)
+    except StoreError:
+        if digest in gateway.known_keys:
+            return gateway.known_keys[digest]
+        raise
+    if key is None:
+        gateway.known_keys.pop(digest, None)
+    else:
+        gateway.known_keys[digest] = key
+    return key
 
 
 def _page(token: str, gateway: Gateway) -> Caller:
@@ -92,7 +115,7 @@ def _page(token: str, gateway: Gateway) -> Caller:
         claims = _claims(token, secret)
         if claims is not None:
             _check_life(claims, gateway.clock.now())
-            return Caller(key.key_id, key.role)
+            return Caller(key.key_id, key.role, from_page=True, page_user=claims.get("sub"))
     raise _unauthenticated("The page token's signature or audience is wrong.")
 
 

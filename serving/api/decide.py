@@ -53,9 +53,11 @@ async def decide(request: Request) -> Response:
     touched and nothing is kept."""
     began = time.perf_counter()
     gateway = gateway_of(request)
-    authenticate(request, gateway, "checkout", page_token=True)
+    caller = authenticate(request, gateway, "checkout", page_token=True)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
+    if not caller.may_speak_for(asked.user_id):
+        raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:
         return _json(Validated(missing_item_ids=_missing(gateway, asked)))
     return await answer(gateway, asked, began, gpc=asked.gpc or says_gpc(request))

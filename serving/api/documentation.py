@@ -11,6 +11,7 @@ from serving.api.problems import Problem
 
 _TEMPLATE = "#/components/schemas/{model}"
 _bodies: list[type[BaseModel]] = [Problem]
+_made: list[dict[str, Any]] = []
 
 _SCHEMES = {
     "api_key": {
@@ -23,7 +24,7 @@ _SCHEMES = {
         "scheme": "bearer",
         "bearerFormat": "JWT",
         "description": "HS256, header kid = id of a checkout key, aud = decide, exp at most 15 "
-        "minutes ahead, signed by the shop's server with "
+        "minutes ahead, sub = the user_id if one is sent, signed by the shop's server with "
         'HMAC-SHA-256(key=API key, message="tillwise-page-token").',
     },
 }
@@ -53,7 +54,9 @@ def path_parameter(name: str, description: str, form: str) -> dict[str, Any]:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of `app`, made once."""
+    """The OpenAPI document of `app`, made once in a process: every gateway has the same routes."""
+    if app.openapi_schema is None and _made:
+        app.openapi_schema = _made[0]
     if app.openapi_schema is None:
         described = get_openapi(
             title=app.title,
@@ -68,4 +71,5 @@ def document(app: FastAPI) -> dict[str, Any]:
         components["schemas"] = definitions["$defs"] | components.get("schemas", {})
         components["securitySchemes"] = _SCHEMES
         app.openapi_schema = described
+        _made.append(described)
     return app.openapi_schema

@@ -1,5 +1,6 @@
 """`POST /v1/events`: behaviour, up to 500 events a request, each answered for itself."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,8 @@ from serving.api.problems import ApiProblem, documented, invalid
 router = APIRouter()
 
 MOST_EVENTS = 500
+# A large batch gives way to waiting checkouts after this many events.
+_BREATH = 32
 Status = Literal["accepted", "duplicate", "rejected"]
 Reason = Literal["invalid", "forbidden", "no_consent"]
 
@@ -93,7 +96,11 @@ def _listed(body: bytes) -> list[Any]:
 async def _accept(
     gateway: Gateway, caller: Caller, sent: Sequence[Any], *, gpc: bool
 ) -> list[EventResult]:
-    results = [_read(raw, caller) for raw in sent]
+    results: list[ClientEvent | EventResult] = []
+    for raw in sent:
+        results.append(_read(raw, caller))
+        if len(results) % _BREATH == 0:
+            await asyncio.sleep(0)
     valid = [one for one in results if isinstance(one, ClientEvent)]
     if all(isinstance(one, EventResult) and one.reason == "forbidden" for one in results):
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")

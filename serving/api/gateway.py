@@ -16,7 +16,7 @@ from serving.ingest.subjects import Subjects
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
-from serving.state.control_store import ControlStore
+from serving.state.control_store import ApiKey, ControlStore
 from serving.state.event_log import EventLog
 from serving.state.feature_store import MemoryFeatureStore
 from serving.state.secrets import Secrets
@@ -42,6 +42,7 @@ class Gateway:
     tracing: Tracing
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
+    known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

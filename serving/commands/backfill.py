@@ -16,16 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from contract import features
 from contract.clock import Clock, SystemClock, to_us
 from contract.consent import pseudonymise
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.frames import EVENT_SCHEMA, explode
+from contract.frames import explode
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
+from serving.commands.parquet import read_columns
 from serving.settings import Settings
 from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
@@ -128,16 +127,10 @@ def _digest(files: list[Path], until: datetime | None) -> str:
 
 def _events(files: list[Path], until: datetime | None) -> pa.Table:
     """The columns that features need of the events before `until`."""
-    columns = {name: EVENT_SCHEMA.field(name) for name in _READ}
-    try:
-        stored = ds.dataset([str(path) for path in files], format="parquet")
-        missing = [name for name in columns if name not in stored.schema.names]
-        if missing:
-            raise UserError(f"{files[0]}: lacks the columns {', '.join(missing)}")
-        chosen = None if until is None else pc.field("occurred_at") < pa.scalar(until)
-        return stored.to_table(columns=list(columns), filter=chosen)
-    except pa.ArrowException as error:
-        raise UserError(f"{files[0].parent}: {error}") from None
+    parts = [read_columns(path, _READ) for path in files]
+    if until is not None:
+        parts = [part.filter(pc.less(part["occurred_at"], pa.scalar(until))) for part in parts]
+    return pa.concat_tables(parts)
 
 
 def _exploded(table: pa.Table) -> Any:
@@ -155,10 +148,7 @@ async def _import(
 
 
 def _pseudonyms(file: Path, secrets: Secrets) -> Iterator[tuple[Pseudonym, str]]:
-    try:
-        table = pq.read_table(file, columns=["visitor_id", "subject_id"])
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: {error}") from None
+    table = read_columns(file, ("visitor_id", "subject_id"))
     key, version = secrets.derive("lookup"), secrets.version_of(secrets.masters[0])
     ids = zip(table["visitor_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)
     for visitor_id, subject_id in ids:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from contract.errors import UserError
 from serving.api.demo_page import DemoItem, DemoShopper, Shelf
+from serving.commands.parquet import read_columns
 
+_COLUMNS = ("event_name", "subject_id", "session_id", "occurred_at", "items")
 _KNOWN = 5
 _SIZES = range(8, 17)  # baskets that fit on a page
 _AGREED = {"personalization": True, "analytics": True, "offers": False}
@@ -52,19 +52,23 @@ def split(basket_id: str, item_ids: Sequence[str]) -> tuple[list[str], list[str]
 
 
 def _visitors(file: Path) -> dict[str, str]:
-    try:
-        table = pq.read_table(file, columns=["subject_id", "visitor_id"])
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: {error}") from None
+    table = read_columns(file, ("subject_id", "visitor_id"))
     return dict(zip(table["subject_id"].to_pylist(), table["visitor_id"].to_pylist(), strict=True))
 
 
 def _first_baskets(source: Path, after: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every subject's first purchase from `after` on; the subjects in the order of a digest."""
-    files = [str(path) for path in sorted((source / "events").glob("*.parquet"))]
-    wanted = (pc.field("occurred_at") >= pa.scalar(after)) & (pc.field("event_name") == "purchase")
-    columns = ["subject_id", "session_id", "occurred_at", "items"]
-    table = ds.dataset(files, format="parquet").to_table(columns=columns, filter=wanted)
+    files = sorted((source / "events").glob("*.parquet"))
+    parts = [read_columns(path, _COLUMNS) for path in files]
+    table = pa.concat_tables(
+        part.filter(
+            pc.and_(
+                pc.greater_equal(part["occurred_at"], pa.scalar(after)),
+                pc.equal(part["event_name"], "purchase"),
+            )
+        )
+        for part in parts
+    )
     table = table.sort_by([("occurred_at", "ascending"), ("session_id", "ascending")])
     first: dict[str, int] = {}
     for row, subject_id in enumerate(table["subject_id"].to_pylist()):

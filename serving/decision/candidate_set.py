@@ -10,6 +10,7 @@ from contract import candidates
 from contract.candidates import PAIR_FEATURES, QUOTAS, Candidates, Evidence
 from contract.items import Floats, Indices, Sparse
 from serving.decision.eligibility import Eligible
+from serving.decision.messages import MAX_RESULTS
 from serving.inference.release import Release
 
 COLUMN = {name: place for place, name in enumerate(PAIR_FEATURES)}
@@ -40,33 +41,41 @@ class Ranked:
     scores: Floats
 
 
-def collect(release: Release, evidence: Evidence, sources: Mapping[str, Indices]) -> CandidateSet:
-    """One candidate set from each source's best-first eligible items."""
+def collect(
+    release: Release, evidence: Evidence, may: Eligible, sources: Mapping[str, Indices]
+) -> CandidateSet:
+    """One candidate set from each source's best-first items, the cart left out.
+
+    Where that leaves fewer than can be shown, popular ones of `may` join them.
+    """
     listed = candidates.merge(sources, evidence.cart)
+    if len(listed.index) < min(MAX_RESULTS, may.count):
+        more = {"popular": popular(release, may, QUOTAS["popular"])}
+        listed = candidates.merge({**sources, **more}, evidence.cart)
     pairs = candidates.pair_features(evidence, listed.index, release.table, release.item_vectors)
     return CandidateSet(evidence, listed, pairs)
 
 
-def counting_sources(release: Release, evidence: Evidence, may: Eligible) -> dict[str, Indices]:
-    """The eligible items of every source that needs no model, best first."""
+def counting_sources(release: Release, evidence: Evidence, pool: Eligible) -> dict[str, Indices]:
+    """contract.candidates.sources_of over the items of `pool` alone."""
     own = evidence.purchased
     by_weight = own.index[np.argsort(-own.weight_60d, kind="stable")]
     return {
-        "personal": may.of(by_weight),
-        "neighbours": _best(evidence.near, may, QUOTAS["neighbours"]),
-        "session_knn": _best(evidence.knn, may, QUOTAS["session_knn"]),
-        "popular": popular(release, may, QUOTAS["popular"]),
+        "personal": pool.of(by_weight)[: QUOTAS["personal"]],
+        "neighbours": _best(evidence.near, pool, QUOTAS["neighbours"]),
+        "session_knn": _best(evidence.knn, pool, QUOTAS["session_knn"]),
+        "popular": popular(release, pool, QUOTAS["popular"]),
     }
 
 
-def popular(release: Release, may: Eligible, limit: int) -> Indices:
-    """The most popular eligible items, best first; fewer than `limit` only if no more exist."""
-    usual = may.of(release.popular)
-    if len(usual) >= min(limit, may.count):
+def popular(release: Release, pool: Eligible, limit: int) -> Indices:
+    """The most popular items of `pool`, best first; fewer than `limit` only if no more exist."""
+    usual = pool.of(release.popular)
+    if len(usual) >= min(limit, pool.count):
         return usual[:limit]
-    return may.of(release.by_popularity)[:limit]
+    return pool.of(release.by_popularity)[:limit]
 
 
-def _best(scores: Sparse, may: Eligible, limit: int) -> Indices:
-    kept = may.mask[scores.index]
+def _best(scores: Sparse, pool: Eligible, limit: int) -> Indices:
+    kept = pool.mask[scores.index]
     return Sparse(scores.index[kept], scores.value[kept]).best(limit)

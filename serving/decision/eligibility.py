@@ -20,6 +20,13 @@ class Eligible:
     count: int
     price_ignored: bool
 
+    def beside(self, cart: Indices) -> "Eligible":
+        """The same with the items of the `cart`: what sources choose from. Training's sources count
+        the cart in their quotas and leave it out afterwards, so candidates are alike in both."""
+        mask = self.mask.copy()
+        mask[cart] = True
+        return Eligible(mask, int(np.count_nonzero(mask)), self.price_ignored)
+
     def of(self, index: Indices) -> Indices:
         """Those of `index` that may be recommended, in their order."""
         return index[self.mask[index]]
@@ -28,7 +35,7 @@ class Eligible:
 def eligible(release: Release, request: DecideRequest) -> Eligible:
     """Available in the region, not in the cart and not filtered out."""
     shop, wanted = release.catalogue, request.filter
-    mask = shop.sellable(request.context.region).copy()
+    mask = shop.sellable(request.context.region)
     _apply_categories(mask, shop, wanted)
     price_ignored = False
     if wanted.max_price is not None:

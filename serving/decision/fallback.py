@@ -24,10 +24,11 @@ def counted(
     """The best of the cart's neighbourhoods and the history, filled up with popular items; None
     where neither of the two says anything."""
     evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
-    sources = counting_sources(release, evidence, may)
-    if not any(len(sources[name]) for name in ("personal", "neighbours", "session_knn")):
+    sources = counting_sources(release, evidence, may.beside(evidence.cart))
+    said = [may.of(sources[name]) for name in ("personal", "neighbours", "session_knn")]
+    if not any(len(items) for items in said):
         return None
-    found = collect(release, evidence, sources)
+    found = collect(release, evidence, may, sources)
     return found, blend(found, limit)
 
 
@@ -36,6 +37,6 @@ def most_popular(release: Release, may: Eligible, limit: int) -> tuple[Candidate
     nobody = Situation(UNKNOWN, (), 0)
     evidence = candidates.gather(nobody, release.vocabulary, release.neighbours, None)
     order = popular(release, may, limit)
-    found = collect(release, evidence, {"popular": order})
+    found = collect(release, evidence, may, {"popular": order})
     places = np.searchsorted(found.listed.index, order)
     return found, Ranked(places, (1.0 / np.arange(1, len(order) + 1)).astype(np.float32))

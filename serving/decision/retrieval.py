@@ -35,35 +35,36 @@ def retrieve(
         query_vector=vectors.get("query_tower"),
         sequence_vector=vectors.get("sequence"),
     )
-    sources = counting_sources(release, evidence, may)
-    return collect(release, evidence, sources | _nearest(release, may, vectors))
+    pool = may.beside(evidence.cart)
+    sources = counting_sources(release, evidence, pool) | _nearest(release, pool, vectors)
+    return collect(release, evidence, may, sources)
 
 
-def _nearest(release: Release, may: Eligible, vectors: Mapping[str, Floats]) -> dict[str, Indices]:
+def _nearest(release: Release, pool: Eligible, vectors: Mapping[str, Floats]) -> dict[str, Indices]:
     names = list(vectors)
-    if not names or not may.count:
+    if not names or not pool.count:
         return {}
     items = len(release.vocabulary.item_ids)
-    share = may.count / items
-    wanted = min(max(QUOTAS[name] for name in names), may.count)
+    share = pool.count / items
+    wanted = min(max(QUOTAS[name] for name in names), pool.count)
     found: dict[str, Indices] = {}
     if share >= _SCAN_BELOW:
         # Enough more that the ones to be dropped do not starve the list.
         limit = min(int(wanted / share * 1.25) + _SPARE, items)
         queries = np.stack([vectors[name] for name in names])
         rows = release.search(queries, limit)
-        found = {name: may.of(row)[:wanted] for name, row in zip(names, rows, strict=True)}
+        found = {name: pool.of(row)[:wanted] for name, row in zip(names, rows, strict=True)}
     return {
         name: found[name]
         if name in found and len(found[name]) >= wanted
-        else _scan(release, may, vectors[name], wanted)
+        else _scan(release, pool, vectors[name], wanted)
         for name in names
     }
 
 
-def _scan(release: Release, may: Eligible, query: Floats, wanted: int) -> Indices:
-    """The exact nearest among the eligible items, best first."""
-    index = np.flatnonzero(may.mask)
+def _scan(release: Release, pool: Eligible, query: Floats, wanted: int) -> Indices:
+    """The exact nearest among the items of `pool`, best first."""
+    index = np.flatnonzero(pool.mask)
     scores = release.item_vectors[index] @ query
     if len(index) > wanted:
         kept = np.argpartition(-scores, wanted - 1)[:wanted]

@@ -36,14 +36,22 @@ class ReleaseCatalogue:
     regions: tuple[tuple[str, ...], ...]  # empty: sold everywhere
 
     def sellable(self, region: str | None) -> Mask:
-        """Which items are available in `region` (unknown: everywhere), [N]; not to be written."""
+        """Which items are available in `region` (unknown: everywhere), a fresh [N]."""
         if region is None:
-            return self.available
-        return self._by_region.get(region, self._everywhere)
+            return self.available.copy()
+        mask = self._everywhere.copy()
+        mask[self._only_in.get(region, _NONE)] = True
+        return mask
 
     def in_category(self, name: str) -> Indices:
         """The items with `name` at any level of their category path."""
         return self._by_category.get(name, _NONE)
+
+    def derive(self) -> None:
+        """See Release.derive."""
+        self._everywhere.flags.writeable = False
+        for indices in (*self._only_in.values(), *self._by_category.values()):
+            indices.flags.writeable = False  # they are shared by all decisions
 
     @cached_property
     def _everywhere(self) -> Mask:
@@ -52,13 +60,13 @@ class ReleaseCatalogue:
         return everywhere
 
     @cached_property
-    def _by_region(self) -> dict[str, Mask]:
-        masks: dict[str, Mask] = {}
-        for index, regions in enumerate(self.regions):
-            for region in regions:
-                mask = masks.setdefault(region, self._everywhere.copy())
-                mask[index] = self.available[index]
-        return masks
+    def _only_in(self) -> dict[str, Indices]:
+        """The available items that are sold in a region, but not everywhere."""
+        members: dict[str, list[int]] = defaultdict(list)
+        for index in np.flatnonzero(self.available & ~self._everywhere).tolist():
+            for region in set(self.regions[index]):
+                members[region].append(index)
+        return {region: np.array(indices, np.int64) for region, indices in members.items()}
 
     @cached_property
     def _by_category(self) -> dict[str, Indices]:
@@ -106,6 +114,13 @@ class Release:
         mask = np.zeros(len(self.vocabulary), bool)
         mask[self.popular] = True
         return mask
+
+    def derive(self) -> None:
+        """Compute now what is otherwise computed when it is first asked for, so that no checkout
+        has to wait for it."""
+        self.by_popularity.flags.writeable = False
+        self.is_popular.flags.writeable = False
+        self.catalogue.derive()
 
     def search(self, queries: Floats, limit: int) -> Indices:
         """The items nearest to each of `queries` [Q, d], best first, [Q, limit]; places that the

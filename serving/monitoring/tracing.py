@@ -65,7 +65,8 @@ class Tracing:
 
 
 def open_tracing(endpoint: str | None = None, *, exporter: "SpanExporter | None" = None) -> Tracing:
-    """Tracing to an OTLP/HTTP `endpoint` or into `exporter`; with neither it is off."""
+    """Tracing to an OTLP/HTTP `endpoint` (the whole URL, usually ending in /v1/traces) or into
+    `exporter`; with neither it is off."""
     if endpoint is None and exporter is None:
         return Tracing()
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource

@@ -1,6 +1,7 @@
 """The event log: what happened, once each, in the order of its writing. Everything that is
 remembered about shoppers can be made again from it."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS probe (only INTEGER PRIMARY KEY CHECK (only = 1), counter INTEGER);
 """
 _CHUNK = 2_000
+# A large batch gives way to waiting checkouts after this many events.
+_BREATH = 64
 
 
 class EventLog(Protocol):
@@ -64,7 +67,11 @@ class SqliteEventLog:
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
         # Serialised here, not in the writer's thread: the lock is held for inserts alone.
-        rows = [(e.event_id.bytes, e.model_dump_json(exclude_none=True)) for e in events]
+        rows: list[tuple[bytes, str]] = []
+        for event in events:
+            rows.append((event.event_id.bytes, event.model_dump_json(exclude_none=True)))
+            if len(rows) % _BREATH == 0:
+                await asyncio.sleep(0)
 
         def insert(connection: sqlite3.Connection) -> tuple[list[Appended], int]:
             answers: list[Appended] = []

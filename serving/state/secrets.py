@@ -96,7 +96,7 @@ def _parsed(texts: list[str], source: str) -> tuple[bytes, ...]:
 
 
 def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Linked into place, so that of two first starts one wins and neither reads half a key.
     draft = path.with_name(f"{KEY_FILE}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

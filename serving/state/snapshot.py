@@ -34,7 +34,7 @@ class Snapshot:
 
 def write_snapshot(path: Path, states: Mapping[str, SubjectState], position: int) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     try:
         with draft.open("wb") as file:

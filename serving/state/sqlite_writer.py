@@ -44,9 +44,9 @@ class GroupCommitWriter:
     """Runs small pieces of work, each all-or-nothing, and answers after their common commit."""
 
     def __init__(self, path: Path, schema: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = connect(path)
-        self._connection.executescript(schema)
+        self._connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
         self._waiting: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"writer-{path.stem}", daemon=True)

@@ -1,6 +1,6 @@
 """A real gateway over a tiny real release, for everything that speaks HTTP."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,18 +43,21 @@ class Running:
             await self.client.aclose()
             await self.lifespan.__aexit__(None, None, None)
 
-    def bearer(self, role: Role | None = "checkout", **headers: str) -> dict[str, str]:
+    def bearer(self, role: Role | None = "checkout") -> dict[str, str]:
         """Headers with the key of `role`."""
-        held = {} if role is None else {"Authorization": f"Bearer {self.keys[role]}"}
-        return held | headers
+        return {} if role is None else {"Authorization": f"Bearer {self.keys[role]}"}
 
     async def post(
-        self, path: str, body: Any, role: Role | None = "checkout", **headers: str
+        self,
+        path: str,
+        body: Any,
+        role: Role | None = "checkout",
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """POST `body` (an object, or raw bytes) as JSON."""
         raw = {"content": body} if isinstance(body, bytes) else {"json": body}
-        headers = {"content-type": "application/json"} | self.bearer(role, **headers)
-        return await self.client.post(path, headers=headers, **raw)
+        sent = {"content-type": "application/json"} | self.bearer(role) | dict(headers or {})
+        return await self.client.post(path, headers=sent, **raw)
 
     async def decide(self, **changed: Any) -> httpx.Response:
         """A plain checkout with some fields changed."""
@@ -122,15 +125,13 @@ async def start(release_root: Factory, tmp_path: Path) -> AsyncIterator[Start]:
 
     async def start_one(clock: FixedClock | None = None, **settings: Any) -> Running:
         clock = clock or FixedClock(NOON)
-        chosen = Settings(
-            **{
-                "releases": release_root.releases_dir,
-                "models": release_root.models_dir,
-                "state": tmp_path / "state",
-                "identity_wait_ms": 1_000,
-            }
-            | settings
-        )
+        usual: dict[str, Any] = {
+            "releases": release_root.releases_dir,
+            "models": release_root.models_dir,
+            "state": tmp_path / "state",
+            "identity_wait_ms": 1_000,
+        }
+        chosen = Settings(**(usual | settings))
         gateway = await open_gateway(chosen, clock)
         app = create_app(gateway)
         lifespan = app.router.lifespan_context(app)

@@ -5,6 +5,7 @@ Suffixes: B batch, L sequence, T targets, U distinct items, M negatives, D space
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from contract.encoding import PAD
 from contract.events import EVENT_TYPE
@@ -15,6 +16,12 @@ from training.models.sequence_encoder import SequenceEncoder
 from training.models.two_tower import ItemTower, QueryTower
 
 _IN_CART = EVENT_TYPE["add_to_cart"]
+
+
+def rows_of(vectors_UD: Tensor, row: Tensor) -> Tensor:
+    """The vectors at `row`. Unlike plain indexing its backward pass adds up in a fixed order, so
+    that one seed gives one model."""
+    return functional.embedding(row, vectors_UD)
 
 
 class RetrievalModel(nn.Module):
@@ -48,9 +55,9 @@ class RetrievalModel(nn.Module):
         """Query vectors [B, D]; item inputs are row numbers of `vectors_UD`, PAD = row 0."""
         cart = tensors["cart_items"]
         query_BD: Tensor = self.query_tower(
-            vectors_UD[tensors["frequent_items"]],
+            rows_of(vectors_UD, tensors["frequent_items"]),
             tensors["frequent_weights"],
-            vectors_UD[cart],
+            rows_of(vectors_UD, cart),
             (cart != PAD).to(vectors_UD.dtype),
             tensors["context"],
             tensors["segments"],
@@ -62,7 +69,7 @@ class RetrievalModel(nn.Module):
     def sequence(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
         """What comes after each position, [B, L, D]."""
         next_BLD: Tensor = self.sequence_encoder(
-            vectors_UD[tensors["sequence_items"]],
+            rows_of(vectors_UD, tensors["sequence_items"]),
             tensors["sequence_types"],
             tensors["sequence_gaps"],
         )
@@ -90,17 +97,23 @@ class RetrievalModel(nn.Module):
         has_BT = batch.targets != PAD
         # Each basket weighs the same, whatever its size.
         weight_BT = has_BT / has_BT.sum(dim=1, keepdim=True).clamp(min=1)
-        negatives_MD = vectors_UD[negative_row]
+        negatives_MD = rows_of(vectors_UD, negative_row)
 
         def softmax(query_PD: Tensor, rows_P: Tensor, items_P: Tensor, weight_P: Tensor) -> Tensor:
             return sampled_softmax(
-                query_PD, vectors_UD[rows_P], negatives_MD, items_P, negative_M, log_q, weight_P
+                query_PD,
+                rows_of(vectors_UD, rows_P),
+                negatives_MD,
+                items_P,
+                negative_M,
+                log_q,
+                weight_P,
             )
 
         which_B = has_BT.nonzero()[:, 0]
         asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
-        tower_loss = softmax(query_BD[which_B], *asked)
-        last_loss = softmax(next_BLD[which_B, -1], *asked)
+        tower_loss = softmax(rows_of(query_BD, which_B), *asked)
+        last_loss = softmax(rows_of(next_BLD[:, -1], which_B), *asked)
         # Within the cart the order is the shopper's own; the history's order inside one basket is
         # not, so only steps into the cart are learned from.
         steps_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (

@@ -10,6 +10,7 @@ import pytest
 
 from serving.api.auth import PAGE_TOKEN_AUDIENCE, page_token_secret
 from serving.state.control_store import Role
+from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import Running, checkout, event, purchase
 
 OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json")
@@ -153,6 +154,31 @@ async def test_a_page_token_is_judged_by_the_injected_clock(running: Running) ->
 )
 async def test_other_page_tokens_are_refused(running: Running, changed: Any) -> None:
     assert await decide_with(running, page_token(running, **changed)) == 401
+
+
+async def test_a_page_speaks_only_for_the_user_its_token_names(running: Running) -> None:
+    for sub, user, status in [("u-1", "u-1", 200), ("u-1", "u-2", 403), (None, "u-1", 403)]:
+        headers = {"Authorization": f"Bearer {page_token(running, sub=sub)}"}
+        body = checkout(user_id=user)
+        answer = await running.client.post("/v1/checkout/decide", json=body, headers=headers)
+        assert answer.status_code == status, (sub, user)
+
+
+async def test_a_key_known_before_counts_while_the_store_is_gone(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await running.decide()).status_code == 200
+
+    def broken(*_: Any) -> None:
+        raise StoreError("gone")
+
+    monkeypatch.setattr(running.gateway.control, "key_by_digest", broken)
+    monkeypatch.setattr(running.gateway.control, "look_up", broken)
+    answer = await running.decide()
+    assert answer.status_code == 200
+    assert answer.json()["degraded"] == ["identity"]
+    stranger = await running.post("/v1/checkout/decide", checkout(), "admin")
+    assert stranger.status_code == 503
 
 
 async def test_a_page_token_ends_with_its_key(running: Running) -> None:

@@ -71,7 +71,7 @@ async def test_nothing_is_stored_without_consent(running: Running, consent: Any)
 async def test_global_privacy_control_wins(running: Running, gpc: str) -> None:
     headers = {"Sec-GPC": "1"} if gpc == "header" else {}
     body = checkout(consent=ALL, gpc=gpc == "body")
-    assert (await running.post("/v1/checkout/decide", body, **headers)).status_code == 200
+    assert (await running.post("/v1/checkout/decide", body, headers=headers)).status_code == 200
     await running.quiet()
     assert running.logged() == []
     assert await subject_of(running) is None

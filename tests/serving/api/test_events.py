@@ -45,7 +45,7 @@ async def test_without_consent_nothing_is_written(running: Running) -> None:
     answer = await running.post("/v1/events", {"events": sent}, "collect")
     assert {one["reason"] for one in answer.json()["results"]} == {"no_consent"}
     assert running.logged() == []
-    by_header = await running.post("/v1/events", {"events": [event()]}, **{"Sec-GPC": "1"})
+    by_header = await running.post("/v1/events", {"events": [event()]}, headers={"Sec-GPC": "1"})
     assert by_header.json()["results"][0]["reason"] == "no_consent"
     assert running.logged() == []
 
@@ -128,17 +128,17 @@ async def test_a_batch_of_five_hundred(running: Running) -> None:
 async def test_idempotency_key(running: Running) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     sent = {"events": [event()]}
-    first = await running.post("/v1/events", sent, **key)
-    again = await running.post("/v1/events", sent, **key)
+    first = await running.post("/v1/events", sent, headers=key)
+    again = await running.post("/v1/events", sent, headers=key)
     assert again.json() == first.json()
     assert again.json()["results"][0]["status"] == "accepted"
     assert again.status_code == 202
     assert again.headers["idempotent-replay"] == "true"
-    other = await running.post("/v1/events", {"events": [event()]}, **key)
+    other = await running.post("/v1/events", {"events": [event()]}, headers=key)
     assert other.status_code == 409
     assert len(running.logged()) == 1
     running.clock.at += timedelta(hours=24, seconds=1)
-    late = await running.post("/v1/events", {"events": [event()]}, **key)
+    late = await running.post("/v1/events", {"events": [event()]}, headers=key)
     assert late.status_code == 202
     long_key = {"Idempotency-Key": "k" * 256}
-    assert (await running.post("/v1/events", sent, **long_key)).status_code == 400
+    assert (await running.post("/v1/events", sent, headers=long_key)).status_code == 400

@@ -1,5 +1,6 @@
 """Gateways as processes, and what the command line says."""
 
+import io
 import os
 import signal
 import socket
@@ -7,15 +8,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import httpx
 
+from serving.__main__ import main
 from tests.serving.release_factory import Factory
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -34,9 +46,23 @@ class Place:
             "TILLWISE_STATE": str(self.state),
         }
 
-    def call(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
-        return subprocess.run(
+    def call(self, *arguments: str, **more: str) -> Ended:
+        """Run one command to its end in this process, which is quicker than in its own."""
+        printed, told = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environment | more, clear=True),
+            redirect_stdout(printed),
+            redirect_stderr(told),
+        ):
+            try:
+                status = main(arguments)
+            except SystemExit as end:  # how argparse ends on --help and on wrong arguments
+                status = int(end.code or 0)
+        return Ended(status, printed.getvalue(), told.getvalue())
+
+    def run(self, *arguments: str, **more: str) -> Ended:
+        """Run one command to its end as a process."""
+        done = subprocess.run(
             [sys.executable, "-m", "serving", *arguments],
             cwd=ROOT,
             env=self.environment | more,
@@ -45,6 +71,7 @@ class Place:
             timeout=60,
             check=False,
         )
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
     def gateway(self, *arguments: str, **more: str) -> Iterator["Served"]:

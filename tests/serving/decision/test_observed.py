@@ -1,8 +1,11 @@
 """Metrics and traces tell what happened, in bounded words and without ids."""
 
 import asyncio
+import gzip
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -116,6 +119,39 @@ async def test_a_span_of_a_failure_does_not_quote_it(release: Release) -> None:
     assert not span.events
     assert KNOWN not in span.to_json()
     tracing.close()
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Keeps what is posted to it."""
+
+    def do_POST(self) -> None:
+        self.server.received.append(  # type: ignore[attr-defined]
+            (self.path, self.rfile.read(int(self.headers["Content-Length"])))
+        )
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
+async def test_traces_reach_a_collector(release: Release) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    received: list[tuple[str, bytes]] = []
+    server.received = received  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    tracing = open_tracing(f"http://127.0.0.1:{server.server_port}/v1/traces")
+    with deciding(release, Forbidden(), tracing=tracing) as decider:
+        await decider.decide(request("item-1"), nobody())
+    await asyncio.to_thread(tracing.close)
+    await asyncio.to_thread(server.shutdown)
+    server.server_close()
+    assert {path for path, _ in received} == {"/v1/traces"}
+    body = b"".join(gzip.decompress(one) if one[:2] == b"\x1f\x8b" else one for _, one in received)
+    assert b"retrieval" in body
+    assert b"tillwise" in body
+    assert b"raw-visitor" not in body
 
 
 def test_off_means_not_even_imported() -> None:

@@ -9,10 +9,14 @@ from contract.encoding import FIRST_ITEM, Situation
 from contract.features import UNKNOWN, view
 from contract.items import Indices
 from serving.decision.candidate_set import CandidateSet, collect
+from serving.decision.eligibility import Eligible
 from serving.decision.reasons import explain
 from serving.inference.release import Release
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import CLOCK, KNOWN
+
+# Enough other candidates that none has to be added.
+PLENTY = (43, 44, 45, 46, 47)
 
 
 def the(*numbers: int) -> Indices:
@@ -26,7 +30,8 @@ def told(release: Release, found: CandidateSet, number: int, *, personal: bool) 
 
 def candidate_set(release: Release, situation: Situation, *numbers: int) -> CandidateSet:
     evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
-    return collect(release, evidence, {"popular": the(*numbers)})
+    everything = Eligible(np.ones(len(release.vocabulary), bool), len(release.vocabulary), False)
+    return collect(release, evidence, everything, {"popular": the(*numbers, *PLENTY)})
 
 
 async def test_what_was_bought_is_said_only_with_consent(
@@ -54,7 +59,8 @@ def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
 def test_popular_items_and_what_only_a_model_brought(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, (), 0), 3, 50)
     assert told(release, found, 3, personal=False) == ["popular_now"]
-    only_model = explain(release, found, 1, personal=False)
+    place = int(np.searchsorted(found.listed.index, 50 + FIRST_ITEM))
+    only_model = explain(release, found, place, personal=False)
     assert [why.code for why in only_model] == ["similar_shoppers"]
     assert "similar cart" not in only_model[0].text  # there is no cart to be similar to
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import threading
 import time
 from typing import Any
 
@@ -135,42 +134,6 @@ async def test_empty_when_nobody_can_say_what_may_be_shown(release: Release) -> 
     with deciding(dataclasses.replace(release, catalogue=broken), Forbidden()) as decider:
         decision = await decider.decide(request(), nobody())
     assert (decision.rung, decision.response.degraded) == ("empty", ("eligibility",))
-
-
-class Stuck:
-    """Keeps threads of a pool busy until told otherwise."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-
-    def block(self, pool: Any, threads: int) -> None:
-        for _ in range(threads):
-            pool._pool.submit(self.go.wait, 30)
-
-
-async def test_stuck_threads_end_in_a_lower_rung_in_time(release: Release) -> None:
-    stuck = Stuck()
-    with deciding(release, Forbidden()) as decider:
-        stuck.block(decider._workers, 2)
-        began = time.perf_counter()
-        decision = await decider.decide(request("item-1", deadline_ms=200), nobody())
-        took = time.perf_counter() - began
-        stuck.go.set()
-    assert (decision.rung, decision.response.degraded) == ("session_knn", ("encode",))
-    assert is_sound(decision)
-    assert took < 0.2 + 2.0
-
-
-async def test_when_every_thread_is_stuck_popular_items_remain(release: Release) -> None:
-    stuck = Stuck()
-    with deciding(release, Forbidden()) as decider:
-        stuck.block(decider._workers, 2)
-        stuck.block(decider._spare_worker, 1)
-        decision = await decider.decide(request("item-1", deadline_ms=200), nobody())
-        stuck.go.set()
-    assert decision.rung == "popular"
-    assert decision.response.degraded == ("encode", "session_knn")
-    assert is_sound(decision)
 
 
 class Hanging:

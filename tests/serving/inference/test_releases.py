@@ -171,7 +171,13 @@ def test_regions(tiny: Factory) -> None:
     assert release.catalogue.sellable("west")[only_west]
     assert not release.catalogue.sellable("east")[only_west]
     assert release.catalogue.sellable(None)[only_west]
-    assert not release.catalogue.sellable("west")[2 + 69 % 60]  # item 9 is not available
+    assert not release.catalogue.sellable("west")[2 + 9]  # not available anywhere
+    aisle = [2 + number for number in (5, 17, 29, 41, 53)]
+    assert release.catalogue.in_category("DAIRY AISLE 5").tolist() == aisle
+    # One decision must not change what the others see.
+    assert not release.catalogue.in_category("DAIRY").flags.writeable
+    release.catalogue.sellable("east")[:] = True
+    assert not release.catalogue.sellable("east")[only_west]
     release.models.close()
 
 

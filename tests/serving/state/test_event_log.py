@@ -65,7 +65,7 @@ async def test_waiting_appends_share_one_commit(tmp_path: Path) -> None:
 
 
 async def test_failing_work_undoes_only_itself(tmp_path: Path) -> None:
-    writer = GroupCommitWriter(tmp_path / "any.sqlite", "CREATE TABLE t (a INTEGER UNIQUE)")
+    writer = GroupCommitWriter(tmp_path / "any.sqlite", "CREATE TABLE t (a INTEGER UNIQUE);")
 
     def insert(number: int) -> Callable[[sqlite3.Connection], None]:
         def work(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """Features are the same however they come about: live, late, twice, by replay, from a snapshot."""
 
+import os
 import random
 from pathlib import Path
 from uuid import UUID
@@ -152,7 +153,7 @@ async def test_a_snapshot_is_whole_or_absent(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(snapshots.os, "fsync", full_disk)
+        patched.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space"):
             await store.snapshot()
     assert (tmp_path / SNAPSHOT).read_bytes() == before

@@ -1,0 +1,37 @@
+"""What the command line of every benchmark does alike: one clear line for what is wrong, exit
+status 2 for bad input and 3 for figures that may not be believed, and `--json`."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from contract.errors import GateRefused, UserError
+from contract.figures import Figures
+
+
+def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path | None) -> int:
+    """Print and write the figures of `run`, which also says whether they are void."""
+    try:
+        figures, void = run()
+    except UserError as error:
+        return _fail(program, 2, str(error))
+    except GateRefused as error:
+        return _fail(program, 3, str(error))
+    except KeyboardInterrupt:
+        return _fail(program, 130, "interrupted")
+    figures.machine = {**figures.machine, "cores": os.cpu_count()}
+    print(figures.table())
+    if target is not None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(figures.as_json(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            return _fail(program, 2, f"{target}: {error.strerror}")
+    return 3 if void else 0
+
+
+def _fail(program: str, status: int, message: str) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,194 @@
+"""The load generator: open loop, so a slow answer never delays the requests after it, and every
+latency runs from the moment at which the request was due, not from when it could be sent. Its own
+lateness is measured as well: a generator that lags says nothing about the server."""
+
+import asyncio
+import gc
+import re
+import selectors
+import statistics
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from benchmarks.http_client import BROKEN, Exchange, Pool, Target
+
+LAG_LIMIT_MS = 2.0
+_RUNG = re.compile(rb'"rung":\s*"(\w+)"')
+_NOT_DEGRADED = re.compile(rb'"degraded":\s*\[\s*\]')
+_SWEEP_SECONDS = 0.1
+_LEAD_SECONDS = 0.05
+_OPEN_FIRST = 8
+T = TypeVar("T")
+
+
+@dataclass
+class Samples:
+    """What was seen of some requests; every list but `statuses` is in seconds."""
+
+    latencies: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    rungs: Counter[str] = field(default_factory=Counter)
+    degraded: int = 0
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> int:
+        """Requests that were not answered 200."""
+        return sum(number for status, number in self.statuses.items() if status != 200)
+
+    @property
+    def lag_p99_ms(self) -> float:
+        """How late the generator itself was."""
+        return _percentile(self.lags, 99)
+
+    @property
+    def void(self) -> bool:
+        """Whether the generator was too late for the latencies to mean anything."""
+        return self.lag_p99_ms > LAG_LIMIT_MS
+
+    def merge(self, other: "Samples") -> "Samples":
+        """Both together."""
+        return Samples(
+            self.latencies + other.latencies,
+            self.lags + other.lags,
+            self.statuses + other.statuses,
+            self.rungs + other.rungs,
+            self.degraded + other.degraded,
+            self.seconds + other.seconds,
+        )
+
+    def metrics(self) -> dict[str, list[float]]:
+        """For a row of figures. The latencies are of all requests: one that failed counts with the
+        time until it failed."""
+        answered = max(sum(self.rungs.values()), 1)
+        shares = {
+            f"rung_{name}": [number / answered] for name, number in sorted(self.rungs.items())
+        }
+        return {
+            "p50_ms": [_percentile(self.latencies, 50)],
+            "p90_ms": [_percentile(self.latencies, 90)],
+            "p99_ms": [_percentile(self.latencies, 99)],
+            "max_ms": [_percentile(self.latencies, 100)],
+            "mean_ms": [statistics.fmean(self.latencies) * 1_000 if self.latencies else 0.0],
+            "per_second": [self.statuses[200] / self.seconds if self.seconds else 0.0],
+            "requests": [float(len(self.latencies))],
+            "errors": [float(self.errors)],
+            "lag_p99_ms": [self.lag_p99_ms],
+            **shares,
+            **({"degraded": [self.degraded / answered]} if self.rungs else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the generator goes about it."""
+
+    connections: int = 128
+    timeout_seconds: float = 10.0
+
+
+class Generator:
+    """Sends `bodies` in turn to `target` at the times of `planned`."""
+
+    def __init__(
+        self,
+        target: Target,
+        bodies: Sequence[bytes],
+        planned: Sequence[tuple[float, int]],
+        options: Options,
+    ) -> None:
+        self._planned = planned
+        self._payloads = [target.request(body) for body in bodies]
+        self._options = options
+        self._pool = Pool(target, options.connections, self._ended)
+        segments = max((number for _, number in planned), default=-1) + 1
+        self.samples = [Samples() for _ in range(segments)]
+        self._next = 0
+        self._open = len(planned)
+        self._began = 0.0
+        self._done = asyncio.Event()
+
+    @property
+    def waited(self) -> int:
+        """Requests that found every connection busy or not yet open."""
+        return self._pool.waited
+
+    async def run(self) -> list[Samples]:
+        """The samples of every segment. Raises OSError when nobody listens."""
+        await self._pool.open(_OPEN_FIRST)
+        loop = asyncio.get_running_loop()
+        self._began = loop.time() + _LEAD_SECONDS
+        # A collection in the middle would look like the server's latency.
+        gc.collect()
+        gc.disable()
+        try:
+            if self._planned:
+                loop.call_at(self._began + self._planned[0][0], self._fire)
+            while self._open:
+                try:
+                    await asyncio.wait_for(self._done.wait(), _SWEEP_SECONDS)
+                except TimeoutError:
+                    self._pool.expire(loop.time())
+        finally:
+            gc.enable()
+            await self._pool.close()
+        return self.samples
+
+    def _fire(self) -> None:
+        """Send everything that is due, then sleep until the next one is."""
+        loop = asyncio.get_running_loop()
+        while self._next < len(self._planned):
+            due = self._began + self._planned[self._next][0]
+            now = loop.time()
+            if due > now:
+                loop.call_at(due, self._fire)
+                return
+            payload = self._payloads[self._next % len(self._payloads)]
+            deadline = due + self._options.timeout_seconds
+            exchange = Exchange(self._next, due, payload, now - due, deadline)
+            self._next += 1
+            self._pool.submit(exchange)
+
+    def _ended(self, exchange: Exchange, status: int, body: bytes) -> None:
+        latency = asyncio.get_running_loop().time() - exchange.scheduled
+        seen = self.samples[self._planned[exchange.number][1]]
+        seen.latencies.append(latency)
+        seen.lags.append(exchange.lag)
+        seen.statuses[status] += 1
+        if status == 200 and (rung := _RUNG.search(body)) is not None:
+            seen.rungs[rung.group(1).decode()] += 1
+            seen.degraded += _NOT_DEGRADED.search(body) is None
+        self._open -= 1
+        if self._open == 0:
+            self._done.set()
+
+
+def run_precisely(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on a loop whose timers keep microseconds: epoll rounds up to whole milliseconds,
+    which is half of what the generator may lag."""
+    with asyncio.Runner(
+        loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
+    ) as runner:
+        return runner.run(work)
+
+
+def describe_statuses(samples: Samples) -> str:
+    """The statuses that were not 200, in words."""
+    named = [
+        f"{number} x {'no answer' if status == BROKEN else f'HTTP {status}'}"
+        for status, number in sorted(samples.statuses.items())
+        if status != 200
+    ]
+    return ", ".join(named)
+
+
+def _percentile(seconds: Sequence[float], percent: float) -> float:
+    """In milliseconds; the smallest value that is not below `percent` of all."""
+    if not seconds:
+        return 0.0
+    return float(np.percentile(seconds, percent, method="inverted_cdf")) * 1_000

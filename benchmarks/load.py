@@ -1,0 +1,141 @@
+"""`python -m benchmarks.load`: drives any running gateway at a rate and says how long answers took.
+
+The figures are void (exit status 3) when the generator itself was late: p99 of its lag over 2 ms.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.checkouts import DECIDE, from_baskets, from_gateway, probe
+from benchmarks.command import execute
+from benchmarks.generator import (
+    LAG_LIMIT_MS,
+    Generator,
+    Options,
+    Samples,
+    describe_statuses,
+    run_precisely,
+)
+from benchmarks.http_client import Target
+from benchmarks.profiles import ARRIVALS, PROFILES, Segment, schedule
+from contract.errors import UserError
+from contract.figures import Figures
+
+PROGRAM = "benchmarks.load"
+KEY_VARIABLE = "TILLWISE_KEY"
+_WARM_UP = "warm-up"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Drive a gateway.")
+    parser.add_argument("--url", required=True, help="where the gateway is")
+    parser.add_argument("--rate", type=positive, required=True, help="requests per second")
+    parser.add_argument("--seconds", type=positive, required=True, help="for how long")
+    parser.add_argument("--profile", choices=PROFILES, default="steady")
+    parser.add_argument(
+        "--arrivals", choices=ARRIVALS, default="even", help="evenly spaced, or as shoppers come"
+    )
+    parser.add_argument("--warm-up", type=float, default=2.0, metavar="S", help="not counted")
+    parser.add_argument("--connections", type=int, default=128, help="at most so many at once")
+    parser.add_argument("--timeout", type=positive, default=10.0, metavar="S", help="per request")
+    parser.add_argument("--key", help=f"a checkout key (default: ${KEY_VARIABLE})")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="an import: send its late baskets")
+    parser.add_argument("--currency", default="USD", help="of carts made without --data")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    return parser
+
+
+def positive(text: str) -> float:
+    """A number above zero, for argparse."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be above zero")
+    return number
+
+
+def run(args: argparse.Namespace) -> tuple[Figures, bool]:
+    """The figures, and whether they are void. Raises UserError."""
+    key = args.key or os.environ.get(KEY_VARIABLE)
+    if args.data is None:
+        bodies = from_gateway(args.url, key, args.currency, args.seed)
+    else:
+        bodies = from_baskets(args.data, None, args.seed)
+        probe(args.url, key, bodies[0])
+    segments = PROFILES[args.profile](args.rate, args.seconds)
+    target = Target.of(args.url, DECIDE, key)
+    options = Options(max(1, min(args.connections, 900)), args.timeout)
+    seen, waited = drive(
+        target,
+        bodies,
+        segments,
+        arrivals=args.arrivals,
+        warm_up=args.warm_up,
+        seed=args.seed,
+        options=options,
+    )
+    figures = Figures("load")
+    for segment, samples in zip(segments, seen, strict=True):
+        figures.add(segment.name, samples.metrics(), seconds=segment.seconds)
+    if waited:
+        figures.notes.append(f"{waited} requests had to wait for a connection; their clock ran")
+    return figures, add_notes(figures, segments, seen)
+
+
+def drive(
+    target: Target,
+    bodies: Sequence[bytes],
+    segments: Sequence[Segment],
+    *,
+    arrivals: str = "even",
+    warm_up: float = 0.0,
+    seed: int = 0,
+    options: Options | None = None,
+) -> tuple[list[Samples], int]:
+    """The samples of every segment, without the warm-up, and how many requests had to wait for a
+    connection. Raises UserError when nobody listens."""
+    ahead = [Segment(_WARM_UP, segments[0].rate, warm_up)] if warm_up > 0 else []
+    planned = schedule([*ahead, *segments], arrivals, seed)
+    generate = options or Options()
+
+    async def generated() -> tuple[list[Samples], int]:
+        generator = Generator(target, bodies, planned, generate)
+        return await generator.run(), generator.waited
+
+    try:
+        seen, waited = run_precisely(generated())
+    except OSError as error:
+        raise UserError(f"nobody answers at {target.host}:{target.port}: {error}") from None
+    seen += [Samples() for _ in range(len(ahead) + len(segments) - len(seen))]
+    for samples, segment in zip(seen, [*ahead, *segments], strict=True):
+        samples.seconds = segment.seconds
+    return seen[len(ahead) :], waited
+
+
+def add_notes(figures: Figures, segments: Sequence[Segment], seen: Sequence[Samples]) -> bool:
+    """Say what went wrong; whether any row is void."""
+    void = False
+    for segment, samples in zip(segments, seen, strict=True):
+        if samples.errors:
+            figures.notes.append(f"{segment.name}: {describe_statuses(samples)}")
+        if samples.void:
+            void = True
+            figures.notes.append(
+                f"{segment.name}: VOID, the generator itself lagged: p99 "
+                f"{samples.lag_p99_ms:.2f} ms, more than {LAG_LIMIT_MS:g} ms"
+            )
+    return void
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the figures stand, 2 on bad input, 3 when they are void."""
+    args = build_parser().parse_args(argv)
+    return execute(PROGRAM, lambda: run(args), args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Servers that a benchmark starts for itself, each in a process of its own, and surely ends."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+
+from contract.errors import UserError
+
+_READY_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def server(module: str, arguments: Sequence[str], url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m module arguments` once it answers 200 at `url`; ended on the way out, by its
+    process id, whatever happened. Raises UserError when it does not start."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=said,
+            stderr=said,
+            cwd=_ROOT,
+            env=_environment(),
+        )
+        try:
+            _wait(process, url)
+            yield process
+        except _NotReadyError:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"{module} did not start: {lines[-1] if lines else ''}") from None
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End `process`: asked first, then forced."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def command(module: str, *arguments: str) -> str:
+    """What `python -m module arguments` prints. Raises UserError with its last line on failure."""
+    outcome = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+        env=_environment(),
+        check=False,
+    )
+    if outcome.returncode != 0:
+        lines = outcome.stderr.strip().splitlines()
+        raise UserError(lines[-1] if lines else f"{module} failed ({outcome.returncode})")
+    return outcome.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without the settings of some other gateway."""
+    return {name: held for name, held in os.environ.items() if not name.startswith("TILLWISE_")}
+
+
+class _NotReadyError(Exception):
+    pass
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    until = time.monotonic() + _READY_SECONDS
+    with httpx.Client(timeout=5.0, trust_env=False) as client:
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(url).status_code == 200:
+                    return
+            time.sleep(0.1)
+    raise _NotReadyError

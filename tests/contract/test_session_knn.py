@@ -1,0 +1,123 @@
+"""VMIS-kNN against an implementation that follows the paper word by word, slowly."""
+
+from collections import defaultdict
+from math import log
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.session_knn import SessionKnn
+from tests.contract.examples import many
+from tests.contract.shop import BREAD, EGGS, MILK, SOAP, indices, sessions
+
+NUM_ITEMS = 7
+Row = tuple[int, int, int]  # session, item, time
+ROWS = st.lists(
+    st.tuples(st.integers(10, 18), st.integers(0, NUM_ITEMS - 1), st.integers(0, 5)), max_size=40
+)
+
+
+def fitted(rows: list[Row], **settings: int) -> SessionKnn:
+    session, item, time = (np.array([row[at] for row in rows], np.int64) for at in range(3))
+    return SessionKnn.fit(session, item, time, num_items=NUM_ITEMS, **settings)
+
+
+def slow_score(
+    rows: list[Row], query: list[int], drop: list[int], m: int, k: int, query_items: int
+) -> dict[int, float]:
+    """Item -> score."""
+    last: dict[int, int] = {}
+    held: dict[int, set[int]] = defaultdict(set)
+    for session, item, time in rows:
+        last[session] = max(last.get(session, time), time)
+        held[session].add(item)
+    # The latest session first; among equally late ones that with the higher id.
+    newest_first = sorted(held, key=lambda session: (last[session], session), reverse=True)
+    latest: list[int] = []
+    for item in reversed(query):
+        if item not in latest and 0 <= item < NUM_ITEMS and len(latest) < query_items:
+            latest.append(item)
+    similarity: dict[int, float] = defaultdict(float)
+    nearest: dict[int, int] = {}
+    for place, item in enumerate(latest, start=1):
+        for session in [s for s in newest_first if item in held[s]][:m]:
+            similarity[session] += (len(latest) - place + 1) / len(latest)
+            nearest.setdefault(session, place)
+    recent = [session for session in newest_first if session in similarity][:m]
+    closest = sorted(recent, key=lambda session: -similarity[session])[:k]
+    score: dict[int, float] = defaultdict(float)
+    for session in closest:
+        for item in held[session]:
+            holders = sum(item in other for other in held.values())
+            weight = similarity[session] * max(0.0, 1 - 0.1 * nearest[session])
+            score[item] += weight * log(len(held) / holders)
+    return {item: total for item, total in score.items() if item not in drop}
+
+
+@many
+@given(
+    ROWS,
+    st.lists(st.integers(-1, NUM_ITEMS), max_size=6),
+    st.lists(st.integers(0, NUM_ITEMS - 1), max_size=3),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_scores_against_the_slow_way(
+    rows: list[Row], query: list[int], drop: list[int], m: int, k: int, query_items: int
+) -> None:
+    knn = fitted(rows, m=m, k=k, query_items=query_items)
+    items, scores = knn.score(indices(*query), drop=indices(*drop))
+    expected = slow_score(rows, query, drop, m, k, query_items)
+    found = dict(zip(items.tolist(), scores.tolist(), strict=True))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert items.tolist() == sorted(found, key=lambda item: (-found[item], item))
+
+
+def test_by_hand() -> None:
+    items, scores = sessions().score(indices(MILK), drop=indices(MILK))
+    # Both sessions with milk match at place 1: (1 - 0.1) * log(3 sessions / 1 with the item).
+    assert items.tolist() == [BREAD, EGGS]
+    assert scores.tolist() == pytest.approx([0.9 * log(3), 0.9 * log(3)])
+
+
+def test_two_items_weigh_by_place() -> None:
+    items, scores = sessions().score(indices(SOAP, MILK))
+    # Milk is the latest: weight 2/2 at place 1. Soap is the one before: weight 1/2 at place 2.
+    expected = {
+        BREAD: 0.9 * log(3),
+        EGGS: 0.9 * log(3),
+        MILK: 2 * 0.9 * log(3 / 2),
+        SOAP: 0.5 * 0.8 * log(3),
+    }
+    assert dict(zip(items.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("query", [(), (-1,), (NUM_ITEMS,), (5,)])
+def test_nothing_follows_what_is_not_known(query: tuple[int, ...]) -> None:
+    items, scores = fitted([(1, 2, 0), (1, 3, 1)]).score(indices(*query))
+    assert (items.dtype, scores.dtype) == (np.int64, np.float32)
+    assert (items.tolist(), scores.tolist()) == ([], [])
+
+
+@many
+@given(ROWS, st.randoms(use_true_random=False))
+def test_arrays_carry_everything(rows: list[Row], chance: Random) -> None:
+    knn = fitted(rows, m=3, k=2, query_items=3)
+    shuffled = chance.sample(rows, len(rows))
+    for other in (SessionKnn.from_arrays(knn.arrays()), fitted(shuffled, m=3, k=2, query_items=3)):
+        for item in range(NUM_ITEMS):
+            for mine, others in zip(
+                knn.score(indices(item, 0)), other.score(indices(item, 0)), strict=True
+            ):
+                assert mine.tolist() == others.tolist()
+
+
+def test_bad_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"items must lie in 0\.\.6"):
+        fitted([(1, 7, 0)])
+    with pytest.raises(ValueError, match="same length"):
+        SessionKnn.fit(indices(1), indices(1, 2), indices(1), num_items=3)

@@ -1,0 +1,106 @@
+"""What the networks promise: causality, padding that does not matter, content that carries an
+item nobody bought, and TorchRec tables that equal plain look-ups."""
+
+import pytest
+import torch
+
+from contract.encoding import FIRST_ITEM, LENGTH, OOV, PAD
+from training.data.source import Source
+from training.fit import Fit
+from training.models.embeddings import item_columns, item_features, tables
+from training.models.sequence_encoder import SequenceEncoder
+from training.models.two_tower import ItemTower
+from training.recommender import Recommender
+
+
+@pytest.fixture
+def encoder() -> SequenceEncoder:
+    torch.manual_seed(0)
+    return SequenceEncoder(16, blocks=2, heads=2, dropout=0.3).eval()
+
+
+def test_the_future_does_not_change_the_past(encoder: SequenceEncoder) -> None:
+    items = torch.randn(1, LENGTH, 16)
+    types, gaps = torch.ones(1, LENGTH, dtype=torch.long), torch.ones(1, LENGTH, dtype=torch.long)
+    before = encoder(items, types, gaps)
+    items[0, 30:] = torch.randn(LENGTH - 30, 16)
+    after = encoder(items, types, gaps)
+    assert torch.allclose(before[0, :30], after[0, :30], atol=1e-6)
+    assert not torch.allclose(before[0, 30:], after[0, 30:], atol=1e-3)
+
+
+def test_what_stands_under_padding_does_not_matter(encoder: SequenceEncoder) -> None:
+    items = torch.randn(1, LENGTH, 16)
+    types = torch.ones(1, LENGTH, dtype=torch.long)
+    types[0, :40] = 0
+    gaps = types.clone()
+    before = encoder(items, types, gaps)[0, -1]
+    items[0, :40] = torch.randn(40, 16)
+    assert torch.allclose(before, encoder(items, types, gaps)[0, -1], atol=1e-6)
+
+
+def test_an_empty_sequence_gives_a_finite_vector(encoder: SequenceEncoder) -> None:
+    zeros = torch.zeros(2, LENGTH, dtype=torch.long)
+    vector = encoder(torch.zeros(2, LENGTH, 16), zeros, zeros)[:, -1]
+    assert torch.isfinite(vector).all()
+    assert torch.equal(vector[0], vector[1])
+
+
+def test_torchrec_tables_equal_plain_look_ups(source: Source) -> None:
+    vocabulary = source.baskets.vocabulary(2**62, 1)
+    columns = item_columns(source.catalogue, vocabulary)
+    collection = tables(len(columns), 8)
+    item = torch.arange(FIRST_ITEM, FIRST_ITEM + 12)
+    pooled = collection(item_features(item, columns, None)).to_dict()
+    weight = {name: table.weight for name, table in collection.embedding_bags.items()}
+    assert torch.allclose(pooled["item_id"], weight["item_id_table"][item])
+    for row, index in enumerate(item.tolist()):
+        path = columns.category[index][columns.category[index] > 0]
+        assert torch.allclose(
+            pooled["category"][row], weight["category_table"][path].sum(0), atol=1e-6
+        )
+        words = columns.text[index][columns.text[index] > 0]
+        assert torch.allclose(pooled["text"][row], weight["text_table"][words].mean(0), atol=1e-6)
+
+
+def test_id_dropout_leaves_content(source: Source) -> None:
+    vocabulary = source.baskets.vocabulary(2**62, 1)
+    columns = item_columns(source.catalogue, vocabulary)
+    torch.manual_seed(0)
+    tower = ItemTower(columns, 8, id_dropout=1.0)
+    item = torch.tensor([FIRST_ITEM, FIRST_ITEM + 1])
+    with torch.no_grad():
+        dropped = tower.train()(item)
+        ids = tower.eval().tables.embedding_bags["item_id_table"].weight
+        ids[item] = ids[OOV].clone()
+        assert torch.allclose(dropped, tower(item), atol=1e-6)
+    assert not torch.allclose(dropped[0], dropped[1])
+
+
+def test_an_item_nobody_bought_lies_nearer_to_its_kind_than_to_others(
+    source: Source, fitted: tuple[Fit, Recommender]
+) -> None:
+    """Its id is OOV, so its vector is content alone; categories repeat every eight items."""
+    _, recommender = fitted
+    model, vocabulary = recommender.towers, recommender.vocabulary
+    with torch.no_grad():
+        vectors = model.item_vectors()[FIRST_ITEM:]
+        table = model.item_tower.tables.embedding_bags["item_id_table"].weight
+        kept = table.clone()
+        table[FIRST_ITEM:] = table[OOV].clone()
+        cold = model.item_vectors()[FIRST_ITEM:]
+        table.copy_(kept)
+    # What all items share says nothing about their kind.
+    vectors, cold = (torch.nn.functional.normalize(v - v.mean(0), dim=1) for v in (vectors, cold))
+    number = torch.tensor([int(item.removeprefix("item-")) for item in vocabulary.item_ids])
+    itself = number[:, None] == number[None]
+    alike = (number[:, None] % 8 == number[None] % 8) & ~itself
+    closeness = cold @ vectors.T
+    assert closeness[alike].mean() > closeness[~alike & ~itself].mean() + 0.1
+
+
+def test_padding_has_no_vector(fitted: tuple[Fit, Recommender]) -> None:
+    with torch.no_grad():
+        vectors = fitted[1].towers.item_vectors()
+    assert not vectors[PAD].any()
+    assert vectors[FIRST_ITEM:].abs().sum(dim=1).min() > 0

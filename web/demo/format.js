@@ -1,0 +1,74 @@
+// Words, prices and small pieces of the page. Text only ever enters the page as text.
+
+const formats = new Map();
+
+// A price in minor units of `currency`; what is not priced says so.
+export function money(minor, currency) {
+  if (minor === null || minor === undefined) return "Not priced";
+  if (!formats.has(currency)) {
+    const locale = document.documentElement.lang;
+    formats.set(currency, new Intl.NumberFormat(locale, { style: "currency", currency }));
+  }
+  const format = formats.get(currency);
+  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+}
+
+export function count(number, one, many) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+export const milliseconds = (ms) => (ms < 10 ? ms.toFixed(1) : Math.round(ms).toString());
+export const plain = (name) => name.replaceAll("_", " ");
+
+// An element with attributes and children: make("p", { class: "name" }, "Milk").
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== null && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+// The first that fits any level of an item's categories.
+const ICONS = [
+  [/BEER|WINE|SPIRIT|MILK|SOFT DRINK|JUICE|WATER/, "bottle"],
+  [/BREAD|BAKERY|PASTRY|BAKED|CAKE|COOKIE|CRACKER/, "loaf"],
+  [/CHEESE|EGGS|DAIRY|YOGURT|DELI|MARGARINE|BUTTER/, "wedge"],
+  [/PRODUCE|SALAD|GARDEN|FRUIT|VEGETABLE/, "leaf"],
+  [/COFFEE|TEA\b|COCOA/, "cup"],
+  [/SEAFOOD|FISH|TUNA/, "fish"],
+  [/MEAT|BEEF|PORK|CHICKEN|SAUSAGE/, "meat"],
+  [/FLORAL/, "flower"],
+  [/NUTRITION|VITAMIN|REMED/, "pill"],
+  [/DRUG|COSMETIC|SOAP|CLEANER|DETERGENT|TISSUE|TOWEL|HAIR/, "care"],
+  [/GROCERY/, "jar"],
+];
+
+// The sign of the part of the shop that an item comes from.
+export function tile(item) {
+  const path = (item.category_path ?? []).join(" ").toUpperCase();
+  const found = ICONS.find(([pattern]) => pattern.test(path));
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  const use = document.createElementNS(space, "use");
+  svg.setAttribute("class", "icon");
+  use.setAttribute("href", `#icon-${found ? found[1] : "basket"}`);
+  svg.append(use);
+  return make("span", { class: "tile", "aria-hidden": "true" }, svg);
+}
+
+export function label(item) {
+  return make(
+    "div",
+    {},
+    make("p", { class: "name" }, item.title || `Item ${item.item_id}`),
+    make("p", { class: "brand" }, [item.brand, aisle(item)].filter(Boolean).join(", ")),
+  );
+}
+
+function aisle(item) {
+  const name = item.category_path?.[1] ?? item.category_path?.[0] ?? "";
+  return name.charAt(0) + name.slice(1).toLowerCase();
+}

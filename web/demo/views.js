@@ -1,0 +1,171 @@
+// What the page shows. Every function paints one part from what it is given and keeps no state.
+
+import { count, label, make, milliseconds, money, plain, tile } from "./format.js";
+
+export const $ = (id) => document.getElementById(id);
+
+const RUNGS = {
+  full: "Full answer",
+  no_ranker: "No ranker",
+  session_knn: "Similar baskets",
+  popular: "Popular items",
+  empty: "Nothing",
+};
+const PLACEHOLDERS = 5;
+
+export function showShoppers(shoppers, chosen) {
+  const select = $("shopper");
+  select.replaceChildren(
+    ...shoppers.map((shopper, place) => make("option", { value: place, selected: place === chosen && "" }, shopper.label)),
+  );
+  select.disabled = false;
+}
+
+export function showPrivacy({ consent, gpc, browserGpc }) {
+  $("consent").checked = consent;
+  $("gpc").checked = gpc;
+  $("gpc").disabled = browserGpc;
+  $("gpc-hint").textContent = browserGpc ? "Sent by this browser" : "Overrides every consent";
+  $("privacy").textContent = gpc
+    ? "Global Privacy Control is on: no history is touched, only the basket on this page counts."
+    : consent
+      ? "History is used where the shopper has agreed to it before."
+      : "No consent: no history is touched, only the basket on this page counts.";
+}
+
+export function showBasket(lines, currency, act) {
+  const pieces = lines.reduce((sum, line) => sum + line.quantity, 0);
+  const total = lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
+  const unpriced = lines.filter((line) => line.item.price === null).length;
+  $("basket-count").textContent = count(pieces, "item", "items");
+  $("lines").replaceChildren(...lines.map((line) => basketLine(line, act)));
+  $("lines-empty").hidden = lines.length > 0;
+  $("subtotal").textContent = $("total").textContent = money(total, currency);
+  $("unpriced").hidden = unpriced === 0;
+  $("unpriced").textContent = `${count(unpriced, "item has", "items have")} no price and ${unpriced === 1 ? "is" : "are"} not in the total.`;
+  $("pay").textContent = lines.length > 0 ? `Pay ${money(total, currency)}` : "Pay";
+  $("pay").disabled = lines.length === 0;
+}
+
+function basketLine({ item, quantity }, act) {
+  const name = item.title || `Item ${item.item_id}`;
+  const step = (sign, word, by) =>
+    make(
+      "button",
+      { type: "button", "aria-label": `${word} of ${name}`, "data-focus": `${word}-${item.item_id}`, click: () => act.change(item.item_id, by), disabled: quantity + by < 1 && "" },
+      sign,
+    );
+  const price = item.price === null ? null : item.price * quantity;
+  const text = label(item);
+  text.append(make("button", { class: "remove", type: "button", "aria-label": `Remove ${name}`, "data-focus": `remove-${item.item_id}`, click: () => act.remove(item.item_id) }, "Remove"));
+  return make(
+    "li",
+    { "data-item": item.item_id },
+    tile(item),
+    text,
+    make(
+      "div",
+      { class: "line-end" },
+      make("div", { class: "stepper" }, step("\u2212", "One less", -1), make("output", { "aria-label": `Quantity of ${name}` }, String(quantity)), step("+", "One more", 1)),
+      make("span", { class: "price" }, money(price, item.currency)),
+    ),
+  );
+}
+
+export function showBusy(busy) {
+  $("progress").classList.toggle("busy", busy);
+  $("suggestions").setAttribute("aria-busy", String(busy));
+}
+
+export function showPlaceholders() {
+  const row = () => make("li", { class: "skeleton", "aria-hidden": "true" }, make("span", { class: "tile" }), make("span"), make("span"));
+  $("suggestions").replaceChildren(...Array.from({ length: PLACEHOLDERS }, row));
+  $("suggestions-empty").hidden = true;
+}
+
+export function showSuggestions(suggested, bought, act) {
+  const before = new Set([...$("suggestions").children].map((row) => row.dataset.item));
+  const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), act));
+  rows.forEach((row) => row.classList.toggle("fresh", !before.has(row.dataset.item)));
+  $("suggestions").replaceChildren(...rows);
+  $("suggestions").classList.remove("stale");
+  $("suggestions-empty").hidden = suggested.length > 0;
+  const hits = suggested.filter((one) => bought.has(one.item.item_id)).length;
+  $("hits").textContent = hits > 0 ? `${hits} of ${suggested.length} in the real basket` : "";
+}
+
+function suggestion({ item, reasons }, real, act) {
+  const name = item.title || `Item ${item.item_id}`;
+  const text = label(item);
+  text.append(make("p", { class: "reasons" }, reasons.map((reason) => reason.text).join(" ")));
+  if (real) text.append(make("span", { class: "real" }, "Bought in this very basket"));
+  return make(
+    "li",
+    { "data-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
+    tile(item),
+    text,
+    make(
+      "div",
+      { class: "offer-end" },
+      make("span", { class: "price" }, money(item.price, item.currency)),
+      make("button", { class: "secondary", type: "button", "aria-label": `Add ${name} to the basket`, "data-focus": `add-${item.item_id}`, click: () => act.add(item) }, "Add to cart"),
+    ),
+  );
+}
+
+export function showDecision(answer, roundTripMs) {
+  const { total, ...stages } = answer.timings_ms;
+  const lower = answer.rung !== "full";
+  const steps = Object.entries(RUNGS).map(([rung, text]) => {
+    const here = rung === answer.rung;
+    return make("li", { class: here ? (lower ? "here lower" : "here") : null, "data-rung": rung, "aria-current": here && "step" }, text);
+  });
+  $("ladder").replaceChildren(...steps);
+  const longest = Math.max(...Object.values(stages), 0.1);
+  const late = new Set(answer.degraded);
+  $("stages").replaceChildren(...Object.entries(stages).map(([name, ms]) => stage(name, ms, ms / longest, late.has(name))));
+  $("elapsed").textContent = total === undefined ? "" : `${milliseconds(total)} ms`;
+  $("round-trip").textContent = `${milliseconds(roundTripMs)} ms`;
+  $("degraded-stages").textContent = answer.degraded.map(plain).join(", ") || "none";
+  $("release").textContent = answer.release_id;
+  $("decision-id").textContent = answer.decision_id;
+  const missing = answer.degraded.length > 0 ? ` These stages did not do their part in time: ${answer.degraded.map(plain).join(", ")}.` : "";
+  $("degraded").hidden = !lower && !missing;
+  $("degraded").textContent = `A simpler answer this time: ${RUNGS[answer.rung].toLowerCase()}.${missing}`;
+  $("decision").hidden = false;
+}
+
+function stage(name, ms, share, late) {
+  const fill = make("span");
+  fill.style.width = `${Math.min(share, 1) * 100}%`;
+  return make(
+    "li",
+    { class: late ? "late" : null, "data-stage": name },
+    make("span", {}, plain(name)),
+    make("span", { class: "bar", "aria-hidden": "true" }, fill),
+    make("span", { class: "ms" }, milliseconds(ms)),
+  );
+}
+
+export function showHeldOut(heldOut, suggestedIds, cartIds) {
+  $("held-out").hidden = heldOut.length === 0;
+  const rows = heldOut.map((item) => {
+    const hit = suggestedIds.has(item.item_id);
+    const state = cartIds.has(item.item_id) ? "in the basket" : hit ? "suggested" : "";
+    return make("li", { class: hit ? "hit" : null }, make("span", {}, item.title), make("span", {}, state));
+  });
+  const hits = heldOut.filter((item) => suggestedIds.has(item.item_id)).length;
+  $("held-out-summary").textContent = `What was really bought besides: ${hits} of ${count(heldOut.length, "item", "items")} suggested now`;
+  $("held-out-items").replaceChildren(...rows);
+}
+
+export function showTrouble(reason) {
+  $("trouble").hidden = reason === null;
+  if (reason === null) return;
+  // Spoken once: an alert whose words do not change stays silent.
+  const words = `${reason} Your basket and the payment work as usual.`;
+  if ($("trouble-text").textContent !== words) $("trouble-text").textContent = words;
+  for (const id of ["degraded", "suggestions-empty", "decision"]) $(id).hidden = true;
+  $("hits").textContent = "";
+  $("suggestions").replaceChildren();
+}
