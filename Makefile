@@ -95,16 +95,18 @@ $(INSTALLED): pyproject.toml constraints.txt overrides.txt
 # Each stage leaves its mark last, inside what it made: a stage that was interrupted, or whose result was
 # removed, or whose code has changed, is done again.
 sources = $(shell find $(wildcard contract $(1)) -name '*.py')
-SHARED := training/commands training/__main__.py training/recipes.py
+COMMANDS := training/__main__.py training/commands/__init__.py
+FITTING := $(addprefix training/,models recipes.py trainer.py tasks.py fit.py recommender.py \
+	run_folder.py commands/fit.py)
 
-$(DEMO)/data/.done: $(call sources,training/data $(SHARED)) | $(INSTALLED)
+$(DEMO)/data/.done: $(call sources,training/data $(COMMANDS) training/commands/import_events.py) | $(INSTALLED)
 	@echo '1/4 Importing the baskets'
 	@rm -rf $(@D)
 	@mkdir -p $(DEMO)
 	@$(IN_VENV)tillwise-train import completejourney --output $(@D)
 	@touch $@
 
-$(DEMO)/run/.done: $(DEMO)/data/.done $(call sources,training/models training/trainer.py $(SHARED))
+$(DEMO)/run/.done: $(DEMO)/data/.done $(call sources,$(FITTING) $(COMMANDS))
 	@echo '2/4 Training'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train fit --data $(DEMO)/data --recipe demo --output $(@D)
@@ -114,14 +116,15 @@ $(DEMO)/run/.done: $(DEMO)/data/.done $(call sources,training/models training/tr
 $(DEMO)/evaluation.txt: $(DEMO)/run/.done $(call sources,training/evaluation)
 	@echo '3/4 Evaluating against the baselines'
 	@$(IN_VENV)tillwise-train evaluate $(DEMO)/run --data $(DEMO)/data --protocol basket-completion \
-		--json $(DEMO)/evaluation.json >$@.partial
+		--skip lightgbm --json $(DEMO)/evaluation.json >$@.partial
 	@mv $@.partial $@
 
-$(DEMO)/export.done: $(DEMO)/run/.done $(call sources,training/export) \
+$(DEMO)/export.done: $(DEMO)/evaluation.txt $(call sources,training/export) \
 		$(if $(and $(wildcard releases/current),$(wildcard model_repository/*/[0-9]*/model.onnx)),,again)
 	@echo '4/4 Exporting'
 	@rm -f $@
-	@$(IN_VENV)tillwise-train export $(DEMO)/run --models model_repository --releases releases
+	@$(IN_VENV)tillwise-train export $(DEMO)/run --models model_repository --releases releases \
+		--promote
 	@touch $@
 
 demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done

@@ -34,6 +34,12 @@ from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, StateFolder
 
 NOTE = "backfill"
+
+
+class SeededElsewhere(UserError):  # noqa: N818 - it names what was found
+    """The state folder holds the history of another import."""
+
+
 _AGREED = frozenset({"analytics", "personalization"})
 _READ = (
     "event_id",
@@ -83,7 +89,7 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
                 figures.notes.append("skipped: the state folder holds these files already")
                 return figures
             if held not in (None, mark):
-                raise UserError(
+                raise SeededElsewhere(
                     f"state folder {settings.state} was seeded from other files; "
                     "choose a fresh one with --state"
                 )

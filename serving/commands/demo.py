@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import time
 import urllib.request
 from datetime import datetime
@@ -20,7 +21,7 @@ from serving.api.auth import digest_of_key, new_key
 from serving.api.demo_page import DECIDE, DemoShopper, Shelf, mount
 from serving.api.gateway import Gateway
 from serving.commands.arguments import add_folders, add_json, settings_of
-from serving.commands.backfill import backfill
+from serving.commands.backfill import SeededElsewhere, backfill
 from serving.commands.held_out import choose_shoppers
 from serving.commands.process import Application, bind, serve
 from serving.commands.replay import describe
@@ -49,14 +50,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> Figures:
     """Seed, serve, replay; then serve on or end."""
-    if args.state is None and "TILLWISE_STATE" not in os.environ:
-        args.state = STATE
+    own_folder = args.state is None and "TILLWISE_STATE" not in os.environ
+    args.state = STATE if own_folder else args.state
     settings = settings_of(args)
     configure_logging("warning")
     bind(settings.host, settings.port).close()
     manifest = _manifest(settings)
     clock = AsOfClock(manifest.trained_until)
-    seeded = backfill(settings, args.data, manifest.trained_until, clock)
+    try:
+        seeded = backfill(settings, args.data, manifest.trained_until, clock)
+    except SeededElsewhere:
+        if not own_folder:
+            raise
+        # The import or the release is a new one. Nothing in the demo's own folder is of value.
+        shutil.rmtree(STATE)
+        seeded = backfill(settings, args.data, manifest.trained_until, clock)
     demo = _Demo(settings, args.data, manifest.trained_until, ends=args.exit)
     serve(settings, clock, extend=demo.extend, when_ready=demo.replay)
     return Figures("demo", rows=[*seeded.rows, *demo.figures.rows], notes=seeded.notes)

@@ -66,7 +66,7 @@ def test_a_stall_counts_for_all_that_were_due_in_it(connections: int) -> None:
 def test_a_busy_server_is_not_the_generators_lag() -> None:
     samples = driven(lambda n: Answer(0.05), 50, 1, connections=1)
     assert samples.metrics()["p99_ms"][0] > 500  # it can answer 20 of 50 a second
-    assert samples.lag_p99_ms < 250
+    assert samples.lag_p99_ms < samples.metrics()["p99_ms"][0] / 2
 
 
 def test_its_own_lag_makes_a_run_void() -> None:
@@ -96,7 +96,7 @@ def test_void_figures_are_told_apart(
 
     monkeypatch.setattr(Generator, "_ended", slowly)
     with serving(lambda n: Answer()) as server:
-        status = main(["--url", server.url, "--rate", "100", "--seconds", "1"])
+        status = main(["--url", server.url, "--rate", "100", "--seconds", "0.5", "--warm-up", "0"])
     assert status == 3
     assert "steady: VOID, the generator itself lagged" in capsys.readouterr().out
 

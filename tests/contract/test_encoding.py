@@ -1,5 +1,6 @@
 from dataclasses import replace
 from math import log1p
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,10 +51,11 @@ def check_declared(encoded: Encoded) -> None:
         "sequence_gaps": NUM_GAPS,
     }
     for name, size in sizes.items():
-        assert (encoded[name] >= 0).all()  # type: ignore[operator]
-        assert (encoded[name] < size).all()  # type: ignore[operator]
+        tensor: Any = encoded[name]
+        assert (tensor >= 0).all()
+        assert (tensor < size).all()
     for name in ("frequent_weights", "segments", "recency"):
-        assert np.isfinite(encoded[name]).all()  # type: ignore[call-overload]
+        assert np.isfinite(encoded[name]).all()
 
 
 @many
@@ -105,8 +107,6 @@ def test_by_hand() -> None:
         [log1p(2), log1p(60), log1p(60), log1p(2)], rel=1e-6
     )
     assert encoded["search_tokens"].tolist() == token_numbers("oat milk", 16) + [0] * 14
-    in_basket = [key for key, _ in sorted({"milk": 0, "caviar": 1}.items(), key=lambda i: i[1])]
-    assert in_basket == ["milk", "caviar"]
     assert encoded["sequence_items"][-8:].tolist() == [
         *(MILK, BREAD, MILK, OOV, EGGS, BREAD, SOAP, OOV)
     ]
@@ -120,7 +120,9 @@ def test_searches_of_this_page_come_first() -> None:
     remembered = situation(event(1, "search", items=(), search_term="tea"), day=1)
     here = replace(remembered, search_terms=("oat milk", "a b c d e f g h i j k l m n o"))
     tokens = encode(here, VOCABULARY)["search_tokens"].tolist()
-    assert tokens == token_numbers("oat milk", 16) + token_numbers("a b c d e f g h i j k l m n", 16)
+    assert tokens == token_numbers("oat milk", 16) + token_numbers(
+        "a b c d e f g h i j k l m n", 16
+    )
     assert encode(remembered, VOCABULARY)["search_tokens"].tolist()[:2] == [
         *token_numbers("tea", 16),
         0,

@@ -262,6 +262,12 @@ def test_unknown_subject() -> None:
 
 
 def test_hash_tells_versions_and_parts_apart() -> None:
-    hashes = {feature_hash(), feature_hash(1), feature_hash(2), feature_hash("1"), feature_hash(1, 2)}
+    hashes = {
+        feature_hash(),
+        feature_hash(1),
+        feature_hash(2),
+        feature_hash("1"),
+        feature_hash(1, 2),
+    }
     assert len(hashes) == 5
     assert feature_hash(1, ("a", "b")) == feature_hash(1, ("a", "b"))

@@ -74,13 +74,13 @@ def test_nothing_at_all() -> None:
 
 
 def test_missing_columns_are_named() -> None:
-    with pytest.raises(ValueError, match="^events lack the columns items, purposes$"):
+    with pytest.raises(ValueError, match=r"^events lack the columns items, purposes$"):
         explode(table_of(*LOG).drop_columns(["items", "purposes"]))
 
 
 def test_unknown_event_names_are_named() -> None:
     row = event_row(LOG[0]) | {"event_name": "buy"}
-    with pytest.raises(ValueError, match="^unknown event names: buy$"):
+    with pytest.raises(ValueError, match=r"^unknown event names: buy$"):
         explode(pa.Table.from_pylist([row], EVENT_SCHEMA))
 
 

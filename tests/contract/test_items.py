@@ -80,5 +80,5 @@ def test_neighbours_of_a_cart_add_up() -> None:
     near = neighbours().score(indices(MILK, BREAD))
     assert near.index.tolist() == [MILK, BREAD, EGGS]
     assert near.value.tolist() == [0.5, 0.5, 0.25 + 0.125]
-    assert neighbours().score(indices(SOAP, TEA)) .index.tolist() == []
+    assert neighbours().score(indices(SOAP, TEA)).index.tolist() == []
     assert neighbours().score(indices()).index.tolist() == []

@@ -3,6 +3,7 @@ Enough for every model to learn something in seconds."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
@@ -53,7 +54,7 @@ def build_shop(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _purchase(shopper: int, visit: int, at: datetime, basket: list[int]) -> dict[str, object]:
+def _purchase(shopper: int, visit: int, at: datetime, basket: list[int]) -> dict[str, Any]:
     name = f"{shopper}-{visit}"
     items = [
         {"item_id": item_id(number), "quantity": 1, "price": 100 + number, "index": None}
@@ -77,7 +78,7 @@ def _purchase(shopper: int, visit: int, at: datetime, basket: list[int]) -> dict
     }
 
 
-def _item(number: int) -> dict[str, object]:
+def _item(number: int) -> dict[str, Any]:
     kind = ("tea", "bread", "soap", "fruit")[number % 4]
     return {
         "item_id": item_id(number),

@@ -131,4 +131,4 @@ def test_cuda_reaches_the_loss_of_the_cpu(source: Source) -> None:
         fit = Fit(source, chosen, device=torch.device(name))
         fit.run()
         losses.append(fit.report.histories["towers"].train_loss[-1])
-    assert np.isclose(*losses, rtol=0.05)
+    assert np.isclose(losses[0], losses[1], rtol=0.05)

@@ -31,7 +31,8 @@ class Line:
             yield torch.rand(16, 1, generator=generator)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        return ((self.model(batch) - (3 * batch + 1)) ** 2).mean() * self.scale
+        error: Tensor = self.model(batch) - (3 * batch + 1)
+        return (error**2).mean() * self.scale
 
     def validate(self) -> float | None:
         grid = torch.linspace(0, 1, 20)[:, None]

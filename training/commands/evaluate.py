@@ -23,6 +23,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser.add_argument(
+        "--skip", choices=("lightgbm",), help="leave out the baseline that takes longest"
+    )
     parser.set_defaults(run=run)
 
 
@@ -44,7 +47,8 @@ def run(args: argparse.Namespace) -> Figures:
     source = read_source(args.data, days)
     comparison = Comparison(args.protocol, source, fitted.vocabulary)
     comparison.add_counting()
-    comparison.add_lightgbm(Fit(source, fitted.recipe, device=device_named("cpu")))
+    if args.skip != "lightgbm":
+        comparison.add_lightgbm(Fit(source, fitted.recipe, device=device_named("cpu")))
     recommender = Recommender(fitted.vocabulary, comparison.tables, fitted.towers, fitted.ranker)
     comparison.add_recommender(recommender, 0.0)
     figures = comparison.figures("evaluate")

@@ -45,8 +45,9 @@ class RetrievalModel(nn.Module):
     def item_vectors(self, chunk: int = 8_192) -> Tensor:
         """The vector of every vocabulary index, [N, D]; PAD and OOV rows are as the tower has
         them, and only PAD is zero."""
-        count = len(self.item_tower.columns)
-        parts = torch.split(torch.arange(count), chunk)
+        columns = self.item_tower.columns
+        everything = torch.arange(len(columns), device=columns.brand.device)
+        parts = torch.split(everything, chunk)
         vectors_ND = torch.cat([self.item_tower(part) for part in parts])
         vectors_ND[PAD] = 0.0
         return vectors_ND

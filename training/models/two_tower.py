@@ -3,6 +3,8 @@
 Suffixes: B batch, U items, D space, F frequent items, C cart, T search words, S segments.
 """
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,10 @@ class ItemTower(nn.Module):
 
     def __init__(self, columns: ItemColumns, dimension: int, id_dropout: float) -> None:
         super().__init__()
-        self.columns = columns
+        # Buffers, so that they move to the device with the weights; they come from the catalogue
+        # and need no place in a checkpoint.
+        for field in fields(columns):
+            self.register_buffer(field.name, getattr(columns, field.name), persistent=False)
         self.id_dropout = id_dropout
         self.tables = tables(len(columns), dimension)
         self.mix = nn.Sequential(
@@ -27,6 +32,13 @@ class ItemTower(nn.Module):
         )
         for table in self.tables.embedding_bags.values():
             nn.init.normal_(table.weight, std=0.05)
+
+    @property
+    def columns(self) -> ItemColumns:
+        """What describes every item, on the device of the weights."""
+        return ItemColumns(
+            **{field.name: getattr(self, field.name) for field in fields(ItemColumns)}
+        )
 
     def forward(self, item_U: Tensor) -> Tensor:
         drop_U = None

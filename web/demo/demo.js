@@ -19,6 +19,7 @@ const state = {
   gpc: browserGpc,
   suggested: [], // { item, reasons }
   failures: 0,
+  met: false, // whether the gateway has said who shops here
 };
 const known = new Map(); // every item the page has seen, by id
 let retry = 0;
@@ -116,7 +117,7 @@ function request() {
 }
 
 const decide = latest(async (signal) => {
-  if (state.shopper === nobody) await meetShoppers(signal);
+  if (!state.met) await meetShoppers(signal);
   const began = performance.now();
   const answer = await api.decide(request(), signal);
   const roundTripMs = performance.now() - began;
@@ -128,10 +129,11 @@ const decide = latest(async (signal) => {
 // The page may have been opened before the gateway could say who shops here.
 async function meetShoppers(signal) {
   const shoppers = await api.shoppers(signal);
-  if (shoppers.length === 0) return;
-  state.shoppers = shoppers;
-  views.showShoppers(shoppers, 0);
-  if (state.lines.length > 0) return; // somebody has begun already
+  state.met = true;
+  const begun = state.lines.length > 0; // with the gateway away: nobody's basket is taken away
+  state.shoppers = begun || shoppers.length === 0 ? [nobody, ...shoppers] : shoppers;
+  views.showShoppers(state.shoppers, 0);
+  if (state.shoppers[0] === nobody) return;
   const [first] = shoppers;
   Object.assign(state, {
     shopper: first,

@@ -88,7 +88,6 @@ export function showSuggestions(suggested, bought, act) {
   const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), act));
   rows.forEach((row) => row.classList.toggle("fresh", !before.has(row.dataset.item)));
   $("suggestions").replaceChildren(...rows);
-  $("suggestions").classList.remove("stale");
   $("suggestions-empty").hidden = suggested.length > 0;
   const hits = suggested.filter((one) => bought.has(one.item.item_id)).length;
   $("hits").textContent = hits > 0 ? `${hits} of ${suggested.length} in the real basket` : "";

@@ -2,13 +2,14 @@
 
 import itertools
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.consent import in_effect
-from serving.state.sqlite_writer import StoreError
+from serving.state.sqlite_writer import BUSY_SECONDS, StoreError
 from tests.serving.conftest import ALL, Running, Start, checkout, event, purchase
 
 NONE = {"personalization": False, "analytics": False, "offers": False}
@@ -140,7 +141,13 @@ async def test_the_first_word_is_recorded_and_a_refusal_later_wins(running: Runn
     assert len(running.logged()) == before
 
 
-async def test_history_before_a_login_is_read_after_it(running: Running) -> None:
+@pytest.mark.parametrize("user_known", [False, True])
+async def test_history_before_a_login_is_read_at_the_login(
+    running: Running, user_known: bool
+) -> None:
+    if user_known:
+        elsewhere = {"visitor_id": "another-device", "user_id": "user-raw-7"}
+        await running.post("/v1/subjects/resolve", elsewhere)
     for number in range(3):
         sent = purchase("item-30", "item-31", transaction_id=f"t-{number}")
         await running.post("/v1/events", {"events": [sent]})
@@ -217,14 +224,17 @@ async def test_a_late_control_store_does_not_hold_the_answer(start: Start, tmp_p
     running = await start(identity_wait_ms=5)
     blocker = sqlite3.connect(tmp_path / "state" / "control.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
     try:
         answer = await running.decide(consent=PERSONAL)
+        waited = time.monotonic() - began
     finally:
         blocker.execute("ROLLBACK")
         blocker.close()
     assert answer.status_code == 200
     assert answer.json()["degraded"] == ["identity"]
     assert len(answer.json()["recommendations"]) == 5
+    assert waited < BUSY_SECONDS / 2  # the store itself would give up after BUSY_SECONDS
 
 
 async def test_overload_is_a_429(start: Start) -> None:

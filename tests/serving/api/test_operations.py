@@ -8,9 +8,11 @@ import pytest
 
 from serving.app import PointerFollower
 from serving.inference.backend import InferenceFailed
+from serving.state.event_log import SqliteEventLog
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import ALL, Running, Start
 from tests.serving.release_factory import Factory
+from tests.serving.state.events import stored_event
 
 
 async def test_ready_names_its_release(running: Running) -> None:
@@ -98,6 +100,15 @@ async def test_the_docs_page_needs_no_other_host(running: Running) -> None:
     assert answer.status_code == 200
     assert "/v1/checkout/decide" in answer.text
     assert "https://" not in answer.text
+
+
+async def test_shutting_down_writes_what_waits(running: Running, tmp_path: Any) -> None:
+    for number in range(1, 301):
+        running.gateway.impressions.offer(stored_event(number), frozenset({"analytics"}))
+    await running.stop()
+    log = SqliteEventLog(tmp_path / "state" / "events.sqlite")
+    assert log.last_position == 300
+    log.close()
 
 
 async def test_a_moved_pointer_is_followed_within_a_second(start: Start, tmp_path: Any) -> None:

@@ -46,11 +46,14 @@ class Place:
             "TILLWISE_STATE": str(self.state),
         }
 
-    def call(self, *arguments: str, **more: str) -> Ended:
-        """Run one command to its end in this process, which is quicker than in its own."""
+    def call(self, *arguments: str, **more: str | None) -> Ended:
+        """Run one command to its end in this process, which is quicker than in its own; `more`
+        variables are set, or taken away where they are None."""
         printed, told = io.StringIO(), io.StringIO()
+        merged: dict[str, str | None] = {**self.environment, **more}
+        environment = {name: text for name, text in merged.items() if text is not None}
         with (
-            mock.patch.dict(os.environ, self.environment | more, clear=True),
+            mock.patch.dict(os.environ, environment, clear=True),
             redirect_stdout(printed),
             redirect_stderr(told),
         ):

@@ -13,6 +13,7 @@ import pytest
 from contract import features
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from contract.manifest import MANIFEST, RELEASE_FILES
+from serving.commands import demo
 from serving.commands.held_out import split
 from serving.state.snapshot import read_snapshot
 from tests.serving.commands.processes import Place, free_port
@@ -146,8 +147,26 @@ def test_the_demo_replays_a_checkout_and_ends(place: Place, tmp_path: Path) -> N
     assert "Traceback" not in found.stderr
     names = [row["name"] for row in json.loads(report.read_text())["rows"]]
     assert names == ["backfill", "replayed checkout"]
-    again = place.run("demo", *arguments)
-    assert again.returncode == 0, again.stderr
+
+
+def test_the_demo_starts_afresh_in_its_own_folder_only(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "serve", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "configure_logging", lambda _: None)
+    first, second = write_import(tmp_path / "first"), write_import(tmp_path / "second")
+    part = sorted((second / "events").glob("*"))[0]
+    pq.write_table(pq.read_table(part).slice(1), part)
+    port = ("--port", str(free_port()), "--exit")
+    own = Place(place.factory, tmp_path / demo.STATE)
+    for source in (first, first, second):
+        found = own.call("demo", "--data", str(source), *port, TILLWISE_STATE=None)
+        assert found.returncode == 0, found.stderr
+    assert place.call("demo", "--data", str(first), *port).returncode == 0
+    refused = place.call("demo", "--data", str(second), *port)
+    assert refused.returncode == 2
+    assert "fresh" in refused.stderr
 
 
 def test_help_names_every_command(place: Place) -> None:

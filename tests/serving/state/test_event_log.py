@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from serving.state.event_log import SqliteEventLog
-from serving.state.sqlite_writer import GroupCommitWriter, StoreError
+from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
 from tests.serving.state.events import random_events, stored_event
 
 ROUNDS = 30 if os.environ.get("TILLWISE_PROVE") else 3
@@ -81,6 +81,14 @@ async def test_failing_work_undoes_only_itself(tmp_path: Path) -> None:
     writer.close()
     held = sqlite3.connect(tmp_path / "any.sqlite").execute("SELECT a FROM t ORDER BY a")
     assert [row[0] for row in held] == [1, 3, 4]
+
+
+def test_a_commit_goes_to_the_disk(tmp_path: Path) -> None:
+    # A killed process does not show this, only a machine that loses its power.
+    connection = connect(tmp_path / "any.sqlite")
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
 
 
 def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""What models, stored states and releases rely on stays as it is, unless a version is raised."""
+
+import json
+
+import numpy as np
+import pytest
+
+from contract.manifest import ReleaseManifest, verify
+from tests.contract.golden import FOLDER, encoded_situation, meaning
+from tests.contract.release import RELEASE_ID, Release
+
+
+def test_meaning() -> None:
+    expected = (FOLDER / "contract.json").read_text()
+    assert json.loads(meaning()) == json.loads(expected)
+    assert meaning() == expected  # the order is part of it
+
+
+def test_encoded_situation() -> None:
+    found = json.loads(encoded_situation())
+    expected = json.loads((FOLDER / "encoded_situation.json").read_text())
+    assert found.keys() == expected.keys()
+    for name, numbers in expected.items():
+        assert found[name] == pytest.approx(numbers, abs=2e-6), name
+    assert np.count_nonzero(expected["sequence_items"]) == 8
+
+
+def test_manifest_of_old_is_still_read() -> None:
+    content = (FOLDER / "manifest.json").read_bytes()
+    told = ReleaseManifest.model_validate_json(content)
+    assert told.as_bytes() == content
+    assert told.sealed().digest == told.digest
+    assert told.model("ranker").outputs[0].shape == (256,)
+    assert verify(content, Release.complete().digest_of, release_id=RELEASE_ID) == []

@@ -1,0 +1,148 @@
+"""A small shop: a real release with groceries in it, the import it was made from, its gateway."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.servers import free_port, stop
+from contract.frames import EVENT_SCHEMA
+from tests.serving.release_factory import BUILT_AT, Factory
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_SHOPPERS = 8
+_PAST_BASKETS = 6
+_BASKET = 10
+_NAMES = (
+    *("Bananas", "Whole milk, 1 gal", "Sourdough loaf", "Large eggs, 12 ct", "Butter, 1 lb"),
+    *("Gala apples, 3 lb", "Ground coffee, 11 oz", "Cheddar, 8 oz", "Orange juice", "Yogurt"),
+    *("Baby spinach, 5 oz", "Olive oil, 1 l", "Spaghetti, 16 oz", "Tomato sauce", "Basil"),
+    *("Chicken breast", "Brown rice, 2 lb", "Black beans, 15 oz", "Avocados, 4 ct", "Limes"),
+)
+
+
+@dataclass(frozen=True)
+class Grocery(Factory):
+    """A release whose items have names that a person knows."""
+
+    def _catalogue(self) -> dict[str, Any]:
+        titles = [
+            f"{_NAMES[n % len(_NAMES)]}{('', ', organic', ', value pack')[n // len(_NAMES)]}"
+            for n in range(self.num_items)
+        ]
+        return {**super()._catalogue(), "title": pa.array(titles, pa.string())}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where everything of the shop lies."""
+
+    release: Factory
+    data: Path
+
+
+def build(root: Path) -> Shop:
+    """Write release and import under `root`."""
+    release = Grocery(root)
+    release.write()
+    events = root / "data" / "events"
+    events.mkdir(parents=True)
+    subjects = {f"household-{n}": str(uuid5(NAMESPACE_URL, str(n))) for n in range(NUM_SHOPPERS)}
+    columns = {"visitor_id": list(subjects), "subject_id": list(subjects.values())}
+    pq.write_table(pa.table(columns), root / "data" / "subjects.parquet")
+    rows = [row for n, one in enumerate(subjects.values()) for row in _purchases(release, n, one)]
+    table = pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+    pq.write_table(table.sort_by("occurred_at"), events / "part-00000.parquet")
+    return Shop(release, root / "data")
+
+
+def _purchases(release: Factory, number: int, subject_id: str) -> Iterator[dict[str, Any]]:
+    """Baskets of a few favourites before the release was made, and one after it."""
+    draw = np.random.default_rng(number)
+    favourites = draw.choice(release.num_items, 16, replace=False)
+    for basket in range(_PAST_BASKETS + 1):
+        days = 7 * (basket - _PAST_BASKETS) + 1
+        chosen = draw.choice(favourites, _BASKET, replace=False)
+        items = [
+            {"item_id": release.item_id(n), "quantity": 1, "price": 100 + int(n)} for n in chosen
+        ]
+        yield _purchase(f"{number}-{basket}", BUILT_AT + timedelta(days=days), subject_id, items)
+
+
+def _purchase(
+    session_id: str, at: datetime, subject_id: str, items: list[dict[str, Any]]
+) -> dict[str, Any]:
+    at = at.astimezone(UTC)
+    return {
+        "schema_version": 1,
+        "event_id": str(uuid5(NAMESPACE_URL, session_id)),
+        "event_name": "purchase",
+        "occurred_at": at,
+        "received_at": at,
+        "subject_id": subject_id,
+        "session_id": session_id,
+        "purposes": ["analytics", "personalization"],
+        "items": items,
+        "currency": "USD",
+        "transaction_id": session_id,
+        "synthetic": True,
+    }
+
+
+@dataclass
+class Demo:
+    """A running demo."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def demo(shop: Shop, state: Path, port: int | None = None) -> Iterator[Demo]:
+    """`tillwise-serve demo` on a port of its own, from its page being there on."""
+    port = port or free_port()
+    flags = {
+        "data": shop.data,
+        "port": port,
+        "state": state,
+        "releases": shop.release.releases_dir,
+        "models": shop.release.models_dir,
+    }
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    said = state.with_suffix(".log")
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "demo", *arguments], cwd=ROOT, stdout=log, stderr=log
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(process, f"{url}/demo/", said)
+            yield Demo(url, process)
+        finally:
+            stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, said: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"the demo did not start: {said.read_text()[-2_000:]}")
