@@ -1,6 +1,7 @@
 """Wiring: the parts of a gateway put together, its HTTP application, and what runs beside it."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -52,6 +53,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     event_log = SqliteEventLog(settings.state / EVENTS)
     features = MemoryFeatureStore(settings.state)
     features.restore(event_log)
+    # What was restored lives as long as the process; a collection that walks over it stops every
+    # decision for tens of milliseconds and finds nothing.
+    gc.collect()
+    gc.freeze()
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
     return Gateway(

@@ -201,7 +201,8 @@ def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:
 def _table(files: ReleaseFiles, name: str, columns: tuple[str, ...]) -> Any:
     content = files.part(name)
     try:
-        table = pq.read_table(io.BytesIO(content))
+        # Not read_table: that would load datasets, and pandas with them, for a second.
+        table = pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name}: is no readable Parquet file") from error
     absent = [column for column in columns if column not in table.column_names]

@@ -112,6 +112,19 @@ def test_long_overdue_is_capped_and_short_gaps_count_as_a_day() -> None:
     assert pair_features(later, indices(BREAD), item_table(), vectors)[0, due] == 5
 
 
+def test_no_category_is_not_a_category() -> None:
+    """Tea has none: another item without one is not like it."""
+    told = situation(event(1, items=["tea", "milk"]), day=0, cart=("tea", "eggs"))
+    evidence = gather(told, VOCABULARY, neighbours(), None)
+    vectors = np.zeros((len(VOCABULARY), 2), np.float32)
+    matrix = pair_features(evidence, indices(TEA, MILK, BREAD), item_table(), vectors)
+    columns = {name: matrix[:, at].tolist() for at, name in enumerate(PAIR_FEATURES)}
+    assert columns["category_weight"] == pytest.approx([0, log1p(1), 0])
+    assert columns["wide_category_weight"] == pytest.approx([0, log1p(1), 0])
+    assert columns["category_in_cart"] == [0, 0, 0]
+    assert columns["wide_category_in_cart"] == pytest.approx([0, log1p(1), 0])
+
+
 def vector(seed: int, *shape: int) -> Floats:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 

@@ -20,6 +20,16 @@ ROWS = st.lists(
 )
 
 
+def dense(seed: int) -> list[Row]:
+    """Some thirty sessions that share many items, so that m and k both cut, mostly among ties."""
+    chance = Random(seed)
+    return [
+        (session, chance.randrange(NUM_ITEMS), chance.randrange(20))
+        for session in range(30)
+        for _ in range(chance.randrange(1, 5))
+    ]
+
+
 def fitted(rows: list[Row], **settings: int) -> SessionKnn:
     session, item, time = (np.array([row[at] for row in rows], np.int64) for at in range(3))
     return SessionKnn.fit(session, item, time, num_items=NUM_ITEMS, **settings)
@@ -59,11 +69,11 @@ def slow_score(
 
 @many
 @given(
-    ROWS,
+    ROWS | st.builds(dense, st.integers(0, 10**6)),
     st.lists(st.integers(-1, NUM_ITEMS), max_size=6),
     st.lists(st.integers(0, NUM_ITEMS - 1), max_size=3),
-    st.integers(1, 5),
-    st.integers(1, 4),
+    st.integers(1, 12),
+    st.integers(1, 6),
     st.integers(1, 4),
 )
 def test_scores_against_the_slow_way(

@@ -41,14 +41,35 @@ def decision_of(page: Page) -> str:
 def opened(open_page: OpenPage, served: Demo, **options: object) -> Page:
     page = open_page(f"{served.url}/demo/", **options)
     expect(suggestions(page)).to_have_count(5)
-    expect(page.locator("#suggestions")).to_have_attribute("aria-busy", "false")
+    in_full(page)
     return page
 
 
 def after(page: Page, before: str) -> None:
     """Wait for another decision than `before`."""
-    expect(page.locator("#decision-id")).not_to_have_text(before)
+    anew(page, before)
+    in_full(page)
+
+
+def anew(page: Page, before: str) -> None:
+    """Wait for another decision than `before`, however good."""
+    expect(page.locator("#decision-id")).not_to_have_text(before, timeout=15_000)
     expect(page.locator("#suggestions")).to_have_attribute("aria-busy", "false")
+
+
+def in_full(page: Page) -> None:
+    """Ask again until the answer is a full one: the page is judged here, and a busy machine may
+    well miss a decision's deadline, or have the breaker rest for a while."""
+    full = page.locator('#ladder > li[data-rung="full"][aria-current]')
+    for _ in range(40):
+        expect(page.locator("#suggestions")).to_have_attribute("aria-busy", "false")
+        if full.count() and page.locator("#degraded-stages").inner_text() == "none":
+            return
+        decided = decision_of(page)
+        page.wait_for_timeout(250)
+        page.evaluate("document.getElementById('retry').click()")
+        anew(page, decided)
+    raise AssertionError("the gateway never answered in full")
 
 
 def test_five_suggestions_with_title_brand_price_and_reasons(
@@ -217,7 +238,7 @@ def test_only_the_latest_answer_counts(open_page: OpenPage, served: Demo) -> Non
     with page.expect_request("**/demo/api/decide"):
         more.click()
     more.click()
-    after(page, decided)
+    anew(page, decided)
     latest = decision_of(page)
     held[0].abort()
     page.wait_for_timeout(300)
@@ -233,7 +254,7 @@ def test_a_burst_of_changes_is_asked_about_once(open_page: OpenPage, served: Dem
     page.evaluate(
         "for (let n = 0; n < 8; n++) document.querySelector('[data-focus^=\"One more\"]').click()"
     )
-    after(page, decided)
+    anew(page, decided)
     expect(page.locator("#lines output").first).to_have_text("9")
     assert len(asked) == 1
 
