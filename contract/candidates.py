@@ -115,12 +115,13 @@ def merge(
     in any source is lowest go first. `exclude`d, PAD and OOV never appear.
     """
     names = tuple(QUOTAS)
-    ranked = [sources.get(name, _EMPTY)[: QUOTAS[name]] for name in names]
+    brought_by = [sources.get(name, _EMPTY) for name in names]
+    # What may not be recommended takes nobody's place.
+    allowed = [items[(items >= FIRST_ITEM) & ~np.isin(items, exclude)] for items in brought_by]
+    ranked = [items[: QUOTAS[name]] for name, items in zip(names, allowed, strict=True)]
     every = np.concatenate(ranked)
     place = np.concatenate([np.arange(len(indices)) for indices in ranked])
     source = np.repeat(np.arange(len(names)), [len(indices) for indices in ranked])
-    kept = (every >= FIRST_ITEM) & ~np.isin(every, exclude)
-    every, place, source = every[kept], place[kept], source[kept]
     index, inverse = np.unique(every, return_inverse=True)
     brought = np.zeros((len(index), len(names)), bool)
     brought[inverse, source] = True
@@ -179,11 +180,13 @@ def gather(
 def sources_of(evidence: Evidence, popular: Indices) -> dict[str, Indices]:
     """The best-first candidates of the sources that need no model."""
     own = evidence.purchased
+    # Room for the cart's own items, which `merge` takes out before it counts.
+    quota = {name: limit + len(evidence.cart) for name, limit in QUOTAS.items()}
     return {
-        "personal": own.index[np.argsort(-own.weight_60d, kind="stable")[: QUOTAS["personal"]]],
-        "neighbours": evidence.near.best(QUOTAS["neighbours"]),
-        "session_knn": evidence.knn.best(QUOTAS["session_knn"]),
-        "popular": popular[: QUOTAS["popular"]],
+        "personal": own.index[np.argsort(-own.weight_60d, kind="stable")[: quota["personal"]]],
+        "neighbours": evidence.near.best(quota["neighbours"]),
+        "session_knn": evidence.knn.best(quota["session_knn"]),
+        "popular": popular[: quota["popular"]],
     }
 
 

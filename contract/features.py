@@ -88,7 +88,7 @@ class Feature:
 
 def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
     """One `PURCHASED` row per item, ordered by item_key."""
-    state = _without_refunds(state)
+    state = _once_per_basket(_without_refunds(state))
     items, inverse = np.unique(state["item_key"], return_inverse=True)
     value = np.zeros(len(items), PURCHASED)
     if not len(items):
@@ -116,6 +116,20 @@ def _without_refunds(state: Rows) -> Rows:
     return kept
 
 
+def _once_per_basket(state: Rows) -> Rows:
+    """An item that stands on two lines of one basket was still bought in one basket."""
+    if len(state) < 2:
+        return state
+    order = np.lexsort((state["event_key"], state["item_key"]))
+    items, events = state["item_key"][order], state["event_key"][order]
+    again = (items[1:] == items[:-1]) & (events[1:] == events[:-1])
+    if not again.any():
+        return state
+    fresh = np.ones(len(state), bool)
+    fresh[order[1:][again]] = False
+    return state[fresh]
+
+
 def _rhythm(state: Rows, now_us: int) -> npt.NDArray[np.float32]:
     """`RHYTHM` as [4] floats; all zero for a subject without purchases."""
     if not len(state):
@@ -133,7 +147,7 @@ def _as_is(state: Rows, now_us: int) -> npt.NDArray[Any]:
 
 PURCHASES = Feature(
     "purchases",
-    1,
+    2,
     "subject",
     PURCHASED,
     INTERACTION,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from contract import candidates, encoding, text
+from contract import candidates, encoding, segments, text
 from contract.features import feature_hash
 
 MANIFEST: Final = "manifest.json"
@@ -120,6 +120,9 @@ def expected_feature_hash() -> str:
         candidates.PAIR_FEATURES_VERSION,
         candidates.PAIR_FEATURES,
         candidates.MAX_CANDIDATES,
+        candidates.QUOTAS,
+        segments.SEGMENTS,
+        segments.THRESHOLDS,
     )
 
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from contract.events import key_of
 
 # Token numbers come from hashing, so words need no vocabulary file and a new word needs no new
-# release. With 8,190 buckets two of the 2,000 words of a shop collide rarely enough.
+# release. Of 2,000 words in 8,190 buckets about one in nine shares its bucket with another; a text
+# of several words is still told apart.
 NUM_TOKENS = 8_192
 _FIRST_TOKEN = 2  # 0 is padding, 1 is kept for "some word was here but is withheld"
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
