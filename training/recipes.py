@@ -24,19 +24,19 @@ class Recipe:
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-5
-    tower_examples: int = 24_000
-    tower_epochs: int = 4
+    tower_examples: int = 12_000
+    tower_epochs: int = 3
     tower_patience: int = 1
-    refit_epochs: int = 2
+    refit_epochs: int = 1
     # The ranker.
     ranker_days: int = 42
     ranker_examples: int = 9_000
     ranker_hidden: int = 64
-    ranker_dropout: float = 0.1
-    ranker_learning_rate: float = 2e-3
+    ranker_dropout: float = 0.0
+    ranker_learning_rate: float = 5e-3
     ranker_batch_size: int = 128
-    ranker_epochs: int = 8
-    ranker_patience: int = 2
+    ranker_epochs: int = 12
+    ranker_patience: int = 6
     unknown_share: float = 0.25
     validation_examples: int = 2_000
 

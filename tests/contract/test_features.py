@@ -113,7 +113,7 @@ def slow_purchases(log: list[Event], now_us: int) -> dict[int, tuple[float, ...]
                 if sign > 0:
                     stamp = int(one.occurred_at.timestamp() * 10**6), key_of(str(one.event_id))
                     bought[item.item_id].append(stamp)
-    kept = {item: sorted(stamps) for item, stamps in bought.items() if net[item] > 0}
+    kept = {item: sorted(set(stamps)) for item, stamps in bought.items() if net[item] > 0}
     latest = max((stamps[-1] for stamps in kept.values()), default=(0, 0))
     return {
         key_of(item): (
@@ -158,6 +158,13 @@ def test_purchases_by_hand() -> None:
             (2, 1 / 4 + 1 / 2, 2 ** (-120 / 14) + 2 ** (-60 / 14), us(0), us(60), True)
         ),
         key_of("bread"): pytest.approx((1, 1 / 4, 2 ** (-120 / 14), us(0), us(0), False)),
+    }
+
+
+def test_two_lines_of_one_basket_are_one_basket() -> None:
+    assert bought(event(1, day=0, items=["milk", "bread", "milk"]), day=60) == {
+        key_of("milk"): pytest.approx((1, 1 / 2, 2 ** (-60 / 14), us(0), us(0), True)),
+        key_of("bread"): pytest.approx((1, 1 / 2, 2 ** (-60 / 14), us(0), us(0), True)),
     }
 
 
