@@ -20,8 +20,21 @@ from serving.inference.release import NOT_PRICED, Release
 
 DECIDE = "/v1/checkout/decide"
 _MOST_FOUND = 20
+# The demo shop's own policy, sent with every request: nothing that needs proof of age is suggested
+# at its checkout. The names are those of the imported catalogue; others match nothing.
+AGE_RESTRICTED = (
+    "BEERS/ALES",
+    "CIGARETTES",
+    "CIGARS",
+    "DOMESTIC WINE",
+    "IMPORTED WINE",
+    "LIQUOR",
+    "MISC WINE",
+    "TOBACCO OTHER",
+)
+SHOP_FILTER: dict[str, Any] = {"exclude_categories": list(AGE_RESTRICTED)}
 _POLICY = (
-    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; img-src 'self' data:; style-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _KINDS = {
@@ -60,9 +73,10 @@ class DemoShopper(BaseModel):
 
 
 class DemoShoppers(BaseModel):
-    """All shoppers on offer."""
+    """All shoppers on offer, and the filter that this shop sends with each of their requests."""
 
     shoppers: tuple[DemoShopper, ...]
+    filter: dict[str, Any] = SHOP_FILTER
 
 
 class DemoItems(BaseModel):

@@ -18,7 +18,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.api.auth import digest_of_key, new_key
-from serving.api.demo_page import DECIDE, DemoShopper, Shelf, mount
+from serving.api.demo_page import DECIDE, SHOP_FILTER, DemoShopper, Shelf, mount
 from serving.api.gateway import Gateway
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.backfill import SeededElsewhere, backfill
@@ -166,5 +166,6 @@ def _checkout(shopper: DemoShopper) -> dict[str, Any]:
         "session_id": shopper.session_id,
         "cart": {"cart_id": shopper.session_id, "currency": currency, "items": lines},
         "consent": shopper.consent,
+        "filter": SHOP_FILTER,
         "placements": ["recommendations"],
     }

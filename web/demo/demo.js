@@ -14,6 +14,7 @@ const nobody = { visitor_id: "somebody-new", label: "Somebody new", session_id: 
 const state = {
   shoppers: [nobody],
   shopper: nobody,
+  filter: {},
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   gpc: browserGpc,
@@ -112,6 +113,7 @@ function request() {
     },
     consent: { ...shopper.consent, personalization: state.consent },
     gpc: state.gpc,
+    filter: state.filter,
     placements: ["recommendations"],
   };
 }
@@ -128,7 +130,8 @@ const decide = latest(async (signal) => {
 
 // The page may have been opened before the gateway could say who shops here.
 async function meetShoppers(signal) {
-  const shoppers = await api.shoppers(signal);
+  const { shoppers, filter } = await api.shoppers(signal);
+  state.filter = filter; // what this shop keeps out of its checkout
   state.met = true;
   const begun = state.lines.length > 0; // with the gateway away: nobody's basket is taken away
   state.shoppers = begun || shoppers.length === 0 ? [nobody, ...shoppers] : shoppers;

@@ -5,7 +5,7 @@ const TIMEOUT_MS = 4000;
 export class GatewayError extends Error {}
 
 export const api = {
-  shoppers: (signal) => call("api/shoppers", { signal }).then((found) => found.shoppers),
+  shoppers: (signal) => call("api/shoppers", { signal }),
   search: (words, signal) =>
     call(`api/items?q=${encodeURIComponent(words)}`, { signal }).then((found) => found.items),
   named: (ids, signal) =>
