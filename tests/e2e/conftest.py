@@ -30,22 +30,23 @@ document.addEventListener("securitypolicyviolation", (event) =>
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A release and the import behind it; no test changes them."""
     return build(tmp_path_factory.mktemp("shop"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A demo that no test stops."""
     with demo(shop, tmp_path_factory.mktemp("demo") / "state") as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium. It ends with the module: Playwright keeps an event loop of its own in
+    this thread, and no asynchronous test could run beside it."""
     names = ("chromium", "chromium-browser", "google-chrome")
     executable = next((found for name in names if (found := shutil.which(name))), None)
     if executable is None:
