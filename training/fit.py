@@ -114,6 +114,7 @@ class Fit:
             heads=recipe.heads,
             dropout=recipe.dropout,
             id_dropout=recipe.id_dropout,
+            search_share=recipe.search_share,
         )
 
     def _questions(

@@ -20,6 +20,7 @@ class Recipe:
     heads: int = 2
     dropout: float = 0.1
     id_dropout: float = 0.1
+    search_share: float = 0.15
     negatives: int = 1_024
     batch_size: int = 256
     learning_rate: float = 2e-3

@@ -134,6 +134,7 @@ def _models(
         heads=recipe.heads,
         dropout=recipe.dropout,
         id_dropout=recipe.id_dropout,
+        search_share=recipe.search_share,
     )
     try:
         weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)

@@ -16,6 +16,7 @@ from training.models.sequence_encoder import SequenceEncoder
 from training.models.two_tower import ItemTower, QueryTower
 
 _IN_CART = EVENT_TYPE["add_to_cart"]
+_WORDS_SAID = 0.4  # of a product's words, the share that a made-up search holds
 
 
 def rows_of(vectors_UD: Tensor, row: Tensor) -> Tensor:
@@ -36,8 +37,10 @@ class RetrievalModel(nn.Module):
         heads: int,
         dropout: float,
         id_dropout: float,
+        search_share: float,
     ) -> None:
         super().__init__()
+        self.search_share = search_share
         self.item_tower = ItemTower(columns, dimension, id_dropout)
         self.query_tower = QueryTower(dimension, dropout)
         self.sequence_encoder = SequenceEncoder(dimension, blocks, heads, dropout)
@@ -54,7 +57,7 @@ class RetrievalModel(nn.Module):
 
     def query(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
         """Query vectors [B, D]; item inputs are row numbers of `vectors_UD`, PAD = row 0."""
-        cart = tensors["cart_items"]
+        cart, words = tensors["cart_items"], tensors["search_tokens"]
         query_BD: Tensor = self.query_tower(
             rows_of(vectors_UD, tensors["frequent_items"]),
             tensors["frequent_weights"],
@@ -63,7 +66,8 @@ class RetrievalModel(nn.Module):
             tensors["context"],
             tensors["segments"],
             tensors["recency"],
-            tensors["search_tokens"],
+            rows_of(self.item_tower.word_vectors, words),
+            (words != PAD).to(vectors_UD.dtype),
         )
         return query_BD
 
@@ -75,6 +79,20 @@ class RetrievalModel(nn.Module):
             tensors["sequence_gaps"],
         )
         return next_BLD
+
+    def _searches(self, batch: TowerExamples) -> Tensor:
+        """The batch's search words; a share of those who did not search is made to have searched
+        for some of the words of one of their targets, so that any shop's data teaches what words
+        mean."""
+        tokens_BT = batch.tensors["search_tokens"]
+        silent_B = (tokens_BT != PAD).sum(dim=1) == 0
+        chance_B = torch.rand(len(tokens_BT), device=tokens_BT.device)
+        text_BW = self.item_tower.columns.text[batch.targets[:, 0]]
+        said_BW = torch.rand(text_BW.shape, device=tokens_BT.device) < _WORDS_SAID
+        made_BT = torch.zeros_like(tokens_BT)
+        made_BT[:, : text_BW.shape[1]] = torch.where(said_BW, text_BW, PAD)
+        searching_B = silent_B & (chance_B < self.search_share)
+        return torch.where(searching_B[:, None], made_BT, tokens_BT)
 
     def loss(self, batch: TowerExamples, negative_M: Tensor, log_q: Tensor) -> Tensor:
         """Mean of the query tower's and the sequence encoder's sampled softmax."""
@@ -90,7 +108,7 @@ class RetrievalModel(nn.Module):
             row[1:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
         )
         local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
-        tensors = {**batch.tensors, **local}
+        tensors = {**batch.tensors, **local, "search_tokens": self._searches(batch)}
         target_row, negative_row = rows[-2].view_as(batch.targets), rows[-1]
         query_BD = self.query(tensors, vectors_UD)
         next_BLD = self.sequence(tensors, vectors_UD)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from contract.encoding import CONTEXT_SIZES
 from contract.segments import SEGMENTS
-from contract.text import NUM_TOKENS
 from training.models.embeddings import ItemColumns, item_features, tables
 
 _RECENCY = 4
@@ -40,6 +39,12 @@ class ItemTower(nn.Module):
             **{field.name: getattr(self, field.name) for field in fields(ItemColumns)}
         )
 
+    @property
+    def word_vectors(self) -> Tensor:
+        """The table of product words, [NUM_TOKENS, D]."""
+        weight: Tensor = self.tables.embedding_bags["text_table"].weight
+        return weight
+
     def forward(self, item_U: Tensor) -> Tensor:
         drop_U = None
         if self.training and self.id_dropout > 0:
@@ -56,13 +61,12 @@ class ItemTower(nn.Module):
 class QueryTower(nn.Module):
     """History, recency, context, segments and search words to a vector [B, D].
 
-    Item inputs are vectors of the item tower; search words share their table with product text.
+    Item inputs are vectors of the item tower, search words rows of its table of product text.
     """
 
     def __init__(self, dimension: int, dropout: float) -> None:
         super().__init__()
         self.contexts = nn.ModuleList(nn.Embedding(size, 8) for size in CONTEXT_SIZES.values())
-        self.words = nn.EmbeddingBag(NUM_TOKENS, dimension, mode="mean", padding_idx=0)
         width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
         self.mix = nn.Sequential(
             nn.Linear(width, 4 * dimension),
@@ -70,7 +74,6 @@ class QueryTower(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(4 * dimension, dimension),
         )
-        nn.init.normal_(self.words.weight, std=0.05)
 
     def forward(
         self,
@@ -81,15 +84,14 @@ class QueryTower(nn.Module):
         context: Tensor,
         segments_BS: Tensor,
         recency: Tensor,
-        search_tokens_BT: Tensor,
+        words_BTD: Tensor,
+        words_mask_BT: Tensor,
     ) -> Tensor:
         history_BD = (frequent_BFD * frequent_weights_BF[..., None]).sum(dim=1)
         in_cart_B1 = cart_mask_BC.sum(dim=1, keepdim=True)
         cart_BD = (cart_BCD * cart_mask_BC[..., None]).sum(dim=1) / in_cart_B1.clamp(min=1.0)
-        searched_BT = (search_tokens_BT > 0).to(history_BD.dtype)
-        words_BTD = nn.functional.embedding(search_tokens_BT, self.words.weight)
-        words_BD = (words_BTD * searched_BT[..., None]).sum(dim=1)
-        words_BD = words_BD / searched_BT.sum(dim=1, keepdim=True).clamp(min=1.0)
+        searched_B1 = words_mask_BT.sum(dim=1, keepdim=True)
+        words_BD = (words_BTD * words_mask_BT[..., None]).sum(dim=1) / searched_B1.clamp(min=1.0)
         codes = [table(context[:, field]) for field, table in enumerate(self.contexts)]
         known = (frequent_weights_BF.sum(dim=1, keepdim=True) > 0).to(history_BD.dtype)
         inputs = [history_BD, cart_BD, words_BD, *codes, segments_BS, recency, known]

@@ -1,16 +1,18 @@
 """What the networks promise: causality, padding that does not matter, content that carries an
 item nobody bought, and TorchRec tables that equal plain look-ups."""
 
+import numpy as np
 import pytest
 import torch
 
-from contract.encoding import FIRST_ITEM, LENGTH, OOV, PAD
+from contract.encoding import FIRST_ITEM, LENGTH, OOV, PAD, Situation
+from contract.features import UNKNOWN
 from training.data.source import Source
 from training.fit import Fit
 from training.models.embeddings import item_columns, item_features, tables
 from training.models.sequence_encoder import SequenceEncoder
 from training.models.two_tower import ItemTower
-from training.recommender import Recommender
+from training.recommender import Recommender, neural_side
 
 
 @pytest.fixture
@@ -104,3 +106,24 @@ def test_padding_has_no_vector(fitted: tuple[Fit, Recommender]) -> None:
         vectors = fitted[1].towers.item_vectors()
     assert not vectors[PAD].any()
     assert vectors[FIRST_ITEM:].abs().sum(dim=1).min() > 0
+
+
+def test_search_words_lead_to_their_kind(fitted: tuple[Fit, Recommender]) -> None:
+    """With nothing else known, the words of a narrow kind bring that kind to the front."""
+    _, recommender = fitted
+    vocabulary = recommender.vocabulary
+
+    kinds = ("tea", "bread", "soap", "fruit")
+    kind_of = [kinds[int(item.removeprefix("item-")) % 4] for item in vocabulary.item_ids]
+
+    def lead(words: tuple[str, ...], kind: str) -> float:
+        """How far the items of `kind` score above all others, on average."""
+        side = neural_side(
+            recommender.towers, [Situation(UNKNOWN, (), 0, search_terms=words)], vocabulary
+        )
+        scores = side.item_vectors[FIRST_ITEM:] @ side.query_vectors[0]
+        meant = np.array([own == kind for own in kind_of])
+        return float(scores[meant].mean() - scores[~meant].mean())
+
+    for kind in kinds:
+        assert lead((kind,), kind) > lead((), kind)
