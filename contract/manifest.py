@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from contract import candidates, encoding, segments, text
+from contract import candidates, encoding, pair_features, segments, text
 from contract.features import feature_hash
 
 MANIFEST: Final = "manifest.json"
@@ -117,8 +117,8 @@ def expected_feature_hash() -> str:
         encoding.NUM_EVENT_TYPES,
         encoding.NUM_GAPS,
         text.NUM_TOKENS,
-        candidates.PAIR_FEATURES_VERSION,
-        candidates.PAIR_FEATURES,
+        pair_features.PAIR_FEATURES_VERSION,
+        pair_features.PAIR_FEATURES,
         candidates.MAX_CANDIDATES,
         candidates.QUOTAS,
         segments.SEGMENTS,
@@ -185,7 +185,7 @@ def _absent(manifest: ReleaseManifest) -> list[str]:
 def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The inputs and outputs that this code expects of `model` in a space of `dimension`."""
     if model == RANKER:
-        shape = (candidates.MAX_CANDIDATES, len(candidates.PAIR_FEATURES))
+        shape = (candidates.MAX_CANDIDATES, len(pair_features.PAIR_FEATURES))
         return (
             (Tensor(name="pair_features", dtype="float32", shape=shape),),
             (Tensor(name="scores", dtype="float32", shape=shape[:1]),),

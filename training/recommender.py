@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from contract.candidates import MAX_CANDIDATES, QUOTAS, Candidates, Evidence
-from contract.encoding import FIRST_ITEM, Situation, Vocabulary
+from contract.encoding import CART, FIRST_ITEM, Situation, Vocabulary
 from training.data.item_tables import ItemTables
 from training.data.ranking_examples import NeuralSide, rank_inputs
 from training.data.tower_examples import encode_all
@@ -40,8 +40,8 @@ def neural_side(
             sequence_BD = model.sequence(tensors, vectors_ND)[:, -1]
             queries.append(query_BD)
             sequences.append(sequence_BD)
-            near_query.append(_nearest(query_BD, vectors_ND, QUOTAS["query_tower"]))
-            near_sequence.append(_nearest(sequence_BD, vectors_ND, QUOTAS["sequence"]))
+            near_query.append(_nearest(query_BD, vectors_ND, QUOTAS["query_tower"] + CART))
+            near_sequence.append(_nearest(sequence_BD, vectors_ND, QUOTAS["sequence"] + CART))
     return NeuralSide(
         vectors_ND.cpu().numpy(),
         *(
@@ -52,6 +52,7 @@ def neural_side(
 
 
 def _nearest(query_BD: torch.Tensor, vectors_ND: torch.Tensor, quota: int) -> torch.Tensor:
+    """The nearest items, with room for those of the cart, which `merge` takes out."""
     scores_BN = query_BD @ vectors_ND.T
     scores_BN[:, :FIRST_ITEM] = float("-inf")
     return scores_BN.topk(min(quota, len(vectors_ND) - FIRST_ITEM), dim=1).indices

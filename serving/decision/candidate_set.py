@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract import candidates
-from contract.candidates import PAIR_FEATURES, QUOTAS, Candidates, Evidence
+from contract import candidates, pair_features
+from contract.candidates import (
+    QUOTAS,
+    Candidates,
+    Evidence,
+)
 from contract.items import Floats, Indices, Sparse
+from contract.pair_features import (
+    PAIR_FEATURES,
+)
 from serving.decision.eligibility import Eligible
 from serving.decision.messages import MAX_RESULTS
 from serving.inference.release import Release
@@ -52,7 +59,7 @@ def collect(
     if len(listed.index) < min(MAX_RESULTS, may.count):
         more = {"popular": popular(release, may, QUOTAS["popular"])}
         listed = candidates.merge({**sources, **more}, evidence.cart)
-    pairs = candidates.pair_features(evidence, listed.index, release.table, release.item_vectors)
+    pairs = pair_features.pair_features(evidence, listed.index, release.table, release.item_vectors)
     return CandidateSet(evidence, listed, pairs)
 
 

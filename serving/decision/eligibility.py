@@ -20,13 +20,6 @@ class Eligible:
     count: int
     price_ignored: bool
 
-    def beside(self, cart: Indices) -> "Eligible":
-        """The same with the items of the `cart`: what sources choose from. Training's sources count
-        the cart in their quotas and leave it out afterwards, so candidates are alike in both."""
-        mask = self.mask.copy()
-        mask[cart] = True
-        return Eligible(mask, int(np.count_nonzero(mask)), self.price_ignored)
-
     def of(self, index: Indices) -> Indices:
         """Those of `index` that may be recommended, in their order."""
         return index[self.mask[index]]

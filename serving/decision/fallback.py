@@ -24,7 +24,7 @@ def counted(
     """The best of the cart's neighbourhoods and the history, filled up with popular items; None
     where neither of the two says anything."""
     evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
-    sources = counting_sources(release, evidence, may.beside(evidence.cart))
+    sources = counting_sources(release, evidence, may)
     said = [may.of(sources[name]) for name in ("personal", "neighbours", "session_knn")]
     if not any(len(items) for items in said):
         return None

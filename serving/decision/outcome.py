@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from contract.candidates import PAIR_FEATURES_VERSION
+from contract.pair_features import (
+    PAIR_FEATURES_VERSION,
+)
 from serving.decision.messages import DecideRequest, DecideResponse, Rung
 
 # The order is computed, not drawn: what was shown would have been shown every time.

@@ -2,9 +2,14 @@
 
 import numpy as np
 
-from contract.candidates import MAX_CANDIDATES, PAIR_FEATURES
+from contract.candidates import (
+    MAX_CANDIDATES,
+)
 from contract.encoding import Encoded
 from contract.manifest import RANKER
+from contract.pair_features import (
+    PAIR_FEATURES,
+)
 from serving.decision.blend import best
 from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.inference.backend import InferenceBackend, InferenceFailed, finite

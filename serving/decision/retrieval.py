@@ -35,8 +35,7 @@ def retrieve(
         query_vector=vectors.get("query_tower"),
         sequence_vector=vectors.get("sequence"),
     )
-    pool = may.beside(evidence.cart)
-    sources = counting_sources(release, evidence, pool) | _nearest(release, pool, vectors)
+    sources = counting_sources(release, evidence, may) | _nearest(release, may, vectors)
     return collect(release, evidence, may, sources)
 
 

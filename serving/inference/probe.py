@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from contract import candidates
+from contract import candidates, pair_features
 from contract.encoding import FIRST_ITEM, Encoded, Situation, encode, stack
 from contract.features import UNKNOWN
 from contract.manifest import MODELS, RANKER
@@ -21,8 +21,8 @@ def probe_inputs(release: Release) -> dict[str, Encoded]:
     encoded = encode(situation, release.vocabulary)
     evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
     index = np.arange(FIRST_ITEM, len(release.vocabulary))[: candidates.MAX_CANDIDATES]
-    pairs = np.zeros((candidates.MAX_CANDIDATES, len(candidates.PAIR_FEATURES)), np.float32)
-    pairs[: len(index)] = candidates.pair_features(
+    pairs = np.zeros((candidates.MAX_CANDIDATES, len(pair_features.PAIR_FEATURES)), np.float32)
+    pairs[: len(index)] = pair_features.pair_features(
         evidence, index, release.table, release.item_vectors
     )
     ranked: Encoded = {"pair_features": pairs}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from contract import candidates, encoding
+from contract import candidates, encoding, pair_features
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import FEATURES
 from contract.manifest import expected_feature_hash
@@ -34,7 +34,7 @@ def meaning() -> str:
             }
             for feature in FEATURES
         },
-        "pair_features": [candidates.PAIR_FEATURES_VERSION, *candidates.PAIR_FEATURES],
+        "pair_features": [pair_features.PAIR_FEATURES_VERSION, *pair_features.PAIR_FEATURES],
         "max_candidates": candidates.MAX_CANDIDATES,
         "encoder_version": encoding.ENCODER_VERSION,
         "tensors": encoding.QUERY_TOWER_INPUTS | encoding.SEQUENCE_INPUTS,

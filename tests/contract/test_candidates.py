@@ -7,18 +7,20 @@ from hypothesis import strategies as st
 
 from contract import candidates
 from contract.candidates import (
-    COUNTING_FEATURES,
     MAX_CANDIDATES,
-    PAIR_FEATURES,
     QUOTAS,
     gather,
     merge,
-    pair_features,
     purchased,
     sources_of,
 )
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.items import Floats, Indices
+from contract.pair_features import (
+    COUNTING_FEATURES,
+    PAIR_FEATURES,
+    pair_features,
+)
 from tests.contract.examples import event, many, us
 from tests.contract.shop import (
     BREAD,
@@ -201,7 +203,10 @@ def slow_merge(
     sources: dict[str, list[int]], exclude: set[int], limit: int
 ) -> dict[int, list[bool]]:
     """Item -> which source brought it."""
-    cut = {name: sources.get(name, [])[:quota] for name, quota in QUOTAS.items()}
+    cut = {
+        name: [item for item in sources.get(name, []) if item >= 2 and item not in exclude][:quota]
+        for name, quota in QUOTAS.items()
+    }
     places: dict[int, tuple[int, int]] = {}
     for trust, found in enumerate(cut.values()):
         for place, item in enumerate(found):

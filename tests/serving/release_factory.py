@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
-from contract import candidates, manifest
+from contract import manifest, pair_features
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.manifest import IndexEntry, ModelEntry, ReleaseManifest, sha256, tensors
 from contract.session_knn import SessionKnn
@@ -183,7 +183,7 @@ class Factory:
 def usual_model(name: str, vectors: Any, seed: int) -> bytes:
     """A tower that averages item vectors, or a ranker that weighs its features."""
     if name == manifest.RANKER:
-        width = len(candidates.PAIR_FEATURES)
+        width = len(pair_features.PAIR_FEATURES)
         weight = np.random.default_rng(seed).normal(size=(width, 1)).astype(np.float32)
         nodes = [
             helper.make_node("MatMul", ["pair_features", "weight"], ["wide"]),

@@ -10,15 +10,17 @@ from tqdm import tqdm
 
 from contract.candidates import (
     MAX_CANDIDATES,
-    PAIR_FEATURES,
     Candidates,
     Evidence,
     gather,
     merge,
-    pair_features,
     sources_of,
 )
 from contract.encoding import Situation, Vocabulary
+from contract.pair_features import (
+    PAIR_FEATURES,
+    pair_features,
+)
 from training.data.item_tables import ItemTables
 
 Floats = npt.NDArray[np.float32]

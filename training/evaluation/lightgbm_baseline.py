@@ -7,8 +7,11 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
-from contract.candidates import COUNTING_FEATURES, PAIR_FEATURES
 from contract.encoding import Situation, Vocabulary
+from contract.pair_features import (
+    COUNTING_FEATURES,
+    PAIR_FEATURES,
+)
 from training.data.item_tables import ItemTables
 from training.data.ranking_examples import NeuralSide, RankingExamples, build
 from training.data.tower_examples import Question

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contract import candidates
+from contract import candidates, pair_features
 from contract.clock import to_us
 from contract.encoding import FIRST_ITEM, Situation
 from contract.features import UNKNOWN, view
@@ -109,7 +109,7 @@ async def test_without_filters_the_candidates_are_those_of_training(
         sequence_vector=vectors["sequence"],
     )
     nearest = {
-        name: np.argsort(-(release.item_vectors[FIRST_ITEM:] @ vector), kind="stable")[:60]
+        name: np.argsort(-(release.item_vectors[FIRST_ITEM:] @ vector), kind="stable")[:80]
         + FIRST_ITEM
         for name, vector in vectors.items()
     }
@@ -117,7 +117,7 @@ async def test_without_filters_the_candidates_are_those_of_training(
     merged = candidates.merge(sources, evidence.cart)
     assert found.listed.index.tolist() == merged.index.tolist()
     assert (found.listed.brought == merged.brought).all()
-    pairs = candidates.pair_features(evidence, merged.index, release.table, release.item_vectors)
+    pairs = pair_features.pair_features(evidence, merged.index, release.table, release.item_vectors)
     assert np.array_equal(found.pairs, pairs)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from contract import candidates, manifest
+from contract import manifest, pair_features
 from contract.manifest import tensors
 from serving.inference.embedded import ModelFile, Session
 from tests.serving.release_factory import onnx_model, usual_model
@@ -30,7 +30,7 @@ def failing(name: str, dimension: int) -> bytes:
 
 def not_a_number(dimension: int) -> bytes:
     """A ranker whose scores are NaN: zero divided by zero."""
-    width = len(candidates.PAIR_FEATURES)
+    width = len(pair_features.PAIR_FEATURES)
     nodes = [
         helper.make_node("MatMul", ["pair_features", "weight"], ["wide"]),
         helper.make_node("Squeeze", ["wide", "last"], ["flat"]),
