@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -57,7 +58,6 @@ NEEDS_ITEMS = frozenset(
 SERVER_ONLY = frozenset({"purchase", "refund", "decision"})
 
 RawId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-SessionId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 # Groups of digits as cards are written down: 4111 1111 1111 1111, with dots, dashes or nothing.
 _DIGIT_GROUPS = re.compile(r"\d+(?:[\s.\u2013-]{1,2}\d+)*")
@@ -112,7 +112,18 @@ def _no_card(text: str) -> str:
     return text
 
 
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no IANA time zone such as Europe/Paris") from None
+    return name
+
+
 Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_card)]
+SessionId = Annotated[
+    str, StringConstraints(min_length=1, max_length=128), AfterValidator(_no_card)
+]
 
 
 class EventItem(BaseModel):
@@ -137,7 +148,9 @@ class EventContext(BaseModel):
         Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_no_card)]
         | None
     ) = None
-    timezone: Annotated[str, StringConstraints(max_length=64)] | None = None
+    timezone: (
+        Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)] | None
+    ) = None
 
 
 class EventBody(BaseModel):
@@ -159,7 +172,9 @@ class EventBody(BaseModel):
     search_term: Text | None = None
     engagement_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
     context: EventContext | None = None
-    attribution_token: Annotated[str, StringConstraints(max_length=512)] | None = None
+    attribution_token: (
+        Annotated[str, StringConstraints(max_length=512), AfterValidator(_no_card)] | None
+    ) = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

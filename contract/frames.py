@@ -142,7 +142,7 @@ def explode(table: pa.Table) -> EventFrame:
         position=place.astype(np.uint16),
         quantity=quantity,
         search_term=_one(table["search_term"]).to_numpy(zero_copy_only=False)[event],
-        personal=_holds(_one(table["purposes"]), "personalization")[event],
+        personal=holds(table["purposes"], "personalization")[event],
     )
 
 
@@ -171,8 +171,9 @@ def _keys(column: Any) -> npt.NDArray[np.uint64]:
     return np.array([key_of(text) for text in distinct], np.uint64)[code]
 
 
-def _holds(column: Any, word: str) -> npt.NDArray[np.bool_]:
-    """Which lists of strings in `column` hold `word`."""
+def holds(lists: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:
+    """Which of the `lists` of strings hold `word`, [len(lists)]."""
+    column = lists.combine_chunks()
     held = np.zeros(len(column), bool)
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     matches = pc.fill_null(pc.equal(pc.list_flatten(column), word), False)

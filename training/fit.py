@@ -7,6 +7,7 @@ that validation chose, the towers go on over all training baskets and the ranker
 whole window, and the tables are counted again up to the end.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,18 @@ class Fit:
         )
         self.ranker_us = min(self.ranker_us, self.validate_us - DAY_US)
         self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
+        self._identity = self._described()
         self.report = Report()
+
+    def _described(self) -> str:
+        """A digest of everything that makes this fit what it is, so that a checkpoint of another
+        recipe, window or data is never gone on with."""
+        baskets = self.source.baskets
+        digest = hashlib.sha256(repr((self.recipe, self.source.window)).encode())
+        digest.update(self.vocabulary.hash.encode())
+        for column in (baskets.subject, baskets.occurred_us, baskets.offsets, baskets.item):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
     def run(self) -> Recommender:
         """Fit, choose on validation, refit. UserError on data that cannot be learned from."""
@@ -214,6 +226,7 @@ class Fit:
             schedule,
             seed=self.recipe.seed,
             label=stage,
+            identity=self._identity,
             checkpoint=checkpoint,
             device=self.device,
         )

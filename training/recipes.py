@@ -6,6 +6,20 @@ from typing import Any
 
 from contract.errors import UserError
 
+_MAY_BE_ZERO = frozenset(
+    {
+        "seed",
+        "dropout",
+        "id_dropout",
+        "search_share",
+        "ranker_dropout",
+        "unknown_share",
+        "weight_decay",
+        "tower_patience",
+        "ranker_patience",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,6 +56,15 @@ class Recipe:
     validation_examples: int = 2_000
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _MAY_BE_ZERO or field.name == "name":
+                continue
+            if not value > 0:
+                raise UserError(f"{field.name} must be more than zero, not {value}")
+        for name in ("dropout", "id_dropout", "search_share", "ranker_dropout", "unknown_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
         if self.dimension % self.heads:
             raise UserError(f"dimension {self.dimension} does not divide into {self.heads} heads")
 

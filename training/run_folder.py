@@ -63,6 +63,7 @@ def write_run(
 ) -> None:
     """Write the run; checkpoints that stand in `folder` are no longer needed and go."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RUN_FILE).unlink(missing_ok=True)  # until the new one is whole there is no run
     _write_tables(folder, recommender.vocabulary, recommender.tables, source.catalogue)
     weights = {
         "towers": recommender.towers.cpu().state_dict(),

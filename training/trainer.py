@@ -67,14 +67,16 @@ def train(
     *,
     seed: int,
     label: str,
+    identity: str = "",
     checkpoint: Path | None = None,
     device: torch.device | None = None,
 ) -> History:
     """Train `task.model` and leave the best epoch's weights in it.
 
     With a `checkpoint` path the state is written after every epoch, whole or not at all, and a
-    later call with the same settings goes on from there and ends with the same weights. Raises
-    UserError when the loss is no longer a number.
+    later call with the same settings goes on from there and ends with the same weights.
+    `identity` stands for everything else that must be the same: model, data, window. Raises
+    UserError when the loss is no longer a number or the checkpoint is another training's.
     """
     device = device or torch.device("cpu")
     model = task.model.to(device)
@@ -92,7 +94,13 @@ def train(
     torch.manual_seed(seed)
     history, best = History(), _copied(model)
     parts = (model, optimizer, planner, generator)
-    signature = {"label": label, "seed": seed, **asdict(schedule), "batches": task.num_batches}
+    signature = {
+        "label": label,
+        "identity": identity,
+        "seed": seed,
+        **asdict(schedule),
+        "batches": task.num_batches,
+    }
     if checkpoint is not None and checkpoint.exists():
         history, best = _resume(checkpoint, parts, signature)
     while len(history.train_loss) < schedule.epochs and not _out_of_patience(history, schedule):
@@ -215,7 +223,7 @@ def _resume(
         ) from error
     if state["signature"] != signature:
         raise UserError(
-            f"{path.name}: written with other settings; choose another --output or remove it"
+            f"{path.name}: written with other settings or data; remove it or change --output"
         )
     model, optimizer, planner, generator = parts
     model.load_state_dict(state["model"])

@@ -26,6 +26,7 @@ class Admission:
         self.max_full = max_full
         self.max_total = max_total
         self._active = 0
+        self._active_full = 0
         self._lock = threading.Lock()  # threads give places back
 
     @property
@@ -33,18 +34,28 @@ class Admission:
         """Decisions under way, those included that were answered but left work behind."""
         return self._active
 
+    @property
+    def crowded(self) -> bool:
+        """Whether all places of full decisions are taken, so that whatever is late may have queued
+        behind others."""
+        return self._active_full >= self.max_full
+
     def enter(self) -> "Place":
         """A place for one decision; raises Overloaded when there is none."""
         with self._lock:
             if self._active >= self.max_total:
                 raise Overloaded
+            # Cheaper decisions do not count here: however many there are, full ones go on.
+            full = self._active_full < self.max_full
             self._active += 1
-            return Place(self, full=self._active <= self.max_full)
+            self._active_full += full
+            return Place(self, full=full)
 
-    def leave(self) -> None:
+    def leave(self, *, full: bool) -> None:
         """Called by a Place when nothing holds it any longer."""
         with self._lock:
             self._active -= 1
+            self._active_full -= full
 
 
 class Place:
@@ -67,7 +78,7 @@ class Place:
             self._holders -= 1
             free = self._holders == 0
         if free:
-            self._admission.leave()
+            self._admission.leave(full=self.full)
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Protocol, TypeVar
 
 from contract.errors import UserError
@@ -39,15 +40,21 @@ class Deadline:
     """Runs stages within what is left of `budget_ms` since `began` (a perf_counter; default: now).
 
     `degraded` names the stages that failed, in order; `timings_ms` says how long each one took.
+    `crowded` says whether stages may be late for queueing only.
     """
 
     def __init__(
-        self, budget_ms: float, observer: Observer | None = None, began: float | None = None
+        self,
+        budget_ms: float,
+        observer: Observer | None = None,
+        began: float | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.budget_ms = budget_ms
         self.degraded: list[str] = []
         self.timings_ms: dict[str, float] = {}
         self._observer = observer or _Nobody()
+        self._crowded = crowded
         self._began = time.perf_counter() if began is None else began
 
     def elapsed_ms(self) -> float:
@@ -83,8 +90,8 @@ class Deadline:
         if allowed_ms <= 0 or (breaker is not None and not breaker.allows()):
             self._over(name, 0.0, degraded=True)
             return fallback
-        verdict = breaker.abandoned if breaker is not None else None
-        began = time.perf_counter()
+        verdict: Callable[[], None] | None = breaker.abandoned if breaker is not None else None
+        began, crowded = time.perf_counter(), self._crowded()
         degraded = True
         try:
             with self._observer.stage_span(name):
@@ -94,8 +101,8 @@ class Deadline:
             verdict = breaker.succeeded if breaker is not None else None
             return outcome
         except TimeoutError:
-            if breaker is not None and allowed_ms >= breaker.settings.fair_ms:
-                verdict = breaker.failed
+            if breaker is not None:
+                verdict = partial(breaker.late, allowed_ms, crowded=crowded or self._crowded())
         except UserError:
             degraded = False
             raise

@@ -1,6 +1,7 @@
 """The checkout decision, as one straight line: features, encode, the two towers, retrieval, ranker,
 reasons. It alone knows the order of the stages and which rung follows when one of them fails."""
 
+import asyncio
 from datetime import datetime
 from time import perf_counter
 from uuid import uuid4
@@ -52,6 +53,7 @@ class Decider:
         self._workers = Workers(settings.threads, "decision")
         # The lower rung has a thread of its own: it must work when the others are stuck.
         self._spare_worker = Workers(1, "lower-rung")
+        self._shed_turn = asyncio.Lock()
 
     def close(self) -> None:
         """End the threads; the release stays."""
@@ -93,7 +95,9 @@ class Decider:
         place: Place,
         began: float,
     ) -> Decision:
-        deadline = Deadline(request.deadline_ms, self._report, began)
+        deadline = Deadline(
+            request.deadline_ms, self._report, began, lambda: self.admission.crowded
+        )
         now = self._clock.now()
         checkout = Checkout(request, subject, release, place, deadline, _behaviour_us(request, now))
         answer = Answer("full")
@@ -114,6 +118,8 @@ class Decider:
         return Decision(response, request, subject, now, shown)
 
     async def _recommend(self, checkout: Checkout) -> Answer:
+        if not checkout.place.full:
+            await self._wait_for_turn(checkout)
         may = checkout.deadline.inline(
             "eligibility", lambda: eligible(checkout.release, checkout.request), None
         )
@@ -131,6 +137,13 @@ class Decider:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
         return answer.checked(may)
+
+    async def _wait_for_turn(self, checkout: Checkout) -> None:
+        """Shed decisions compute on the event loop, which the stages of full ones need too: so they
+        come one by one, with pauses that all together are a small part of the deadline."""
+        pause_ms = checkout.share(self.settings.pauses_share) / self.admission.active
+        async with self._shed_turn:
+            await asyncio.sleep(min(pause_ms, self.settings.most_pause_ms) / 1_000)
 
     async def _features(self, checkout: Checkout) -> SubjectState:
         """The subject's state, read only when personalization is agreed to."""
@@ -202,18 +215,19 @@ class Decider:
     ) -> Answer:
         """The rungs `session_knn`, `popular` and `empty`."""
         release, limit, deadline = checkout.release, checkout.request.num_results, checkout.deadline
-        shares = self.settings
-        counted = await deadline.stage(
-            "session_knn",
-            checkout.share(shares.cheaper_share if checkout.place.full else shares.shed_share),
-            lambda: self._spare_worker.run(
-                checkout.place,
-                lambda: fallback.counted(release, checkout.situation(state), may, limit),
-            ),
-            None,
-        )
-        if counted is not None:
-            return Answer("session_knn", *counted)
+        if checkout.place.full or not self._spare_worker.busy:
+            shares = self.settings
+            counted = await deadline.stage(
+                "session_knn",
+                checkout.share(shares.cheaper_share if checkout.place.full else shares.shed_share),
+                lambda: self._spare_worker.run(
+                    checkout.place,
+                    lambda: fallback.counted(release, checkout.situation(state), may, limit),
+                ),
+                None,
+            )
+            if counted is not None:
+                return Answer("session_knn", *counted)
         popular = deadline.inline(
             "popular", lambda: fallback.most_popular(release, may, limit), None
         )

@@ -18,8 +18,10 @@ class FeatureReader(Protocol):
 class DecisionSettings:
     """Limits of the decision. Stage budgets are shares of a request's deadline."""
 
-    max_full: int = 16
-    max_total: int = 64
+    # A full decision is about 8 ms of work on one core: four at once end after some 35 ms, in time
+    # for a deadline of 100 ms and its stages' shares. More at once end no more of them, only later.
+    max_full: int = 4
+    max_total: int = 32
     threads: int = 2
     features_share: float = 0.20
     encode_share: float = 0.20
@@ -28,5 +30,8 @@ class DecisionSettings:
     ranker_share: float = 0.40
     cheaper_share: float = 0.25
     shed_share: float = 0.60  # the same rung, when it is the first thing that is tried
+    # What all shed decisions at once leave to the full ones between them.
+    pauses_share: float = 0.25
+    most_pause_ms: float = 2.0
     # Kept back from the stages before, so that a late failure still leaves time for a lower rung.
     reserve_share: float = 0.30

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serving.decision.admission import Place
 from serving.inference.release import compute_single_threaded
@@ -17,6 +17,13 @@ class Workers:
 
     def __init__(self, threads: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, name, compute_single_threaded)
+        self._threads = threads
+        self._begun: set[Future[Any]] = set()  # not ended yet
+
+    @property
+    def busy(self) -> bool:
+        """Whether more work would have to wait."""
+        return len(self._begun) >= self._threads
 
     async def run(self, place: Place, work: Callable[[], T]) -> T:
         """What `work` returns or raises."""
@@ -27,9 +34,11 @@ class Workers:
             place.drop()
             raise
 
-        def ended(_: Future[T]) -> None:
+        def ended(future: Future[T]) -> None:
+            self._begun.discard(future)
             place.drop()
 
+        self._begun.add(future)
         future.add_done_callback(ended)
         return await asyncio.wrap_future(future)
 

@@ -33,6 +33,7 @@ class Breaker:
         self._failures = 0
         self._open_until = 0.0
         self._trying = False
+        self._answered_at = monotonic()
 
     @property
     def is_open(self) -> bool:
@@ -51,12 +52,22 @@ class Breaker:
     def succeeded(self) -> None:
         """The model answered."""
         self._failures, self._trying = 0, False
+        self._answered_at = self._monotonic()
 
     def failed(self) -> None:
         """The model failed, or took too long."""
         self._failures, self._trying = self._failures + 1, False
         if self.is_open:
             self._open_until = self._monotonic() + self.settings.cool_off_s
+
+    def late(self, waited_ms: float, *, crowded: bool) -> None:
+        """The model did not answer within `waited_ms`. Where requests queue (`crowded`) that is the
+        load's doing, unless nobody has had an answer for as long as a cool-off."""
+        silent_s = self._monotonic() - self._answered_at
+        if waited_ms < self.settings.fair_ms or (crowded and silent_s < self.settings.cool_off_s):
+            self.abandoned()
+        else:
+            self.failed()
 
     def abandoned(self) -> None:
         """The question was withdrawn: this says nothing about the model."""

@@ -17,7 +17,7 @@ SMALL = [
     "dimension=16",
     "negatives=32",
     "batch_size=64",
-    "tower_examples=600",
+    "tower_examples=1200",
     "tower_epochs=6",
     "refit_epochs=1",
     "ranker_examples=500",
@@ -27,7 +27,8 @@ SMALL = [
     "ranker_learning_rate=0.005",
     "ranker_days=30",
     "validation_examples=120",
-    "learning_rate=0.01",
+    "learning_rate=0.02",
+    "search_share=0.5",
 ]
 
 

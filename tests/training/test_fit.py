@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from contract.clock import to_us
 from contract.errors import UserError
 from tests.training.conftest import small_recipe
+from training.data.baskets import read_baskets
 from training.data.source import Source, read_source
+from training.data.storage import read_events
 from training.evaluation.comparison import Comparison
 from training.fit import Fit
 from training.recipes import recipe
@@ -85,6 +89,49 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("tower_examples=100", "ranker_examples=60", "tower_epochs=1", "ranker_epochs=1")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "_train_ranker", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Fit(source, small_recipe(*few), device=CPU, checkpoints=tmp_path).run()
+    monkeypatch.undo()
+    for changed in ("id_dropout=0.9", "negatives=16", "dimension=32"):
+        other = Fit(source, small_recipe(*few, changed), device=CPU, checkpoints=tmp_path)
+        with pytest.raises(UserError, match=r"towers\.pt: written with other settings or data"):
+            other.run()
+
+
+def test_models_learn_only_from_what_was_written_under_personalization(
+    shop_folder: Path,
+) -> None:
+    events = read_events(shop_folder)
+    every_third = [number % 3 == 0 for number in range(len(events))]
+    agreed = events["purposes"].to_pylist()
+    mixed = [["analytics"] if no else given for no, given in zip(every_third, agreed, strict=True)]
+    column = events.column_names.index("purposes")
+    withheld = events.set_column(column, "purposes", pa.array(mixed, pa.list_(pa.string())))
+    absent = events.filter(pa.array([not no for no in every_third]))
+    learned, without = read_baskets(withheld), read_baskets(absent)
+    assert learned.basket_id == without.basket_id
+    assert len(learned) == len(events) - sum(every_third)
+    nobody = events.set_column(column, "purposes", pa.array([["analytics"]] * len(events)))
+    with pytest.raises(UserError, match="none of them written under personalization"):
+        read_baskets(nobody)
+
+
+def test_the_protocol_keeps_its_catalogue(source: Source) -> None:
+    window_cut = to_us(source.window.train_until)
+    other = source.baskets.vocabulary(window_cut, 100)
+    with pytest.raises(UserError, match="items of 5 or more training baskets"):
+        Comparison("basket-completion", source, other)
+
+
 def test_what_the_ranker_learns_from_lies_after_what_it_is_told(
     fitted: tuple[Fit, Recommender],
 ) -> None:
@@ -109,6 +156,9 @@ def test_what_the_ranker_learns_from_lies_after_what_it_is_told(
         (["dimension=x"], "'x' is not a int"),
         (["dropout=nan"], "finite"),
         (["heads=3"], "does not divide"),
+        (["heads=0"], "heads must be more than zero"),
+        (["batch_size=0"], "batch_size must be more than zero"),
+        (["dropout=1.5"], "dropout is a share from 0 to 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(settings: list[str], message: str) -> None:

@@ -12,7 +12,7 @@ from contract.encoding import Vocabulary
 from contract.errors import UserError
 from contract.events import EventContext
 from contract.features import FEATURES, SubjectState, SubjectView, view
-from contract.frames import EventFrame, explode
+from contract.frames import EventFrame, explode, holds
 from contract.rows import Rows, by_subject
 
 Numbers = npt.NDArray[np.int64]
@@ -62,12 +62,17 @@ _EARLIEST = int(np.iinfo(np.int64).min)
 
 
 def read_baskets(events: pa.Table) -> Baskets:
-    """The purchases of `events` (columns of EVENT_SCHEMA); UserError when there are none."""
-    table = events.filter(pc.equal(events["event_name"], "purchase")).sort_by(
+    """The purchases of `events` (columns of EVENT_SCHEMA) that were written under
+    `personalization`: models learn from nothing else. UserError when there are none."""
+    bought = events.filter(pc.equal(events["event_name"], "purchase"))
+    table = bought.filter(pa.array(holds(bought["purposes"], "personalization"))).sort_by(
         [("occurred_at", "ascending"), ("event_id", "ascending")]
     )
     if not table.num_rows:
-        raise UserError("the events hold no purchase; this needs baskets to learn from")
+        raise UserError(
+            f"{bought.num_rows} purchases, none of them written under personalization; this needs "
+            "baskets that may be learned from"
+        )
     table = table.combine_chunks()
     items = table["items"].chunk(0)
     entries = pa.table(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from contract.clock import to_us
 from contract.encoding import Situation, Vocabulary
+from contract.errors import UserError
 from contract.figures import Figures
 from training.commands import peak_mib
 from training.data.item_tables import ItemTables, count
@@ -18,6 +19,7 @@ from training.evaluation import baselines, lightgbm_baseline, metrics
 from training.evaluation.baselines import BLEND_WEIGHTS, Frozen
 from training.evaluation.protocols import (
     CUTOFF,
+    MIN_BASKETS,
     Case,
     Protocol,
     bought_before,
@@ -44,6 +46,13 @@ class Comparison:
     def __init__(self, protocol: Protocol, source: Source, vocabulary: Vocabulary) -> None:
         self.protocol, self.source, self.vocabulary = protocol, source, vocabulary
         self.k = CUTOFF[protocol]
+        catalogue = source.baskets.vocabulary(to_us(source.window.train_until), MIN_BASKETS)
+        if catalogue.hash != vocabulary.hash:
+            raise UserError(
+                f"{protocol} ranks the {len(catalogue.item_ids)} items of {MIN_BASKETS} or more "
+                f"training baskets, this run has {len(vocabulary.item_ids)}: fit it on this data "
+                f"with min_item_baskets={MIN_BASKETS}"
+            )
         self.cut_us = to_us(source.window.train_until)
         self.tables = count(source.baskets, self.cut_us, vocabulary, source.catalogue)
         self.cases = cases_of(protocol, source.baskets, source.window, vocabulary)

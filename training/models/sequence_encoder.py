@@ -53,8 +53,10 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(dimension)
         self.project = nn.Linear(dimension, dimension)
         self.dropout = nn.Dropout(dropout)
-        for table in (self.types, self.gaps, self.positions):
-            nn.init.normal_(table.weight, std=0.05)
+        nn.init.normal_(self.positions.weight, std=0.05)
+        # At zero, an event type or a gap that training never shows says nothing at serving either.
+        nn.init.zeros_(self.types.weight)
+        nn.init.zeros_(self.gaps.weight)
 
     def forward(self, items_BLD: Tensor, types_BL: Tensor, gaps_BL: Tensor) -> Tensor:
         length = types_BL.shape[1]

@@ -31,6 +31,8 @@ class ItemTower(nn.Module):
         )
         for table in self.tables.embedding_bags.values():
             nn.init.normal_(table.weight, std=0.05)
+        # A search for a word that no product has must lead nowhere.
+        nn.init.zeros_(self.word_vectors)
 
     @property
     def columns(self) -> ItemColumns:
@@ -66,7 +68,12 @@ class QueryTower(nn.Module):
 
     def __init__(self, dimension: int, dropout: float) -> None:
         super().__init__()
-        self.contexts = nn.ModuleList(nn.Embedding(size, 8) for size in CONTEXT_SIZES.values())
+        # At zero, what training never shows (a country, an hour) says as little at serving as what
+        # is not said at all, which is code 0.
+        codes = [nn.Embedding(size, 8, padding_idx=0) for size in CONTEXT_SIZES.values()]
+        for table in codes:
+            nn.init.zeros_(table.weight)
+        self.contexts = nn.ModuleList(codes)
         width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
         self.mix = nn.Sequential(
             nn.Linear(width, 4 * dimension),
