@@ -5,6 +5,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 on success, 2 on bad input, 3 when a gate refuses."""
     args = build_parser().parse_args(argv)
     try:
-        figures: Figures = args.run(args)
+        if args.json == Path("-"):
+            with redirect_stdout(sys.stderr):  # what is said to people
+                figures: Figures = args.run(args)
+            print(json.dumps(figures.as_json(), indent=2))
+            return 0
+        figures = args.run(args)
         if args.json is not None:
             _write_json(args.json, figures)
         return 0

@@ -49,7 +49,8 @@ class Validated(BaseModel):
 )
 async def decide(request: Request) -> Response:
     """Only an invalid request is an error. Everything else degrades within `deadline_ms`, and the
-    answer says so: `rung` and `degraded`. With `Sec-GPC: 1` or without consent no history is
+    answer says so: `rung` and `degraded`. An `Idempotency-Key` is ignored: every answer is computed
+    afresh, and asking reserves nothing. With `Sec-GPC: 1` or without consent no history is
     touched and nothing is kept."""
     began = time.perf_counter()
     gateway = gateway_of(request)

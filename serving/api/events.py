@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
@@ -15,7 +15,7 @@ from serving.api.auth import Caller, authenticate
 from serving.api.bodies import read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
-from serving.api.problems import ApiProblem, documented, invalid
+from serving.api.problems import ApiProblem, documented, invalid, without_card
 
 router = APIRouter()
 
@@ -86,7 +86,7 @@ def _listed(body: bytes) -> list[Any]:
         raise ApiProblem(422, 'events: send {"events": [...]}.')
     if len(sent) > 1:
         unknown = next(name for name in sent if name != "events")
-        raise ApiProblem(422, f"{_ascii(unknown)[:64]}: unknown field")
+        raise ApiProblem(422, f"{without_card(_ascii(unknown)[:64])}: unknown field")
     events: list[Any] = sent["events"]
     if not 1 <= len(events) <= MOST_EVENTS:
         raise ApiProblem(422, f"events: send 1 to {MOST_EVENTS} events, not {len(events)}.")
@@ -118,7 +118,8 @@ def _read(raw: Any, caller: Caller) -> ClientEvent | EventResult:
     named = raw.get("event_id") if isinstance(raw, dict) else None
     event_id = named[:64] if isinstance(named, str) else None
     try:
-        event = ClientEvent.model_validate(raw)
+        # In JSON's strict mode, where times and ids are strings but numbers are not.
+        event = ClientEvent.model_validate_json(to_json(raw), strict=True)
     except ValidationError as error:
         detail = invalid(error).problem.detail
         return EventResult(event_id=event_id, status="rejected", reason="invalid", detail=detail)

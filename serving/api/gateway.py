@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry
@@ -43,6 +44,8 @@ class Gateway:
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
     known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only
+    # Idempotency keys whose request is being acted on; only one process serves a state folder.
+    answering: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

@@ -1,6 +1,7 @@
 """`Idempotency-Key`: a write repeated with the same key within 24 hours gets the same answer, and
 with another body is refused."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -42,6 +43,14 @@ async def once(
         raise ApiProblem(400, f"{HEADER}: send 1 to {_MOST_CHARACTERS} characters.")
     # Only digests are kept: a key or a body may hold whatever the caller put into it.
     scope = _digest(caller.key_id, request.method, request.url.path, key)
+    lock = gateway.answering.setdefault(scope, asyncio.Lock())
+    async with lock:  # one that comes meanwhile waits for the answer that it must repeat
+        return await _once(gateway, scope, body, act)
+
+
+async def _once(
+    gateway: Gateway, scope: str, body: bytes, act: Callable[[], Awaitable[Response]]
+) -> Response:
     body_digest = hashlib.sha256(body).hexdigest()
     now = gateway.clock.now()
     before = gateway.control.answered(scope, now - KEPT)

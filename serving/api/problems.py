@@ -1,5 +1,6 @@
 """What is refused, as RFC 9457 problems: every error of the gateway has this one shape."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
+from contract.events import looks_like_card
 from serving.state.sqlite_writer import StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -94,7 +96,12 @@ def path_of(location: Iterable[int | str]) -> str:
     for part in location:
         # The name of an unknown field is the caller's own text: cut it.
         text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
-    return text.removeprefix(".") or "body"
+    return without_card(text.removeprefix(".")) or "body"
+
+
+def without_card(text: str) -> str:
+    """`text`, unless it seems to hold a card number: that must reach no answer and no log."""
+    return "(left out)" if looks_like_card(text) else text
 
 
 def _printable(text: str) -> str:
@@ -105,7 +112,11 @@ def _reason(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Invalid JSON: ")
     if error["type"] == "extra_forbidden":
         return "unknown field"
-    return message.encode("ascii", "backslashreplace").decode()
+    if error["type"] == "too_long":  # pydantic speaks of a Tuple
+        most = re.search(r"at most (\d+)", message)
+        unit = "lines" if tuple(error["loc"]) == ("cart", "items") else "items"
+        message = f"at most {most[1]} {unit}" if most else message
+    return without_card(message.encode("ascii", "backslashreplace").decode())
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

@@ -9,8 +9,15 @@ from serving.settings import Settings, load_settings
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json PATH`, which every command takes."""
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    """`--json [PATH]`, which every command takes."""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        nargs="?",
+        const=Path("-"),
+        help="write the figures as JSON to PATH, or to standard output without one",
+    )
 
 
 def add_folders(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -37,6 +37,8 @@ def _runner(action: Any) -> Any:
 
     def run(args: argparse.Namespace) -> Figures:
         settings = settings_of(args)
+        if action is not _create and not (settings.state / CONTROL).is_file():
+            raise UserError(f"state folder {settings.state} does not exist or holds no keys")
         control = SqliteControlStore(settings.state / CONTROL)
         try:
             work: Coroutine[Any, Any, Figures] = action(args, settings, control)

@@ -15,6 +15,7 @@ def describe(
     bought = {item.item_id for item in shopper.bought_too}
     suggested = answer["recommendations"]
     hits = sum(one["item_id"] in bought for one in suggested)
+    star = " (*)" if hits else ""
     degraded = ", ".join(answer["degraded"]) or "none"
     timings = ", ".join(f"{name} {ms:.1f}" for name, ms in answer["timings_ms"].items())
     lines = [
@@ -31,7 +32,7 @@ def describe(
         lines.append(f" {mark} {place}. {title}  {_price(item)}  score {one['score']:.3f}")
         lines += [f"        {reason['text']}" for reason in one["reasons"]]
     lines += [
-        f"{hits} of these {len(suggested)} (*) were bought in the rest of this very basket, "
+        f"{hits} of these {len(suggested)}{star} were bought in the rest of this very basket, "
         f"which held {len(bought)} more items.",
         f"Rung {answer['rung']}; degraded: {degraded}; {seconds * 1_000:.1f} ms over HTTP.",
         f"Stages in ms: {timings}",

@@ -140,10 +140,11 @@ class Decider:
 
     async def _wait_for_turn(self, checkout: Checkout) -> None:
         """Shed decisions compute on the event loop, which the stages of full ones need too: so they
-        come one by one, with pauses that all together are a small part of the deadline."""
-        pause_ms = checkout.share(self.settings.pauses_share) / self.admission.active
+        come one by one, and pause between while there is time for it."""
         async with self._shed_turn:
-            await asyncio.sleep(min(pause_ms, self.settings.most_pause_ms) / 1_000)
+            keep_ms = checkout.share(self.settings.shed_share)
+            pause_ms = (checkout.deadline.remaining_ms() - keep_ms) / self.admission.active
+            await asyncio.sleep(min(max(pause_ms, 0.0), self.settings.most_pause_ms) / 1_000)
 
     async def _features(self, checkout: Checkout) -> SubjectState:
         """The subject's state, read only when personalization is agreed to."""

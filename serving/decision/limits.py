@@ -30,8 +30,6 @@ class DecisionSettings:
     ranker_share: float = 0.40
     cheaper_share: float = 0.25
     shed_share: float = 0.60  # the same rung, when it is the first thing that is tried
-    # What all shed decisions at once leave to the full ones between them.
-    pauses_share: float = 0.25
-    most_pause_ms: float = 2.0
+    most_pause_ms: float = 2.0  # between two shed decisions, so that full ones get on
     # Kept back from the stages before, so that a late failure still leaves time for a lower rung.
     reserve_share: float = 0.30

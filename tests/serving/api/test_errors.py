@@ -170,3 +170,19 @@ async def test_cors_is_off_until_an_origin_is_allowed(start: Start, running: Run
     assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
     stranger = await opened.client.options(DECIDE, headers=ask | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_a_card_number_is_never_repeated(running: Running) -> None:
+    card = "4111 1111 1111 1111"
+    refused = await running.decide(**{card: 1})
+    assert refused.status_code == 422
+    assert "4111" not in refused.text
+    batch = await running.post("/v1/events", {"events": [], card: 1})
+    assert batch.status_code == 422
+    assert "4111" not in batch.text
+
+
+async def test_a_cart_that_is_too_long_is_told_in_lines(running: Running) -> None:
+    lines = [{"item_id": "item-1", "quantity": 1, "price": 1}] * 501
+    refused = await running.decide(cart={"cart_id": "c", "currency": "USD", "items": lines})
+    assert refused.json()["detail"] == "cart.items: at most 500 lines"

@@ -1,5 +1,6 @@
 """Events over HTTP: each answered for itself, durable when accepted, never more than agreed to."""
 
+import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
@@ -142,3 +143,23 @@ async def test_idempotency_key(running: Running) -> None:
     assert late.status_code == 202
     long_key = {"Idempotency-Key": "k" * 256}
     assert (await running.post("/v1/events", sent, headers=long_key)).status_code == 400
+
+
+async def test_one_idempotency_key_sent_many_times_at_once(running: Running) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    bodies = [{"events": [event()]} for _ in range(6)]
+    answers = await asyncio.gather(
+        *(running.post("/v1/events", body, headers=key) for body in [*bodies, bodies[0]])
+    )
+    assert sorted(one.status_code for one in answers[:6]) == [202, 409, 409, 409, 409, 409]
+    assert len(running.logged()) == 1
+    if answers[0].status_code == 202:
+        assert answers[6].json() == answers[0].json()
+        assert answers[6].headers["idempotent-replay"] == "true"
+    assert not running.gateway.answering
+
+
+async def test_a_string_is_no_number(running: Running) -> None:
+    sent = event(items=[{"item_id": "item-3", "quantity": "2"}])
+    answer = await running.post("/v1/events", {"events": [sent, event()]})
+    assert [one["status"] for one in answer.json()["results"]] == ["rejected", "accepted"]

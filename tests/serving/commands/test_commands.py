@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +15,11 @@ import pytest
 from contract import features
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from contract.manifest import MANIFEST, RELEASE_FILES
+from serving.__main__ import main
+from serving.api.demo_page import DemoItem, DemoShopper
 from serving.commands import demo
 from serving.commands.held_out import split
+from serving.commands.replay import describe
 from serving.state.snapshot import read_snapshot
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.commands.small_import import CUT, baskets, write_import
@@ -172,3 +177,33 @@ def test_the_demo_starts_afresh_in_its_own_folder_only(
 def test_help_names_every_command(place: Place) -> None:
     shown: Any = place.call("--help").stdout
     assert all(name in shown for name in ("run", "check", "keys", "release", "backfill", "demo"))
+
+
+def test_listing_keys_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "typo"
+    assert main(["keys", "list", "--state", str(missing)]) == 2
+    assert not missing.exists()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", [["--json"], ["--json", "-"]])
+def test_json_on_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: list[str]
+) -> None:
+    assert main(["keys", "create", "--role", "admin", "--state", str(tmp_path), *flag]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["command"] == "keys create"
+    assert said.err.startswith("tw_admin_")
+
+
+@pytest.mark.parametrize("bought", [True, False])
+def test_the_star_is_explained_only_where_there_is_one(bought: bool) -> None:
+    item = DemoItem.model_construct(item_id="item-1")
+    shopper = DemoShopper.model_construct(label="x", cart=(), bought_too=(item,) * bought)
+    suggested = [{"item_id": "item-1", "score": 1.0, "reasons": []}]
+    answer = {"recommendations": suggested, "degraded": [], "timings_ms": {}, "rung": "full"}
+    shelf = SimpleNamespace(item=lambda _: None)
+    text = describe(
+        shopper, answer | {"release_id": "r"}, cast(Any, shelf), datetime(2017, 1, 1), 0
+    )
+    assert ("(*)" in text) == bought

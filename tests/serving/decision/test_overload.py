@@ -2,16 +2,29 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from contract.encoding import Encoded
 from contract.features import SubjectState
 from serving.decision.admission import Admission, Overloaded
+from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
+from serving.inference.backend import Outputs
+from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
-from tests.serving.decision.setting import Forbidden, deciding, known, nobody, request
+from tests.serving.decision.setting import (
+    Forbidden,
+    deciding,
+    known,
+    nobody,
+    request,
+    with_models,
+)
+from tests.serving.release_factory import Factory
 
 
 class Held:
@@ -102,3 +115,74 @@ def test_places_are_counted() -> None:
 def test_limits_must_make_sense(max_full: int, max_total: int) -> None:
     with pytest.raises(ValueError, match="limits"):
         Admission(max_full, max_total)
+
+
+class Slow(Session):
+    """A model on a machine on which every item of a batch takes the same time."""
+
+    def __init__(self, inner: Session, item_s: float) -> None:
+        self.inputs, self.outputs, self._session = inner.inputs, inner.outputs, inner._session
+        self._item_s = item_s
+
+    def infer(self, batch: Encoded) -> Outputs:
+        time.sleep(self._item_s * len(next(iter(batch.values()))))
+        return super().infer(batch)
+
+
+async def closed_loop(decider: Decider, clients: int, seconds: float) -> list[tuple[str, float]]:
+    """Rung and duration in ms of every decision of `clients` that ask again once answered."""
+    answers: list[tuple[str, float]] = []
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while (began := time.perf_counter()) < end:
+            decision = await decider.decide(request("item-1", deadline_ms=100), nobody())
+            answers.append((decision.rung, (time.perf_counter() - began) * 1_000))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return answers
+
+
+async def test_rising_load_sheds_and_full_answers_go_on(release: Release, factory: Factory) -> None:
+    held = with_models(release, factory, {})
+    assert isinstance(held.models, EmbeddedBackend)
+    sessions = held.models.sessions
+    sessions.update({name: Slow(inner, 0.003) for name, inner in sessions.items()})
+    with deciding(held, Forbidden()) as decider:
+        await closed_loop(decider, 1, 0.2)
+        alone = await closed_loop(decider, 1, 1.0)
+        crowd = await closed_loop(decider, 30, 1.0)
+        after = await closed_loop(decider, 1, 0.2)
+    full = [sum(rung == "full" for rung, _ in answers) for answers in (alone, crowd)]
+    assert full[0] > 0
+    assert full[1] > full[0] / 2  # about level; half leaves room for a busy machine
+    assert len(crowd) > 2 * full[1]  # the rest is answered from lower rungs, and more quickly
+    durations = sorted(ms for _, ms in crowd)
+    assert durations[len(durations) // 2] < 100
+    assert durations[-1] < 100 + 150
+    assert not any(breaker.is_open for breaker in held.breakers.values())
+    assert {rung for rung, _ in after} == {"full"}
+
+
+async def test_a_shed_decision_does_not_wait_for_a_busy_thread(release: Release) -> None:
+    go = threading.Event()
+    with deciding(release, Forbidden(), DecisionSettings(max_full=0)) as decider:
+        place = decider.admission.enter()
+        with place:
+            stuck = asyncio.create_task(decider._spare_worker.run(place, lambda: go.wait(30)))
+            await asyncio.sleep(0)
+            decision = await decider.decide(request("item-1"), nobody())
+            go.set()
+            await stuck
+    assert (decision.rung, decision.response.degraded) == ("popular", ("overload",))
+
+
+def test_shed_decisions_take_no_place_of_a_full_one() -> None:
+    admission = Admission(max_full=1, max_total=4)
+    first, shed = admission.enter(), admission.enter()
+    assert admission.crowded
+    first.drop()
+    assert not admission.crowded
+    again = admission.enter()
+    assert (first.full, shed.full, again.full) == (True, False, True)

@@ -37,3 +37,18 @@ def test_a_withdrawn_question_lets_the_next_one_try() -> None:
     breaker.abandoned()
     assert breaker.is_open
     assert breaker.allows()
+
+
+def test_lateness_in_a_crowd_counts_only_when_nobody_is_answered() -> None:
+    now = [100.0]
+    breaker = Breaker(BreakerSettings(failures=2, cool_off_s=5), lambda: now[0])
+    for _ in range(10):
+        assert breaker.allows()
+        breaker.late(50, crowded=True)
+        now[0] += 1
+        breaker.succeeded()
+    now[0] += 5
+    for _ in range(2):
+        assert breaker.allows()
+        breaker.late(50, crowded=True)
+    assert breaker.is_open
