@@ -13,6 +13,9 @@ from training.recipes import Recipe, recipe
 from training.recommender import Recommender
 from training.run_folder import Run, read_run, write_run
 
+# On matrices this small, and on cores that others use as well, threads wait more than they work.
+torch.set_num_threads(1)
+
 SMALL = [
     "dimension=16",
     "negatives=32",
