@@ -9,7 +9,6 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -112,14 +111,6 @@ def _no_card(text: str) -> str:
     return text
 
 
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no IANA time zone such as Europe/Paris") from None
-    return name
-
-
 Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_card)]
 SessionId = Annotated[
     str, StringConstraints(min_length=1, max_length=128), AfterValidator(_no_card)
@@ -138,7 +129,8 @@ class EventItem(BaseModel):
 
 
 class EventContext(BaseModel):
-    """Where and on what: `timezone` an IANA name, from which hour and weekday are derived."""
+    """Where and on what: `timezone` an IANA name, from which hour and weekday are derived; one that
+    is not known here gives neither, and refuses nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -148,9 +140,9 @@ class EventContext(BaseModel):
         Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_no_card)]
         | None
     ) = None
-    timezone: (
-        Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)] | None
-    ) = None
+    timezone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_no_card)] | None = (
+        None
+    )
 
 
 class EventBody(BaseModel):

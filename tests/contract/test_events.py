@@ -101,7 +101,16 @@ def test_bad_field_is_named(changed: dict[str, Any], where: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["coupon", "payment_type", "shipping_tier", "transaction_id", "search_term"]
+    "field",
+    [
+        "coupon",
+        "payment_type",
+        "shipping_tier",
+        "transaction_id",
+        "search_term",
+        "session_id",
+        "attribution_token",
+    ],
 )
 def test_no_free_text_takes_a_card_and_no_message_repeats_it(field: str) -> None:
     (told,) = refusal(**{field: "my card is 4111 1111 1111 1111"})
