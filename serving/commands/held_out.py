@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.errors import UserError
+from contract.held_out import hash_order
 from serving.api.demo_page import DemoItem, DemoShopper, Shelf
 from serving.commands.parquet import read_columns
 
@@ -44,9 +45,7 @@ def choose_shoppers(source: Path, after: datetime, shelf: Shelf) -> list[DemoSho
 
 def split(basket_id: str, item_ids: Sequence[str]) -> tuple[list[str], list[str]]:
     """Cart and rest of a basket: by SHA-256 of basket and item, the first half, rounded down."""
-    ordered = sorted(
-        item_ids, key=lambda item: hashlib.sha256(f"{basket_id}:{item}".encode()).hexdigest()
-    )
+    ordered = hash_order(basket_id, item_ids)
     half = len(ordered) // 2
     return ordered[:half], ordered[half:]
 

@@ -1,6 +1,5 @@
 """Purchases as baskets, and what was known about their shoppers at any moment."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,10 +142,3 @@ class Timelines:
     def view(self, subject: str, before_us: int, now_us: int) -> SubjectView:
         """The features' values at `now_us` from what happened before `before_us`."""
         return view(self.state(subject, before_us), now_us)
-
-
-def hash_order(basket_id: str, item_ids: list[str]) -> list[str]:
-    """The order in which the frozen protocol takes a basket apart: by sha256(basket:item)."""
-    return sorted(
-        item_ids, key=lambda item_id: hashlib.sha256(f"{basket_id}:{item_id}".encode()).digest()
-    )

@@ -13,7 +13,8 @@ from contract.clock import DAY_US, to_us
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.errors import UserError
 from contract.features import UNKNOWN
-from training.data.baskets import Baskets, Numbers, Timelines, hash_order
+from contract.held_out import hash_order
+from training.data.baskets import Baskets, Numbers, Timelines
 from training.data.item_tables import vocabulary_map
 
 Protocol = Literal["basket-completion", "next-basket"]

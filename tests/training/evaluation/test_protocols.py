@@ -9,7 +9,7 @@ import pytest
 from contract.clock import DAY_US, to_us
 from contract.encoding import FIRST_ITEM
 from contract.errors import UserError
-from training.data.baskets import hash_order
+from contract.held_out import hash_order
 from training.data.source import Source
 from training.evaluation.protocols import (
     Window,
