@@ -79,11 +79,12 @@ class Feature:
             state = state[: np.searchsorted(state["occurred_us"], now_us, side="right")]
         return self.compute(state, now_us)
 
-    def replay(self, frame: EventFrame) -> dict[str, Rows]:
-        """The states that `frame` leads to, by subject: the columnar form of `update`."""
+    def replay(self, frame: EventFrame, *, capacity: int | None = None) -> dict[str, Rows]:
+        """The states that `frame` leads to, by subject: the columnar form of `update`. Another
+        `capacity` than the feature's own keeps more rows, to cut states of any moment from."""
         wanted = np.isin(frame.event_type, list(self.event_types)) & frame.personal
         rows, subject = self.kind.from_frame(frame, np.flatnonzero(wanted))
-        return by_subject(rows, subject, frame.subjects, self.capacity)
+        return by_subject(rows, subject, frame.subjects, capacity or self.capacity)
 
 
 def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:

@@ -87,25 +87,28 @@ def event_row(event: Event) -> dict[str, Any]:
     return row
 
 
+# What features are replayed from; a reader needs no other column.
+EXPLODED_COLUMNS: tuple[str, ...] = (
+    "event_id",
+    "event_name",
+    "occurred_at",
+    "subject_id",
+    "session_id",
+    "items",
+    "purposes",
+    "search_term",
+)
+
+
 def explode(table: pa.Table) -> EventFrame:
     """The rows of `table` (columns of `EVENT_SCHEMA`) taken apart into an `EventFrame`.
 
     Raises ValueError naming the columns that are missing, or that lack a value they need.
     """
-    needed = [
-        "event_id",
-        "event_name",
-        "occurred_at",
-        "subject_id",
-        "session_id",
-        "items",
-        "purposes",
-        "search_term",
-    ]
-    missing = [name for name in needed if name not in table.column_names]
+    missing = [name for name in EXPLODED_COLUMNS if name not in table.column_names]
     if missing:
         raise ValueError(f"events lack the columns {', '.join(missing)}")
-    table = table.select(needed).combine_chunks()
+    table = table.select(list(EXPLODED_COLUMNS)).combine_chunks()
     for column in ("event_id", "event_name", "occurred_at", "subject_id", "session_id"):
         _complete(table[column], column)
     items = _one(table["items"])

@@ -22,7 +22,7 @@ from contract.clock import Clock, SystemClock, to_us
 from contract.consent import pseudonymise
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.frames import explode
+from contract.frames import EXPLODED_COLUMNS, explode
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.parquet import read_columns
 from serving.settings import Settings
@@ -41,16 +41,6 @@ class SeededElsewhere(UserError):  # noqa: N818 - it names what was found
 
 
 _AGREED = frozenset({"analytics", "personalization"})
-_READ = (
-    "event_id",
-    "event_name",
-    "occurred_at",
-    "subject_id",
-    "session_id",
-    "items",
-    "purposes",
-    "search_term",
-)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -133,7 +123,7 @@ def _digest(files: list[Path], until: datetime | None) -> str:
 
 def _events(files: list[Path], until: datetime | None) -> pa.Table:
     """The columns that features need of the events before `until`."""
-    parts = [read_columns(path, _READ) for path in files]
+    parts = [read_columns(path, EXPLODED_COLUMNS) for path in files]
     if until is not None:
         parts = [part.filter(pc.less(part["occurred_at"], pa.scalar(until))) for part in parts]
     return pa.concat_tables(parts)

@@ -12,7 +12,7 @@ from contract.errors import UserError
 from contract.events import EventContext
 from contract.features import FEATURES, SubjectState, SubjectView, view
 from contract.frames import EventFrame, explode, holds
-from contract.rows import Rows, by_subject
+from contract.rows import Rows
 
 Numbers = npt.NDArray[np.int64]
 
@@ -118,11 +118,9 @@ class Timelines:
     """Every feature's rows over the whole of time, so that its state at any moment is a slice."""
 
     def __init__(self, frame: EventFrame) -> None:
-        self._rows: dict[str, dict[str, Rows]] = {}
-        for feature in FEATURES:
-            wanted = np.isin(frame.event_type, list(feature.event_types)) & frame.personal
-            rows, subject = feature.kind.from_frame(frame, np.flatnonzero(wanted))
-            self._rows[feature.name] = by_subject(rows, subject, frame.subjects, len(rows) + 1)
+        self._rows: dict[str, dict[str, Rows]] = {
+            feature.name: feature.replay(frame, capacity=len(frame) + 1) for feature in FEATURES
+        }
 
     @classmethod
     def of(cls, events: pa.Table) -> "Timelines":

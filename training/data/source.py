@@ -10,23 +10,12 @@ import pyarrow.compute as pc
 
 from contract.clock import from_us
 from contract.errors import UserError
+from contract.frames import EXPLODED_COLUMNS
 from training.data.baskets import Baskets, Timelines, read_baskets
 from training.data.storage import SPLIT_FILE, read_catalogue, read_events
 from training.evaluation.protocols import Window
 
-_COLUMNS = [
-    "event_id",
-    "event_name",
-    "occurred_at",
-    "subject_id",
-    "session_id",
-    "items",
-    "purposes",
-    "search_term",
-    "transaction_id",
-    "context",
-    "synthetic",
-]
+_COLUMNS = [*EXPLODED_COLUMNS, "transaction_id", "context", "synthetic"]
 _TEST_SHARE, _VALIDATION_SHARE = 0.12, 0.05
 
 

@@ -13,8 +13,8 @@ from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
 
 
-class QueryTowerGraph(nn.Module):
-    """Vocabulary indices to query vectors; item vectors are frozen inside."""
+class _Frozen(nn.Module):
+    """A model beside the item vectors it was trained with, frozen into the graph."""
 
     vectors: Tensor
 
@@ -22,21 +22,18 @@ class QueryTowerGraph(nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("vectors", vectors_ND)
+
+
+class QueryTowerGraph(_Frozen):
+    """Vocabulary indices to query vectors."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         named = dict(zip(QUERY_TOWER_INPUTS, inputs, strict=True))
         return self.model.query(named, self.vectors)
 
 
-class SequenceGraph(nn.Module):
+class SequenceGraph(_Frozen):
     """Vocabulary indices to the vector of what comes after the last position."""
-
-    vectors: Tensor
-
-    def __init__(self, model: RetrievalModel, vectors_ND: Tensor) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("vectors", vectors_ND)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         named = dict(zip(SEQUENCE_INPUTS, inputs, strict=True))
