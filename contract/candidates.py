@@ -10,6 +10,7 @@ import numpy.typing as npt
 from contract.clock import DAY_US
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse
+from contract.own_baskets import OwnBaskets
 from contract.session_knn import SessionKnn
 
 MAX_CANDIDATES = 256
@@ -33,8 +34,10 @@ class Purchased:
     weight_60d: Floats
     weight_14d: Floats
     days_since: Floats
+    first_days: Floats  # days since the first purchase
     gap_days: Floats  # 0 when bought once
     in_last: Floats
+    together: OwnBaskets
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,27 @@ def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
     rows, index = rows[order], index[order]
     span_days = ((rows["last_us"] - rows["first_us"]) / DAY_US).astype(np.float32)
     gap = np.where(rows["baskets"] > 1, span_days / np.maximum(rows["baskets"] - 1, 1), 0.0)
+    place = np.full(len(situation.view.purchased), -1, np.int64)
+    place[order] = np.arange(len(order))
     return Purchased(
         index,
         rows["baskets"],
         rows["weight_60d"],
         rows["weight_14d"],
         np.maximum((situation.now_us - rows["last_us"]) / DAY_US, 0.0).astype(np.float32),
+        np.maximum((situation.now_us - rows["first_us"]) / DAY_US, 0.0).astype(np.float32),
         gap.astype(np.float32),
         rows["in_last_basket"].astype(np.float32),
+        _own_baskets(situation.view.lines, place),
     )
+
+
+def _own_baskets(lines: npt.NDArray[np.void], place: Indices) -> OwnBaskets:
+    """`lines` of the items that have a `place`."""
+    item = place[lines["row"]]
+    known = item >= 0
+    count = int(lines["basket"].max()) + 1 if len(lines) else 0
+    return OwnBaskets(lines["basket"][known], item[known], count)
 
 
 def knn_scores(knn: SessionKnn, cart: Indices) -> Sparse:
@@ -107,6 +122,7 @@ class Evidence:
 
     purchased: Purchased
     cart: Indices  # known items only
+    neighbours: ItemNeighbours
     near: Sparse  # item-kNN on the cart
     knn: Sparse  # VMIS-kNN on the cart
     query_vector: Floats | None  # [d] of the query tower
@@ -114,6 +130,8 @@ class Evidence:
     subject_known: bool
     subject_baskets: float
     days_since_visit: float
+    visit_gap_days: float
+    basket_items: float
 
 
 def gather(
@@ -132,6 +150,7 @@ def gather(
     return Evidence(
         purchased(situation, vocabulary),
         cart,
+        neighbours,
         neighbours.score(cart) if len(cart) else NOTHING,
         knn_scores(knn, cart) if knn is not None and len(cart) else NOTHING,
         query_vector,
@@ -139,6 +158,8 @@ def gather(
         bool(len(situation.view.purchased)),
         float(rhythm[0]),
         float(rhythm[1]),
+        float(rhythm[2]),
+        float(rhythm[3]),
     )
 
 

@@ -35,6 +35,8 @@ PURCHASED = np.dtype(
         ("in_last_basket", "?"),
     ]
 )
+# One row per item and basket that held it.
+BASKET_LINE = np.dtype([("basket", "<i8"), ("row", "<i8")])  # 0 is the newest; into PURCHASED rows
 RHYTHM = ("baskets", "days_since_last", "mean_gap_days", "mean_basket_items")
 
 _PURCHASE, _REFUND = EVENT_TYPE["purchase"], EVENT_TYPE["refund"]
@@ -75,9 +77,7 @@ class Feature:
 
     def value(self, state: Rows, now_us: int) -> npt.NDArray[Any]:
         """The feature's value at `now_us`, from rows up to then."""
-        if len(state) and state["occurred_us"][-1] > now_us:
-            state = state[: np.searchsorted(state["occurred_us"], now_us, side="right")]
-        return self.compute(state, now_us)
+        return self.compute(_until(state, now_us), now_us)
 
     def replay(self, frame: EventFrame, *, capacity: int | None = None) -> dict[str, Rows]:
         """The states that `frame` leads to, by subject: the columnar form of `update`. Another
@@ -85,6 +85,12 @@ class Feature:
         wanted = np.isin(frame.event_type, list(self.event_types)) & frame.personal
         rows, subject = self.kind.from_frame(frame, np.flatnonzero(wanted))
         return by_subject(rows, subject, frame.subjects, capacity or self.capacity)
+
+
+def _until(state: Rows, now_us: int) -> Rows:
+    if len(state) and state["occurred_us"][-1] > now_us:
+        return state[: np.searchsorted(state["occurred_us"], now_us, side="right")]
+    return state
 
 
 def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
@@ -104,6 +110,20 @@ def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
     value["first_us"][inverse[::-1]] = state["occurred_us"][::-1]
     value["in_last_basket"][inverse] = state["event_key"] == state["event_key"][-1]
     return value
+
+
+def _basket_lines(state: Rows) -> npt.NDArray[Any]:
+    """One `BASKET_LINE` row per item and basket, the newest basket last; `row` counts the items by
+    item_key, as `_purchased` does."""
+    state = _once_per_basket(_without_refunds(state))
+    lines = np.empty(len(state), BASKET_LINE)
+    if len(state):
+        # Rows are in the order of (time, event), so those of one basket stand together.
+        number = np.cumsum(state["event_key"][1:] != state["event_key"][:-1])
+        number = np.concatenate(([0], number))
+        lines["basket"] = number[-1] - number
+        _, lines["row"] = np.unique(state["item_key"], return_inverse=True)
+    return lines
 
 
 def _without_refunds(state: Rows) -> Rows:
@@ -192,6 +212,7 @@ class SubjectView:
     rhythm: npt.NDArray[np.float32]  # [4]
     interactions: Rows  # INTERACTION rows, oldest first
     searches: Rows  # SEARCH rows, oldest first
+    lines: npt.NDArray[Any]  # BASKET_LINE rows
 
     @property
     def known(self) -> bool:
@@ -204,7 +225,9 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     purchased, rhythm, interactions, searches = (
         feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES
     )
-    return SubjectView(purchased, rhythm, interactions, searches)
+    rows = state.get(PURCHASES.name, PURCHASES.empty())
+    lines = _basket_lines(_until(rows, now_us))
+    return SubjectView(purchased, rhythm, interactions, searches, lines)
 
 
 UNKNOWN = view({}, 0)

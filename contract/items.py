@@ -15,7 +15,15 @@ Indices = npt.NDArray[np.int64]
 
 
 # The statistics that stand as columns in a release's catalogue.
-ITEM_STATISTICS = ("popularity", "recent_popularity", "repeat_rate", "gap_days", "price_level")
+ITEM_STATISTICS = (
+    "popularity",
+    "recent_popularity",
+    "weekly_popularity",
+    "buyers",
+    "repeat_rate",
+    "gap_days",
+    "price_level",
+)
 
 
 def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
@@ -39,6 +47,8 @@ class ItemTable:
 
     popularity: Floats  # [N] log1p of the number of baskets with the item
     recent_popularity: Floats  # [N] the same over the last 28 days
+    weekly_popularity: Floats  # [N] the same over the last 7 days
+    buyers: Floats  # [N] log1p of the number of shoppers who bought it
     repeat_rate: Floats  # [N] share of its buyers who bought it again
     gap_days: Floats  # [N] usual days between two purchases by one shopper, 0 when never seen
     price_level: Floats  # [N] log1p of minor units, 0 when not priced
@@ -62,14 +72,55 @@ class ItemTable:
 
 
 @dataclass(frozen=True)
+class CategoryLift:
+    """How much more often than by chance the categories of one level share a basket. G groups;
+    group 0 is no category, or a rare one, about which nothing is said."""
+
+    group: npt.NDArray[np.int32]  # [N] of each item
+    log_lift: npt.NDArray[np.float16]  # [G, G], row and column 0 are zero
+
+    @classmethod
+    def nothing(cls, size: int) -> "CategoryLift":
+        """For a vocabulary of `size` without categories."""
+        return cls(np.zeros(size, np.int32), np.zeros((1, 1), np.float16))
+
+
+@dataclass(frozen=True)
 class ItemNeighbours:
-    """Items bought together, by cosine of their baskets; frozen at the training cut.
+    """What is bought together: items by cosine of their baskets, categories by lift; frozen at the
+    training cut.
 
     Shapes: N = len(vocabulary), K neighbours each; unused places hold index 0 and similarity 0.
     """
 
     neighbours: npt.NDArray[np.int32]  # [N, K]
     similarity: Floats  # [N, K]
+    wide: CategoryLift  # of the second level of the category paths
+    narrow: CategoryLift  # of the last level
+    baskets: float  # how many were counted
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything as named arrays, for one `.npz` file."""
+        return {
+            "neighbours": self.neighbours,
+            "similarity": self.similarity,
+            "wide_group": self.wide.group,
+            "wide_log_lift": self.wide.log_lift,
+            "narrow_group": self.narrow.group,
+            "narrow_log_lift": self.narrow.log_lift,
+            "baskets": np.array(self.baskets, np.float64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "ItemNeighbours":
+        """What `arrays` came from; KeyError naming an array that is absent."""
+        return cls(
+            arrays["neighbours"],
+            arrays["similarity"],
+            CategoryLift(arrays["wide_group"], arrays["wide_log_lift"]),
+            CategoryLift(arrays["narrow_group"], arrays["narrow_log_lift"]),
+            float(arrays["baskets"]),
+        )
 
     def score(self, cart: Indices) -> "Sparse":
         """The summed similarity of every neighbour to the items of `cart`."""

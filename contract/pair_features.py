@@ -4,9 +4,20 @@ training, in evaluation and at a live checkout."""
 import numpy as np
 
 from contract.candidates import Evidence, Purchased
+from contract.cart_fit import (
+    CART_FIT,
+    STAPLES,
+    cart_fit,
+    category_fit,
+    similarity_matrix,
+    staples_similarity,
+)
 from contract.items import Floats, Indices, ItemTable, Sparse
+from contract.own_baskets import COMPANIONS, HABITS, MOST_OVERDUE, NEVER, companions, habits
 
-PAIR_FEATURES_VERSION = 1
+PAIR_FEATURES_VERSION = 2
+# Columns of ItemTable.categories, and the feature that sums the purchases of each.
+_LEVELS = {"narrow": (-1, "category_weight"), "wide": (1, "wide_category_weight")}
 PAIR_FEATURES: tuple[str, ...] = (
     "baskets",
     "basket_share",
@@ -36,6 +47,15 @@ PAIR_FEATURES: tuple[str, ...] = (
     "subject_baskets",
     "days_since_visit",
     "cart_size",
+    "weekly_popularity",
+    "buyers",
+    "baskets_per_buyer",
+    "price_against_own",
+    *COMPANIONS,
+    *(f"{level}_{name}" for level in _LEVELS for name in HABITS),
+    "staples_similarity",
+    *CART_FIT,
+    *(f"{level}_lift{which}" for level in _LEVELS for which in ("", "_max")),
 )
 # What can be counted without any model: the inputs of the LightGBM baseline.
 COUNTING_FEATURES: tuple[str, ...] = tuple(
@@ -51,58 +71,141 @@ def pair_features(
     `item_vectors` [N, d] lie in the space of the query vectors. Counts and days go through log1p.
     """
     own = evidence.purchased
-    place = _place(own.index, index)
-    has = place >= 0
-    at = np.maximum(place, 0)
-
-    def of_own(column: Floats) -> Floats:
-        return (
-            np.where(has, column[at], np.float32(0)) if len(column) else np.zeros(len(index), "f4")
-        )
-
-    baskets = of_own(own.baskets)
-    days, gap = of_own(own.days_since), of_own(own.gap_days)
-    item_gap = table.gap_days[index]
-    usual_gap = np.where(gap > 0, gap, item_gap)
-    due = np.where(has & (usual_gap > 0), days / np.maximum(usual_gap, 1.0), 0.0)
-    near = evidence.near.at(index)
-    narrow, wide = table.categories[index, -1], table.categories[index, 1]
-    cart_narrow = table.categories[evidence.cart, -1]
-    cart_wide = table.categories[evidence.cart, 1]
-    columns = {
-        "baskets": np.log1p(baskets),
-        "basket_share": baskets / max(evidence.subject_baskets, 1.0),
-        "weight_60d": np.log1p(of_own(own.weight_60d)),
-        "weight_14d": np.log1p(of_own(own.weight_14d)),
-        "weight_rank": of_own(_inverse_rank(own.weight_60d)),
-        "days_since_bought": np.where(has, np.log1p(days), 7.0),
-        "due_ratio": np.minimum(due, 5.0),
-        "own_gap_days": np.log1p(gap),
-        "in_last_basket": of_own(own.in_last),
-        "category_weight": np.log1p(_category_weight(own, table, narrow, -1)),
-        "wide_category_weight": np.log1p(_category_weight(own, table, wide, 1)),
-        "cart_similarity": near,
-        "cart_similarity_mean": near / max(len(evidence.cart), 1),
-        "session_knn": np.log1p(evidence.knn.at(index)),
-        "category_in_cart": np.log1p(_times_in(narrow, cart_narrow)),
-        "wide_category_in_cart": np.log1p(_times_in(wide, cart_wide)),
-        "popularity": table.popularity[index],
-        "recent_popularity": table.recent_popularity[index],
-        "trend": table.recent_popularity[index] - table.popularity[index],
-        "repeat_rate": table.repeat_rate[index],
-        "item_gap_days": np.log1p(item_gap),
-        "price": table.price_level[index],
+    columns = _own_columns(own, table, index, evidence)
+    columns |= _cart_columns(evidence, table, index) | _item_columns(table, index)
+    columns |= {
         "query_tower": _inner(item_vectors, index, evidence.query_vector),
         "sequence": _inner(item_vectors, index, evidence.sequence_vector),
+    }
+    subject = {
         "subject_known": float(evidence.subject_known),
         "subject_baskets": np.log1p(evidence.subject_baskets),
         "days_since_visit": np.log1p(max(evidence.days_since_visit, 0.0)),
         "cart_size": np.log1p(len(evidence.cart)),
     }
-    matrix = np.empty((len(index), len(PAIR_FEATURES)), np.float32)
-    for column, name in enumerate(PAIR_FEATURES):
-        matrix[:, column] = columns[name]
-    return matrix
+    by_feature = np.empty((len(PAIR_FEATURES), len(index)), np.float32)
+    for row, name in zip(by_feature, PAIR_FEATURES, strict=True):
+        row[:] = columns[name] if name in columns else subject[name]
+    return np.ascontiguousarray(by_feature.T)
+
+
+def _item_columns(table: ItemTable, index: Indices) -> dict[str, Floats]:
+    popularity, buyers = np.expm1(table.popularity[index]), np.expm1(table.buyers[index])
+    return {
+        "popularity": table.popularity[index],
+        "recent_popularity": table.recent_popularity[index],
+        "weekly_popularity": table.weekly_popularity[index],
+        "trend": table.recent_popularity[index] - table.popularity[index],
+        "repeat_rate": table.repeat_rate[index],
+        "item_gap_days": np.log1p(table.gap_days[index]),
+        "price": table.price_level[index],
+        "buyers": table.buyers[index],
+        "baskets_per_buyer": np.log1p(popularity / np.maximum(buyers, 1.0)),
+    }
+
+
+_OF_OWN = ("baskets", "weight_60d", "weight_14d", "weight_rank", "days", "gap", "in_last_basket")
+
+
+def _own_columns(
+    own: Purchased, table: ItemTable, index: Indices, evidence: Evidence
+) -> dict[str, Floats]:
+    """What the shopper's own purchases say; an empty history says nothing."""
+    place = _place(own.index, index)
+    has = place >= 0
+    held: tuple[Floats, ...] = (
+        own.baskets,
+        own.weight_60d,
+        own.weight_14d,
+        _inverse_rank(own.weight_60d),
+        own.days_since,
+        own.gap_days,
+        own.in_last,
+    )
+    in_cart = np.zeros(len(own.index), np.float32)
+    in_cart[(at := _place(own.index, evidence.cart))[at >= 0]] = 1.0
+    weight = own.together.recency_weight(len(own.index))
+    held += (*companions(own.together, in_cart, len(evidence.cart), own.baskets), weight)
+    found = np.zeros((len(held), len(index)), np.float32)
+    found[:, has] = np.array(held, np.float32)[:, place[has]]
+    columns = dict(zip((*_OF_OWN, *COMPANIONS, "weight"), found, strict=True))
+    days, gap, baskets = columns["days"], columns["gap"], columns["baskets"]
+    own_visits = np.float32(max(evidence.subject_baskets, 1.0))
+    zero = np.float32(0)
+    usual_gap = np.where(gap > 0, gap, table.gap_days[index])
+    due: Floats = np.where(has & (usual_gap > 0), days / np.maximum(usual_gap, 1.0), zero)
+    since: Floats = np.where(has, np.log1p(days), np.float32(NEVER))
+    kept = {name: columns[name] for name in (*COMPANIONS, "weight_rank", "in_last_basket")}
+    kept |= _category_columns(own, table, index, weight, columns["weight"])
+    return kept | {
+        "baskets": np.log1p(baskets),
+        "basket_share": baskets / own_visits,
+        "weight_60d": np.log1p(columns["weight_60d"]),
+        "weight_14d": np.log1p(columns["weight_14d"]),
+        "days_since_bought": since,
+        "due_ratio": np.minimum(due, MOST_OVERDUE),
+        "own_gap_days": np.log1p(gap),
+        "price_against_own": _price_against_own(own, table, index),
+    }
+
+
+def _category_columns(
+    own: Purchased, table: ItemTable, index: Indices, weight: Floats, item_weight: Floats
+) -> dict[str, Floats]:
+    columns: dict[str, Floats] = {}
+    for level, (column, summed) in _LEVELS.items():
+        usual = habits(
+            own.together,
+            table.categories[own.index, column],
+            own.weight_60d,
+            weight,
+            own.days_since,
+            own.first_days,
+        )
+        category_weight, values = usual.at(table.categories[index, column], item_weight)
+        columns[summed] = np.log1p(category_weight)
+        columns |= {f"{level}_{name}": v for name, v in zip(HABITS, values, strict=True)}
+    return columns
+
+
+def _price_against_own(own: Purchased, table: ItemTable, index: Indices) -> Floats:
+    """The log of a candidate's price over the shopper's usual one, 0 where one is not known."""
+    bought, price = table.price_level[own.index], table.price_level[index]
+    weight = own.weight_60d * (bought > 0)
+    total = float(weight.sum())
+    if not total > 0:
+        return np.zeros(len(index), np.float32)
+    usual = np.float32(float(bought @ weight) / total)
+    return (price - usual) * (price > 0)
+
+
+def _cart_columns(evidence: Evidence, table: ItemTable, index: Indices) -> dict[str, Floats]:
+    """What the frozen tables say of the candidates beside the cart and the shopper's staples."""
+    neighbours, cart, own = evidence.neighbours, evidence.cart, evidence.purchased
+    near = evidence.near.at(index)
+    strongest = np.argsort(-own.weight_60d, kind="stable")[:STAPLES]
+    columns: dict[str, Floats] = {
+        "cart_similarity": near,
+        "cart_similarity_mean": near / np.float32(max(len(cart), 1)),
+        "session_knn": np.log1p(evidence.knn.at(index)),
+        "staples_similarity": staples_similarity(
+            neighbours, index, own.index[strongest], own.weight_60d[strongest]
+        ),
+    }
+    fit = cart_fit(
+        similarity_matrix(neighbours, index, cart),
+        np.expm1(table.popularity[index]),
+        np.expm1(table.popularity[cart]),
+        neighbours.baskets,
+    )
+    columns |= dict(zip(CART_FIT, fit, strict=True))
+    for level, lift in (("narrow", neighbours.narrow), ("wide", neighbours.wide)):
+        mean, most = category_fit(lift, index, cart)
+        columns |= {f"{level}_lift": mean, f"{level}_lift_max": most}
+    narrow, wide = table.categories[index, -1], table.categories[index, 1]
+    columns["category_in_cart"] = np.log1p(_times_in(narrow, table.categories[cart, -1]))
+    columns["wide_category_in_cart"] = np.log1p(_times_in(wide, table.categories[cart, 1]))
+    return columns
 
 
 def _place(ascending: Indices, wanted: Indices) -> Indices:
@@ -118,14 +221,6 @@ def _inverse_rank(weight: Floats) -> Floats:
     rank = np.empty(len(weight), np.float32)
     rank[np.argsort(-weight, kind="stable")] = 1.0 / np.arange(1, len(weight) + 1)
     return rank
-
-
-def _category_weight(own: Purchased, table: ItemTable, wanted: Indices, level: int) -> Floats:
-    """The subject's recency-weighted purchases in each wanted category (0 is no category)."""
-    if not len(own.index):
-        return np.zeros(len(wanted), np.float32)
-    held = table.categories[own.index, level]
-    return np.where(wanted > 0, Sparse.summed(held, own.weight_60d).at(wanted), np.float32(0))
 
 
 def _times_in(wanted: Indices, held: Indices) -> Floats:

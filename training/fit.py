@@ -1,10 +1,10 @@
 """From an imported folder to a fitted recommender, in one straight line.
 
 The ranker must see scores as they are at serving, on baskets that the towers have not learned. So:
-towers on the baskets before the ranker's window, ranker on the window with tables and histories
-frozen at its start, both stopped early on the validation days; then, with the numbers of epochs
-that validation chose, the towers go on over all training baskets and the ranker is refitted on the
-whole window, and the tables are counted again up to the end.
+towers on the baskets before the ranker's windows, ranker on the windows, each with tables and
+histories frozen at its own start, both stopped early on the validation days; then, with the numbers
+of epochs that validation chose, the towers go on over all training baskets and the ranker is
+refitted on the whole windows, and the tables are counted again up to the end.
 """
 
 import hashlib
@@ -50,6 +50,14 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
+@dataclass(frozen=True)
+class RankerWindow:
+    """A stretch of the training time with what was known at its start."""
+
+    asked: list[Question]
+    tables: ItemTables
+
+
 class Fit:
     """One fit of one recipe on one source. `checkpoints`: where to save and resume, if anywhere."""
 
@@ -71,6 +79,11 @@ class Fit:
             self.cut_us - recipe.ranker_days * DAY_US, (earliest + self.validate_us) // 2
         )
         self.ranker_us = min(self.ranker_us, self.validate_us - DAY_US)
+        # Earlier windows of the same length, as far as half of the history stays before them.
+        length = self.cut_us - self.ranker_us
+        self.window_starts = [self.ranker_us - n * length for n in range(recipe.ranker_windows)]
+        halfway = (earliest + self.cut_us) // 2
+        self.window_starts = [s for s in self.window_starts if s >= halfway] or [self.ranker_us]
         self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
         self._identity = self._described()
         self.report = Report()
@@ -89,13 +102,17 @@ class Fit:
         """Fit, choose on validation, refit. UserError on data that cannot be learned from."""
         began = time.perf_counter()
         torch.manual_seed(self.recipe.seed)
-        ranking, held_out, before = self.ranking_questions()
+        windows, held_out = self.ranking_questions()
         towers = self._new_towers()
-        self._train_towers(towers, before, self.ranker_us, "towers", held_out)
-
-        chosen_on = self._examples(held_out, before, towers, "held-out candidates")
-        examples = self._examples(ranking, before, towers, "candidates")
-        early = [q.situation.now_us < self.validate_us for q in ranking]
+        self._train_towers(
+            towers, windows[-1].tables, self.window_starts[-1], "towers", held_out.asked
+        )
+        chosen_on = self._examples(held_out, towers, "held-out candidates")
+        examples = ranking_examples.RankingExamples.joined(
+            [self._examples(window, towers, "candidates") for window in windows]
+        )
+        asked = [question for window in windows for question in window.asked]
+        early = [q.situation.now_us < self.validate_us for q in asked]
         self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
         epochs = max(1, self.report.histories["ranker"].best_epoch)
         ranker = self._train_ranker(examples, None, "ranker refit", epochs)
@@ -106,13 +123,15 @@ class Fit:
         self.report.peak_mib = peak_mib()
         return Recommender(self.vocabulary, after, towers, ranker)
 
-    def ranking_questions(self) -> tuple[list[Question], list[Question], ItemTables]:
-        """What the ranker learns from and is chosen on, and the tables as of the window's start."""
-        return (
-            self._questions(self.ranker_us, self.cut_us, "ranking", self.ranker_us),
-            self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us),
-            self._count(self.ranker_us),
-        )
+    def ranking_questions(self) -> tuple[list[RankerWindow], RankerWindow]:
+        """What the ranker learns from, the newest window first, and what it is chosen on."""
+        starts, ends = self.window_starts, [self.cut_us, *self.window_starts]
+        windows = [
+            RankerWindow(self._questions(start, end, "ranking", start), self._count(start))
+            for start, end in zip(starts, ends, strict=False)
+        ]
+        held_out = self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
+        return windows, RankerWindow(held_out, windows[0].tables)
 
     def _count(self, until_us: int) -> ItemTables:
         return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
@@ -145,6 +164,7 @@ class Fit:
             np.random.default_rng([self.recipe.seed, *label.encode()]),
             frozen_us=frozen_us,
             unknown_share=self.recipe.unknown_share,
+            empty_share=self.recipe.empty_share,
             limit=limits.get(label, self.recipe.tower_examples),
             label=label,
         )
@@ -186,14 +206,14 @@ class Fit:
         self._train(task, schedule, stage)
 
     def _examples(
-        self, asked: list[Question], tables: ItemTables, towers: RetrievalModel, label: str
+        self, window: RankerWindow, towers: RetrievalModel, label: str
     ) -> ranking_examples.RankingExamples:
-        situations = [question.situation for question in asked]
+        situations = [question.situation for question in window.asked]
         return ranking_examples.build(
             situations,
-            [question.targets for question in asked],
+            [question.targets for question in window.asked],
             self.vocabulary,
-            tables,
+            window.tables,
             neural_side(towers, situations, self.vocabulary),
             label=label,
         )
@@ -207,7 +227,12 @@ class Fit:
     ) -> Ranker:
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
-        ranker = Ranker(examples.features.shape[2], recipe.ranker_hidden, recipe.ranker_dropout)
+        ranker = Ranker(
+            examples.features.shape[2],
+            recipe.ranker_hidden,
+            recipe.ranker_dropout,
+            recipe.ranker_members,
+        )
         task = RankerTask(
             ranker, examples, held_out, batch_size=recipe.ranker_batch_size, device=self.device
         )

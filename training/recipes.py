@@ -14,10 +14,20 @@ _MAY_BE_ZERO = frozenset(
         "search_share",
         "ranker_dropout",
         "unknown_share",
+        "empty_share",
         "weight_decay",
         "tower_patience",
         "ranker_patience",
     }
+)
+
+_SHARES = (
+    "dropout",
+    "id_dropout",
+    "search_share",
+    "ranker_dropout",
+    "unknown_share",
+    "empty_share",
 )
 
 
@@ -45,7 +55,10 @@ class Recipe:
     refit_epochs: int = 1
     # The ranker.
     ranker_days: int = 42
+    # Stretches of that many days, each with everything frozen at its own start; examples of each.
+    ranker_windows: int = 1
     ranker_examples: int = 9_000
+    ranker_members: int = 1
     ranker_hidden: int = 64
     ranker_dropout: float = 0.0
     ranker_learning_rate: float = 5e-3
@@ -53,6 +66,7 @@ class Recipe:
     ranker_epochs: int = 12
     ranker_patience: int = 6
     unknown_share: float = 0.25
+    empty_share: float = 0.3
     validation_examples: int = 2_000
 
     def __post_init__(self) -> None:
@@ -62,7 +76,7 @@ class Recipe:
                 continue
             if not value > 0:
                 raise UserError(f"{field.name} must be more than zero, not {value}")
-        for name in ("dropout", "id_dropout", "search_share", "ranker_dropout", "unknown_share"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
         if self.dimension % self.heads:

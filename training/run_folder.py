@@ -140,7 +140,12 @@ def _models(
     try:
         weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)
         towers.load_state_dict(weights["towers"])
-        ranker = Ranker(len(weights["ranker"]["mean"]), recipe.ranker_hidden, recipe.ranker_dropout)
+        ranker = Ranker(
+            len(weights["ranker"]["mean"]),
+            recipe.ranker_hidden,
+            recipe.ranker_dropout,
+            recipe.ranker_members,
+        )
         ranker.load_state_dict(weights["ranker"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
         first = str(error).splitlines()[0]
@@ -158,11 +163,8 @@ def _write_tables(
     (folder / POPULAR).write_text(json.dumps({"all": popular}) + "\n", encoding="utf-8")
     arrays: dict[str, Any] = tables.knn.arrays()
     np.savez(folder / SESSION_KNN, **arrays)
-    np.savez(
-        folder / ITEM_NEIGHBOURS,
-        neighbours=tables.neighbours.neighbours,
-        similarity=tables.neighbours.similarity,
-    )
+    together: dict[str, Any] = tables.neighbours.arrays()
+    np.savez(folder / ITEM_NEIGHBOURS, **together)
 
 
 def _release_catalogue(vocabulary: Vocabulary, tables: ItemTables, catalogue: pa.Table) -> pa.Table:

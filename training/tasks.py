@@ -96,7 +96,7 @@ class RankerTask:
         self._held_out = None if held_out is None else _tensors(held_out)
         self.num_batches = -(-len(self._examples[0]) // batch_size)
         features, _, mask = self._examples
-        model.standardise_on(features[mask])
+        model.standardise_on(features[mask].float())
 
     def batches(self, generator: torch.Generator) -> Iterator[RankBatch]:
         order = torch.randperm(len(self._examples[0]), generator=generator)
@@ -104,7 +104,10 @@ class RankerTask:
 
     def loss(self, batch: RankBatch, generator: torch.Generator) -> Tensor:
         features_BCF, relevant_BC, mask_BC = batch
-        return listwise_softmax(self.model(features_BCF), relevant_BC, mask_BC)
+        scores_MBC = self.model.each(features_BCF)
+        losses = [listwise_softmax(scores_BC, relevant_BC, mask_BC) for scores_BC in scores_MBC]
+        # The sum: every member learns as it would alone.
+        return torch.stack(losses).sum()
 
     def validate(self) -> float | None:
         """1 - NDCG@5 over the candidates."""
@@ -125,7 +128,7 @@ class RankerTask:
 
     def _part(self, whole: RankBatch, rows: Tensor) -> RankBatch:
         features, relevant, mask = (tensor[rows].to(self.device) for tensor in whole)
-        return features, relevant, mask
+        return features.float(), relevant, mask
 
 
 def _tensors(examples: RankingExamples) -> RankBatch:

@@ -172,18 +172,26 @@ def session_knn(files: ReleaseFiles, size: int) -> SessionKnn:
 
 
 def neighbours(files: ReleaseFiles, size: int) -> ItemNeighbours:
-    """The item-kNN table over a vocabulary of `size`."""
-    arrays = _arrays(files, ITEM_NEIGHBOURS)
-    absent = {"neighbours", "similarity"} - arrays.keys()
-    if absent:
-        raise UserError(f"{ITEM_NEIGHBOURS}: array {sorted(absent)[0]} is missing")
-    near, similarity = arrays["neighbours"], arrays["similarity"]
+    """The tables of what is bought together, over a vocabulary of `size`."""
+    try:
+        found = ItemNeighbours.from_arrays(_arrays(files, ITEM_NEIGHBOURS))
+    except KeyError as error:
+        raise UserError(f"{ITEM_NEIGHBOURS}: array {error.args[0]} is missing") from error
+    near, similarity = found.neighbours, found.similarity
     if near.ndim != 2 or near.shape != similarity.shape or len(near) != size:
         raise UserError(f"{ITEM_NEIGHBOURS}: shape {near.shape} does not fit {size} items")
     if near.size and (near.min() < 0 or near.max() >= size):
         raise UserError(f"{ITEM_NEIGHBOURS}: names an item outside the vocabulary")
-    _all_finite(ITEM_NEIGHBOURS, {"similarity": similarity})
-    return ItemNeighbours(near, similarity)
+    for lift in (found.wide, found.narrow):
+        groups = len(lift.log_lift)
+        if lift.log_lift.shape != (groups, groups) or lift.group.shape != (size,):
+            raise UserError(f"{ITEM_NEIGHBOURS}: a lift table does not fit {size} items")
+        if lift.group.size and (lift.group.min() < 0 or lift.group.max() >= groups):
+            raise UserError(f"{ITEM_NEIGHBOURS}: names a category outside its lift table")
+        _all_finite(ITEM_NEIGHBOURS, {"lift": lift.log_lift})
+    counted = {"similarity": similarity, "baskets": np.array([found.baskets])}
+    _all_finite(ITEM_NEIGHBOURS, counted)
+    return found
 
 
 def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:

@@ -1,12 +1,22 @@
 """A shop of five items whose every figure can be followed by hand, and shops made at random."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from contract import features
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.events import Event, EventContext
-from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_codes
+from contract.items import (
+    ITEM_STATISTICS,
+    CategoryLift,
+    Floats,
+    Indices,
+    ItemNeighbours,
+    ItemTable,
+    category_codes,
+)
 from contract.session_knn import SessionKnn
 from tests.contract.examples import ITEM_IDS, logs, us
 
@@ -40,6 +50,8 @@ def item_table() -> ItemTable:
         {
             "popularity": column(3.0, 2.5, 2.0, 1.0, 0.0),
             "recent_popularity": column(2.0, 2.5, 1.0, 1.5, 0.0),
+            "weekly_popularity": column(1.0, 1.5, 0.5, 0.0, 0.0),
+            "buyers": column(2.0, 2.5, 1.0, 0.5, 0.0),
             "repeat_rate": column(0.5, 0.25, 0.0, 1.0, 0.0),
             "gap_days": column(7.0, 0.5, 14.0, 30.0, 0.0),
             "price_level": column(5.0, 4.0, 3.0, 2.0, 0.0),
@@ -49,13 +61,35 @@ def item_table() -> ItemTable:
 
 
 def neighbours() -> ItemNeighbours:
-    """Bread and milk go together, eggs with both; nothing goes with soap or tea."""
+    """Bread and milk go together, eggs with both; nothing goes with soap or tea, not even with
+    their categories. 20 baskets were counted."""
     near = np.zeros((len(VOCABULARY), 2), np.int32)
     similarity = np.zeros((len(VOCABULARY), 2), np.float32)
     near[MILK], similarity[MILK] = (BREAD, EGGS), (0.5, 0.25)
     near[BREAD], similarity[BREAD] = (MILK, EGGS), (0.5, 0.125)
     near[EGGS], similarity[EGGS] = (MILK, BREAD), (0.25, 0.125)
-    return ItemNeighbours(near, similarity)
+    wide, narrow = CategoryLift.nothing(7), CategoryLift.nothing(7)
+    wide.group[[MILK, EGGS, BREAD, SOAP]] = 1, 1, 2, 3  # DAIRY, BAKERY, BATH
+    narrow.group[[MILK, BREAD, EGGS, SOAP]] = 1, 2, 3, 4
+    wide_lift, narrow_lift = np.zeros((4, 4), np.float16), np.zeros((5, 5), np.float16)
+    for lift, pair, value in (
+        (wide_lift, (1, 1), 2.0),
+        (wide_lift, (1, 2), 1.0),
+        (wide_lift, (1, 3), -1.0),
+        (wide_lift, (2, 3), -0.5),
+        (narrow_lift, (1, 2), 1.5),
+        (narrow_lift, (1, 3), 0.5),
+        (narrow_lift, (2, 4), -1.0),
+        (narrow_lift, (3, 4), -0.5),
+    ):
+        lift[pair] = lift[pair[::-1]] = value
+    return ItemNeighbours(
+        near,
+        similarity,
+        replace(wide, log_lift=wide_lift),
+        replace(narrow, log_lift=narrow_lift),
+        20.0,
+    )
 
 
 def sessions() -> SessionKnn:
@@ -104,8 +138,8 @@ def random_table(seed: int) -> ItemTable:
         values = chance.uniform(0, 30, len(ITEM_IDS)) * (chance.random(len(ITEM_IDS)) > 1 / 3)
         return values.astype(np.float32)
 
-    names = ("popularity", "recent_popularity", "repeat_rate", "gap_days", "price_level")
-    return ItemTable.from_columns({name: column() for name in names}, category_codes(CATEGORIES))
+    statistics = {name: column() for name in ITEM_STATISTICS}
+    return ItemTable.from_columns(statistics, category_codes(CATEGORIES))
 
 
 def indices(*items: int) -> Indices:

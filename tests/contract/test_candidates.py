@@ -1,4 +1,4 @@
-from math import log, log1p, sqrt
+from math import expm1, log, log1p, sqrt
 
 import numpy as np
 import pytest
@@ -65,6 +65,20 @@ def test_pair_features_by_hand() -> None:
     )
     matrix = pair_features(evidence, indices(TEA, MILK, SOAP), table, vectors)
     old, new = 2 ** (-120 / 14), 2 ** (-60 / 14)
+    # A cosine times the root of the baskets' ratio is the share of the cart item's baskets.
+    with_bread = 0.5 * sqrt(expm1(3) / expm1(2.5))
+    with_eggs = 0.25 * sqrt(expm1(3) / expm1(2))
+    lift_bread = 0.5 * 20 / sqrt(expm1(3) * expm1(2.5))
+    lift_eggs = 0.25 * 20 / sqrt(expm1(3) * expm1(2))
+    usual = (  # milk in both baskets, 60 days apart; soap in the newer one
+        ("baskets", (0, 1, 1 / 2)),
+        ("days_since", (7, log1p(60), log1p(60))),
+        ("due_ratio", (0, 60 / 60, 0)),
+        ("weight", (0, 1 + 0.9, 1)),
+        ("items", (0, log1p(1), log1p(1))),
+        ("item_share", (0, 1, 1)),
+        ("item_lead", (0, 1, 1)),
+    )
     everywhere = {
         "subject_known": 1,
         "subject_baskets": log1p(2),
@@ -97,6 +111,27 @@ def test_pair_features_by_hand() -> None:
         "item_gap_days": (0, log1p(7), log1p(30)),
         "price": (0, 5, 2),
         "query_tower": (-1 / sqrt(2 / 3), 0, 1 / sqrt(2 / 3)),  # 1, 2, 3 standardised
+        "weekly_popularity": (0, 1, 0),
+        "buyers": (0, 2, 0.5),
+        "baskets_per_buyer": (0, log1p(expm1(3) / expm1(2)), log1p(expm1(1))),
+        # of milk 5, bread 4 and soap 2, each by its weight; tea has no price
+        "price_against_own": (0, 5 - 5.75 / 1.5, 2 - 5.75 / 1.5),
+        # bread stood in one basket of two known items, beside milk
+        "own_similar": (0, 1 / sqrt(2 * 2), 0),
+        "own_together": (0, 1, 0),
+        "own_together_rare": (0, 1, 0),
+        "own_lift": (0, 1 / (2 * (1 / 2) + 0.5), 0),
+        **{f"{level}_{name}": values for level in ("narrow", "wide") for name, values in usual},
+        "staples_similarity": (0, 0.5 * log1p(1 / 4), 0),  # bread and milk
+        "cart_nearest": (0, 0.5, 0),
+        "cart_second": (0, 0.25, 0),
+        "cart_chance": (0, -log(1 - with_bread) - log(1 - with_eggs), 0),
+        "cart_best_chance": (0, with_bread, 0),
+        "cart_lift": (0, (log1p(lift_bread) + log1p(lift_eggs)) / 2, 0),
+        "narrow_lift": (0, (1.5 + 0.5) / 2, -(1 + 0.5) / 2),
+        "narrow_lift_max": (0, 1.5, -0.5),
+        "wide_lift": (0, (1 + 2) / 2, -(0.5 + 1) / 2),
+        "wide_lift_max": (0, 2, -0.5),
         **{name: (value,) * 3 for name, value in everywhere.items()},
     }
     assert set(expected) == set(PAIR_FEATURES)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract import manifest, pair_features
 from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import IndexEntry, ModelEntry, ReleaseManifest, sha256, tensors
 from contract.session_knn import SessionKnn
 
@@ -97,7 +98,7 @@ class Factory:
     def _parts(self, vectors: Any) -> dict[str, bytes]:
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
-        near, similarity = self._neighbours(vectors)
+        together = self._neighbours()
         ids = self.vocabulary().item_ids
         return {
             manifest.INDEX: faiss.serialize_index(index).tobytes(),
@@ -105,7 +106,7 @@ class Factory:
             manifest.CATALOGUE: _parquet(self._catalogue()),
             manifest.POPULAR: json.dumps({"all": ids[: min(200, self.num_items // 3)]}).encode(),
             manifest.SESSION_KNN: _npz(self._knn().arrays()),
-            manifest.ITEM_NEIGHBOURS: _npz({"neighbours": near, "similarity": similarity}),
+            manifest.ITEM_NEIGHBOURS: _npz(together.arrays()),
         }
 
     def _catalogue(self) -> dict[str, Any]:
@@ -130,6 +131,8 @@ class Factory:
             "synthetic": pa.array([True] * self.num_items, pa.bool_()),
             "popularity": popularity,
             "recent_popularity": popularity * np.float32(0.5),
+            "weekly_popularity": popularity * np.float32(0.25),
+            "buyers": popularity * np.float32(0.75),
             "repeat_rate": np.full(self.num_items, 0.4, np.float32),
             "gap_days": np.full(self.num_items, 14, np.float32),
             "price_level": np.array([np.log1p(p or 0) for p in price], np.float32),
@@ -147,15 +150,24 @@ class Factory:
             num_items=self.num_items + FIRST_ITEM,
         )
 
-    def _neighbours(self, vectors: Any) -> tuple[Any, Any]:
-        """Each item's nearest by vector, with its last three places left unused."""
+    def _neighbours(self) -> ItemNeighbours:
+        """Each item's followers by number, with its last three places left unused; categories that
+        go with themselves."""
         size, width = self.num_items + FIRST_ITEM, self.num_neighbours
         near, similarity = np.zeros((size, width), np.int32), np.zeros((size, width), np.float32)
         for n in range(self.num_items):
             others = (n + 1 + np.arange(width - 3)) % self.num_items
             near[n + FIRST_ITEM, : width - 3] = others + FIRST_ITEM
             similarity[n + FIRST_ITEM, : width - 3] = 1.0 / (2 + np.arange(width - 3))
-        return near, similarity
+        wide, narrow = (self._lift(groups) for groups in (4, 12))
+        return ItemNeighbours(near, similarity, wide, narrow, float(self.num_sessions))
+
+    def _lift(self, groups: int) -> CategoryLift:
+        group = np.zeros(self.num_items + FIRST_ITEM, np.int32)
+        group[FIRST_ITEM:] = 1 + np.arange(self.num_items) % groups
+        log_lift = np.zeros((groups + 1, groups + 1), np.float16)
+        np.fill_diagonal(log_lift[1:, 1:], 1.0)
+        return CategoryLift(group, log_lift)
 
     def _model(self, name: str, version: int, vectors: Any) -> ModelEntry:
         inputs, outputs = tensors(name, vectors.shape[1])

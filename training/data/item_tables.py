@@ -10,12 +10,16 @@ from scipy import sparse
 
 from contract.clock import DAY_US
 from contract.encoding import FIRST_ITEM, Vocabulary
-from contract.items import ItemNeighbours, ItemTable, category_codes
+from contract.items import CategoryLift, ItemNeighbours, ItemTable, category_codes
 from contract.session_knn import SessionKnn
 from training.data.baskets import Baskets, Numbers
 
 RECENT_DAYS = 28
+WEEK_DAYS = 7
 NEIGHBOURS = 64
+# Categories whose lift is kept, the most frequent ones: 2,048 x 2,048 half floats are 8 MiB.
+LIFT_CATEGORIES = 2_047
+LIFT_PRIOR = 2.0
 POPULAR = 200
 # VMIS-kNN over baskets: carts are sets rather than clicks, so more of the cart is looked up.
 KNN_SESSIONS, KNN_NEIGHBOURS, KNN_QUERY_ITEMS = 500, 100, 10
@@ -68,7 +72,9 @@ def count(
     statistics = _statistics(baskets, numbers, until_us, held, vocabulary, catalogue)
     order = np.argsort(-statistics.recent_popularity, kind="stable")
     popular = order[order >= FIRST_ITEM][:POPULAR]
-    return ItemTables(statistics, _nearest(together, NEIGHBOURS), knn, popular, together)
+    wide, narrow = (_category_lift(held, statistics.categories[:, level]) for level in (1, -1))
+    near = ItemNeighbours(*_nearest(together, NEIGHBOURS), wide, narrow, float(len(numbers)))
+    return ItemTables(statistics, near, knn, popular, together)
 
 
 def _cosine(held: sparse.csr_array) -> sparse.csr_array:
@@ -80,7 +86,35 @@ def _cosine(held: sparse.csr_array) -> sparse.csr_array:
     return together.astype(np.float32)
 
 
-def _nearest(together: sparse.csr_array, limit: int) -> ItemNeighbours:
+def _category_lift(held: sparse.csr_array, category: Numbers) -> CategoryLift:
+    """log of (baskets with both + prior) over what chance would give + prior, between the
+    categories of one level; the prior draws what was seldom seen towards no lift at all."""
+    codes, place = np.unique(category, return_inverse=True)
+    frequency = np.asarray(held.sum(axis=0)).ravel()
+    sold = np.bincount(place, frequency, minlength=len(codes))
+    sold[codes == 0] = 0
+    kept = np.argsort(-sold, kind="stable")[:LIFT_CATEGORIES]
+    kept = kept[sold[kept] > 0]
+    number = np.zeros(len(codes), np.int32)
+    number[kept] = np.arange(1, len(kept) + 1)
+    group = number[place]
+    member = sparse.coo_array(
+        (np.ones(len(group), np.float32), (np.arange(len(group)), group)),
+        shape=(len(group), len(kept) + 1),
+    )
+    baskets = sparse.csr_array(held @ sparse.csr_array(member))
+    baskets.data[:] = 1.0
+    both = (baskets.T @ baskets).toarray().astype(np.float64)
+    alone = np.diag(both)
+    by_chance = np.outer(alone, alone) / max(held.shape[0], 1)
+    lift = np.log((both + LIFT_PRIOR) / (by_chance + LIFT_PRIOR))
+    lift[0], lift[:, 0] = 0.0, 0.0
+    return CategoryLift(group, lift.astype(np.float16))
+
+
+def _nearest(
+    together: sparse.csr_array, limit: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     size = together.shape[0]
     neighbours = np.zeros((size, limit), np.int32)
     similarity = np.zeros((size, limit), np.float32)
@@ -90,7 +124,7 @@ def _nearest(together: sparse.csr_array, limit: int) -> ItemNeighbours:
         order = np.lexsort((near, -value))[:limit]
         neighbours[item, : len(order)] = near[order]
         similarity[item, : len(order)] = value[order]
-    return ItemNeighbours(neighbours, similarity)
+    return neighbours, similarity
 
 
 def _statistics(
@@ -102,17 +136,22 @@ def _statistics(
     catalogue: pa.Table,
 ) -> ItemTable:
     times = baskets.occurred_us[numbers]
-    recent = times >= until_us - RECENT_DAYS * DAY_US
-    repeat_rate, gap_days = _repurchase(held, baskets.subject[numbers], times)
+    repeat_rate, gap_days, buyers = _repurchase(held, baskets.subject[numbers], times)
     place = {item_id: row for row, item_id in enumerate(catalogue["item_id"].to_pylist())}
     rows = [place.get(item_id, -1) for item_id in vocabulary.item_ids]
     prices = np.array([price or 0 for price in catalogue["price"].to_pylist()] + [0], np.float64)
     paths = [*catalogue["category_path"].to_pylist(), []]
     frequency = np.asarray(held.sum(axis=0)).ravel()
-    recent_frequency = np.asarray(held[np.flatnonzero(recent)].sum(axis=0)).ravel()
+
+    def since(days: int) -> npt.NDArray[np.float64]:
+        recent = np.flatnonzero(times >= until_us - days * DAY_US)
+        return np.asarray(held[recent].sum(axis=0)).ravel()
+
     columns = {
         "popularity": np.log1p(frequency),
-        "recent_popularity": np.log1p(recent_frequency),
+        "recent_popularity": np.log1p(since(RECENT_DAYS)),
+        "weekly_popularity": np.log1p(since(WEEK_DAYS)),
+        "buyers": np.log1p(buyers),
         "repeat_rate": repeat_rate,
         "gap_days": gap_days,
     }
@@ -123,8 +162,9 @@ def _statistics(
 
 def _repurchase(
     held: sparse.csr_array, subject: Numbers, times: Numbers
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Share of buyers who came back for an item, and the mean days between two purchases, [N]."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Numbers]:
+    """Share of buyers who came back for an item, the mean days between two purchases, and the
+    number of buyers, [N] each."""
     rows = held.tocoo()
     size = held.shape[1]
     pair = subject[rows.row] * size + rows.col
@@ -139,4 +179,4 @@ def _repurchase(
     returning = np.bincount(np.unique(pair[1:][again]) % size, minlength=size)
     # Shrunk towards the shop's own rate, so that one loyal buyer does not make an item a staple.
     rate = returning.sum() / max(int(buyers.sum()), 1)
-    return (returning + 5 * rate) / (buyers + 5), gap_sum / np.maximum(gap_count, 1)
+    return (returning + 5 * rate) / (buyers + 5), gap_sum / np.maximum(gap_count, 1), buyers

@@ -43,7 +43,7 @@ class RankingExamples:
     """Shapes: B cases, C = MAX_CANDIDATES, F = len(PAIR_FEATURES)."""
 
     index: npt.NDArray[np.int64]  # [B, C] candidates, PAD after the last
-    features: Floats  # [B, C, F]
+    features: npt.NDArray[np.float16]  # [B, C, F]; half the memory, and three digits are enough
     relevant: npt.NDArray[np.bool_]  # [B, C]
 
     @property
@@ -54,6 +54,15 @@ class RankingExamples:
     def where(self, kept: npt.NDArray[np.bool_]) -> "RankingExamples":
         """The cases that `kept` [B] holds."""
         return RankingExamples(self.index[kept], self.features[kept], self.relevant[kept])
+
+    @classmethod
+    def joined(cls, parts: Sequence["RankingExamples"]) -> "RankingExamples":
+        """The cases of all `parts`, in order."""
+        return cls(
+            np.concatenate([part.index for part in parts]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.relevant for part in parts]),
+        )
 
 
 def rank_inputs(
@@ -94,7 +103,7 @@ def build(
     """Candidates with features and relevance for every situation."""
     shape = (len(situations), MAX_CANDIDATES)
     index = np.zeros(shape, np.int64)
-    features = np.zeros((*shape, len(PAIR_FEATURES)), np.float32)
+    features = np.zeros((*shape, len(PAIR_FEATURES)), np.float16)
     relevant = np.zeros(shape, bool)
     rows = rank_inputs(situations, vocabulary, tables, neural, label=label)
     for row, (_, merged, computed) in enumerate(rows):

@@ -17,7 +17,7 @@ from training.data.item_tables import vocabulary_map
 TARGETS = (
     6  # positives learned from per basket; the rest of a large basket is left for other epochs
 )
-_HALF, _EMPTY = 0.6, 0.12  # shares of carts that hold half of the basket, and nothing
+_HALF = 0.68  # of the carts that are not empty, the share that holds half of the basket
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ def questions(
     *,
     frozen_us: int | None,
     unknown_share: float,
+    empty_share: float,
     limit: int,
     label: str,
 ) -> list[Question]:
     """Up to `limit` of the baskets `numbers`, drawn at random, each taken apart at random.
 
     `frozen_us`: history only before that moment; None for history up to the basket. A share of the
-    shoppers is made unknown, so that the models also learn to answer from the cart alone.
+    shoppers is made unknown, so that the models also learn to answer from the cart alone, and a
+    share of the carts is left empty.
     """
     known = vocabulary_map(baskets, vocabulary) >= FIRST_ITEM
     drawn: list[Question] = []
@@ -54,7 +56,7 @@ def questions(
         if len(items) < 2:
             continue
         ids = [baskets.item_ids[item] for item in items]
-        size = _cart_size(len(ids), rng)
+        size = _cart_size(len(ids), empty_share, rng)
         now_us = int(baskets.occurred_us[number])
         before_us = now_us if frozen_us is None else min(frozen_us, now_us)
         view = UNKNOWN
@@ -68,11 +70,10 @@ def questions(
     return drawn
 
 
-def _cart_size(count: int, rng: np.random.Generator) -> int:
-    kind = rng.random()
-    if kind < _HALF:
-        return count // 2
-    return 0 if kind < _HALF + _EMPTY else int(rng.integers(1, count))
+def _cart_size(count: int, empty_share: float, rng: np.random.Generator) -> int:
+    if rng.random() < empty_share:
+        return 0
+    return count // 2 if rng.random() < _HALF else int(rng.integers(1, count))
 
 
 @dataclass(frozen=True)

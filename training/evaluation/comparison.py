@@ -14,6 +14,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from training.commands import peak_mib
 from training.data.item_tables import ItemTables, count
+from training.data.ranking_examples import RankingExamples
 from training.data.source import Source
 from training.evaluation import baselines, lightgbm_baseline, metrics
 from training.evaluation.baselines import BLEND_WEIGHTS, Frozen
@@ -26,7 +27,7 @@ from training.evaluation.protocols import (
     cases_of,
     situation,
 )
-from training.fit import Fit
+from training.fit import Fit, RankerWindow
 from training.recommender import Recommender
 
 Numbers = npt.NDArray[np.int64]
@@ -94,10 +95,16 @@ class Comparison:
     def add_lightgbm(self, fit: Fit) -> None:
         """LightGBM on the questions of `fit`, whose seed it takes."""
         began = time.perf_counter()
-        asked, held_out, before = fit.ranking_questions()
+        windows, held_out = fit.ranking_questions()
+
+        def counted(window: RankerWindow, label: str) -> RankingExamples:
+            return lightgbm_baseline.counted(
+                window.asked, self.vocabulary, window.tables, label=label
+            )
+
         ranker = lightgbm_baseline.LightGbmRanker(
-            lightgbm_baseline.counted(asked, self.vocabulary, before, label="lightgbm train"),
-            lightgbm_baseline.counted(held_out, self.vocabulary, before, label="lightgbm choose"),
+            RankingExamples.joined([counted(window, "lightgbm train") for window in windows]),
+            counted(held_out, "lightgbm choose"),
             fit.recipe.seed,
         )
         ranked = ranker.rank(self._situations(), self.vocabulary, self.tables, self.k)

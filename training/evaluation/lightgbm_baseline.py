@@ -31,6 +31,7 @@ _SETTINGS = {
 }
 _ROUNDS, _PATIENCE = 400, 30
 Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 def without_models(cases: int, vocabulary: Vocabulary) -> NeuralSide:
@@ -78,7 +79,7 @@ class LightGbmRanker:
         asked = [Question(situation, np.empty(0, np.int64)) for situation in situations]
         examples = counted(asked, vocabulary, tables, label="lightgbm")
         scores = np.full(examples.index.shape, -np.inf)
-        scores[examples.mask] = self.model.predict(examples.features[examples.mask][:, _COLUMNS])
+        scores[examples.mask] = self.model.predict(_counting(examples))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.where(
             np.isfinite(np.take_along_axis(scores, best, axis=1)),
@@ -87,10 +88,15 @@ class LightGbmRanker:
         )
 
 
+def _counting(examples: RankingExamples) -> Floats:
+    """The counting features of every candidate, [rows, len(COUNTING_FEATURES)]."""
+    return examples.features[examples.mask][:, _COLUMNS].astype(np.float32)
+
+
 def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
     mask = examples.mask
     return lightgbm.Dataset(
-        examples.features[mask][:, _COLUMNS],
+        _counting(examples),
         examples.relevant[mask].astype(np.int32),
         group=mask.sum(axis=1),
     )

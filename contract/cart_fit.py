@@ -1,0 +1,75 @@
+"""How well a candidate goes with the cart and with the shopper's staples, from the frozen table of
+items bought together."""
+
+import numpy as np
+
+from contract.items import CategoryLift, Floats, Indices, ItemNeighbours
+
+STAPLES = 60  # how many of the shopper's strongest items are looked up
+CART_FIT = ("cart_nearest", "cart_second", "cart_chance", "cart_best_chance", "cart_lift")
+_MOST_CERTAIN = 0.95
+
+
+def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices) -> Floats:
+    """The cosine of each candidate `index` [C] (distinct) to each of `cart` [K], [C, K]; 0 where
+    the candidate is not among the cart item's neighbours."""
+    matrix = np.zeros((len(index), len(cart)), np.float32)
+    if not matrix.size:
+        return matrix
+    near = neighbours.neighbours[cart]
+    order = np.argsort(index, kind="stable")
+    place = np.minimum(np.searchsorted(index[order], near), len(index) - 1)
+    row = order[place]
+    found = (index[row] == near) & (neighbours.similarity[cart] > 0)
+    column = np.broadcast_to(np.arange(len(cart))[:, None], near.shape)
+    matrix[row[found], column[found]] = neighbours.similarity[cart][found]
+    return matrix
+
+
+def cart_fit(
+    similarity: Floats, popularity: Floats, cart_popularity: Floats, baskets: float
+) -> list[Floats]:
+    """`CART_FIT` of each candidate, [C] each, all zero without a cart.
+
+    `similarity` [C, K] cosines, `popularity` [C] and `cart_popularity` [K] baskets with each item,
+    `baskets` all of them. The two highest cosines; with p the share of the cart item's baskets that
+    held the candidate, -sum(log(1 - p)) and the highest p; the mean log1p of how many times more
+    often than by chance the two share a basket.
+    """
+    count, size = similarity.shape
+    if not similarity.size:
+        return [np.zeros(count, np.float32)] * len(CART_FIT)
+    ratio = np.maximum(popularity, 1.0)[:, None] / np.maximum(cart_popularity, 1.0)[None, :]
+    chance = np.minimum(similarity * np.sqrt(ratio), np.float32(_MOST_CERTAIN))
+    both = np.sqrt(np.maximum(popularity, 1.0)[:, None] * np.maximum(cart_popularity, 1.0)[None, :])
+    nearest = similarity.max(axis=1)
+    second = np.partition(similarity, -2, axis=1)[:, -2] if size > 1 else np.zeros_like(nearest)
+    return [
+        nearest,
+        second,
+        -np.log1p(-chance).sum(axis=1),
+        chance.max(axis=1),
+        np.log1p(similarity / both * np.float32(baskets)).mean(axis=1),
+    ]
+
+
+def staples_similarity(
+    neighbours: ItemNeighbours, index: Indices, staples: Indices, weight: Floats
+) -> Floats:
+    """The similarity of each candidate to the shopper's `staples`, each counted by log1p of its
+    `weight`, summed; [C]."""
+    near = neighbours.neighbours[staples].ravel()
+    value = (neighbours.similarity[staples] * np.log1p(weight)[:, None]).ravel()
+    summed = np.bincount(near, value, minlength=len(neighbours.neighbours))
+    summed[0] = 0.0  # unused places
+    return summed[index].astype(np.float32)
+
+
+def category_fit(lift: CategoryLift, index: Indices, cart: Indices) -> list[Floats]:
+    """Mean and highest log lift of each candidate's category with those of the cart, [C] each."""
+    if not len(cart) or not len(index):
+        return [np.zeros(len(index), np.float32)] * 2
+    # One row a category: the candidates share a few dozen of them.
+    rows = lift.log_lift[:, lift.group[cart]].astype(np.float32)
+    groups = lift.group[index]
+    return [rows.mean(axis=1)[groups], rows.max(axis=1)[groups]]
