@@ -31,6 +31,10 @@ class Ranker(nn.Module):
         self.mean = features.mean(dim=0)
         self.scale = features.std(dim=0).clamp(min=1e-3)
 
+    def dense_parts(self) -> list[nn.Module]:
+        """What may be compiled."""
+        return [self.layers]
+
     def forward(self, pair_features_BCF: Tensor) -> Tensor:
         scaled = ((pair_features_BCF - self.mean) / self.scale).clamp(-8.0, 8.0)
         scores_BC1: Tensor = self.layers(scaled)
