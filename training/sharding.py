@@ -52,10 +52,14 @@ class Spread(nn.Module):
     ) -> None:
         super().__init__()
         self.__dict__["plain"] = plain  # not a submodule: its weights are not trained here
-        self._blocks: dict[str, dict[int, _Block]] = {}
+        self._blocks: dict[str, dict[int, list[_Block]]] = {}
         copied = copy.deepcopy(plain)
+        # fbgemm differentiates its CPU look-up itself; torch does not see how and warns. The tests
+        # hold the steps taken with it against those of one process.
+        warnings.filterwarnings("ignore", "fbgemm::dense_embedding_codegen_lookup_function")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchRec's own, about its insides
+            logging.disable(logging.WARNING)  # and its musings, through the root logger too
             if any(isinstance(module, EmbeddingBagCollection) for module in plain.modules()):
                 plan = _plan(copied, device, sharding_types)
                 self._blocks = _blocks(plan)
@@ -72,6 +76,7 @@ class Spread(nn.Module):
                     device_ids=[device] if device.type == "cuda" else None,
                     broadcast_buffers=False,
                 )
+            logging.disable(logging.NOTSET)
         self.load(plain.state_dict())
 
     @property
@@ -106,15 +111,18 @@ class Spread(nn.Module):
             return local.detach().clone()
         like = self.plain.get_parameter(name)
         full = torch.zeros_like(like)
-        block = self._blocks[name].get(distributed.rank())
-        if block is not None:
-            assert local is not None
-            full[block] = local.detach()
+        blocks = self._blocks[name].get(distributed.rank(), [])
+        if local is not None:
+            # Several blocks of one table on one process are one parameter, one below the other.
+            for block, stacked in zip(blocks, local.detach().chunk(len(blocks)), strict=True):
+                full[block] = stacked
         return distributed.total(full)
 
     def own(self, name: str, full: Tensor) -> Tensor:
         """This process's part of the whole, as `whole` takes it."""
-        return full[self._blocks[name][distributed.rank()]] if self.is_placed(name) else full
+        if not self.is_placed(name):
+            return full
+        return torch.cat([full[block] for block in self._blocks[name][distributed.rank()]])
 
     @torch.no_grad()
     def gather(self) -> dict[str, Tensor]:
@@ -140,7 +148,6 @@ def _plan(
     model: nn.Module, device: torch.device, sharding_types: Mapping[str, str]
 ) -> ShardingPlan:
     """The planner's placement. `sharding_types` fixes the kind of some tables, by name."""
-    logging.getLogger("torchrec").setLevel(logging.ERROR)
     size = distributed.world_size()
     widths = {
         config.name: config.embedding_dim
@@ -151,8 +158,7 @@ def _plan(
     fixed = {
         name: ParameterConstraints(
             sharding_types=[sharding_types[name]] if name in sharding_types else [*SHARDING_TYPES],
-            # At most one block of a table for each process; fbgemm wants widths in fours.
-            min_partition=max(4, -(-width // size) + 3 & ~3),
+            min_partition=_block_width(width, size),
         )
         for name, width in widths.items()
     }
@@ -172,21 +178,25 @@ def _plan(
     return plan
 
 
-def _blocks(plan: ShardingPlan) -> dict[str, dict[int, _Block]]:
+def _block_width(width: int, processes: int) -> int:
+    """The narrowest columns that a table may be cut into: equal, in fours as fbgemm wants them, and
+    no more blocks than processes; the whole width where that cannot be."""
+    fitting = (w for w in range(4, width, 4) if width % w == 0 and width // w <= processes)
+    return next(fitting, width)
+
+
+def _blocks(plan: ShardingPlan) -> dict[str, dict[int, list[_Block]]]:
     """Which rows and columns of a placed table stand on which process, by parameter name."""
-    found: dict[str, dict[int, _Block]] = {}
+    found: dict[str, dict[int, list[_Block]]] = {}
     for path, tables in plan.plan.items():
         for table, placed in tables.items():
             if placed.sharding_spec is None:  # a copy on every process
                 continue
-            blocks: dict[int, _Block] = {}
+            blocks: dict[int, list[_Block]] = {}
             for shard in placed.sharding_spec.shards:
                 (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-                assert shard.placement.rank() not in blocks, f"{table}: two blocks on one process"
-                blocks[shard.placement.rank()] = (
-                    slice(row, row + rows),
-                    slice(column, column + columns),
-                )
+                block = (slice(row, row + rows), slice(column, column + columns))
+                blocks.setdefault(shard.placement.rank(), []).append(block)
             found[f"{path}.embedding_bags.{table}.weight"] = blocks
     return found
 

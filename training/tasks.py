@@ -1,6 +1,6 @@
 """The two things that are trained: the retrieval model, and the ranker on top of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ SAMPLER_POWER = 0.75
 
 
 class RetrievalTask:
-    """Sampled softmax over baskets; validated by the full softmax on held-out baskets."""
+    """Sampled softmax over baskets; validated by the full softmax on held-out baskets.
+
+    `placement`: the kind of sharding of some tables, by name; TorchRec's planner has the rest.
+    """
 
     def __init__(
         self,
@@ -33,8 +36,9 @@ class RetrievalTask:
         batch_size: int,
         negatives: int,
         device: torch.device,
+        placement: Mapping[str, str] | None = None,
     ) -> None:
-        self.model: nn.Module = sharding.spread(model, device)
+        self.model: nn.Module = sharding.spread(model, device, placement)
         self._plain = model
         self.examples, self.held_out = examples, held_out
         self.batch_size, self.negatives, self.device = batch_size, negatives, device
