@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from contract.errors import OutOfMemory
 # How torch's allocators on CPU say it, with and without a message of the operating system.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 
+_PASSED_OVER = "the compiler passes over torch's own containers without a word; see models.layers"
+
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 on CUDA; it has float32's range, so the loss needs no scaling."""
@@ -21,45 +24,38 @@ def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[A
     return contextlib.nullcontext()
 
 
-def compile_dense(model: nn.Module) -> list[nn.Module]:
-    """Mark the model's `dense_parts` for compilation at their first call, and return them.
-
-    Look-ups, and whatever has shapes that depend on values, stay as they are.
-    """
-    parts: list[nn.Module] = getattr(model, "dense_parts", list)()
-    for part in parts:
-        part.compile(dynamic=True)
-    return parts
-
-
-def plain_again(parts: list[nn.Module]) -> None:
-    """Undo `compile_dense`."""
-    for part in parts:
-        part._compiled_call_impl = None
-
-
-def compile_or_say(model: nn.Module, step: Any, label: str) -> bool:
-    """Compile the dense parts and try them in `step()`, a scalar loss; whether they are compiled.
+def compile_or_say(model: nn.Module, step: Callable[[], Tensor], label: str) -> list[nn.Module]:
+    """Compile the model's `dense_parts`, try them in `step()`, a scalar loss, and return them.
+    Look-ups, and whatever has shapes that depend on values, are no such parts.
 
     Where the compiler gives up, one line says so and the training goes on without it. The trial
     changes neither weights nor random streams.
     """
-    parts = compile_dense(model)
+    parts: list[nn.Module] = getattr(model, "dense_parts", list)()
+    assert not any(type(part).__module__.startswith("torch.") for part in parts), _PASSED_OVER
     devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
     try:
-        with torch.random.fork_rng(devices=devices):
-            loss: Tensor = step()
-            loss.backward()  # type: ignore[no-untyped-call]
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler imports what torch itself deprecates
+            for part in parts:
+                part.compile(dynamic=True)
+            step().backward()  # type: ignore[no-untyped-call]
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the compiler or its back end throws
         plain_again(parts)
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         print(f"{label}: not compiled, goes on without: {reason}", file=sys.stderr)
-        return False
+        return []
     finally:
         model.zero_grad(set_to_none=True)
-    return bool(parts)
+    return parts
+
+
+def plain_again(parts: list[nn.Module]) -> None:
+    """Call `parts` as they are written."""
+    for part in parts:
+        part._compiled_call_impl = None
 
 
 @contextlib.contextmanager

@@ -22,11 +22,21 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())  # a full or failing disk may only say so here
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = _reason(error)
         partial.unlink(missing_ok=True)
         raise UserError(
             f"{path}: could not be written, what stood there is untouched: {reason}"
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said; torch's writer covers it with a complaint of its own."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__context__
+    return str(error).splitlines()[0]
 
 
 def read(path: Path) -> dict[str, Any]:

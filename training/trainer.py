@@ -85,7 +85,7 @@ def train(
     longer a number, memory runs out, or the checkpoint is another training's.
     """
     device = device or torch.device("cpu")
-    run = _Run(task, schedule, seed, label, device)
+    run = Run(task, schedule, seed, label, device)
     signature = {
         "label": label,
         "identity": identity,
@@ -97,12 +97,12 @@ def train(
     if saved is not None:
         run.restore(saved)
     with acceleration.out_of_memory(label, lower, device):
-        if compiled:
-            run.compile()
+        parts = run.compile() if compiled else []
         while not run.is_over():
             run.epoch()
             if checkpoint is not None:
                 run.save(checkpoint, signature)
+    acceleration.plain_again(parts)
     sharding.load(run.model, run.best)
     run.model.eval()
     return run.history
@@ -132,7 +132,7 @@ def _warm_up_and_cool_down(steps: int) -> Callable[[int], float]:
     return share
 
 
-class _Run:
+class Run:
     """One training while it runs."""
 
     def __init__(
@@ -162,18 +162,19 @@ class _Run:
         waited = done - self.history.best_epoch >= max(1, self.schedule.patience)
         return done >= self.schedule.epochs or (done > 0 and waited)
 
-    def compile(self) -> None:
-        """Compile the dense parts, tried on the first batch of a copy of the random stream."""
+    def compile(self) -> list[nn.Module]:
+        """Compile the dense parts and return them, tried on the first batch of a copy of the random
+        stream."""
         copied = torch.Generator()
         copied.set_state(self.generator.get_state())
         self.model.train()
 
-        def step() -> Tensor:
+        def trial() -> Tensor:
             batch = next(iter(self.task.batches(copied)))
             with acceleration.mixed_precision(self.device):
                 return self.task.loss(batch, copied)
 
-        acceleration.compile_or_say(self.model, step, self.label)
+        return acceleration.compile_or_say(self.model, trial, self.label)
 
     def epoch(self) -> None:
         """One pass over the examples and a validation."""
@@ -186,7 +187,7 @@ class _Run:
             unit="batch",
             disable=None,
         )
-        total = sum(self._step(batch, number) for batch in shown)
+        total = sum(self.step(batch, number) for batch in shown)
         self.history.train_loss.append(total / max(1, self.task.num_batches))
         self.model.eval()
         with torch.no_grad():
@@ -197,7 +198,8 @@ class _Run:
         if figure is None or figure <= min(self.history.validation):
             self.history.best_epoch, self.best = number, self._weights()
 
-    def _step(self, batch: Any, number: int) -> float:
+    def step(self, batch: Any, number: int = 1) -> float:
+        """One step down the loss of `batch`; the loss, over all processes."""
         with acceleration.mixed_precision(self.device):
             loss = self.task.loss(batch, self.generator)
         everybody = float(distributed.average(loss))

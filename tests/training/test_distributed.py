@@ -62,17 +62,11 @@ def _assert_alike(
         assert difference < 0.01, name
 
 
-def test_every_kind_of_placement_takes_the_steps_of_one_process(
+def test_one_process_goes_on_from_the_checkpoint_of_two(
     shop_folder: Path, tmp_path: Path, alone: tuple[dict[str, Any], dict[str, torch.Tensor]]
 ) -> None:
     """Table-wise, column-wise and data-parallel tables in one model; the last batch is smaller than
     the number of processes. Weight decay, clipping and AdamW's moments are all part of a step."""
-    _assert_alike(_spread_steps(shop_folder, tmp_path, MIXED), alone)
-
-
-def test_one_process_goes_on_from_the_checkpoint_of_two(
-    shop_folder: Path, tmp_path: Path, alone: tuple[dict[str, Any], dict[str, torch.Tensor]]
-) -> None:
     kept = tmp_path / "steps.pt"
     _spread_steps(shop_folder, tmp_path, MIXED, str(kept), epochs=2)
     assert len(torch.load(kept, weights_only=True)["history"]["train_loss"]) == 2

@@ -6,6 +6,8 @@ Suffixes: B checkouts, C candidates, F pair features.
 import torch
 from torch import Tensor, nn
 
+from training.models.layers import Layers
+
 
 class Ranker(nn.Module):
     """A multi-layer perceptron on standardised pair features, [B, C, F] to [B, C]."""
@@ -17,7 +19,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             nn.Linear(num_features, hidden),
             nn.GELU(),
             nn.Dropout(dropout),

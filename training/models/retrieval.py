@@ -102,7 +102,7 @@ class RetrievalModel(nn.Module):
 
     def dense_parts(self) -> list[nn.Module]:
         """What may be compiled: everything but look-ups and what depends on their values."""
-        return [self.item_tower.mix, self.query_tower.mix, self.sequence_encoder]
+        return [self.item_tower.mix, self.query_tower, self.sequence_encoder]
 
     def forward(self, batch: TowerExamples, negative_M: Tensor, log_q: Tensor) -> Tensor:
         """The loss of a step: the query tower's and the sequence encoder's sampled softmax.

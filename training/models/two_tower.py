@@ -17,6 +17,7 @@ from training.models.embeddings import (
     jagged,
     tables,
 )
+from training.models.layers import Layers
 
 _RECENCY = 4
 
@@ -36,7 +37,7 @@ class ItemTower(nn.Module):
         self.num_items = len(next(iter(columns.values())))
         self.id_dropout = id_dropout
         self.tables = tables(self.num_items, dimension)
-        self.mix = nn.Sequential(
+        self.mix = Layers(
             nn.Linear(len(ITEM_FEATURES) * dimension, 2 * dimension),
             nn.GELU(),
             nn.Linear(2 * dimension, dimension),
@@ -99,7 +100,7 @@ class QueryTower(nn.Module):
             nn.init.zeros_(table.weight)
         self.contexts = nn.ModuleList(codes)
         width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
-        self.mix = nn.Sequential(
+        self.mix = Layers(
             nn.Linear(width, 4 * dimension),
             nn.GELU(),
             nn.Dropout(dropout),
