@@ -6,6 +6,7 @@ the weights are gathered for validation, checkpoints and everything after traini
 holds plain tensors under plain names, whoever wrote it.
 """
 
+import contextlib
 import copy
 import logging
 import warnings
@@ -17,28 +18,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrec import EmbeddingBagCollection
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper, get_unwrapped_module
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.types import ShardingPlan, ShardingType
 
 from training import distributed
+from training.placement import Block, Sharder, blocks_of, plan_of
 
-# What pools on gloo as on NCCL; row-wise tables of an EmbeddingBagCollection do not on CPU.
-SHARDING_TYPES = (
-    ShardingType.TABLE_WISE.value,
-    ShardingType.COLUMN_WISE.value,
-    ShardingType.DATA_PARALLEL.value,
-)
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, shaped like their parameter
-_Block = tuple[slice, slice]
 
 
-class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        return list(SHARDING_TYPES)
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what TorchRec says about its own insides, partly through the root logger."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class Spread(nn.Module):
@@ -52,22 +49,20 @@ class Spread(nn.Module):
     ) -> None:
         super().__init__()
         self.__dict__["plain"] = plain  # not a submodule: its weights are not trained here
-        self._blocks: dict[str, dict[int, list[_Block]]] = {}
+        self._blocks: dict[str, dict[int, list[Block]]] = {}
         copied = copy.deepcopy(plain)
         # fbgemm differentiates its CPU look-up itself; torch does not see how and warns. The tests
         # hold the steps taken with it against those of one process.
         warnings.filterwarnings("ignore", "fbgemm::dense_embedding_codegen_lookup_function")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchRec's own, about its insides
-            logging.disable(logging.WARNING)  # and its musings, through the root logger too
+        with _quietly():
             if any(isinstance(module, EmbeddingBagCollection) for module in plain.modules()):
-                plan = _plan(copied, device, sharding_types)
-                self._blocks = _blocks(plan)
+                plan = plan_of(copied, device, sharding_types)
+                self._blocks = blocks_of(plan)
                 self.parallel = DistributedModelParallel(
                     copied,
                     device=device,
                     plan=plan,
-                    sharders=[_Sharder()],
+                    sharders=[Sharder()],
                     data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False),
                 )
             else:
@@ -76,7 +71,6 @@ class Spread(nn.Module):
                     device_ids=[device] if device.type == "cuda" else None,
                     broadcast_buffers=False,
                 )
-            logging.disable(logging.NOTSET)
         self.load(plain.state_dict())
 
     @property
@@ -142,63 +136,6 @@ class Spread(nn.Module):
         for name, buffer in self.plain.named_buffers():
             if name in buffers:
                 buffers[name].copy_(buffer)
-
-
-def _plan(
-    model: nn.Module, device: torch.device, sharding_types: Mapping[str, str]
-) -> ShardingPlan:
-    """The planner's placement. `sharding_types` fixes the kind of some tables, by name."""
-    size = distributed.world_size()
-    widths = {
-        config.name: config.embedding_dim
-        for module in model.modules()
-        if isinstance(module, EmbeddingBagCollection)
-        for config in module.embedding_bag_configs()
-    }
-    fixed = {
-        name: ParameterConstraints(
-            sharding_types=[sharding_types[name]] if name in sharding_types else [*SHARDING_TYPES],
-            min_partition=_block_width(width, size),
-        )
-        for name, width in widths.items()
-    }
-    planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=size, compute_device=device.type),
-        storage_reservation=FixedPercentageStorageReservation(0.15),
-        constraints=fixed,
-        debug=False,
-    )
-    plan: ShardingPlan = planner.collective_plan(model, [_Sharder()], torch.distributed.group.WORLD)
-    # Where the tables stand is the planner's; how they learn is ours: their gradients go to the one
-    # optimizer, which clips all of them together before it steps. A fused kernel would step inside
-    # the backward pass, before the norm is known.
-    for tables in plan.plan.values():
-        for table in tables.values():
-            table.compute_kernel = EmbeddingComputeKernel.DENSE.value
-    return plan
-
-
-def _block_width(width: int, processes: int) -> int:
-    """The narrowest columns that a table may be cut into: equal, in fours as fbgemm wants them, and
-    no more blocks than processes; the whole width where that cannot be."""
-    fitting = (w for w in range(4, width, 4) if width % w == 0 and width // w <= processes)
-    return next(fitting, width)
-
-
-def _blocks(plan: ShardingPlan) -> dict[str, dict[int, list[_Block]]]:
-    """Which rows and columns of a placed table stand on which process, by parameter name."""
-    found: dict[str, dict[int, list[_Block]]] = {}
-    for path, tables in plan.plan.items():
-        for table, placed in tables.items():
-            if placed.sharding_spec is None:  # a copy on every process
-                continue
-            blocks: dict[int, list[_Block]] = {}
-            for shard in placed.sharding_spec.shards:
-                (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-                block = (slice(row, row + rows), slice(column, column + columns))
-                blocks.setdefault(shard.placement.rank(), []).append(block)
-            found[f"{path}.embedding_bags.{table}.weight"] = blocks
-    return found
 
 
 def spread(
