@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract import manifest, pair_features
 from contract.encoding import FIRST_ITEM, Vocabulary
-from contract.manifest import IndexEntry, ModelEntry, ReleaseManifest, sha256, tensors
+from contract.index_entry import IndexEntry
+from contract.manifest import ModelEntry, ReleaseManifest, sha256, tensors
 from contract.session_knn import SessionKnn
 
 CURRENCY = "USD"
