@@ -37,7 +37,7 @@ from training.export.index_kinds import (
 FLAT_BELOW = 50_000
 # HNSW is left out: at equal recall it was slower than every IVF, and larger (see docs/lab.md).
 CANDIDATES = ("ivf_fp16", "ivf_flat", "ivf_sq8", "ivf_pq")
-_NPROBE = (4, 8, 16, 32, 64, 128, 256)
+_NPROBE = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _EF_SEARCH = (64, 128, 256, 512)
 _TOGETHER = 2  # queries of one decision: one of each tower
 _TIMED = 100
