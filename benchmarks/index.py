@@ -28,6 +28,7 @@ from training.export.index_kinds import Coarse
 PROGRAM = "benchmarks.index"
 SHARES = (0.5, 0.25, 0.1, 0.01, 0.001)  # of the items that a filter lets through
 _BATCH = 8
+_LEAST_ITEMS = 1_000
 _ROUNDS = 150
 _FILTERED_ROUNDS = 25
 
@@ -53,8 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The table; its figures are never void. Raises UserError."""
-    if min(args.items) < 1_000 or args.dimension < 2 or args.queries < _BATCH:
-        raise UserError(f"--items must be at least 1000, --dimension 2 and --queries {_BATCH}")
+    if min(args.items) < _LEAST_ITEMS or args.dimension < 2 or args.queries < _BATCH:
+        raise UserError(
+            f"--items must be at least {_LEAST_ITEMS}, --dimension 2 and --queries {_BATCH}"
+        )
     faiss.omp_set_num_threads(1)
     figures = Figures("index", machine={"threads": 1, "faiss": faiss.__version__})
     for items, vectors, queries in _spaces(args):
@@ -76,23 +79,23 @@ def _spaces(args: argparse.Namespace) -> Iterator[tuple[int, Floats, Floats]]:
         for items in args.items:
             yield items, *synthetic(items, args.dimension, args.queries, args.seed)
         return
-    vectors = _read(args.vectors)
+    vectors = _read(args.vectors, _LEAST_ITEMS)
     if args.asked is not None:
-        queries = _read(args.asked)[: args.queries]
-        if queries.shape[1] != vectors.shape[1] or len(queries) < _BATCH:
+        queries = _read(args.asked, _BATCH)[: args.queries]
+        if queries.shape[1] != vectors.shape[1]:
             raise UserError(f"{args.asked}: {queries.shape} does not fit vectors {vectors.shape}")
     else:
         vectors, queries = held_out(vectors, args.queries, args.seed)
     yield len(vectors), vectors, queries
 
 
-def _read(path: Path) -> Floats:
+def _read(path: Path, least: int) -> Floats:
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         raise UserError(f"{path}: is no readable .npy file") from None
-    if getattr(found, "ndim", 0) != 2 or len(found) < 1_000 or not np.isfinite(found).all():
-        raise UserError(f"{path}: needs at least 1000 finite vectors, [items, dimension]")
+    if getattr(found, "ndim", 0) != 2 or len(found) < least or not np.isfinite(found).all():
+        raise UserError(f"{path}: needs at least {least} finite vectors, [number, dimension]")
     return np.ascontiguousarray(found, np.float32)
 
 
