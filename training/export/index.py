@@ -35,8 +35,8 @@ from training.export.index_kinds import (
 # Both towers' exact searches take about 0.7 ms over this many items of 64 dimensions on one core,
 # a tenth of a decision; nothing is gained there that would pay for an answer that is not exact.
 FLAT_BELOW = 50_000
-# HNSW is left out: among inner products of vectors of unlike length its walk finds a quarter to three
-# quarters of the nearest (see docs/lab.md), and it is the largest and slowest to build.
+# HNSW is left out: among inner products of vectors of unlike length its walk finds a quarter to
+# three quarters of the nearest (see docs/lab.md); it is also the largest and slowest to build.
 CANDIDATES = ("ivf_fp16", "ivf_flat", "ivf_sq8", "ivf_pq")
 _NPROBE = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _EF_SEARCH = (64, 128, 256, 512)
