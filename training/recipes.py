@@ -58,7 +58,6 @@ class Recipe:
     # Stretches of that many days, each with everything frozen at its own start; examples of each.
     ranker_windows: int = 1
     ranker_examples: int = 9_000
-    ranker_members: int = 1
     ranker_hidden: int = 64
     ranker_dropout: float = 0.0
     ranker_learning_rate: float = 5e-3
@@ -85,7 +84,7 @@ class Recipe:
 
 def demo() -> Recipe:
     """Small enough for a laptop: minutes on two cores."""
-    return Recipe("demo")
+    return Recipe("demo", ranker_windows=2, ranker_epochs=8, ranker_patience=4)
 
 
 def base() -> Recipe:
