@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
+from contract.pair_features import PAIR_FEATURES
 from serving.decision.outcome import Decision, SubjectContext
 from serving.inference.release import Release
 from serving.state.feature_store import MemoryFeatureStore
@@ -64,7 +65,7 @@ async def test_the_record_of_a_decision(release: Release, store: MemoryFeatureSt
     assert [(one["item_id"], one["score"]) for one in shown] == answered(decision)
     assert [one["index"] for one in shown] == [0, 1, 2, 3, 4]
     assert all(one["propensity"] == 1.0 for one in shown)
-    assert all(len(one["pair_features"]) == 28 for one in shown)
+    assert all(len(one["pair_features"]) == len(PAIR_FEATURES) for one in shown)
     again = [one for one in shown if one["item_id"] in BOUGHT]
     assert all("bought_before" in one["reasons"] for one in again)
     assert any(one["pair_features"][0] > 0 for one in shown) == bool(again)

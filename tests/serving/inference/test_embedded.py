@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.candidates import MAX_CANDIDATES
 from contract.encoding import Encoded, Situation, Vocabulary, encode, stack
 from contract.events import EventContext
 from contract.features import UNKNOWN
 from contract.manifest import MODELS, QUERY_TOWER, RANKER, SEQUENCE_ENCODER
+from contract.pair_features import PAIR_FEATURES
 from serving.inference.backend import InferenceFailed, finite
 from serving.inference.embedded import EmbeddedBackend, Session
 from tests.serving.inference.broken_models import failing, session, usual_session
@@ -96,7 +98,7 @@ async def test_models_take_turns_by_the_age_of_their_oldest_request(
     backend = EmbeddedBackend(
         {**sessions, QUERY_TOWER: blocked}, lambda model, _: order.append(model), max_batch=1
     )
-    pairs: Encoded = {"pair_features": np.zeros((256, 28), np.float32)}
+    pairs: Encoded = {"pair_features": np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)}
     wanted = [QUERY_TOWER, RANKER, SEQUENCE_ENCODER, QUERY_TOWER, SEQUENCE_ENCODER, RANKER]
     tasks = [
         asyncio.create_task(backend.run(model, pairs if model == RANKER else encoded(1)))
@@ -134,7 +136,8 @@ async def test_failures_come_out_as_inference_failed(sessions: dict[str, Session
     with pytest.raises(InferenceFailed):
         await backend.run(RANKER, {})  # its input is missing
     # and the thread lives on
-    scores = await backend.run(RANKER, {"pair_features": np.zeros((256, 28), np.float32)})
+    pairs = np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
+    scores = await backend.run(RANKER, {"pair_features": pairs})
     assert scores["scores"].shape == (256,)
     backend.close()
 
