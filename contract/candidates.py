@@ -3,6 +3,7 @@ their lists are merged. Training, evaluation and a live checkout call the same f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,11 @@ class Purchased:
     gap_days: Floats  # 0 when bought once
     in_last: Floats
     together: OwnBaskets
+
+    @cached_property
+    def by_weight(self) -> Indices:
+        """Places from the strongest to the weakest `weight_60d`."""
+        return np.argsort(-self.weight_60d, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def sources_of(evidence: Evidence, popular: Indices) -> dict[str, Indices]:
     # Room for the cart's own items, which `merge` takes out before it counts.
     quota = {name: limit + len(evidence.cart) for name, limit in QUOTAS.items()}
     return {
-        "personal": own.index[np.argsort(-own.weight_60d, kind="stable")[: quota["personal"]]],
+        "personal": own.index[own.by_weight[: quota["personal"]]],
         "neighbours": evidence.near.best(quota["neighbours"]),
         "session_knn": evidence.knn.best(quota["session_knn"]),
         "popular": popular[: quota["popular"]],

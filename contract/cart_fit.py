@@ -69,7 +69,5 @@ def category_fit(lift: CategoryLift, index: Indices, cart: Indices) -> list[Floa
     """Mean and highest log lift of each candidate's category with those of the cart, [C] each."""
     if not len(cart) or not len(index):
         return [np.zeros(len(index), np.float32)] * 2
-    # One row a category: the candidates share a few dozen of them.
-    rows = lift.log_lift[:, lift.group[cart]].astype(np.float32)
-    groups = lift.group[index]
-    return [rows.mean(axis=1)[groups], rows.max(axis=1)[groups]]
+    pairs = lift.log_lift[lift.group[index][:, None], lift.group[cart]].astype(np.float32)
+    return [pairs.mean(axis=1), pairs.max(axis=1)]

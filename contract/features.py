@@ -95,11 +95,17 @@ def _until(state: Rows, now_us: int) -> Rows:
 
 def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
     """One `PURCHASED` row per item, ordered by item_key."""
+    return _bought(state, now_us)[0]
+
+
+def _bought(state: Rows, now_us: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """`PURCHASED` rows, and one `BASKET_LINE` row per item and basket, the newest basket last."""
     state = _once_per_basket(_without_refunds(state))
     items, inverse = np.unique(state["item_key"], return_inverse=True)
     value = np.zeros(len(items), PURCHASED)
+    lines = np.zeros(len(state), BASKET_LINE)
     if not len(items):
-        return value
+        return value, lines
     age_days = (now_us - state["occurred_us"]) / DAY_US
     value["item_key"] = items
     value["baskets"] = np.bincount(inverse)
@@ -109,21 +115,11 @@ def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
     value["last_us"][inverse] = state["occurred_us"]
     value["first_us"][inverse[::-1]] = state["occurred_us"][::-1]
     value["in_last_basket"][inverse] = state["event_key"] == state["event_key"][-1]
-    return value
-
-
-def _basket_lines(state: Rows) -> npt.NDArray[Any]:
-    """One `BASKET_LINE` row per item and basket, the newest basket last; `row` counts the items by
-    item_key, as `_purchased` does."""
-    state = _once_per_basket(_without_refunds(state))
-    lines = np.empty(len(state), BASKET_LINE)
-    if len(state):
-        # Rows are in the order of (time, event), so those of one basket stand together.
-        number = np.cumsum(state["event_key"][1:] != state["event_key"][:-1])
-        number = np.concatenate(([0], number))
-        lines["basket"] = number[-1] - number
-        _, lines["row"] = np.unique(state["item_key"], return_inverse=True)
-    return lines
+    # They are in the order of (time, event) as well, so those of one basket stand together.
+    lines["basket"][1:] = np.cumsum(state["event_key"][1:] != state["event_key"][:-1])
+    lines["basket"] = lines["basket"][-1] - lines["basket"]
+    lines["row"] = inverse
+    return value, lines
 
 
 def _without_refunds(state: Rows) -> Rows:
@@ -222,11 +218,13 @@ class SubjectView:
 
 def view(state: SubjectState, now_us: int) -> SubjectView:
     """The values of `FEATURES` at `now_us`; an absent state counts as empty."""
-    purchased, rhythm, interactions, searches = (
-        feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES
-    )
+    # Of purchases both the value and what it was counted from are told.
     rows = state.get(PURCHASES.name, PURCHASES.empty())
-    lines = _basket_lines(_until(rows, now_us))
+    purchased, lines = _bought(_until(rows, now_us), now_us)
+    rhythm, interactions, searches = (
+        feature.value(state.get(feature.name, feature.empty()), now_us)
+        for feature in (SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES)
+    )
     return SubjectView(purchased, rhythm, interactions, searches, lines)
 
 

@@ -9,7 +9,8 @@ from contract.items import Floats, Indices
 
 NEVER = 7.0  # in place of log1p(days) where nothing was bought; log1p of three years
 MOST_OVERDUE = 5.0
-_NEWER = 0.95  # what a basket weighs relative to the one after it
+# What a basket weighs relative to the one after it.
+_NEWER, _CATEGORY_NEWER = 0.95, 0.9
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,35 @@ def companions(own: OwnBaskets, in_cart: Floats, cart_size: int, baskets: Floats
     ]
 
 
+# weight_60d stands after what is a feature of every level.
 HABITS = ("baskets", "days_since", "due_ratio", "weight", "items", "item_share", "item_lead")
+_SHARE, _LEAD = HABITS.index("item_share"), HABITS.index("item_lead")
+_LEAST = np.float32(1e-9)
 
 
 @dataclass(frozen=True)
 class Habits:
-    """The shopper's purchases by category: G categories ascending, and `HABITS` of each."""
+    """The shopper's purchases by category, G categories of all levels together."""
 
-    category: Indices  # [G]
-    weight_60d: Floats  # [G] of its items, summed
-    total: Floats  # [G] recency weight of its items
-    strongest: Floats  # [G] recency weight of its strongest item
-    columns: Floats  # [5, G] the first five of `HABITS`
+    code: Indices  # [G] ascending
+    # [len(HABITS) + 1, G]: `HABITS`, with one over the recency weight of all its items and of its
+    # strongest one in place of the last two; and the summed weight_60d.
+    columns: Floats
 
-    def at(self, wanted: Indices, item_weight: Floats) -> tuple[Floats, list[Floats]]:
-        """`weight_60d` and `HABITS` for candidates of the categories `wanted` [C] (0 is none), [C]
-        each, with the candidates' own recency weights."""
-        if not len(self.category):
-            nothing = np.zeros(len(wanted), np.float32)
-            columns = [nothing, np.full_like(nothing, NEVER), *[nothing] * (len(HABITS) - 2)]
-            return nothing, columns
-        place = np.minimum(np.searchsorted(self.category, wanted), len(self.category) - 1)
-        has = ((self.category[place] == wanted) & (wanted > 0)).astype(np.float32)
-        found = self.columns[:, place] * has
-        found[1] += np.float32(NEVER) * (1 - has)
-        mine = item_weight * has
-        share, lead = mine / self.total[place], mine / self.strongest[place]
-        return self.weight_60d[place] * has, [*found, share, lead]
+    def at(self, wanted: Indices, item_weight: Floats) -> Floats:
+        """`HABITS` and weight_60d, [len(HABITS) + 1, levels, C], for candidates of the categories
+        `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C]."""
+        count, levels = wanted.shape
+        found = np.zeros((len(HABITS) + 1, levels * count), np.float32)
+        found[1] = NEVER
+        if len(self.code):
+            codes = _level_codes(wanted)
+            place = np.minimum(np.searchsorted(self.code, codes), len(self.code) - 1)
+            has = (self.code[place] == codes) & (codes >= levels)
+            found[:, has] = self.columns[:, place[has]]
+        by_level = found.reshape(len(HABITS) + 1, levels, count)
+        by_level[_SHARE : _LEAD + 1] *= item_weight
+        return by_level
 
 
 def habits(
@@ -95,45 +98,60 @@ def habits(
     last_days: Floats,
     first_days: Floats,
 ) -> Habits:
-    """`held` [P]: the category of each purchased item; `weight` [P]: recency weights;
-    `last_days`, `first_days` [P]: how long ago each was bought last and first.
+    """`held` [P, levels]: the categories of each purchased item, of each level for itself;
+    `weight` [P]: recency weights; `last_days`, `first_days` [P]: how long ago each was bought last
+    and first.
 
     baskets: share of the shopper's baskets with the category. days_since: log1p. due_ratio: days
     since over the mean gap between its baskets, 0 when bought once. weight: its baskets, each .9 of
-    the one after it. items: log1p of how many different ones.
+    the one after it. items: log1p of how many different ones. item_share, item_lead: the item's
+    recency weight over that of all items of the category, and over that of its strongest.
     """
+    items, levels = held.shape
+    if not items:
+        return Habits(np.empty(0, np.int64), np.zeros((len(HABITS) + 1, 0), np.float32))
     # Sorted once and reduced by runs: scattered minima and maxima cost several times as much.
-    order = np.argsort(held, kind="stable")
-    ascending = held[order]
-    fresh = np.ones(len(held), bool)
-    fresh[1:] = ascending[1:] != ascending[:-1]
-    starts = np.flatnonzero(fresh)
-    if not len(starts):
-        nothing = np.zeros(0, np.float32)
-        return Habits(held, nothing, nothing, nothing, np.zeros((5, 0), np.float32))
-    group = np.empty(len(held), np.int64)
-    group[order] = np.cumsum(fresh) - 1
-    size, count = len(starts), max(own.count, 1)
-    pair = np.sort(group[own.item] * count + own.basket)
-    pair = pair[np.diff(pair, prepend=-1) > 0]
-    of = pair // count
-    times = np.bincount(of, minlength=size)
-    last = np.minimum.reduceat(last_days[order], starts)
-    first = np.maximum.reduceat(first_days[order], starts)
-    gap = (first - last) / np.maximum(times - 1, 1)
+    codes = _level_codes(held)
+    order = np.argsort(codes, kind="stable")
+    ascending, item = codes[order], order % items
+    begins = np.ones(len(codes), bool)
+    begins[1:] = ascending[1:] != ascending[:-1]
+    starts = np.flatnonzero(begins)
+    group = np.empty(len(codes), np.int64)
+    group[order] = np.cumsum(begins) - 1
+    times, fading = _baskets_of(group.reshape(levels, items), own, len(starts))
+    last = np.minimum.reduceat(last_days[item], starts)
+    gap = (np.maximum.reduceat(first_days[item], starts) - last) / np.maximum(times - 1, 1)
     due = np.where((times > 1) & (gap > 0), last / np.maximum(gap, 1.0), 0.0)
-    fading = 0.9 ** np.arange(count)
+    weighed = weight[item]
     columns = (
-        times / count,
+        times / max(own.count, 1),
         np.log1p(last),
         np.minimum(due, MOST_OVERDUE),
-        np.bincount(of, fading[pair - of * count], minlength=size),
-        np.log1p(np.diff(starts, append=len(held))),
+        fading,
+        np.log1p(np.bincount(group)),
+        1 / np.maximum(np.add.reduceat(weighed, starts), _LEAST),
+        1 / np.maximum(np.maximum.reduceat(weighed, starts), _LEAST),
+        np.add.reduceat(weight_60d[item], starts),
     )
-    return Habits(
-        ascending[starts],
-        np.add.reduceat(weight_60d[order], starts),
-        np.maximum(np.add.reduceat(weight[order], starts), np.float32(1e-9)),
-        np.maximum(np.maximum.reduceat(weight[order], starts), np.float32(1e-9)),
-        np.array(columns, np.float32),
-    )
+    return Habits(ascending[starts], np.array(columns, np.float32))
+
+
+def _baskets_of(group: Indices, own: OwnBaskets, groups: int) -> tuple[Indices, Floats]:
+    """How many baskets held each group, and how much they weigh; `group` [levels, P]."""
+    count = max(own.count, 1)
+    held = np.zeros(groups * count, bool)
+    held[group[:, own.item] * count + own.basket] = True
+    pair = np.flatnonzero(held)
+    of = pair // count
+    weight = _CATEGORY_NEWER ** np.arange(count)
+    fading = np.bincount(of, weight[pair - of * count], minlength=groups).astype(np.float32)
+    return np.bincount(of, minlength=groups), fading
+
+
+def _level_codes(categories: Indices) -> Indices:
+    """[n, levels] as [levels * n], one level after the other and no code in two of them; codes
+    below `levels` stand for no category."""
+    levels = categories.shape[1]
+    codes: Indices = (categories * levels + np.arange(levels)).T.ravel()
+    return codes

@@ -12,12 +12,13 @@ from contract.cart_fit import (
     similarity_matrix,
     staples_similarity,
 )
-from contract.items import Floats, Indices, ItemTable, Sparse
+from contract.items import Floats, Indices, ItemTable
 from contract.own_baskets import COMPANIONS, HABITS, MOST_OVERDUE, NEVER, companions, habits
 
 PAIR_FEATURES_VERSION = 2
-# Columns of ItemTable.categories, and the feature that sums the purchases of each.
-_LEVELS = {"narrow": (-1, "category_weight"), "wide": (1, "wide_category_weight")}
+# Columns of ItemTable.categories, and the features that sum the purchases of each.
+_LEVELS = {"narrow": -1, "wide": 1}
+_SUMMED = ("category_weight", "wide_category_weight")
 PAIR_FEATURES: tuple[str, ...] = (
     "baskets",
     "basket_share",
@@ -117,7 +118,7 @@ def _own_columns(
         own.baskets,
         own.weight_60d,
         own.weight_14d,
-        _inverse_rank(own.weight_60d),
+        _inverse_rank(own.by_weight),
         own.days_since,
         own.gap_days,
         own.in_last,
@@ -152,19 +153,19 @@ def _own_columns(
 def _category_columns(
     own: Purchased, table: ItemTable, index: Indices, weight: Floats, item_weight: Floats
 ) -> dict[str, Floats]:
-    columns: dict[str, Floats] = {}
-    for level, (column, summed) in _LEVELS.items():
-        usual = habits(
-            own.together,
-            table.categories[own.index, column],
-            own.weight_60d,
-            weight,
-            own.days_since,
-            own.first_days,
-        )
-        category_weight, values = usual.at(table.categories[index, column], item_weight)
-        columns[summed] = np.log1p(category_weight)
-        columns |= {f"{level}_{name}": v for name, v in zip(HABITS, values, strict=True)}
+    levels = list(_LEVELS.values())
+    usual = habits(
+        own.together,
+        table.categories[own.index][:, levels],
+        own.weight_60d,
+        weight,
+        own.days_since,
+        own.first_days,
+    )
+    *of_habit, category_weight = usual.at(table.categories[index][:, levels], item_weight)
+    columns = dict(zip(_SUMMED, np.log1p(category_weight), strict=True))
+    for name, by_level in zip(HABITS, of_habit, strict=True):
+        columns |= {f"{level}_{name}": v for level, v in zip(_LEVELS, by_level, strict=True)}
     return columns
 
 
@@ -183,7 +184,7 @@ def _cart_columns(evidence: Evidence, table: ItemTable, index: Indices) -> dict[
     """What the frozen tables say of the candidates beside the cart and the shopper's staples."""
     neighbours, cart, own = evidence.neighbours, evidence.cart, evidence.purchased
     near = evidence.near.at(index)
-    strongest = np.argsort(-own.weight_60d, kind="stable")[:STAPLES]
+    strongest = own.by_weight[:STAPLES]
     columns: dict[str, Floats] = {
         "cart_similarity": near,
         "cart_similarity_mean": near / np.float32(max(len(cart), 1)),
@@ -216,16 +217,17 @@ def _place(ascending: Indices, wanted: Indices) -> Indices:
     return np.where(ascending[place] == wanted, place, -1)
 
 
-def _inverse_rank(weight: Floats) -> Floats:
+def _inverse_rank(best_first: Indices) -> Floats:
     """1 for the strongest, 1/2 for the next, and so on."""
-    rank = np.empty(len(weight), np.float32)
-    rank[np.argsort(-weight, kind="stable")] = 1.0 / np.arange(1, len(weight) + 1)
+    rank = np.empty(len(best_first), np.float32)
+    rank[best_first] = 1.0 / np.arange(1, len(best_first) + 1)
     return rank
 
 
 def _times_in(wanted: Indices, held: Indices) -> Floats:
-    ones = np.ones(len(held), np.float32)
-    return np.where(wanted > 0, Sparse.summed(held, ones).at(wanted), np.float32(0))
+    same = (wanted[:, None] == held) & (wanted > 0)[:, None]
+    times: Floats = same.sum(axis=1, dtype=np.float32)
+    return times
 
 
 def _inner(vectors: Floats, index: Indices, query: Floats | None) -> Floats:

@@ -84,7 +84,7 @@ class Recipe:
 
 def demo() -> Recipe:
     """Small enough for a laptop: minutes on two cores."""
-    return Recipe("demo", ranker_windows=2, ranker_epochs=8, ranker_patience=4)
+    return Recipe("demo", ranker_windows=2, ranker_epochs=5)
 
 
 def base() -> Recipe:
@@ -100,7 +100,8 @@ def base() -> Recipe:
         tower_epochs=20,
         tower_patience=3,
         refit_epochs=8,
-        ranker_examples=40_000,
+        ranker_windows=2,
+        ranker_examples=30_000,
         ranker_hidden=128,
         ranker_epochs=20,
     )

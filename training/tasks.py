@@ -89,6 +89,9 @@ class RetrievalTask:
 RankBatch = tuple[Tensor, Tensor, Tensor]
 
 
+_STANDARDISED_ON = 2_000
+
+
 class RankerTask:
     """Listwise softmax over the candidates of each checkout that holds a relevant one."""
 
@@ -106,7 +109,9 @@ class RankerTask:
         self._held_out = None if held_out is None else _tensors(held_out)
         self.num_batches = -(-len(self._examples[0]) // batch_size)
         features, _, mask = self._examples
-        model.standardise_on(features[mask].float())
+        # Checkouts from all over: a few hundred thousand candidates say it well enough.
+        some = slice(None, None, max(1, len(features) // _STANDARDISED_ON))
+        model.standardise_on(features[some][mask[some]].float())
         self.model: nn.Module = sharding.spread(model, device)
 
     def batches(self, generator: torch.Generator) -> Iterator[RankBatch]:

@@ -4,8 +4,6 @@ and the sources that need no model."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from contract import candidates, pair_features
 from contract.candidates import (
     QUOTAS,
@@ -66,7 +64,7 @@ def collect(
 def counting_sources(release: Release, evidence: Evidence, pool: Eligible) -> dict[str, Indices]:
     """contract.candidates.sources_of over the items of `pool` alone."""
     own = evidence.purchased
-    by_weight = own.index[np.argsort(-own.weight_60d, kind="stable")]
+    by_weight = own.index[own.by_weight]
     return {
         "personal": pool.of(by_weight)[: QUOTAS["personal"]],
         "neighbours": _best(evidence.near, pool, QUOTAS["neighbours"]),

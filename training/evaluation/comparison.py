@@ -27,6 +27,7 @@ from training.evaluation.protocols import (
     cases_of,
     situation,
 )
+from training.evaluation.slices import Slices
 from training.fit import Fit, RankerWindow
 from training.recommender import Recommender
 
@@ -57,19 +58,18 @@ class Comparison:
         self.cut_us = to_us(source.window.train_until)
         self.tables = count(source.baskets, self.cut_us, vocabulary, source.catalogue)
         self.cases = cases_of(protocol, source.baskets, source.window, vocabulary)
-        self._seen = bought_before(self.cases, source.baskets, self.cut_us, vocabulary)
+        seen = bought_before(self.cases, source.baskets, self.cut_us, vocabulary)
+        self._slices = Slices(self.cases, source.baskets, self.tables, self.cut_us, seen)
         self._values: dict[str, dict[str, list[float]]] = {}
         self._seconds: dict[str, float] = {}
 
     def add(self, name: str, ranked: Numbers, seconds: float) -> None:
         """One run of the row `name`; further runs of the same name make its spread."""
         targets = [case.targets for case in self.cases]
-        every = metrics.per_case(ranked, targets) | metrics.recall_split(
-            ranked, targets, self._seen
-        )
+        every = metrics.per_case(ranked, targets) | self._slices.metrics(ranked)
         row = self._values.setdefault(name, {})
         for metric, values in every.items():
-            row.setdefault(metric, []).append(float(values.mean()) if len(values) else 0.0)
+            row.setdefault(metric, []).append(float(values.mean()))
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def add_counting(self) -> None:
@@ -133,6 +133,7 @@ class Comparison:
             f"to {window.test_until:%Y-%m-%d}, {len(self.vocabulary.item_ids)} items, chosen on "
             f"{window.validate_from:%Y-%m-%d} onwards, full ranking"
         )
+        figures.notes.append(self._slices.note())
         figures.notes.append("peak MiB is of the whole process so far, not of the row alone")
         if self.source.synthetic:
             figures.notes.append("the events are synthetic")

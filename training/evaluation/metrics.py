@@ -23,7 +23,7 @@ def per_case(ranked: Numbers, targets: Sequence[Numbers]) -> dict[str, Floats]:
     """
     k = ranked.shape[1]
     hit = hits(ranked, targets)
-    sizes = np.array([len(wanted) for wanted in targets])
+    sizes = np.array([len(wanted) for wanted in targets], np.int64)
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discount)[np.minimum(sizes, k) - 1]
     return {
@@ -33,17 +33,12 @@ def per_case(ranked: Numbers, targets: Sequence[Numbers]) -> dict[str, Floats]:
     }
 
 
-def recall_split(
-    ranked: Numbers, targets: Sequence[Numbers], seen: Sequence[Numbers]
-) -> dict[str, Floats]:
-    """Recall of the targets that the shopper had bought before (repeat) and had not (explore);
-    one value for each case that has such targets."""
-    k = ranked.shape[1]
-    repeat: list[float] = []
-    explore: list[float] = []
-    for row, wanted, known in zip(ranked, targets, seen, strict=True):
-        before = np.isin(wanted, known)
-        for part, values in ((wanted[before], repeat), (wanted[~before], explore)):
-            if len(part):
-                values.append(float(np.isin(part, row).mean()))
-    return {f"repeat Recall@{k}": np.array(repeat), f"explore Recall@{k}": np.array(explore)}
+def recall_of(
+    ranked: Numbers, targets: Sequence[Numbers], asked: Sequence[npt.NDArray[np.bool_]]
+) -> Floats:
+    """Recall of the targets that `asked` marks; one value for each case that has any."""
+    parts = (wanted[marked] for wanted, marked in zip(targets, asked, strict=True))
+    return np.array(
+        [np.isin(part, row).mean() for part, row in zip(parts, ranked, strict=True) if len(part)],
+        np.float64,
+    )

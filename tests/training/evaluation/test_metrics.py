@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import per_case, recall_split
+from training.evaluation.metrics import per_case, recall_of
 
 
 def test_one_hit_in_second_place() -> None:
@@ -27,10 +27,19 @@ def test_an_empty_place_is_no_hit() -> None:
     assert values["HR@2"].tolist() == [0, 1]
 
 
-def test_repeat_and_explore_targets_are_counted_apart() -> None:
+def test_marked_targets_are_counted_by_themselves() -> None:
     ranked = np.array([[1, 2, 8], [1, 2, 8]])
     targets = [np.array([1, 8, 9]), np.array([7])]
-    seen = [np.array([1]), np.array([7])]
-    values = recall_split(ranked, targets, seen)
-    assert values["repeat Recall@3"].tolist() == [1, 0]  # 1 found; 7 not
-    assert values["explore Recall@3"].tolist() == [1 / 2]  # of 8 and 9; the second case has none
+    marked = [np.array([True, False, False]), np.array([True])]
+    assert recall_of(ranked, targets, marked).tolist() == [1, 0]  # 1 found; 7 not
+    others = [~marks for marks in marked]
+    assert recall_of(ranked, targets, others).tolist() == [1 / 2]  # of 8 and 9; the second has none
+
+
+def test_no_case_has_no_figure() -> None:
+    values = per_case(np.empty((0, 3), np.int64), [])
+    assert {name: len(found) for name, found in values.items()} == {
+        "HR@3": 0,
+        "Recall@3": 0,
+        "NDCG@3": 0,
+    }
