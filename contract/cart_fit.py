@@ -11,18 +11,16 @@ _MOST_CERTAIN = 0.95
 
 
 def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices) -> Floats:
-    """The cosine of each candidate `index` [C] (distinct) to each of `cart` [K], [C, K]; 0 where
+    """The cosine of each of `cart` [K] to each candidate `index` [C] (distinct), [K, C]; 0 where
     the candidate is not among the cart item's neighbours."""
-    matrix = np.zeros((len(index), len(cart)), np.float32)
+    matrix = np.zeros((len(cart), len(index)), np.float32)
     if not matrix.size:
         return matrix
-    near = neighbours.neighbours[cart]
+    near, similarity = neighbours.neighbours[cart], neighbours.similarity[cart]
     order = np.argsort(index, kind="stable")
-    place = np.minimum(np.searchsorted(index[order], near), len(index) - 1)
-    row = order[place]
-    found = (index[row] == near) & (neighbours.similarity[cart] > 0)
-    column = np.broadcast_to(np.arange(len(cart))[:, None], near.shape)
-    matrix[row[found], column[found]] = neighbours.similarity[cart][found]
+    candidate = order[np.minimum(np.searchsorted(index[order], near), len(index) - 1)]
+    found = (index[candidate] == near) & (similarity > 0)
+    matrix[found.nonzero()[0], candidate[found]] = similarity[found]
     return matrix
 
 
@@ -31,25 +29,26 @@ def cart_fit(
 ) -> list[Floats]:
     """`CART_FIT` of each candidate, [C] each, all zero without a cart.
 
-    `similarity` [C, K] cosines, `popularity` [C] and `cart_popularity` [K] baskets with each item,
+    `similarity` [K, C] cosines, `popularity` [C] and `cart_popularity` [K] baskets with each item,
     `baskets` all of them. The two highest cosines; with p the share of the cart item's baskets that
     held the candidate, -sum(log(1 - p)) and the highest p; the mean log1p of how many times more
     often than by chance the two share a basket.
     """
-    count, size = similarity.shape
+    size, count = similarity.shape
     if not similarity.size:
         return [np.zeros(count, np.float32)] * len(CART_FIT)
-    ratio = np.maximum(popularity, 1.0)[:, None] / np.maximum(cart_popularity, 1.0)[None, :]
-    chance = np.minimum(similarity * np.sqrt(ratio), np.float32(_MOST_CERTAIN))
-    both = np.sqrt(np.maximum(popularity, 1.0)[:, None] * np.maximum(cart_popularity, 1.0)[None, :])
-    nearest = similarity.max(axis=1)
-    second = np.partition(similarity, -2, axis=1)[:, -2] if size > 1 else np.zeros_like(nearest)
+    root = np.sqrt(np.maximum(popularity, 1.0))
+    cart_root = np.sqrt(np.maximum(cart_popularity, 1.0))[:, None]
+    chance = np.minimum(similarity * (root / cart_root), np.float32(_MOST_CERTAIN))
+    lift = similarity / (root * cart_root) * np.float32(baskets)
+    nearest = similarity.max(axis=0)
+    second = np.partition(similarity, -2, axis=0)[-2] if size > 1 else np.zeros_like(nearest)
     return [
         nearest,
         second,
-        -np.log1p(-chance).sum(axis=1),
-        chance.max(axis=1),
-        np.log1p(similarity / both * np.float32(baskets)).mean(axis=1),
+        -np.log1p(-chance).sum(axis=0),
+        chance.max(axis=0),
+        np.log1p(lift).mean(axis=0),
     ]
 
 
@@ -69,5 +68,5 @@ def category_fit(lift: CategoryLift, index: Indices, cart: Indices) -> list[Floa
     """Mean and highest log lift of each candidate's category with those of the cart, [C] each."""
     if not len(cart) or not len(index):
         return [np.zeros(len(index), np.float32)] * 2
-    pairs = lift.log_lift[lift.group[index][:, None], lift.group[cart]].astype(np.float32)
-    return [pairs.mean(axis=1), pairs.max(axis=1)]
+    pairs = lift.log_lift[lift.group[cart][:, None], lift.group[index]].astype(np.float32)
+    return [pairs.mean(axis=0), pairs.max(axis=0)]

@@ -77,7 +77,7 @@ class CategoryLift:
     group 0 is no category, or a rare one, about which nothing is said."""
 
     group: npt.NDArray[np.int32]  # [N] of each item
-    log_lift: npt.NDArray[np.float16]  # [G, G], row and column 0 are zero
+    log_lift: npt.NDArray[np.float16]  # [G, G] symmetric, row and column 0 are zero
 
     @classmethod
     def nothing(cls, size: int) -> "CategoryLift":
