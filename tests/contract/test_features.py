@@ -143,6 +143,34 @@ def test_purchases_against_their_definition(log: list[Event]) -> None:
     }
 
 
+@many
+@given(logs(max_size=16), st.integers(0, 5))
+def test_lines_say_which_basket_held_what(log: list[Event], day: int) -> None:
+    mine = [one for one in log if one.subject_id == UUID(int=1)]
+    early = [one for one in mine if one.occurred_at.timestamp() * 10**6 <= us(day)]
+    view = features.view({"purchases": folded(PURCHASES, mine)}, us(day))
+    assert same(view.purchased, PURCHASES.value(folded(PURCHASES, mine), us(day)))
+    kept = set(slow_purchases(early, us(day)))
+    held = {
+        (stamp(one), key_of(item.item_id))
+        for one in early
+        if one.event_name == "purchase" and "personalization" in one.purposes
+        for item in one.items
+        if key_of(item.item_id) in kept
+    }
+    newest_first = sorted({when for when, _ in held}, reverse=True)
+    found = [
+        (newest_first[basket], view.purchased["item_key"][row])
+        for basket, row in view.lines.tolist()
+    ]
+    assert len(found) == len(held)
+    assert set(found) == held
+
+
+def stamp(one: Event) -> tuple[int, int]:
+    return int(one.occurred_at.timestamp() * 10**6), key_of(str(one.event_id))
+
+
 def bought(*log: Event, day: float) -> dict[int, tuple[float, ...]]:
     value = PURCHASES.value(folded(PURCHASES, log), us(day))
     return {row[0]: tuple(row[1:]) for row in value.tolist()}

@@ -1,6 +1,7 @@
 """A release is used only when every byte, shape and number in it is what it says."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -10,6 +11,7 @@ import pytest
 
 from contract import manifest
 from contract.errors import UserError
+from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import sha256
 from serving.inference.releases import LiveRelease, check_release, digest_of, load_release
 from tests.serving.inference.broken_models import not_a_number
@@ -123,6 +125,44 @@ def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
     assert any(
         "query_tower/1/model.onnx: output query_vector" in line for line in problems(factory)
     )
+
+
+class _OtherLift(Factory):
+    """With categories that its lift table does not know."""
+
+    def _neighbours(self) -> ItemNeighbours:
+        usual = super()._neighbours()
+        return replace(usual, wide=replace(usual.wide, group=usual.wide.group + 4))
+
+
+class _UncertainLift(Factory):
+    def _neighbours(self) -> ItemNeighbours:
+        usual = super()._neighbours()
+        log_lift = usual.narrow.log_lift.copy()
+        log_lift[2, 1] = np.nan
+        return replace(usual, narrow=replace(usual.narrow, log_lift=log_lift))
+
+
+class _ShortLift(Factory):
+    def _neighbours(self) -> ItemNeighbours:
+        usual = super()._neighbours()
+        return replace(usual, narrow=CategoryLift.nothing(7))
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        (_OtherLift, "names a category outside its lift table"),
+        (_UncertainLift, "lift holds a value that is not a finite number"),
+        (_ShortLift, "a lift table does not fit 62 items"),
+    ],
+)
+def test_a_lift_table_that_does_not_fit_is_refused(
+    tmp_path: Path, made: type[Factory], line: str
+) -> None:
+    factory = made(tmp_path)
+    factory.write()
+    assert problems(factory) == [f"item_neighbours.npz: {line}"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

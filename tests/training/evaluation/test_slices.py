@@ -23,11 +23,11 @@ def test_slices_against_counting_basket_by_basket(source: Source) -> None:
     owned: dict[str, set[str]] = {}
     for number in np.flatnonzero(baskets.occurred_us < cut_us):
         items = baskets.item[baskets.offsets[number] : baskets.offsets[number + 1]]
-        names = {baskets.item_ids[item] for item in items}
+        held = {baskets.item_ids[item] for item in items}
         subject = baskets.subjects[baskets.subject[number]]
-        sold.update(names)
+        sold.update(held)
         came.update([subject])
-        owned.setdefault(subject, set()).update(names)
+        owned.setdefault(subject, set()).update(held)
     # Every case is answered with its own first target alone.
     ranked = np.array([[case.targets[0], -1] for case in cases])
     found: dict[str, list[float]] = {"repeat": [], "explore": [], "cold item": []}
