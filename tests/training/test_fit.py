@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from contract.clock import to_us
+from contract.clock import DAY_US, to_us
 from contract.errors import UserError
 from tests.training.conftest import small_recipe
 from training.data.baskets import read_baskets
@@ -132,11 +132,10 @@ def test_the_protocol_keeps_its_catalogue(source: Source) -> None:
         Comparison("basket-completion", source, other)
 
 
-def test_what_the_ranker_learns_from_lies_after_what_it_is_told(
-    fitted: tuple[Fit, Recommender],
-) -> None:
-    fit, _ = fitted
+def test_what_the_ranker_learns_from_lies_after_what_it_is_told(source: Source) -> None:
+    fit = Fit(source, small_recipe("ranker_days=20"), device=CPU)
     windows, held_out = fit.ranking_questions()
+    assert len(windows) == 2
     assert max(q.situation.now_us for q in held_out.asked) < fit.cut_us
     assert min(q.situation.now_us for q in held_out.asked) >= fit.validate_us
     ends = [fit.cut_us, *fit.window_starts]
@@ -153,6 +152,17 @@ def test_what_the_ranker_learns_from_lies_after_what_it_is_told(
         )
 
 
+def test_earlier_windows_leave_half_of_the_history_before_them(source: Source) -> None:
+    """The shop's hundred days: windows of 20 from the day 80 on, of 30 from the day 70 on."""
+    found = {}
+    for days, wanted in ((20, 1), (20, 2), (20, 9), (30, 2)):
+        chosen = small_recipe(f"ranker_days={days}", f"ranker_windows={wanted}")
+        starts = Fit(source, chosen, device=CPU).window_starts
+        cut_us = to_us(source.window.train_until)
+        found[days, wanted] = [round((cut_us - start) / DAY_US) for start in starts]
+    assert found == {(20, 1): [20], (20, 2): [20, 40], (20, 9): [20, 40], (30, 2): [30]}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -164,6 +174,8 @@ def test_what_the_ranker_learns_from_lies_after_what_it_is_told(
         (["heads=0"], "heads must be more than zero"),
         (["batch_size=0"], "batch_size must be more than zero"),
         (["dropout=1.5"], "dropout is a share from 0 to 1"),
+        (["empty_share=1.5"], "empty_share is a share from 0 to 1"),
+        (["ranker_windows=0"], "ranker_windows must be more than zero"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(settings: list[str], message: str) -> None:
