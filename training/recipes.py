@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from contract.errors import UserError
+
+Settings = TypeVar("Settings", bound="Any")
 
 _MAY_BE_ZERO = frozenset(
     {
@@ -100,12 +102,16 @@ def recipe(name: str, settings: list[str] | None = None) -> Recipe:
     """The recipe `name` with `key=value` settings; UserError naming what is wrong."""
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
-    chosen = RECIPES[name]()
+    return with_settings(RECIPES[name](), settings)
+
+
+def with_settings(chosen: Settings, settings: list[str] | None) -> Settings:
+    """`chosen` changed by `key=value` texts; UserError naming what is wrong."""
     changed: dict[str, Any] = dict(_setting(chosen, text) for text in settings or [])
     return replace(chosen, **changed)
 
 
-def _setting(chosen: Recipe, text: str) -> tuple[str, int | float]:
+def _setting(chosen: Any, text: str) -> tuple[str, int | float | str]:
     key, separator, value = text.partition("=")
     known = {field.name for field in fields(chosen)} - {"name"}
     if not separator or key not in known:
@@ -113,6 +119,8 @@ def _setting(chosen: Recipe, text: str) -> tuple[str, int | float]:
             f"--set {text}: expected key=value with a key of {', '.join(sorted(known))}"
         )
     kind = type(getattr(chosen, key))
+    if kind is str:
+        return key, value
     try:
         number = kind(value)
     except ValueError:
