@@ -1,0 +1,101 @@
+"""What can be said of an item that nobody has bought without learning anything: how popular its kind
+is, and how near its text and category lie to what the shopper buys."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from contract.encoding import FIRST_ITEM
+from training.evaluation.baselines import Frozen
+
+Floats = npt.NDArray[np.float32]
+# The scores of the candidates [first, last) of the vocabulary for every case, [cases, last - first].
+Columns = Callable[[slice], Floats]
+_LEVELS = np.array([0.05, 0.3, 1.0], np.float32)  # what sharing each level of the path is worth
+
+
+@dataclass(frozen=True)
+class Content:
+    """What describes every item. N = len(vocabulary)."""
+
+    text: Floats  # [N, d] unit vectors of the product text, zero where there is none
+    categories: npt.NDArray[np.int64]  # [N, 3] codes of the path down to each level
+
+
+def category_popularity(frozen: Frozen, content: Content) -> Columns:
+    """How often an item of the same narrowest category is bought, on average over its items that
+    were; a category without any takes the average of the level above."""
+    counts = np.asarray(frozen.history.sum(axis=0)).ravel()
+    score = np.full(len(counts), counts[counts > 0].mean())
+    for level in range(content.categories.shape[1]):
+        codes, place = np.unique(content.categories[:, level], return_inverse=True)
+        bought = np.bincount(place, counts > 0, minlength=len(codes))
+        mean = np.bincount(place, counts, minlength=len(codes)) / np.maximum(bought, 1)
+        score = np.where(bought[place] > 0, mean[place], score)
+    return lambda part: np.tile(score[part].astype(np.float32), (len(frozen.cases), 1))
+
+
+def content_knn(
+    frozen: Frozen, content: Content, *, cart_weight: float, sharpness: float, by: str
+) -> Columns:
+    """The likeness of each candidate to the items bought (recency-weighted, halved every 60 days)
+    and to the cart. `by`: "text" is the cosine of the texts to the power `sharpness`, "category"
+    the shared levels of the path."""
+    known = _known(frozen, cart_weight)
+
+    def by_text(part: slice) -> Floats:
+        cosine = content.text @ content.text[part].T
+        return np.asarray(known @ np.power(np.maximum(cosine, 0.0), sharpness), np.float32)
+
+    def by_category(part: slice) -> Floats:
+        total = np.zeros((known.shape[0], part.stop - part.start), np.float32)
+        for level, worth in enumerate(_LEVELS):
+            codes, place = np.unique(content.categories[:, level], return_inverse=True)
+            ones = np.ones(len(place), np.float32)
+            shape = (len(place), len(codes))
+            member = sparse.csr_array((ones, (np.arange(len(place)), place)), shape=shape)
+            total += worth * np.asarray((known @ member).toarray())[:, place[part]]
+        return total
+
+    return by_text if by == "text" else by_category
+
+
+def _known(frozen: Frozen, cart_weight: float) -> sparse.csr_array:
+    """What each case's shopper has and had, [cases, N]: shares of the history, plus the cart's."""
+    age = (frozen.cut_us - frozen.times) / (60.0 * 86_400e6)
+    history = frozen.summed(np.exp2(-age))[frozen.case_subject]
+    return sparse.csr_array(_shares(history) + cart_weight * _shares(frozen.carts)).astype(
+        np.float32
+    )
+
+
+def _shares(rows: sparse.csr_array) -> sparse.csr_array:
+    total = np.asarray(rows.sum(axis=1)).ravel()
+    return sparse.csr_array(sparse.diags_array(1.0 / np.maximum(total, 1e-9)) @ rows)
+
+
+def ranked(
+    columns: Columns, frozen: Frozen, candidates: npt.NDArray[np.bool_], k: int, chunk: int = 2_048
+) -> npt.NDArray[np.int64]:
+    """The k best of `candidates` [N] outside the cart for every case, [cases, k]; equal scores by
+    index."""
+    best = np.full((len(frozen.cases), k), -1, np.int64)
+    value = np.full(best.shape, -np.inf, np.float32)
+    for start in range(FIRST_ITEM, len(candidates), chunk):
+        part = slice(start, min(start + chunk, len(candidates)))
+        inside = np.flatnonzero(candidates[part])
+        if not len(inside):
+            continue
+        scores = columns(part)
+        rows, taken = frozen.carts[:, part].nonzero()
+        scores[rows, taken] = -np.inf
+        number = np.broadcast_to(inside + start, (len(best), len(inside)))
+        joined = np.concatenate((value, scores[:, inside]), axis=1)
+        index = np.concatenate((best, number), axis=1)
+        order = np.argsort(-joined, axis=1, kind="stable")[:, :k]
+        value = np.take_along_axis(joined, order, axis=1)
+        best = np.take_along_axis(index, order, axis=1)
+    return np.where(np.isneginf(value), -1, best)
