@@ -97,6 +97,7 @@ $(INSTALLED): pyproject.toml constraints.txt overrides.txt
 sources = $(shell find $(wildcard contract $(1)) -name '*.py')
 COMMANDS := training/__main__.py training/commands/__init__.py
 FITTING := $(addprefix training/,models recipes.py trainer.py tasks.py fit.py recommender.py \
+	acceleration.py checkpoint.py distributed.py placement.py sharding.py \
 	run_folder.py commands/fit.py)
 
 $(DEMO)/data/.done: $(call sources,training/data $(COMMANDS) training/commands/import_events.py) | $(INSTALLED)

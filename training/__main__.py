@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from contract.errors import GateRefused, UserError
+from contract.errors import GateRefused, OutOfMemory, UserError
 from contract.figures import Figures
-from training.commands import benchmark, evaluate, export, fit, import_events, simulate
+from training.commands import (
+    benchmark,
+    evaluate,
+    export,
+    fit,
+    import_events,
+    is_first_process,
+    simulate,
+)
 
 PROGRAM = "tillwise-train"
 COMMANDS = (import_events, simulate, fit, evaluate, benchmark, export)
@@ -36,12 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         figures: Figures = args.run(args)
+        if not is_first_process():
+            return 0
         if args.json == Path("-"):
             print(json.dumps(figures.as_json(), indent=2))
         else:
             print(figures.table())
             if args.json is not None:
                 _write_json(args.json, figures)
+    except OutOfMemory as error:  # of many processes maybe only this one, so it must speak
+        return _fail(2, str(error), everywhere=True)
     except UserError as error:
         return _fail(2, str(error))
     except GateRefused as error:
@@ -58,8 +70,9 @@ def _write_json(path: Path, figures: Figures) -> None:
     path.write_text(json.dumps(figures.as_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def _fail(status: int, message: str) -> int:
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+def _fail(status: int, message: str, *, everywhere: bool = False) -> int:
+    if everywhere or is_first_process():
+        print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

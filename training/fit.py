@@ -32,6 +32,11 @@ from training.tasks import RankerTask, RetrievalTask
 from training.trainer import History, Schedule, train
 
 _EARLIEST = int(np.iinfo(np.int64).min)
+# What a person can lower when memory runs out, by what was being trained.
+_LOWER: dict[type, str] = {
+    RetrievalTask: "`--set batch_size=` or `--set negatives=`",
+    RankerTask: "`--set ranker_batch_size=` or `--set ranker_hidden=`",
+}
 
 
 @dataclass
@@ -43,15 +48,12 @@ class Report:
     peak_mib: float = 0.0
 
 
-def device_named(name: str) -> torch.device:
-    """`cpu` or `cuda`; UserError where the machine has no such device."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no CUDA device; use --device cpu")
-    return torch.device(name)
-
-
 class Fit:
-    """One fit of one recipe on one source. `checkpoints`: where to save and resume, if anywhere."""
+    """One fit of one recipe on one source. `checkpoints`: where to save and resume, if anywhere.
+
+    Under torchrun every process makes the same fit and learns from its part of each batch; at the
+    end all hold the same recommender.
+    """
 
     def __init__(
         self,
@@ -60,9 +62,10 @@ class Fit:
         *,
         device: torch.device,
         checkpoints: Path | None = None,
+        compiled: bool = False,
     ) -> None:
         self.source, self.recipe, self.device = source, recipe, device
-        self.checkpoints = checkpoints
+        self.checkpoints, self.compiled = checkpoints, compiled
         window = source.window
         self.validate_us, self.cut_us = to_us(window.validate_from), to_us(window.train_until)
         earliest = int(source.baskets.occurred_us[0])
@@ -229,4 +232,6 @@ class Fit:
             identity=self._identity,
             checkpoint=checkpoint,
             device=self.device,
+            compiled=self.compiled,
+            lower=_LOWER[type(task)],
         )

@@ -23,6 +23,7 @@ from contract.manifest import (
     VOCABULARY,
     expected_feature_hash,
 )
+from training import checkpoint
 from training.data.item_tables import ItemTables
 from training.data.source import Source
 from training.data.storage import read_parquet, write_parquet
@@ -69,8 +70,7 @@ def write_run(
         "towers": recommender.towers.cpu().state_dict(),
         "ranker": recommender.ranker.cpu().state_dict(),
     }
-    torch.save(weights, folder / f"{WEIGHTS_FILE}.partial")
-    (folder / f"{WEIGHTS_FILE}.partial").replace(folder / WEIGHTS_FILE)
+    checkpoint.save(folder / WEIGHTS_FILE, weights)
     described = {
         "format": 1,
         "recipe": asdict(recipe),

@@ -1,13 +1,14 @@
 """The two things that are trained: the retrieval model, and the ranker on top of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contract.encoding import FIRST_ITEM, PAD
 from contract.items import ItemTable
+from training import distributed, sharding
 from training.data.ranking_examples import RankingExamples
 from training.data.tower_examples import TowerExamples
 from training.models.losses import listwise_softmax
@@ -20,7 +21,10 @@ SAMPLER_POWER = 0.75
 
 
 class RetrievalTask:
-    """Sampled softmax over baskets; validated by the full softmax on held-out baskets."""
+    """Sampled softmax over baskets; validated by the full softmax on held-out baskets.
+
+    `placement`: the kind of sharding of some tables, by name; TorchRec's planner has the rest.
+    """
 
     def __init__(
         self,
@@ -32,8 +36,10 @@ class RetrievalTask:
         batch_size: int,
         negatives: int,
         device: torch.device,
+        placement: Mapping[str, str] | None = None,
     ) -> None:
-        self.model = model
+        self.model: nn.Module = sharding.spread(model, device, placement)
+        self._plain = model
         self.examples, self.held_out = examples, held_out
         self.batch_size, self.negatives, self.device = batch_size, negatives, device
         self.num_batches = -(-len(examples) // batch_size)
@@ -47,26 +53,30 @@ class RetrievalTask:
         )
 
     def batches(self, generator: torch.Generator) -> Iterator[TowerExamples]:
-        return (b.to(self.device) for b in self.examples.batches(self.batch_size, generator))
+        """This process's part of every batch."""
+        drawn = self.examples.batches(self.batch_size, generator, distributed.part)
+        return (batch.to(self.device) for batch in drawn)
 
     def loss(self, batch: TowerExamples, generator: torch.Generator) -> Tensor:
         negative_M = torch.multinomial(
             self._share, self.negatives, replacement=True, generator=generator
         )
-        return self.model.loss(batch, negative_M.to(self.device), self._log_q)
+        loss: Tensor = self.model(batch, negative_M.to(self.device), self._log_q)
+        return loss
 
     def validate(self) -> float | None:
         """The mean negative log likelihood per basket of both query vectors, whole catalogue."""
         if self.held_out is None:
             return None
-        vectors_ND = self.model.item_vectors()
+        model = self._plain.eval()
+        vectors_ND = model.item_vectors()
         total = 0.0
         for batch in self.held_out.batches(512, None):
             moved = batch.to(self.device)
             has_BT = moved.targets != PAD
             for query_BD in (
-                self.model.query(moved.tensors, vectors_ND),
-                self.model.sequence(moved.tensors, vectors_ND)[:, -1],
+                model.query(moved.tensors, vectors_ND),
+                model.sequence(moved.tensors, vectors_ND)[:, -1],
             ):
                 logits_BN = query_BD @ vectors_ND.T
                 logits_BN[:, :FIRST_ITEM] = float("-inf")
@@ -91,25 +101,30 @@ class RankerTask:
         batch_size: int,
         device: torch.device,
     ) -> None:
-        self.model, self.batch_size, self.device = model, batch_size, device
+        self.batch_size, self.device, self._plain = batch_size, device, model
         self._examples = _tensors(examples)
         self._held_out = None if held_out is None else _tensors(held_out)
         self.num_batches = -(-len(self._examples[0]) // batch_size)
         features, _, mask = self._examples
         model.standardise_on(features[mask])
+        self.model: nn.Module = sharding.spread(model, device)
 
     def batches(self, generator: torch.Generator) -> Iterator[RankBatch]:
         order = torch.randperm(len(self._examples[0]), generator=generator)
-        return (self._part(self._examples, rows) for rows in torch.split(order, self.batch_size))
+        """This process's part of every batch."""
+        split = torch.split(order, self.batch_size)
+        return (self._part(self._examples, distributed.part(rows)) for rows in split)
 
     def loss(self, batch: RankBatch, generator: torch.Generator) -> Tensor:
         features_BCF, relevant_BC, mask_BC = batch
-        return listwise_softmax(self.model(features_BCF), relevant_BC, mask_BC)
+        loss = listwise_softmax(self.model(features_BCF), relevant_BC, mask_BC)
+        return loss * distributed.share(loss.new_tensor(len(features_BCF)))
 
     def validate(self) -> float | None:
         """1 - NDCG@5 over the candidates."""
         if self._held_out is None:
             return None
+        self._plain.eval()
         rows = torch.split(torch.arange(len(self._held_out[0])), 512)
         gains = [self._ndcg(*self._part(self._held_out, part)) for part in rows]
         return 1.0 - float(torch.cat(gains).mean())
@@ -117,7 +132,7 @@ class RankerTask:
     def _ndcg(
         self, features_BCF: Tensor, relevant_BC: Tensor, mask_BC: Tensor, k: int = 5
     ) -> Tensor:
-        scores_BC = self.model(features_BCF).masked_fill(~mask_BC, float("-inf"))
+        scores_BC = self._plain(features_BCF).masked_fill(~mask_BC, float("-inf"))
         hit_Bk = relevant_BC.gather(1, scores_BC.topk(k, dim=1).indices)
         discount_k = 1.0 / torch.log2(torch.arange(2, k + 2, device=scores_BC.device))
         count_B = relevant_BC.sum(dim=1).long().clamp(min=1, max=k)

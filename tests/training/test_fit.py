@@ -174,11 +174,36 @@ def test_too_little_data_is_refused_with_the_reason(source: Source, shop_folder:
 
 
 @pytest.mark.gpu
-def test_cuda_reaches_the_loss_of_the_cpu(source: Source) -> None:
+def test_bfloat16_on_cuda_reaches_the_losses_of_float32_on_the_cpu(source: Source) -> None:
     chosen = small_recipe("tower_epochs=2")
-    losses = []
-    for name in ("cpu", "cuda"):
-        fit = Fit(source, chosen, device=torch.device(name))
-        fit.run()
-        losses.append(fit.report.histories["towers"].train_loss[-1])
-    assert np.isclose(losses[0], losses[1], rtol=0.05)
+    histories = []
+    for name, compiled in (("cpu", False), ("cuda", False), ("cuda", True)):
+        fit = Fit(source, chosen, device=torch.device(name), compiled=compiled)
+        recommender = fit.run()
+        vectors = recommender.towers.cpu().eval().item_vectors()
+        assert torch.isfinite(vectors).all()
+        histories.append(fit.report.histories)
+    for stage in ("towers", "ranker"):
+        on_cpu, *on_cuda = ([h[stage].train_loss[0], h[stage].validation[0]] for h in histories)
+        for found in on_cuda:
+            assert np.allclose(on_cpu, found, rtol=0.05), stage
+
+
+@pytest.mark.gpu
+def test_an_interrupted_fit_on_cuda_goes_on(source: Source, tmp_path: Path) -> None:
+    chosen = small_recipe("tower_examples=200", "ranker_examples=80", "tower_epochs=2")
+    cuda = torch.device("cuda")
+    whole = Fit(source, chosen, device=cuda, checkpoints=tmp_path)
+    whole.run()
+    assert (tmp_path / "towers.pt").exists()
+    resumed = Fit(source, chosen, device=cuda, checkpoints=tmp_path)
+    resumed.run()
+    assert resumed.report.histories["towers"] == whole.report.histories["towers"]
+
+
+@pytest.mark.gpu
+def test_too_large_for_the_cuda_device_names_what_to_lower(source: Source) -> None:
+    chosen = small_recipe("batch_size=1200", "negatives=20000000")
+    message = "towers: the CUDA device has not enough memory; lower `--set batch_size=` or"
+    with pytest.raises(UserError, match=message):
+        Fit(source, chosen, device=torch.device("cuda")).run()

@@ -4,6 +4,7 @@ Importing a command's module stays cheap; the libraries it needs are imported in
 """
 
 import argparse
+import os
 import resource
 import sys
 from pathlib import Path
@@ -48,3 +49,8 @@ def peak_mib() -> float:
     """The most memory this process has held so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks and writes: of those that torchrun started, only the first."""
+    return os.environ.get("RANK", "0") == "0"

@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> Figures:
 
 def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
     from training.data.source import read_source
+    from training.distributed import device_named
     from training.evaluation.comparison import Comparison
-    from training.fit import Fit, device_named
+    from training.fit import Fit
 
     source = read_source(folder, window_days(args))
     comparison = None

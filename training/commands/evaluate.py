@@ -32,8 +32,9 @@ def add_parser(subparsers: "Subparsers") -> None:
 def run(args: argparse.Namespace) -> Figures:
     """The table of the run; the figures are also kept in the run's folder."""
     from training.data.source import read_source
+    from training.distributed import device_named
     from training.evaluation.comparison import Comparison
-    from training.fit import Fit, device_named
+    from training.fit import Fit
     from training.recommender import Recommender
     from training.run_folder import read_run
 

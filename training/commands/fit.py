@@ -11,6 +11,7 @@ from training.commands import common_options, window_days, window_options
 
 if TYPE_CHECKING:
     from training.commands import Subparsers
+    from training.fit import Report
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -22,32 +23,60 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("--recipe", required=True, metavar="NAME")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compile the dense parts of the models (auto: on CUDA)",
+    )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Figures:
-    """Fit into `args.output`; an interrupted fit goes on from its last checkpoint."""
+    """Fit into `args.output`; an interrupted fit goes on from its last checkpoint.
+
+    Under torchrun every process runs this; the first one writes and prints.
+    """
     from training.recipes import recipe
 
     chosen = recipe(args.recipe, args.set)  # before the slow imports: a typo costs no time
+    from training import distributed
+    from training.acceleration import out_of_memory
     from training.data.source import read_source
-    from training.fit import Fit, device_named
+    from training.fit import Fit
     from training.run_folder import write_run
 
-    device = device_named(args.device)
+    device = distributed.device_named(args.device)
     source = read_source(args.data, window_days(args))
-    fit = Fit(source, chosen, device=device, checkpoints=args.output / "checkpoints")
-    recommender = fit.run()
-    write_run(args.output, recommender, chosen, source, fit.report, SystemClock())
-    figures = Figures("fit", machine={"device": args.device})
-    for stage, history in fit.report.histories.items():
+    with (
+        out_of_memory("fit", "`--set batch_size=` or `--set dimension=`", device),
+        distributed.process_group(device),
+    ):
+        fit = Fit(
+            source,
+            chosen,
+            device=device,
+            checkpoints=args.output / "checkpoints",
+            compiled=args.compile == "on" or (args.compile == "auto" and device.type == "cuda"),
+        )
+        recommender = fit.run()
+        distributed.from_first(
+            lambda: write_run(args.output, recommender, chosen, source, fit.report, SystemClock())
+        )
+        processes = distributed.world_size()
+    return _figures(fit.report, {"device": args.device, "processes": processes})
+
+
+def _figures(report: "Report", machine: dict[str, str | int]) -> Figures:
+    figures = Figures("fit", machine=machine)
+    for stage, history in report.histories.items():
         best = history.best_epoch - 1
         metrics = {"epochs": [float(history.best_epoch)], "loss": [history.train_loss[best]]}
         if not math.isnan(history.validation[best]):
             metrics["validation"] = [history.validation[best]]
         figures.add(stage, metrics)
-    figures.add("fit", {}, seconds=fit.report.seconds, peak_mib=fit.report.peak_mib)
+    figures.add("fit", {}, seconds=report.seconds, peak_mib=report.peak_mib)
     figures.notes.append(
         "validation: negative log likelihood for the towers, 1 - NDCG@5 for the ranker"
     )

@@ -1,6 +1,6 @@
 """What the towers learn from: baskets taken apart into cart and rest, encoded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +85,18 @@ class TowerExamples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, size: int, generator: torch.Generator | None) -> Iterator["TowerExamples"]:
-        """In random order with a `generator`, else as they are."""
+    def batches(
+        self,
+        size: int,
+        generator: torch.Generator | None,
+        part: Callable[[Tensor], Tensor] = lambda rows: rows,
+    ) -> Iterator["TowerExamples"]:
+        """In random order with a `generator`, else as they are; of each batch the rows that `part`
+        takes."""
         order = torch.arange(len(self))
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
-        for rows in torch.split(order, size):
+        for rows in map(part, torch.split(order, size)):
             tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
             yield TowerExamples(tensors, self.targets[rows])
 

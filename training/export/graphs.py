@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from training.models.embeddings import SEARCHED, gathered
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
 
@@ -25,11 +26,20 @@ class _Frozen(nn.Module):
 
 
 class QueryTowerGraph(_Frozen):
-    """Vocabulary indices to query vectors."""
+    """Vocabulary indices and search tokens to query vectors. Search words are gathered from the
+    frozen table of product text: no TorchRec module is part of the graph."""
+
+    words: Tensor
+
+    def __init__(self, model: RetrievalModel, vectors_ND: Tensor) -> None:
+        super().__init__(model, vectors_ND)
+        table = model.item_tower.tables.embedding_bags[SEARCHED.table]
+        self.register_buffer("words", table.weight.detach())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         named = dict(zip(QUERY_TOWER_INPUTS, inputs, strict=True))
-        return self.model.query(named, self.vectors)
+        words_BD = gathered(SEARCHED, self.words, named["search_tokens"])
+        return self.model.query(named, self.vectors, words_BD)
 
 
 class SequenceGraph(_Frozen):

@@ -6,6 +6,8 @@ Suffixes: B checkouts, C candidates, F pair features.
 import torch
 from torch import Tensor, nn
 
+from training.models.layers import Layers
+
 
 class Ranker(nn.Module):
     """A multi-layer perceptron on standardised pair features, [B, C, F] to [B, C]."""
@@ -17,7 +19,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
-        self.layers = nn.Sequential(
+        self.layers = Layers(
             nn.Linear(num_features, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
@@ -30,6 +32,10 @@ class Ranker(nn.Module):
         """Take mean and scale from `features` [rows, F]; they travel inside the exported graph."""
         self.mean = features.mean(dim=0)
         self.scale = features.std(dim=0).clamp(min=1e-3)
+
+    def dense_parts(self) -> list[nn.Module]:
+        """What may be compiled."""
+        return [self.layers]
 
     def forward(self, pair_features_BCF: Tensor) -> Tensor:
         scaled = ((pair_features_BCF - self.mean) / self.scale).clamp(-8.0, 8.0)

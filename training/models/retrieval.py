@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from contract.encoding import PAD
 from contract.events import EVENT_TYPE
+from training import distributed
 from training.data.tower_examples import TowerExamples
-from training.models.embeddings import ItemColumns
+from training.models.embeddings import SEARCHED, ItemColumns
 from training.models.losses import sampled_softmax
 from training.models.sequence_encoder import SequenceEncoder
 from training.models.two_tower import ItemTower, QueryTower
@@ -48,16 +49,22 @@ class RetrievalModel(nn.Module):
     def item_vectors(self, chunk: int = 8_192) -> Tensor:
         """The vector of every vocabulary index, [N, D]; PAD and OOV rows are as the tower has
         them, and only PAD is zero."""
-        columns = self.item_tower.columns
-        everything = torch.arange(len(columns), device=columns.brand.device)
-        parts = torch.split(everything, chunk)
-        vectors_ND = torch.cat([self.item_tower(part) for part in parts])
+        device = next(self.query_tower.parameters()).device
+        parts = torch.split(torch.arange(self.item_tower.num_items, device=device), chunk)
+        vectors_ND = torch.cat([self.item_tower.items(part) for part in parts])
         vectors_ND[PAD] = 0.0
         return vectors_ND
 
-    def query(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
-        """Query vectors [B, D]; item inputs are row numbers of `vectors_UD`, PAD = row 0."""
-        cart, words = tensors["cart_items"], tensors["search_tokens"]
+    def query(
+        self, tensors: dict[str, Tensor], vectors_UD: Tensor, words_BD: Tensor | None = None
+    ) -> Tensor:
+        """Query vectors [B, D]; item inputs are row numbers of `vectors_UD`, PAD = row 0.
+
+        `words_BD`: what the search tokens mean, where that is known already.
+        """
+        cart = tensors["cart_items"]
+        if words_BD is None:
+            words_BD = self.item_tower.words(tensors["search_tokens"])
         query_BD: Tensor = self.query_tower(
             rows_of(vectors_UD, tensors["frequent_items"]),
             tensors["frequent_weights"],
@@ -66,8 +73,7 @@ class RetrievalModel(nn.Module):
             tensors["context"],
             tensors["segments"],
             tensors["recency"],
-            rows_of(self.item_tower.word_vectors, words),
-            (words != PAD).to(vectors_UD.dtype),
+            words_BD,
         )
         return query_BD
 
@@ -87,30 +93,39 @@ class RetrievalModel(nn.Module):
         tokens_BT = batch.tensors["search_tokens"]
         silent_B = (tokens_BT != PAD).sum(dim=1) == 0
         chance_B = torch.rand(len(tokens_BT), device=tokens_BT.device)
-        text_BW = self.item_tower.columns.text[batch.targets[:, 0]]
+        text_BW = self.item_tower.columns[SEARCHED.name][batch.targets[:, 0]]
         said_BW = torch.rand(text_BW.shape, device=tokens_BT.device) < _WORDS_SAID
         made_BT = torch.zeros_like(tokens_BT)
         made_BT[:, : text_BW.shape[1]] = torch.where(said_BW, text_BW, PAD)
         searching_B = silent_B & (chance_B < self.search_share)
         return torch.where(searching_B[:, None], made_BT, tokens_BT)
 
-    def loss(self, batch: TowerExamples, negative_M: Tensor, log_q: Tensor) -> Tensor:
-        """Mean of the query tower's and the sequence encoder's sampled softmax."""
+    def dense_parts(self) -> list[nn.Module]:
+        """What may be compiled: everything but look-ups and what depends on their values."""
+        return [self.item_tower.mix, self.query_tower, self.sequence_encoder]
+
+    def forward(self, batch: TowerExamples, negative_M: Tensor, log_q: Tensor) -> Tensor:
+        """The loss of a step: the query tower's and the sequence encoder's sampled softmax.
+
+        Of many processes, each gives its part times its share, so that their average is the loss
+        of the whole batch.
+        """
         names = ("frequent_items", "cart_items", "sequence_items")
         shapes = [batch.tensors[name].shape for name in names]
         pad = batch.targets.new_zeros(1)
         flat = [batch.tensors[name].flatten() for name in names]
         everything = torch.cat([pad, *flat, batch.targets.flatten(), negative_M])
         distinct_U, row = torch.unique(everything, return_inverse=True)  # PAD sorts to row 0
-        vectors_UD = self.item_tower(distinct_U)
+        drop_U = self.item_tower.dropped(distinct_U)
+        vectors_UD, words_BD = self.item_tower(distinct_U, self._searches(batch), drop_U)
         vectors_UD = vectors_UD * (distinct_U != PAD).to(vectors_UD.dtype)[:, None]
         rows = list(
             row[1:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
         )
         local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
-        tensors = {**batch.tensors, **local, "search_tokens": self._searches(batch)}
+        tensors = {**batch.tensors, **local}
         target_row, negative_row = rows[-2].view_as(batch.targets), rows[-1]
-        query_BD = self.query(tensors, vectors_UD)
+        query_BD = self.query(tensors, vectors_UD, words_BD)
         next_BLD = self.sequence(tensors, vectors_UD)
 
         has_BT = batch.targets != PAD
@@ -119,7 +134,7 @@ class RetrievalModel(nn.Module):
         negatives_MD = rows_of(vectors_UD, negative_row)
 
         def softmax(query_PD: Tensor, rows_P: Tensor, items_P: Tensor, weight_P: Tensor) -> Tensor:
-            return sampled_softmax(
+            loss = sampled_softmax(
                 query_PD,
                 rows_of(vectors_UD, rows_P),
                 negatives_MD,
@@ -128,6 +143,7 @@ class RetrievalModel(nn.Module):
                 log_q,
                 weight_P,
             )
+            return loss * distributed.share(weight_P.sum())
 
         which_B = has_BT.nonzero()[:, 0]
         asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
@@ -138,8 +154,6 @@ class RetrievalModel(nn.Module):
         steps_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (
             batch.tensors["sequence_items"][:, 1:] != PAD
         )
-        if not bool(steps_BL.any()):
-            return tower_loss + last_loss
         cart_loss = softmax(
             next_BLD[:, :-1][steps_BL],
             local["sequence_items"][:, 1:][steps_BL],

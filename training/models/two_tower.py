@@ -1,69 +1,94 @@
 """Item tower and query tower in one inner-product space.
 
-Suffixes: B batch, U items, D space, F frequent items, C cart, T search words, S segments.
+Suffixes: B batch, U items, Q searches, D space, F frequent items, C cart, S segments, T words.
 """
-
-from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
 
-from contract.encoding import CONTEXT_SIZES
+from contract.encoding import CONTEXT_SIZES, TOKENS
 from contract.segments import SEGMENTS
-from training.models.embeddings import ItemColumns, item_features, tables
+from training.models.embeddings import (
+    ITEM_FEATURES,
+    SEARCH,
+    SEARCHED,
+    ItemColumns,
+    bags,
+    jagged,
+    tables,
+)
+from training.models.layers import Layers
 
 _RECENCY = 4
 
 
 class ItemTower(nn.Module):
-    """An item's id and content to a vector. Input: vocabulary indices [U]; output: [U, D]."""
+    """Items' ids and content to vectors, and search words to the space of product text.
+
+    Input: vocabulary indices [U] and search tokens [Q, T]; output: [U, D] and [Q, D].
+    """
 
     def __init__(self, columns: ItemColumns, dimension: int, id_dropout: float) -> None:
         super().__init__()
         # Buffers, so that they move to the device with the weights; they come from the catalogue
         # and need no place in a checkpoint.
-        for field in fields(columns):
-            self.register_buffer(field.name, getattr(columns, field.name), persistent=False)
+        for name, ids in columns.items():
+            self.register_buffer(f"column_{name}", ids, persistent=False)
+        self.num_items = len(next(iter(columns.values())))
         self.id_dropout = id_dropout
-        self.tables = tables(len(columns), dimension)
-        self.mix = nn.Sequential(
-            nn.Linear(5 * dimension, 2 * dimension), nn.GELU(), nn.Linear(2 * dimension, dimension)
+        self.tables = tables(self.num_items, dimension)
+        self.mix = Layers(
+            nn.Linear(len(ITEM_FEATURES) * dimension, 2 * dimension),
+            nn.GELU(),
+            nn.Linear(2 * dimension, dimension),
         )
         for table in self.tables.embedding_bags.values():
             nn.init.normal_(table.weight, std=0.05)
         # A search for a word that no product has must lead nowhere.
-        nn.init.zeros_(self.word_vectors)
+        nn.init.zeros_(self.tables.embedding_bags[SEARCHED.table].weight)
 
     @property
     def columns(self) -> ItemColumns:
         """What describes every item, on the device of the weights."""
-        return ItemColumns(
-            **{field.name: getattr(self, field.name) for field in fields(ItemColumns)}
-        )
+        return {f.name: getattr(self, f"column_{f.name}") for f in ITEM_FEATURES}
 
-    @property
-    def word_vectors(self) -> Tensor:
-        """The table of product words, [NUM_TOKENS, D]."""
-        weight: Tensor = self.tables.embedding_bags["text_table"].weight
-        return weight
+    def dropped(self, item_U: Tensor) -> Tensor | None:
+        """Which of `item_U` are to go without their id in this step of training, [U]."""
+        if not self.training or self.id_dropout <= 0:
+            return None
+        return torch.rand(len(item_U), device=item_U.device) < self.id_dropout
 
-    def forward(self, item_U: Tensor) -> Tensor:
-        drop_U = None
-        if self.training and self.id_dropout > 0:
-            drop_U = torch.rand(len(item_U), device=item_U.device) < self.id_dropout
-        pooled = self.tables(item_features(item_U, self.columns, drop_U)).to_dict()
-        parts = torch.cat(list(pooled.values()), dim=1)
+    def forward(
+        self, item_U: Tensor, search_QT: Tensor, drop_U: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        look_up = jagged(bags(item_U, self.columns, drop_U), search_QT)
+        pooled = self.tables(look_up).to_dict()
+        items = {f.name: pooled[f.name][: len(item_U)] for f in ITEM_FEATURES}
+        return self.blended(items), pooled[SEARCH][len(item_U) :]
+
+    def items(self, item_U: Tensor) -> Tensor:
+        """The vectors of `item_U` alone, [U, D]."""
+        vectors_UD: Tensor = self(item_U, item_U.new_zeros((0, TOKENS)))[0]
+        return vectors_UD
+
+    def words(self, search_QT: Tensor) -> Tensor:
+        """What searches mean, [Q, D]; zero without words."""
+        words_QD: Tensor = self(search_QT.new_zeros(0), search_QT)[1]
+        return words_QD
+
+    def blended(self, pooled: dict[str, Tensor]) -> Tensor:
+        """Pooled embeddings [U, D] by feature to item vectors [U, D]."""
+        mixed_UD: Tensor = self.mix(torch.cat([pooled[f.name] for f in ITEM_FEATURES], dim=1))
         # The id's own vector is added untouched: what co-purchase taught is not squeezed through
         # the layers that must also explain content.
-        own_UD: Tensor = pooled["item_id"]
-        mixed_UD: Tensor = self.mix(parts)
-        return own_UD + mixed_UD
+        return pooled["item_id"] + mixed_UD
 
 
 class QueryTower(nn.Module):
     """History, recency, context, segments and search words to a vector [B, D].
 
-    Item inputs are vectors of the item tower, search words rows of its table of product text.
+    Item inputs are vectors of the item tower; the words of a search are its mean of them, and zero
+    where nothing was searched for.
     """
 
     def __init__(self, dimension: int, dropout: float) -> None:
@@ -75,7 +100,7 @@ class QueryTower(nn.Module):
             nn.init.zeros_(table.weight)
         self.contexts = nn.ModuleList(codes)
         width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
-        self.mix = nn.Sequential(
+        self.mix = Layers(
             nn.Linear(width, 4 * dimension),
             nn.GELU(),
             nn.Dropout(dropout),
@@ -91,14 +116,11 @@ class QueryTower(nn.Module):
         context: Tensor,
         segments_BS: Tensor,
         recency: Tensor,
-        words_BTD: Tensor,
-        words_mask_BT: Tensor,
+        words_BD: Tensor,
     ) -> Tensor:
         history_BD = (frequent_BFD * frequent_weights_BF[..., None]).sum(dim=1)
         in_cart_B1 = cart_mask_BC.sum(dim=1, keepdim=True)
         cart_BD = (cart_BCD * cart_mask_BC[..., None]).sum(dim=1) / in_cart_B1.clamp(min=1.0)
-        searched_B1 = words_mask_BT.sum(dim=1, keepdim=True)
-        words_BD = (words_BTD * words_mask_BT[..., None]).sum(dim=1) / searched_B1.clamp(min=1.0)
         codes = [table(context[:, field]) for field, table in enumerate(self.contexts)]
         known = (frequent_weights_BF.sum(dim=1, keepdim=True) > 0).to(history_BD.dtype)
         inputs = [history_BD, cart_BD, words_BD, *codes, segments_BS, recency, known]

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from contract.encoding import FIRST_ITEM, LENGTH, OOV, PAD, Situation
+from contract.encoding import FIRST_ITEM, LENGTH, OOV, PAD, TOKENS, Situation
 from contract.events import EventContext
 from contract.features import UNKNOWN
 from training.data.source import Source
 from training.fit import Fit
-from training.models.embeddings import item_columns, item_features, tables
+from training.models.embeddings import item_columns
 from training.models.sequence_encoder import SequenceEncoder
 from training.models.two_tower import ItemTower
 from training.recommender import Recommender, neural_side
@@ -49,23 +49,6 @@ def test_an_empty_sequence_gives_a_finite_vector(encoder: SequenceEncoder) -> No
     assert torch.equal(vector[0], vector[1])
 
 
-def test_torchrec_tables_equal_plain_look_ups(source: Source) -> None:
-    vocabulary = source.baskets.vocabulary(2**62, 1)
-    columns = item_columns(source.catalogue, vocabulary)
-    collection = tables(len(columns), 8)
-    item = torch.arange(FIRST_ITEM, FIRST_ITEM + 12)
-    pooled = collection(item_features(item, columns, None)).to_dict()
-    weight = {name: table.weight for name, table in collection.embedding_bags.items()}
-    assert torch.allclose(pooled["item_id"], weight["item_id_table"][item])
-    for row, index in enumerate(item.tolist()):
-        path = columns.category[index][columns.category[index] > 0]
-        assert torch.allclose(
-            pooled["category"][row], weight["category_table"][path].sum(0), atol=1e-6
-        )
-        words = columns.text[index][columns.text[index] > 0]
-        assert torch.allclose(pooled["text"][row], weight["text_table"][words].mean(0), atol=1e-6)
-
-
 def test_id_dropout_leaves_content(source: Source) -> None:
     vocabulary = source.baskets.vocabulary(2**62, 1)
     columns = item_columns(source.catalogue, vocabulary)
@@ -73,10 +56,11 @@ def test_id_dropout_leaves_content(source: Source) -> None:
     tower = ItemTower(columns, 8, id_dropout=1.0)
     item = torch.tensor([FIRST_ITEM, FIRST_ITEM + 1])
     with torch.no_grad():
-        dropped = tower.train()(item)
+        nothing = torch.zeros((0, TOKENS), dtype=torch.long)
+        dropped, _ = tower.train()(item, nothing, tower.dropped(item))
         ids = tower.eval().tables.embedding_bags["item_id_table"].weight
         ids[item] = ids[OOV].clone()
-        assert torch.allclose(dropped, tower(item), atol=1e-6)
+        assert torch.allclose(dropped, tower.items(item), atol=1e-6)
     assert not torch.allclose(dropped[0], dropped[1])
 
 

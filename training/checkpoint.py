@@ -1,0 +1,50 @@
+"""Files that are whole or not there: what stood under the name before stays until the new one is
+complete on the disk."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contract.errors import UserError
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` under `path`. UserError on a full disk; what was there before is untouched."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # a full or failing disk may only say so here
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        reason = _reason(error)
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: could not be written, what stood there is untouched: {reason}"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said; torch's writer covers it with a complaint of its own."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__context__
+    return str(error).splitlines()[0]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU. UserError where it is torn or something else."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise UserError(
+            f"{path.name}: not a readable checkpoint; remove it to start over"
+        ) from error
+    return state
