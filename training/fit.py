@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from contract.clock import DAY_US, to_us
+from contract.encoding import Vocabulary
 from contract.errors import UserError
 from training.commands import peak_mib
 from training.data import ranking_examples
 from training.data.baskets import Numbers
 from training.data.item_tables import ItemTables, count
+from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
 from training.models.embeddings import item_columns
@@ -63,6 +65,7 @@ class Fit:
         device: torch.device,
         checkpoints: Path | None = None,
         compiled: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.source, self.recipe, self.device = source, recipe, device
         self.checkpoints, self.compiled = checkpoints, compiled
@@ -74,7 +77,9 @@ class Fit:
             self.cut_us - recipe.ranker_days * DAY_US, (earliest + self.validate_us) // 2
         )
         self.ranker_us = min(self.ranker_us, self.validate_us - DAY_US)
-        self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
+        self.vocabulary = vocabulary or source.baskets.vocabulary(
+            self.cut_us, recipe.min_item_baskets
+        )
         self._identity = self._described()
         self.report = Report()
 
@@ -109,6 +114,15 @@ class Fit:
         self.report.peak_mib = peak_mib()
         return Recommender(self.vocabulary, after, towers, ranker)
 
+    def run_towers(self) -> RetrievalModel:
+        """The towers alone, as of the training cut."""
+        torch.manual_seed(self.recipe.seed)
+        _, held_out, before = self.ranking_questions()
+        towers = self._new_towers()
+        self._train_towers(towers, before, self.ranker_us, "towers", held_out)
+        self._train_towers(towers, self._count(self.cut_us), self.cut_us, "towers refit", None)
+        return towers
+
     def ranking_questions(self) -> tuple[list[Question], list[Question], ItemTables]:
         """What the ranker learns from and is chosen on, and the tables as of the window's start."""
         return (
@@ -130,6 +144,8 @@ class Fit:
             dropout=recipe.dropout,
             id_dropout=recipe.id_dropout,
             search_share=recipe.search_share,
+            content_weight=recipe.content_weight,
+            text_vectors=torch.from_numpy(text_vectors(self.source.catalogue, self.vocabulary)),
         )
 
     def _questions(
@@ -170,6 +186,8 @@ class Fit:
         held_out: list[Question] | None,
     ) -> None:
         recipe = self.recipe
+        # Before its first purchase an item's id says nothing: content must do.
+        towers.item_tower.unseen.copy_(torch.from_numpy(tables.statistics.popularity == 0))
         task = RetrievalTask(
             towers,
             tower_examples(self._questions(_EARLIEST, until_us, stage, None), self.vocabulary),

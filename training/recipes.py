@@ -12,6 +12,7 @@ _MAY_BE_ZERO = frozenset(
         "dropout",
         "id_dropout",
         "search_share",
+        "content_weight",
         "ranker_dropout",
         "unknown_share",
         "weight_decay",
@@ -35,6 +36,7 @@ class Recipe:
     dropout: float = 0.1
     id_dropout: float = 0.1
     search_share: float = 0.15
+    content_weight: float = 0.5
     negatives: int = 1_024
     batch_size: int = 256
     learning_rate: float = 2e-3

@@ -136,6 +136,7 @@ def _models(
         dropout=recipe.dropout,
         id_dropout=recipe.id_dropout,
         search_share=recipe.search_share,
+        content_weight=recipe.content_weight,
     )
     try:
         weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)

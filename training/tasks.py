@@ -45,6 +45,7 @@ class RetrievalTask:
         self.num_batches = -(-len(examples) // batch_size)
         frequency = np.expm1(statistics.popularity.astype(np.float64)) + 1.0
         weight = frequency**SAMPLER_POWER
+        weight[statistics.popularity == 0] = 0.0  # neither pushed away nor pulled
         weight[:FIRST_ITEM] = 0.0
         share = weight / weight.sum()
         self._share = torch.from_numpy(share)

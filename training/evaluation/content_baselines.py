@@ -1,5 +1,5 @@
-"""What can be said of an item that nobody has bought without learning anything: how popular its kind
-is, and how near its text and category lie to what the shopper buys."""
+"""What can be said of an item that nobody has bought, learning nothing: how popular its kind is,
+and how near its text and category lie to what the shopper buys."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from contract.encoding import FIRST_ITEM
 from training.evaluation.baselines import Frozen
 
 Floats = npt.NDArray[np.float32]
-# The scores of the candidates [first, last) of the vocabulary for every case, [cases, last - first].
+# The scores of the vocabulary indices [first, last) for every case, [cases, last - first].
 Columns = Callable[[slice], Floats]
 _LEVELS = np.array([0.05, 0.3, 1.0], np.float32)  # what sharing each level of the path is worth
 
@@ -38,29 +38,37 @@ def category_popularity(frozen: Frozen, content: Content) -> Columns:
     return lambda part: np.tile(score[part].astype(np.float32), (len(frozen.cases), 1))
 
 
-def content_knn(
-    frozen: Frozen, content: Content, *, cart_weight: float, sharpness: float, by: str
-) -> Columns:
-    """The likeness of each candidate to the items bought (recency-weighted, halved every 60 days)
-    and to the cart. `by`: "text" is the cosine of the texts to the power `sharpness`, "category"
-    the shared levels of the path."""
+def by_text(frozen: Frozen, content: Content, cart_weight: float, sharpness: float) -> Columns:
+    """The cosine of each candidate's text, to the power `sharpness`, to the texts of what was
+    bought (recency-weighted, halved every 60 days) and, `cart_weight` times, of the cart."""
     known = _known(frozen, cart_weight)
 
-    def by_text(part: slice) -> Floats:
+    def scores(part: slice) -> Floats:
         cosine = content.text @ content.text[part].T
         return np.asarray(known @ np.power(np.maximum(cosine, 0.0), sharpness), np.float32)
 
-    def by_category(part: slice) -> Floats:
-        total = np.zeros((known.shape[0], part.stop - part.start), np.float32)
-        for level, worth in enumerate(_LEVELS):
-            codes, place = np.unique(content.categories[:, level], return_inverse=True)
-            ones = np.ones(len(place), np.float32)
-            shape = (len(place), len(codes))
-            member = sparse.csr_array((ones, (np.arange(len(place)), place)), shape=shape)
-            total += worth * np.asarray((known @ member).toarray())[:, place[part]]
+    return scores
+
+
+def by_category(frozen: Frozen, content: Content, cart_weight: float) -> Columns:
+    """The same with the shared levels of the category path in place of the cosine."""
+    known = _known(frozen, cart_weight)
+    levels = []
+    for level in range(content.categories.shape[1]):
+        codes, place = np.unique(content.categories[:, level], return_inverse=True)
+        member = sparse.csr_array(
+            (np.ones(len(place), np.float32), (np.arange(len(place)), place)),
+            shape=(len(place), len(codes)),
+        )
+        levels.append((place, np.asarray((known @ member).toarray(), np.float32)))
+
+    def scores(part: slice) -> Floats:
+        total = np.zeros((known.shape[0], len(levels[0][0][part])), np.float32)
+        for worth, (place, held) in zip(_LEVELS, levels, strict=True):
+            total += worth * held[:, place[part]]
         return total
 
-    return by_text if by == "text" else by_category
+    return scores
 
 
 def _known(frozen: Frozen, cart_weight: float) -> sparse.csr_array:
@@ -89,7 +97,7 @@ def ranked(
         inside = np.flatnonzero(candidates[part])
         if not len(inside):
             continue
-        scores = columns(part)
+        scores = np.array(columns(part))
         rows, taken = frozen.carts[:, part].nonzero()
         scores[rows, taken] = -np.inf
         number = np.broadcast_to(inside + start, (len(best), len(inside)))

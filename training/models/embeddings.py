@@ -82,8 +82,9 @@ class ItemFeature:
         return [self.name, *self.also]
 
 
+ITEM_ID = "item_id"
 ITEM_FEATURES = (
-    ItemFeature("item_id", PoolingType.SUM),
+    ItemFeature(ITEM_ID, PoolingType.SUM),
     ItemFeature("brand", PoolingType.SUM, 1, "brand", _HASHED, _one(hashed)),
     ItemFeature("category", PoolingType.SUM, _LEVELS, "category_path", _HASHED, _path),
     ItemFeature(
