@@ -11,6 +11,8 @@ from typing import Any, TextIO, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from contract.errors import UserError
 
@@ -51,7 +53,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _join("nccl" if device.type == "cuda" else "gloo")
     if rank() > 0:
         sys.stderr = _NoTerminal(sys.stderr)
     try:
@@ -69,6 +71,18 @@ def process_group(device: torch.device) -> Iterator[None]:
         # The models' own threads talk through the group; they go before it does.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """As `init_process_group` does, in a namespace of this attempt's own.
+
+    torchrun keeps one store for all restarts of its processes, and the addresses of the dead stand
+    in it until the living write theirs: who comes first would call a dead one, and give up.
+    """
+    store, number, size = next(iter(rendezvous("env://")))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = PrefixStore(f"attempt-{attempt}", store)
+    dist.init_process_group(backend, store=own, rank=number, world_size=size)
 
 
 class _NoTerminal:

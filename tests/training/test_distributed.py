@@ -152,6 +152,12 @@ def test_a_run_whose_worker_is_killed_goes_on_and_reaches_the_end(
     assert two == pytest.approx(one, rel=DROPOUT)
 
 
+def test_restarted_processes_do_not_call_the_dead_ones() -> None:
+    status, said, complained = finished(torchrun("tests/training/late_worker.py", restarts=1))
+    assert status == 0, complained
+    assert said.splitlines() == ["attempt 1: 2 processes"]
+
+
 def test_bad_input_is_said_once_by_many(shop_folder: Path, tmp_path: Path) -> None:
     command = _fit(shop_folder, tmp_path / "run", "min_item_baskets=5000")
     status, said, complained = finished(torchrun("-m", "training", *command))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from training.commands import Subparsers
     from training.recipes import Recipe
 
+SESSION_KNN = "session-knn"
+_EVERY = (*PROTOCOLS, SESSION_KNN)
+
 
 def add_parser(subparsers: "Subparsers") -> None:
     """Declare `benchmark`."""
@@ -23,9 +26,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         parents=[common_options(), window_options()],
         help="fit with several seeds and print one table with the baselines",
     )
-    parser.add_argument(
-        "protocol", choices=PROTOCOLS, metavar="PROTOCOL", help=", ".join(PROTOCOLS)
-    )
+    parser.add_argument("protocol", choices=_EVERY, metavar="PROTOCOL", help=", ".join(_EVERY))
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="an imported folder (default: Complete Journey)"
     )
@@ -37,6 +38,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(args: argparse.Namespace) -> Figures:
     """The table of `args.protocol`, mean and spread over the seeds."""
+    if args.protocol == SESSION_KNN:
+        return _session_knn(args.data)
     from training.recipes import recipe
 
     if args.seeds < 1:
@@ -71,3 +74,11 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
     figures = comparison.figures(f"benchmark {args.protocol}")
     figures.notes.append(f"recipe {chosen.name}, {args.seeds} seeds; seconds are summed over them")
     return figures
+
+
+def _session_knn(folder: Path | None) -> Figures:
+    from training.evaluation.session_knn_benchmark import session_knn_table
+
+    if folder is None:
+        raise UserError("session-knn needs --data, a folder with train, valid and test.parquet")
+    return session_knn_table(folder)
