@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from training.recipes import Recipe
 
 SESSION_KNN = "session-knn"
-_EVERY = (*PROTOCOLS, SESSION_KNN)
+COLD_ITEMS = "cold-items"
+_EVERY = (*PROTOCOLS, COLD_ITEMS, SESSION_KNN)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -61,6 +62,10 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
     from training.fit import Fit
 
     source = read_source(folder, window_days(args))
+    if args.protocol == COLD_ITEMS:
+        from training.evaluation.cold_items import cold_items_table
+
+        return cold_items_table(source, chosen, args.seeds)
     comparison = None
     for seed in range(chosen.seed, chosen.seed + args.seeds):
         fit = Fit(source, replace(chosen, seed=seed), device=device_named("cpu"))

@@ -12,8 +12,9 @@ from contract.encoding import FIRST_ITEM
 from training.evaluation.baselines import Frozen
 
 Floats = npt.NDArray[np.float32]
-# The scores of the vocabulary indices [first, last) for every case, [cases, last - first].
-Columns = Callable[[slice], Floats]
+Numbers = npt.NDArray[np.int64]
+# The scores of some vocabulary indices [n] for every case, [cases, n].
+Columns = Callable[[Numbers], Floats]
 _LEVELS = np.array([0.05, 0.3, 1.0], np.float32)  # what sharing each level of the path is worth
 
 
@@ -35,7 +36,7 @@ def category_popularity(frozen: Frozen, content: Content) -> Columns:
         bought = np.bincount(place, counts > 0, minlength=len(codes))
         mean = np.bincount(place, counts, minlength=len(codes)) / np.maximum(bought, 1)
         score = np.where(bought[place] > 0, mean[place], score)
-    return lambda part: np.tile(score[part].astype(np.float32), (len(frozen.cases), 1))
+    return lambda index: np.tile(score[index].astype(np.float32), (len(frozen.cases), 1))
 
 
 def by_text(frozen: Frozen, content: Content, cart_weight: float, sharpness: float) -> Columns:
@@ -43,8 +44,8 @@ def by_text(frozen: Frozen, content: Content, cart_weight: float, sharpness: flo
     bought (recency-weighted, halved every 60 days) and, `cart_weight` times, of the cart."""
     known = _known(frozen, cart_weight)
 
-    def scores(part: slice) -> Floats:
-        cosine = content.text @ content.text[part].T
+    def scores(index: Numbers) -> Floats:
+        cosine = content.text @ content.text[index].T
         return np.asarray(known @ np.power(np.maximum(cosine, 0.0), sharpness), np.float32)
 
     return scores
@@ -62,10 +63,10 @@ def by_category(frozen: Frozen, content: Content, cart_weight: float) -> Columns
         )
         levels.append((place, np.asarray((known @ member).toarray(), np.float32)))
 
-    def scores(part: slice) -> Floats:
-        total = np.zeros((known.shape[0], len(levels[0][0][part])), np.float32)
+    def scores(index: Numbers) -> Floats:
+        total = np.zeros((known.shape[0], len(index)), np.float32)
         for worth, (place, held) in zip(_LEVELS, levels, strict=True):
-            total += worth * held[:, place[part]]
+            total += worth * held[:, place[index]]
         return total
 
     return scores
@@ -87,23 +88,21 @@ def _shares(rows: sparse.csr_array) -> sparse.csr_array:
 
 def ranked(
     columns: Columns, frozen: Frozen, candidates: npt.NDArray[np.bool_], k: int, chunk: int = 2_048
-) -> npt.NDArray[np.int64]:
+) -> Numbers:
     """The k best of `candidates` [N] outside the cart for every case, [cases, k]; equal scores by
-    index."""
+    index, -1 where there are fewer."""
     best = np.full((len(frozen.cases), k), -1, np.int64)
     value = np.full(best.shape, -np.inf, np.float32)
-    for start in range(FIRST_ITEM, len(candidates), chunk):
-        part = slice(start, min(start + chunk, len(candidates)))
-        inside = np.flatnonzero(candidates[part])
-        if not len(inside):
-            continue
-        scores = np.array(columns(part))
-        rows, taken = frozen.carts[:, part].nonzero()
+    allowed = np.flatnonzero(candidates)
+    allowed = allowed[allowed >= FIRST_ITEM]
+    for start in range(0, len(allowed), chunk):
+        index = allowed[start : start + chunk]
+        scores = np.array(columns(index), np.float32)
+        rows, taken = frozen.carts[:, index].nonzero()
         scores[rows, taken] = -np.inf
-        number = np.broadcast_to(inside + start, (len(best), len(inside)))
-        joined = np.concatenate((value, scores[:, inside]), axis=1)
-        index = np.concatenate((best, number), axis=1)
+        joined = np.concatenate((value, scores), axis=1)
+        number = np.concatenate((best, np.broadcast_to(index, scores.shape)), axis=1)
         order = np.argsort(-joined, axis=1, kind="stable")[:, :k]
         value = np.take_along_axis(joined, order, axis=1)
-        best = np.take_along_axis(index, order, axis=1)
+        best = np.take_along_axis(number, order, axis=1)
     return np.where(np.isneginf(value), -1, best)
