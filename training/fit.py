@@ -25,6 +25,7 @@ from training.data.item_tables import ItemTables, count
 from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
+from training.evaluation import gap
 from training.models.embeddings import item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -43,9 +44,11 @@ _LOWER: dict[type, str] = {
 
 @dataclass
 class Report:
-    """What a fit did: a history per stage, seconds and peak memory."""
+    """What a fit did: a history per stage, the gap, seconds and peak memory."""
 
     histories: dict[str, History] = field(default_factory=dict)
+    # Metrics on `train` and `validation` questions of the model that was chosen, before its refit.
+    gap: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mib: float = 0.0
 
@@ -104,7 +107,15 @@ class Fit:
         chosen_on = self._examples(held_out, before, towers, "held-out candidates")
         examples = self._examples(ranking, before, towers, "candidates")
         early = [q.situation.now_us < self.validate_us for q in ranking]
-        self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        first = self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        self.report.gap = gap.measured(
+            Recommender(self.vocabulary, before, towers, first),
+            self.source,
+            train_us=self.ranker_us,
+            validate_us=self.validate_us,
+            cut_us=self.cut_us,
+            seed=self.recipe.seed,
+        )
         epochs = max(1, self.report.histories["ranker"].best_epoch)
         ranker = self._train_ranker(examples, None, "ranker refit", epochs)
 
@@ -166,6 +177,7 @@ class Fit:
             unknown_share=self.recipe.unknown_share,
             limit=limits.get(label, self.recipe.tower_examples),
             label=label,
+            synthetic_share=0.0 if label == "held-out" else self.recipe.synthetic_share,
         )
         if not found:
             raise UserError(

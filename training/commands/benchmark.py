@@ -75,6 +75,7 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
         comparison.add_lightgbm(fit)
         recommender = fit.run()
         comparison.add_recommender(recommender, fit.report.seconds)
+        comparison.add_gap(fit.report.gap)
     assert comparison is not None
     figures = comparison.figures(f"benchmark {args.protocol}")
     figures.notes.append(f"recipe {chosen.name}, {args.seeds} seeds; seconds are summed over them")

@@ -1,6 +1,6 @@
 """Purchases as baskets, and what was known about their shoppers at any moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,19 @@ class Baskets:
         """The numbers of the baskets in [start_us, end_us)."""
         first, last = np.searchsorted(self.occurred_us, (start_us, end_us))
         return np.arange(first, last)
+
+    def take(self, numbers: Numbers) -> "Baskets":
+        """The baskets `numbers` (ascending) alone; subjects and items keep their positions."""
+        sizes = self.offsets[numbers + 1] - self.offsets[numbers]
+        return replace(
+            self,
+            basket_id=[self.basket_id[number] for number in numbers.tolist()],
+            subject=self.subject[numbers],
+            occurred_us=self.occurred_us[numbers],
+            offsets=np.concatenate(([0], np.cumsum(sizes))),
+            item=self.entries(numbers)[1],
+            contexts=[self.contexts[number] for number in numbers.tolist()],
+        )
 
     def entries(self, baskets: Numbers) -> tuple[Numbers, Numbers]:
         """Every (basket number, item position) of `baskets`."""
