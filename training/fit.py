@@ -128,9 +128,10 @@ class Fit:
     def run_towers(self) -> RetrievalModel:
         """The towers alone, as of the training cut."""
         torch.manual_seed(self.recipe.seed)
-        _, held_out, before = self.ranking_questions()
         towers = self._new_towers()
-        self._train_towers(towers, before, self.ranker_us, "towers", held_out)
+        self._train_towers(
+            towers, self._count(self.ranker_us), self.ranker_us, "towers", self._held_out()
+        )
         self._train_towers(towers, self._count(self.cut_us), self.cut_us, "towers refit", None)
         return towers
 
@@ -138,9 +139,12 @@ class Fit:
         """What the ranker learns from and is chosen on, and the tables as of the window's start."""
         return (
             self._questions(self.ranker_us, self.cut_us, "ranking", self.ranker_us),
-            self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us),
+            self._held_out(),
             self._count(self.ranker_us),
         )
+
+    def _held_out(self) -> list[Question]:
+        return self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
 
     def _count(self, until_us: int) -> ItemTables:
         return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)

@@ -22,6 +22,10 @@ from training.models.embeddings import (
 from training.models.layers import Layers
 
 _RECENCY = 4
+# How far apart the rows of a table begin: so that sharing a category counts for about as much as
+# likeness of the texts, and sharing a word for less.
+_SPREAD = {ITEM_ID: 0.1, "brand": 0.1, "category": 0.15, "text": 0.2}
+_TEXT_SCALE = 1.5
 
 
 class ItemTower(nn.Module):
@@ -59,10 +63,23 @@ class ItemTower(nn.Module):
             nn.GELU(),
             nn.Linear(2 * dimension, dimension),
         )
-        for table in self.tables.embedding_bags.values():
-            nn.init.normal_(table.weight, std=0.05)
-        # A search for a word that no product has must lead nowhere.
-        nn.init.zeros_(self.tables.embedding_bags[SEARCHED.table].weight)
+        self.text = nn.Linear(TEXT_DIMENSION, dimension, bias=False)
+        nn.init.eye_(self.text.weight)
+        with torch.no_grad():
+            self.text.weight *= _TEXT_SCALE
+        for feature in ITEM_FEATURES:
+            weight = self.tables.embedding_bags[feature.table].weight
+            nn.init.normal_(weight, std=_SPREAD.get(feature.name, 0.05))
+        self._silence(columns[SEARCHED.name])
+
+    @torch.no_grad()
+    def _silence(self, words: Tensor) -> None:
+        """A search for a word that no product has must lead nowhere: such a word begins at zero,
+        and training never moves it."""
+        weight = self.tables.embedding_bags[SEARCHED.table].weight
+        had = torch.zeros(len(weight), dtype=torch.bool)
+        had[words[words > 0]] = True
+        weight[~had] = 0.0
 
     @property
     def columns(self) -> ItemColumns:
@@ -104,7 +121,9 @@ class ItemTower(nn.Module):
         """Pooled embeddings [U, D] by feature and text vectors [U, X] to what content says of the
         items, [U, D]."""
         parts = [pooled[f.name] for f in ITEM_FEATURES if f.column is not None]
-        described_UD: Tensor = self.mix(torch.cat([*parts, text_UX], dim=1))
+        mixed_UD: Tensor = self.mix(torch.cat([*parts, text_UX], dim=1))
+        # The sum makes items that share a category, a brand or words alike from the first step.
+        described_UD: Tensor = mixed_UD + self.text(text_UX) + torch.stack(parts).sum(dim=0)
         return described_UD
 
 
