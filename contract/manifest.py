@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from contract import candidates, encoding, pair_features, segments, text
 from contract.features import feature_hash
+from contract.index_entry import IndexEntry, index_problems
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "items.faiss"
@@ -56,15 +57,6 @@ class ModelEntry(_Strict):
     outputs: tuple[Tensor, ...]
     files: dict[str, Digest]
     parity: Annotated[float, Field(ge=0)]  # largest difference to torch over the parity inputs
-
-
-class IndexEntry(_Strict):
-    """The item index; scores are inner products in the space the models were trained in."""
-
-    metric: Literal["inner_product"]
-    kind: str
-    dimension: Annotated[int, Field(ge=1)]
-    count: Annotated[int, Field(ge=1)]
 
 
 class ReleaseManifest(_Strict):
@@ -154,7 +146,7 @@ def verify(content: bytes, digest_of: DigestOf, *, release_id: str | None = None
             for name, digest in files.items()
             if (line := _differs(root, name, digest, digest_of))
         ]
-    return problems + _shape_problems(manifest)
+    return problems + index_problems(manifest.index) + _shape_problems(manifest)
 
 
 def _files(manifest: ReleaseManifest) -> list[tuple[Root, dict[str, str]]]:

@@ -6,17 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from contract import candidates
-from contract.candidates import QUOTAS
 from contract.encoding import Situation
+from contract.index_entry import WANTED
 from contract.items import Floats, Indices
 from serving.decision.candidate_set import CandidateSet, collect, counting_sources
 from serving.decision.eligibility import Eligible
 from serving.inference.release import Release
-
-# Below this share of eligible items a search that drops most of what it finds costs more than
-# looking at the eligible ones only, and could find too few.
-_SCAN_BELOW = 0.25
-_SPARE = 16
 
 
 def retrieve(
@@ -40,32 +35,7 @@ def retrieve(
 
 
 def _nearest(release: Release, pool: Eligible, vectors: Mapping[str, Floats]) -> dict[str, Indices]:
-    names = list(vectors)
-    if not names or not pool.count:
+    if not vectors:
         return {}
-    items = len(release.vocabulary.item_ids)
-    share = pool.count / items
-    wanted = min(max(QUOTAS[name] for name in names), pool.count)
-    found: dict[str, Indices] = {}
-    if share >= _SCAN_BELOW:
-        # Enough more that the ones to be dropped do not starve the list.
-        limit = min(int(wanted / share * 1.25) + _SPARE, items)
-        queries = np.stack([vectors[name] for name in names])
-        rows = release.search(queries, limit)
-        found = {name: pool.of(row)[:wanted] for name, row in zip(names, rows, strict=True)}
-    return {
-        name: found[name]
-        if name in found and len(found[name]) >= wanted
-        else _scan(release, pool, vectors[name], wanted)
-        for name in names
-    }
-
-
-def _scan(release: Release, pool: Eligible, query: Floats, wanted: int) -> Indices:
-    """The exact nearest among the items of `pool`, best first."""
-    index = np.flatnonzero(pool.mask)
-    scores = release.item_vectors[index] @ query
-    if len(index) > wanted:
-        kept = np.argpartition(-scores, wanted - 1)[:wanted]
-        index, scores = index[kept], scores[kept]
-    return index[np.lexsort((index, -scores))]
+    queries = np.stack(list(vectors.values()))
+    return dict(zip(vectors, release.index.nearest(queries, pool.mask, WANTED), strict=True))

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable
 from contract.manifest import ReleaseManifest
 from contract.session_knn import SessionKnn
@@ -91,7 +91,7 @@ class Release:
     neighbours: ItemNeighbours
     knn: SessionKnn
     item_vectors: Floats  # [N, d]; rows PAD and OOV are zero
-    index: Any  # faiss.Index; its vector i is item i + FIRST_ITEM
+    index: ItemIndex
     popular: Indices  # best first
     models: InferenceBackend
     breakers: Mapping[str, Breaker]
@@ -121,12 +121,6 @@ class Release:
         self.by_popularity.flags.writeable = False
         self.is_popular.flags.writeable = False
         self.catalogue.derive()
-
-    def search(self, queries: Floats, limit: int) -> Indices:
-        """The items nearest to each of `queries` [Q, d], best first, [Q, limit]; places that the
-        index could not fill hold 0 (PAD)."""
-        _, found = self.index.search(queries, limit)
-        return np.where(found >= 0, found + FIRST_ITEM, 0)
 
 
 def compute_single_threaded() -> None:

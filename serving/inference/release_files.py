@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
+from contract.item_index import ItemIndex, opened
 from contract.items import (
     ITEM_STATISTICS,
-    Floats,
     Indices,
     ItemNeighbours,
     ItemTable,
@@ -126,29 +126,20 @@ def catalogue(
     return held, ItemTable.from_columns(statistics, category_codes(paths))
 
 
-def index(files: ReleaseFiles, manifest: ReleaseManifest, items: int) -> tuple[Any, Floats]:
-    """The FAISS index and its vectors by vocabulary index, [items + FIRST_ITEM, d]."""
+def index(files: ReleaseFiles, manifest: ReleaseManifest, items: int) -> ItemIndex:
+    """The index over the vocabulary's `items`, which must be what the manifest says it is."""
     try:
         found = faiss.deserialize_index(np.frombuffer(files.part(INDEX), np.uint8))
     except RuntimeError as error:
         raise UserError(f"{INDEX}: cannot be read") from error
-    if found.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise UserError(f"{INDEX}: its metric is not the inner product")
-    entry = manifest.index
-    for what, held, wanted in (
-        ("dimension", found.d, entry.dimension),
-        ("count", found.ntotal, entry.count),
-        ("count", found.ntotal, items),
-    ):
-        if held != wanted:
-            raise UserError(f"{INDEX}: {what} is {held}, not {wanted}")
-    if isinstance(found, faiss.IndexIVF):
-        found.make_direct_map()
-    vectors = np.vstack(
-        (np.zeros((FIRST_ITEM, found.d), np.float32), found.reconstruct_n(0, found.ntotal))
-    )
-    _all_finite(INDEX, {"vectors": vectors})
-    return found, vectors
+    try:
+        held = opened(found, manifest.index)
+    except ValueError as error:
+        raise UserError(f"{INDEX}: {error}") from error
+    if held.items != items:
+        raise UserError(f"{INDEX}: count is {held.items}, not {items}")
+    _all_finite(INDEX, {"vectors": held.vectors})
+    return held
 
 
 def session_knn(files: ReleaseFiles, size: int) -> SessionKnn:

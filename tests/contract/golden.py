@@ -8,6 +8,7 @@ from pathlib import Path
 from contract import candidates, encoding, pair_features
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import FEATURES
+from contract.index_entry import IndexSearch, Recall
 from contract.manifest import expected_feature_hash
 from contract.segments import SEGMENTS
 from tests.contract.examples import event
@@ -71,10 +72,25 @@ def sealed_manifest() -> str:
     return manifest().as_bytes().decode()
 
 
+def approximate_manifest() -> str:
+    """The same release with an index that is not exact."""
+    found = (("none", 91, 0.9983), ("none", 316, 0.9951), ("one side", 60, 0.9994))
+    search = IndexSearch(
+        parameters={"nprobe": 32, "k_factor": 1},
+        recall=tuple(Recall(filter=name, k=k, value=value) for name, k, value in found),
+        queries=1_000,
+    )
+    index = manifest().index.model_copy(
+        update={"kind": "ivf_fp16", "count": 1_000_000, "search": search}
+    )
+    return manifest(index=index).as_bytes().decode()
+
+
 GOLDEN: dict[str, Callable[[], str]] = {
     "contract.json": meaning,
     "encoded_situation.json": encoded_situation,
     "manifest.json": sealed_manifest,
+    "manifest_ivf.json": approximate_manifest,
 }
 
 

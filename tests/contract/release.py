@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.encoding import Vocabulary
+from contract.index_entry import IndexEntry
 from contract.manifest import (
     MODELS,
     RELEASE_FILES,
-    IndexEntry,
     ModelEntry,
     ReleaseManifest,
     Root,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contract.manifest import ReleaseManifest, verify
-from tests.contract.golden import FOLDER, encoded_situation, meaning
+from tests.contract.golden import FOLDER, approximate_manifest, encoded_situation, meaning
 from tests.contract.release import RELEASE_ID, Release
 
 
@@ -32,3 +32,11 @@ def test_manifest_of_old_is_still_read() -> None:
     assert told.sealed().digest == told.digest
     assert told.model("ranker").outputs[0].shape == (256,)
     assert verify(content, Release.complete().digest_of, release_id=RELEASE_ID) == []
+
+
+def test_a_manifest_with_an_approximate_index_keeps_its_form() -> None:
+    content = (FOLDER / "manifest_ivf.json").read_bytes()
+    told = ReleaseManifest.model_validate_json(content)
+    assert told.as_bytes() == content == approximate_manifest().encode()
+    assert told.index.parameters == {"k_factor": 1, "nprobe": 32}
+    assert b'"search"' not in (FOLDER / "manifest.json").read_bytes()

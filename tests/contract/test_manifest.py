@@ -3,12 +3,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from contract.index_entry import IndexEntry
 from contract.manifest import (
     MANIFEST,
     MODELS,
     RANKER,
     RELEASE_FILES,
-    IndexEntry,
     ReleaseManifest,
     Root,
     Tensor,

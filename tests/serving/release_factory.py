@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract import manifest, pair_features
 from contract.encoding import FIRST_ITEM, Vocabulary
-from contract.manifest import IndexEntry, ModelEntry, ReleaseManifest, sha256, tensors
+from contract.index_entry import IndexEntry
+from contract.manifest import ModelEntry, ReleaseManifest, sha256, tensors
 from contract.session_knn import SessionKnn
 
 CURRENCY = "USD"
@@ -38,6 +39,7 @@ class Factory:
     models: dict[str, bytes] = field(default_factory=dict)  # in place of the usual ones
     beside: dict[str, bytes] = field(default_factory=dict)  # more files of the model repository
     vectors: Any = None  # in place of the usual ones
+    index: bytes | None = None  # in place of a flat one
 
     @property
     def releases_dir(self) -> Path:
@@ -100,7 +102,7 @@ class Factory:
         near, similarity = self._neighbours(vectors)
         ids = self.vocabulary().item_ids
         return {
-            manifest.INDEX: faiss.serialize_index(index).tobytes(),
+            manifest.INDEX: self.index or faiss.serialize_index(index).tobytes(),
             manifest.VOCABULARY: _parquet({"item_id": pa.array(ids, pa.string())}),
             manifest.CATALOGUE: _parquet(self._catalogue()),
             manifest.POPULAR: json.dumps({"all": ids[: min(200, self.num_items // 3)]}).encode(),

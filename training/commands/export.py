@@ -47,6 +47,13 @@ def run(args: argparse.Namespace) -> Figures:
     for entry in manifest.models:
         size = exported.bytes_by_model[entry.name] / 2**20
         figures.add(entry.name, {"parity": [entry.parity], "MiB": [size]})
+    for tried in exported.index.tried:
+        recall = min(one.value for one in tried.recall)
+        name = f"index/{tried.kind}"
+        figures.add(name, {"lowest_recall": [recall], "p50_ms": [tried.median_ms]})
+    entry_of_index = manifest.index
+    asked = "".join(f", {name} {value}" for name, value in entry_of_index.parameters.items())
+    figures.notes.append(f"index: {entry_of_index.kind} of {entry_of_index.count} items{asked}")
     figures.add("export", {}, seconds=time.perf_counter() - began, peak_mib=peak_mib())
     figures.notes.append(f"release {manifest.release_id} in {args.releases}")
     figures.notes.append(

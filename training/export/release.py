@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from contract.clock import Clock
@@ -20,7 +18,6 @@ from contract.manifest import (
     MANIFEST,
     MODELS,
     RELEASE_FILES,
-    IndexEntry,
     ModelEntry,
     ReleaseManifest,
     Root,
@@ -30,6 +27,8 @@ from contract.manifest import (
     verify,
 )
 from training.export import graphs, model_config, parity
+from training.export.index import FLAT_BELOW, Built, build
+from training.export.index_queries import tower_queries
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
@@ -41,12 +40,22 @@ class Exported:
 
     manifest: ReleaseManifest
     bytes_by_model: Mapping[str, int]
+    index: Built
 
 
 def export(
-    run: Run, models_dir: Path, releases_dir: Path, clock: Clock, metrics: dict[str, float]
+    run: Run,
+    models_dir: Path,
+    releases_dir: Path,
+    clock: Clock,
+    metrics: dict[str, float],
+    *,
+    flat_below: int = FLAT_BELOW,
 ) -> Exported:
-    """Write a release of `run`. Raises GateRefused when a model fails parity."""
+    """Write a release of `run`. Raises GateRefused when a model fails parity.
+
+    From `flat_below` items on, the index is chosen by a measured recall gate.
+    """
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -69,13 +78,17 @@ def export(
                 f"parity: {name} differs from torch by {difference:.2e}, more than "
                 f"{parity.TOLERANCE:.0e}"
             )
+    built = build(
+        vectors_ND[FIRST_ITEM:].numpy(),
+        lambda: tower_queries(run, vectors_ND),
+        flat_below=flat_below,
+    )
     partial = releases_dir / f".partial-{release_id}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in TABLE_FILES:
         shutil.copyfile(run.folder / name, partial / name)
-    index = _index(vectors_ND)
-    faiss.write_index(index, str(partial / INDEX))
+    (partial / INDEX).write_bytes(built.content)
     entries = tuple(
         _publish_model(name, files[name], models_dir, differences[name], run.recipe.dimension)
         for name in MODELS
@@ -90,9 +103,7 @@ def export(
         vocabulary_hash=run.vocabulary.hash,
         currency=currency,
         synthetic=run.synthetic,
-        index=IndexEntry(
-            metric="inner_product", kind="flat", dimension=index.d, count=index.ntotal
-        ),
+        index=built.entry,
         models=entries,
         files={name: sha256((partial / name).read_bytes()) for name in RELEASE_FILES},
         metrics=metrics,
@@ -102,7 +113,7 @@ def export(
     _check(final, models_dir)
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id)
-    return Exported(manifest, {name: len(content) for name, content in files.items()})
+    return Exported(manifest, {name: len(content) for name, content in files.items()}, built)
 
 
 def promote(releases_dir: Path, release_id: str) -> None:
@@ -110,14 +121,6 @@ def promote(releases_dir: Path, release_id: str) -> None:
     partial = releases_dir / f".{CURRENT}"
     partial.write_text(release_id + "\n", encoding="utf-8")
     os.replace(partial, releases_dir / CURRENT)
-
-
-def _index(vectors_ND: Tensor) -> faiss.Index:
-    """Exact inner-product search; row i holds vocabulary index i + FIRST_ITEM."""
-    vectors = np.ascontiguousarray(vectors_ND[FIRST_ITEM:].numpy(), np.float32)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
 
 
 def _publish_model(

@@ -5,11 +5,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import faiss
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.encoding import FIRST_ITEM
+from contract.item_index import ItemIndex
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
@@ -61,7 +63,8 @@ class Shop:
         self.runner = asyncio.Runner()
         self._open: list[Any] = []
         silent = {name: failing(name, 8) for name in (QUERY_TOWER, SEQUENCE_ENCODER)}
-        wrong_index = dataclasses.replace(loaded(factory), index=faiss.IndexFlatIP(3))
+        other = ItemIndex(np.zeros((len(ITEMS) + FIRST_ITEM, 3), np.float32))
+        wrong_index = dataclasses.replace(loaded(factory), index=other)
         self.deciders: dict[str, Decider] = {
             "full": self._decider(loaded(factory), store),
             "no_ranker": self._decider(

@@ -5,10 +5,11 @@ import dataclasses
 import time
 from typing import Any
 
-import faiss
+import numpy as np
 import pytest
 
 from contract.features import SubjectState
+from contract.item_index import ItemIndex
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
 from serving.decision.decide import Decider
 from serving.decision.outcome import Decision
@@ -102,7 +103,8 @@ async def test_session_knn_from_history_alone(
 
 
 async def test_session_knn_when_the_index_raises(release: Release) -> None:
-    other = faiss.IndexFlatIP(3)  # a search with vectors of 8 dimensions is refused
+    # A search with vectors of 8 dimensions is refused.
+    other = ItemIndex(np.zeros((len(release.vocabulary), 3), np.float32))
     with deciding(dataclasses.replace(release, index=other), Forbidden()) as decider:
         decision = await decider.decide(request("item-1"), nobody())
     assert (decision.rung, decision.response.degraded) == ("session_knn", ("retrieval",))

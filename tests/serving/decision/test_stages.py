@@ -14,7 +14,7 @@ from serving.decision.checkout import Answer, Checkout
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible
 from serving.decision.outcome import SubjectContext
-from serving.decision.retrieval import _scan, retrieve
+from serving.decision.retrieval import retrieve
 from serving.inference.release import Release
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import CLOCK, KNOWN, PERSONAL, loaded, request
@@ -56,8 +56,8 @@ def test_the_exact_scan_finds_the_nearest_in_order(release: Release) -> None:
     nearest = [number for number in nearest_first(release) if number in some]
     may = only(release, *some)
     for wanted in (4, 12):
-        found = _scan(release, may, QUERY, wanted) - FIRST_ITEM
-        assert found.tolist() == nearest[:wanted]
+        (found,) = release.index.exact(QUERY[None], may.mask, wanted)
+        assert (found - FIRST_ITEM).tolist() == nearest[:wanted]
 
 
 def test_what_a_stage_let_slip_is_stopped_at_the_end(release: Release) -> None:

@@ -160,8 +160,8 @@ def test_the_loaded_release_holds_what_was_written(tiny: Factory) -> None:
     assert release.popular.tolist() == list(range(2, 22))
     assert sorted(release.by_popularity.tolist()) == list(range(2, 62))
     query = release.item_vectors[2 + 5] * 100
-    assert release.search(query[None], 60).shape == (1, 60)
-    assert 2 + 5 in release.search(query[None], 5)
+    assert release.index.search(query[None], 60).shape == (1, 60)
+    assert 2 + 5 in release.index.search(query[None], 5)
     release.models.close()
 
 

@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from contract.clock import FixedClock
 from contract.encoding import FIRST_ITEM, encode, stack
 from contract.errors import GateRefused, UserError
+from contract.item_index import opened
 from contract.manifest import (
     INDEX,
     MANIFEST,
@@ -31,6 +32,8 @@ from contract.manifest import (
 from training.data.source import Source
 from training.evaluation.protocols import completion_cases, situation
 from training.export import graphs, model_config, parity
+from training.export.index import CANDIDATES
+from training.export.index_queries import CARTS, tower_queries
 from training.export.release import Exported, export, promote
 from training.fit import Fit
 from training.recommender import Recommender, neural_side
@@ -87,6 +90,25 @@ def test_the_files_answer_like_the_models_on_real_checkouts(
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
     _, found = index.search(expected.query_vectors, 5)
     assert (found + FIRST_ITEM == expected.query_nearest[:, :5]).mean() > 0.99
+
+
+def test_a_catalogue_that_is_large_enough_goes_through_the_gate(run: Run, tmp_path: Path) -> None:
+    """The queries are both towers' for carts of the run, and the release loads as it says."""
+    models, releases = tmp_path / "models", tmp_path / "releases"
+    result = export(run, models, releases, NOON, {}, flat_below=1)
+    assert result.index.tried[0].kind == "flat"
+    assert {one.kind for one in result.index.tried} == {"flat", *CANDIDATES}
+    assert all(0 <= r.value <= 1 for one in result.index.tried for r in one.recall)
+    vectors_ND = graphs.graphs(run.towers, run.ranker)[1]
+    queries = tower_queries(run, vectors_ND)
+    assert queries.shape == (2 * CARTS, run.recipe.dimension)
+    assert np.isfinite(queries).all()
+    assert len(np.unique(queries.round(4), axis=0)) > CARTS / 2
+    entry = result.manifest.index
+    folder = releases / result.manifest.release_id
+    index = opened(faiss.read_index(str(folder / INDEX)), entry)
+    assert np.array_equal(index.vectors[FIRST_ITEM:], vectors_ND[FIRST_ITEM:].numpy())
+    assert (index.approximate is None) == (entry.kind == "flat")
 
 
 def test_a_second_export_is_a_new_version_and_does_not_go_live_by_itself(

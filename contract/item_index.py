@@ -1,0 +1,178 @@
+"""Nearest items by inner product: the one search that the gateway answers with, that the export
+judges an index by, and that the benchmark times.
+
+An approximate index is only asked where most items may be shown; what a strict filter leaves is
+looked at item by item. The exact vectors are always at hand, whatever the index keeps of them.
+"""
+
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from contract.encoding import FIRST_ITEM
+from contract.index_entry import EXACT_BELOW, FLAT, IndexEntry, search_limit
+from contract.items import Floats, Indices
+
+Mask = npt.NDArray[np.bool_]
+# Up to this share the eligible vectors are copied together, a part that fits the cache at a time;
+# above it they are skipped over where they lie. Measured from 26,000 to a million items.
+_COPY_BELOW = 0.5
+_PART = 4_096
+_LOSSY = {faiss.ScalarQuantizer.QT_fp16: "ivf_fp16", faiss.ScalarQuantizer.QT_8bit: "ivf_sq8"}
+
+
+class ItemIndex:
+    """Search over N = items + FIRST_ITEM rows; rows PAD and OOV are zero and never found.
+
+    `vectors` [N, d] are exact. `approximate`: a FAISS index whose vector i is item i + FIRST_ITEM,
+    None where every search is exact.
+    """
+
+    def __init__(self, vectors: Floats, approximate: Any = None, *, k_factor: int = 1) -> None:
+        self.vectors = vectors
+        self.approximate = approximate
+        self.k_factor = k_factor
+
+    @property
+    def items(self) -> int:
+        """How many items there are."""
+        return len(self.vectors) - FIRST_ITEM
+
+    def nearest(self, queries: Floats, mask: Mask, wanted: int) -> list[Indices]:
+        """The `wanted` nearest items that `mask` [N] lets through, best first, for each of
+        `queries` [Q, d]; fewer only where the mask lets fewer through."""
+        allowed = int(np.count_nonzero(mask[FIRST_ITEM:]))
+        share = allowed / max(self.items, 1)
+        if self.approximate is None or share < EXACT_BELOW:
+            return self.exact(queries, mask, wanted)
+        wanted = min(wanted, allowed)
+        rows = self.search(queries, search_limit(wanted, share, self.items))
+        found = [row[mask[row] & (row >= FIRST_ITEM)][:wanted] for row in rows]
+        short = [place for place, row in enumerate(found) if len(row) < wanted]
+        if short:
+            exact = self.exact(queries[short], mask, wanted)
+            for place, row in zip(short, exact, strict=True):
+                found[place] = row
+        return found
+
+    def search(self, queries: Floats, limit: int) -> Indices:
+        """The `limit` items nearest to each of `queries` [Q, d] of all, best first, [Q, limit];
+        places that an approximate index could not fill hold 0 (PAD)."""
+        queries = self._checked(queries)
+        if self.approximate is None:
+            return self._products(queries, self.vectors[FIRST_ITEM:], limit)[1] + FIRST_ITEM
+        fetched = min(limit * self.k_factor, self.items)
+        _, found = self.approximate.search(queries, fetched)
+        index = np.where(found >= 0, found + FIRST_ITEM, 0)
+        if fetched == limit:
+            return index
+        scores = np.matmul(self.vectors[index], queries[:, :, None])[:, :, 0]
+        scores[index < FIRST_ITEM] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+        return np.take_along_axis(index, best, 1)
+
+    def exact(self, queries: Floats, mask: Mask, wanted: int) -> list[Indices]:
+        """As `nearest`, by looking at every item that `mask` lets through."""
+        queries = self._checked(queries)
+        if mask.shape != (len(self.vectors),):
+            raise ValueError(f"a mask over {len(mask)} rows does not fit {len(self.vectors)}")
+        index = np.flatnonzero(mask)
+        index = index[np.searchsorted(index, FIRST_ITEM) :]
+        wanted = min(wanted, len(index))
+        if not wanted:
+            return [index[:0] for _ in queries]
+        if len(index) > _COPY_BELOW * len(mask):
+            return list(self._skipping(queries, mask, wanted))
+        scores, rows = [], []
+        copied = np.empty((min(_PART, len(index)), self.vectors.shape[1]), np.float32)
+        for start in range(0, len(index), _PART):
+            part = index[start : start + _PART]
+            here = copied[: len(part)]
+            np.take(self.vectors, part, axis=0, out=here, mode="clip")  # else it copies twice
+            score, place = self._products(queries, here, min(wanted, len(part)))
+            scores.append(score)
+            rows.append(part[place])
+        joined, row = np.hstack(scores), np.hstack(rows)
+        best = np.argsort(-joined, axis=1, kind="stable")[:, :wanted]
+        return list(np.take_along_axis(row, best, 1))
+
+    def _skipping(self, queries: Floats, mask: Mask, wanted: int) -> Indices:
+        bits = np.packbits(mask, bitorder="little")
+        bits[0] &= 0xFF << FIRST_ITEM & 0xFF
+        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+        return self._products(queries, self.vectors, wanted, selector)[1]
+
+    @staticmethod
+    def _products(
+        queries: Floats, vectors: Floats, k: int, selector: Any = None
+    ) -> tuple[Floats, Indices]:
+        """The k largest inner products and their rows, best first, [Q, k] each."""
+        scores = np.empty((len(queries), k), np.float32)
+        rows = np.empty((len(queries), k), np.int64)
+        # What IndexFlatIP calls, on vectors that numpy holds: there is no second copy of them.
+        faiss.knn_inner_product(
+            *(faiss.swig_ptr(queries), faiss.swig_ptr(vectors)),
+            *(vectors.shape[1], len(queries), len(vectors), k),
+            *(faiss.swig_ptr(scores), faiss.swig_ptr(rows)),
+            selector,
+        )
+        return scores, rows
+
+    def _checked(self, queries: Floats) -> Floats:
+        if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
+            raise ValueError(f"queries {queries.shape} do not fit vectors {self.vectors.shape}")
+        return np.ascontiguousarray(queries, np.float32)
+
+
+def padded(vectors: Floats) -> Floats:
+    """Item vectors [items, d] as rows of the vocabulary, [items + FIRST_ITEM, d]."""
+    return np.vstack((np.zeros((FIRST_ITEM, vectors.shape[1]), np.float32), vectors))
+
+
+def opened(found: Any, entry: IndexEntry) -> ItemIndex:
+    """The index of a release, from the FAISS index in its file and what its manifest says of it.
+
+    An index that keeps its vectors only roughly lies in its file inside an IndexRefineFlat with
+    the exact ones. ValueError says what differs from the manifest.
+    """
+    outer, base, kind, parameters = found, found, FLAT, {}
+    if isinstance(found, faiss.IndexRefineFlat):
+        base = faiss.downcast_index(found.base_index)
+        parameters["k_factor"] = int(found.k_factor)
+        kind = "ivf_pq" if isinstance(base, faiss.IndexIVFPQFastScan) else "unknown"
+        if isinstance(base, faiss.IndexIVFScalarQuantizer):
+            kind = _LOSSY.get(base.sq.qtype, "unknown")
+    elif isinstance(found, faiss.IndexHNSWFlat):
+        kind, parameters["ef_search"] = "hnsw", found.hnsw.efSearch
+    elif isinstance(found, faiss.IndexIVFFlat):
+        kind = "ivf_flat"
+    elif not isinstance(found, faiss.IndexFlat):
+        kind = "unknown"
+    if isinstance(base, faiss.IndexIVF):
+        parameters["nprobe"] = base.nprobe
+    if outer.metric_type != base.metric_type or base.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError("its metric is not the inner product")
+    stated = {"kind": entry.kind, "dimension": entry.dimension, "count": entry.count}
+    held = {"kind": kind, "dimension": outer.d, "count": outer.ntotal}
+    for what, wanted in (stated | entry.parameters).items():
+        if (held | parameters).get(what) != wanted:
+            raise ValueError(f"{what} is {(held | parameters).get(what)}, not {wanted}")
+    if (base.d, base.ntotal) != (outer.d, outer.ntotal):
+        raise ValueError("its parts do not hold the same items")
+    return _with_vectors(outer, base, kind, parameters.get("k_factor", 1))
+
+
+def _with_vectors(outer: Any, base: Any, kind: str, k_factor: int) -> ItemIndex:
+    source = outer if base is outer else faiss.downcast_index(outer.refine_index)
+    if not isinstance(source, faiss.IndexFlat) and source is not outer:
+        raise ValueError("its exact vectors are missing")
+    if (source.d, source.ntotal) != (base.d, base.ntotal):
+        raise ValueError("its parts do not hold the same items")
+    vectors = padded(source.reconstruct_n(0, source.ntotal))
+    if kind == FLAT:
+        return ItemIndex(vectors)
+    if base is not outer:  # a copy of the rough index alone: the exact vectors are ours already
+        base = faiss.deserialize_index(faiss.serialize_index(base))
+    return ItemIndex(vectors, base, k_factor=k_factor)
