@@ -40,7 +40,8 @@ def session_lengths(chance: np.random.Generator, num_events: int, mean: float) -
 def zipf_items(chance: np.random.Generator, size: int, num_items: int, power: float) -> Ints:
     """`size` items of 0..num_items - 1 with frequencies proportional to 1 / (1 + rank)^power."""
     weights = np.cumsum(1.0 / np.arange(1, num_items + 1) ** power)
-    return np.searchsorted(weights, chance.random(size) * weights[-1])
+    found: Ints = np.searchsorted(weights, chance.random(size) * weights[-1])
+    return found
 
 
 def write_event_log(folder: Path, num_events: int, num_items: int, seed: int) -> None:

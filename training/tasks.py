@@ -111,8 +111,8 @@ class RankerTask:
         self.model: nn.Module = sharding.spread(model, device)
 
     def batches(self, generator: torch.Generator) -> Iterator[RankBatch]:
-        order = torch.randperm(len(self._examples[0]), generator=generator)
         """This process's part of every batch."""
+        order = torch.randperm(len(self._examples[0]), generator=generator)
         split = torch.split(order, self.batch_size)
         return (self._part(self._examples, distributed.part(rows)) for rows in split)
 
