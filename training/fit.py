@@ -16,13 +16,16 @@ import numpy as np
 import torch
 
 from contract.clock import DAY_US, to_us
+from contract.encoding import Vocabulary
 from contract.errors import UserError
 from training.commands import peak_mib
 from training.data import ranking_examples
 from training.data.baskets import Numbers
 from training.data.item_tables import ItemTables, count
+from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
+from training.evaluation import gap
 from training.models.embeddings import item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -41,9 +44,11 @@ _LOWER: dict[type, str] = {
 
 @dataclass
 class Report:
-    """What a fit did: a history per stage, seconds and peak memory."""
+    """What a fit did: a history per stage, the gap, seconds and peak memory."""
 
     histories: dict[str, History] = field(default_factory=dict)
+    # Metrics on `train` and `validation` questions of the model that was chosen, before its refit.
+    gap: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mib: float = 0.0
 
@@ -63,6 +68,7 @@ class Fit:
         device: torch.device,
         checkpoints: Path | None = None,
         compiled: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.source, self.recipe, self.device = source, recipe, device
         self.checkpoints, self.compiled = checkpoints, compiled
@@ -74,7 +80,9 @@ class Fit:
             self.cut_us - recipe.ranker_days * DAY_US, (earliest + self.validate_us) // 2
         )
         self.ranker_us = min(self.ranker_us, self.validate_us - DAY_US)
-        self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
+        self.vocabulary = vocabulary or source.baskets.vocabulary(
+            self.cut_us, recipe.min_item_baskets
+        )
         self._identity = self._described()
         self.report = Report()
 
@@ -99,7 +107,15 @@ class Fit:
         chosen_on = self._examples(held_out, before, towers, "held-out candidates")
         examples = self._examples(ranking, before, towers, "candidates")
         early = [q.situation.now_us < self.validate_us for q in ranking]
-        self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        first = self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        self.report.gap = gap.measured(
+            Recommender(self.vocabulary, before, towers, first),
+            self.source,
+            train_us=self.ranker_us,
+            validate_us=self.validate_us,
+            cut_us=self.cut_us,
+            seed=self.recipe.seed,
+        )
         epochs = max(1, self.report.histories["ranker"].best_epoch)
         ranker = self._train_ranker(examples, None, "ranker refit", epochs)
 
@@ -109,13 +125,26 @@ class Fit:
         self.report.peak_mib = peak_mib()
         return Recommender(self.vocabulary, after, towers, ranker)
 
+    def run_towers(self) -> RetrievalModel:
+        """The towers alone, as of the training cut."""
+        torch.manual_seed(self.recipe.seed)
+        towers = self._new_towers()
+        self._train_towers(
+            towers, self._count(self.ranker_us), self.ranker_us, "towers", self._held_out()
+        )
+        self._train_towers(towers, self._count(self.cut_us), self.cut_us, "towers refit", None)
+        return towers
+
     def ranking_questions(self) -> tuple[list[Question], list[Question], ItemTables]:
         """What the ranker learns from and is chosen on, and the tables as of the window's start."""
         return (
             self._questions(self.ranker_us, self.cut_us, "ranking", self.ranker_us),
-            self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us),
+            self._held_out(),
             self._count(self.ranker_us),
         )
+
+    def _held_out(self) -> list[Question]:
+        return self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
 
     def _count(self, until_us: int) -> ItemTables:
         return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
@@ -130,6 +159,8 @@ class Fit:
             dropout=recipe.dropout,
             id_dropout=recipe.id_dropout,
             search_share=recipe.search_share,
+            content_weight=recipe.content_weight,
+            text_vectors=torch.from_numpy(text_vectors(self.source.catalogue, self.vocabulary)),
         )
 
     def _questions(
@@ -150,6 +181,7 @@ class Fit:
             unknown_share=self.recipe.unknown_share,
             limit=limits.get(label, self.recipe.tower_examples),
             label=label,
+            synthetic_share=0.0 if label == "held-out" else self.recipe.synthetic_share,
         )
         if not found:
             raise UserError(
@@ -170,6 +202,8 @@ class Fit:
         held_out: list[Question] | None,
     ) -> None:
         recipe = self.recipe
+        # Before its first purchase an item's id says nothing: content must do.
+        towers.item_tower.unseen.copy_(torch.from_numpy(tables.statistics.popularity == 0))
         task = RetrievalTask(
             towers,
             tower_examples(self._questions(_EARLIEST, until_us, stage, None), self.vocabulary),

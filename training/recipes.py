@@ -14,12 +14,24 @@ _MAY_BE_ZERO = frozenset(
         "dropout",
         "id_dropout",
         "search_share",
+        "content_weight",
+        "synthetic_share",
         "ranker_dropout",
         "unknown_share",
         "weight_decay",
         "tower_patience",
         "ranker_patience",
     }
+)
+
+
+_SHARES = (
+    "dropout",
+    "id_dropout",
+    "search_share",
+    "synthetic_share",
+    "ranker_dropout",
+    "unknown_share",
 )
 
 
@@ -37,6 +49,9 @@ class Recipe:
     dropout: float = 0.1
     id_dropout: float = 0.1
     search_share: float = 0.15
+    content_weight: float = 0.5
+    # Made-up baskets of sparse kinds of shoppers, as a share of the real examples.
+    synthetic_share: float = 0.0
     negatives: int = 1_024
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -64,7 +79,7 @@ class Recipe:
                 continue
             if not value > 0:
                 raise UserError(f"{field.name} must be more than zero, not {value}")
-        for name in ("dropout", "id_dropout", "search_share", "ranker_dropout", "unknown_share"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
         if self.dimension % self.heads:

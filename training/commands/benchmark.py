@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from training.recipes import Recipe
 
 SESSION_KNN = "session-knn"
+COLD_ITEMS = "cold-items"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, SESSION_KNN)
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -72,6 +73,10 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
     from training.fit import Fit
 
     source = read_source(folder, window_days(args))
+    if args.protocol == COLD_ITEMS:
+        from training.evaluation.cold_items import cold_items_table
+
+        return cold_items_table(source, chosen, args.seeds)
     comparison = None
     for seed in range(chosen.seed, chosen.seed + args.seeds):
         fit = Fit(source, replace(chosen, seed=seed), device=device_named(args.device))
@@ -81,6 +86,7 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
         comparison.add_lightgbm(fit)
         recommender = fit.run()
         comparison.add_recommender(recommender, fit.report.seconds)
+        comparison.add_gap(fit.report.gap)
     assert comparison is not None
     figures = comparison.figures(f"benchmark {args.protocol}")
     figures.notes.append(f"recipe {chosen.name}, {args.seeds} seeds; seconds are summed over them")
