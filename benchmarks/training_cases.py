@@ -65,6 +65,7 @@ def towers(setting: Setting) -> Case:
         dropout=recipe.dropout,
         id_dropout=recipe.id_dropout,
         search_share=recipe.search_share,
+        content_weight=recipe.content_weight,
     )
     count = recipe.batch_size * BATCHES
     inputs = {

@@ -3,6 +3,9 @@
 Vector-Multiplication-Indexed-Session kNN (Kersbergen, Sprangers and Schelter, Serenade, SIGMOD
 2022): each item keeps its `m` most recent sessions; a query visits those of its latest items,
 keeps the `m` most recent matches, then the `k` most similar, and adds up their items.
+
+Weights are counted in whole numbers and divided at the end, so that sums do not depend on the order
+in which they are taken and equal scores are equal. Numbers are 32 bits wide where they fit.
 """
 
 from collections.abc import Mapping
@@ -13,7 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
+
+# A neighbour whose nearest shared item stands at place p of the query weighs 1 - p / 10.
+_PLACES = 10
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -23,12 +31,11 @@ class SessionKnn:
     Shapes: S sessions, N the largest item + 1, E session entries, P postings (<= N * m).
     """
 
-    session_offsets: Ints  # [S + 1] into session_items
-    session_items: Ints  # [E] distinct items of each session, in order of their last appearance
-    posting_offsets: Ints  # [N + 1] into postings
-    postings: (
-        Ints  # [P] session numbers of an item, latest first; a larger number is a later session
-    )
+    session_offsets: Numbers  # [S + 1] into session_items
+    session_items: Numbers  # [E] distinct items of each session, in order of their last appearance
+    posting_offsets: Numbers  # [N + 1] into postings
+    # [P] session numbers of an item, latest first; a larger number is a later session
+    postings: Numbers
     idf: Floats  # [N] log(sessions / sessions with the item)
     m: int
     k: int
@@ -66,19 +73,21 @@ class SessionKnn:
         sessions, items = _last_of_each_pair(sessions, items, num_items)
         session_offsets = np.searchsorted(sessions, np.arange(count + 1))
 
-        by_item = np.lexsort((-sessions, items))
-        posting_items, postings = items[by_item], sessions[by_item]
+        # Rows are by session, so a stable sort by item leaves the sessions of an item in order.
+        by_item = np.argsort(items, kind="stable")[::-1]
         frequency = np.bincount(items, minlength=num_items)
-        place = np.arange(len(postings)) - np.searchsorted(posting_items, posting_items)
-        kept = place < m
-        offsets = np.searchsorted(posting_items[kept], np.arange(num_items + 1))
+        ends = np.cumsum(frequency)
+        kept = np.minimum(frequency, m)
+        offsets = np.concatenate(([0], np.cumsum(kept)))
+        # The postings of item i stand, latest first, from len(items) - ends[i] in `by_item`.
+        rows = np.repeat(len(items) - ends - offsets[:-1], kept) + np.arange(offsets[-1])
         with np.errstate(divide="ignore"):
             idf = np.where(frequency > 0, np.log(max(count, 1) / np.maximum(frequency, 1)), 0.0)
         return cls(
-            session_offsets,
-            items,
-            offsets,
-            postings[kept],
+            _narrow(session_offsets),
+            _narrow(items),
+            _narrow(offsets),
+            _narrow(sessions[by_item[rows]]),
             idf.astype(np.float32),
             m,
             k,
@@ -99,13 +108,13 @@ class SessionKnn:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """The index that `arrays` came from."""
+        """The index that `arrays` came from; those of earlier releases are 64 bits wide."""
         m, k, query_items = (int(value) for value in arrays["settings"])
         return cls(
-            arrays["session_offsets"],
-            arrays["session_items"],
-            arrays["posting_offsets"],
-            arrays["postings"],
+            _narrow(arrays["session_offsets"]),
+            _narrow(arrays["session_items"]),
+            _narrow(arrays["posting_offsets"]),
+            _narrow(arrays["postings"]),
             arrays["idf"],
             m,
             k,
@@ -121,41 +130,83 @@ class SessionKnn:
         wanted = _latest_distinct(query, self.query_items, len(self.posting_offsets) - 1)
         if not len(wanted):
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        found, weight = self._neighbours(wanted)
+        candidates, total = self._summed(found, weight)
+        if drop is not None and len(drop):
+            kept = _others(candidates, drop)
+            candidates, total = candidates[kept], total[kept]
+        scores = (total * self.idf[candidates] / (len(wanted) * _PLACES)).astype(np.float32)
+        order = np.argsort(-scores, kind="stable")  # candidates are in the order of their numbers
+        return candidates[order].astype(np.int64), scores[order]
+
+    def _summed(self, found: Numbers, weight: Ints) -> tuple[Numbers, Ints]:
+        """The items of the sessions `found`, ascending, and the summed `weight` of each."""
+        starts = self.session_offsets[found]
+        sizes = self.session_offsets[found + 1] - starts
+        ends = np.cumsum(sizes)
+        rows = np.repeat(starts - ends + sizes, sizes) + np.arange(sizes.sum())
+        items = self.session_items[rows]
+        order = np.argsort(items, kind="stable")
+        items = items[order]
+        first = _first_of_each(items)
+        if not len(first):  # which `reduceat` would not take
+            return items, weight
+        return items[first], np.add.reduceat(np.repeat(weight, sizes)[order], first)
+
+    def _neighbours(self, wanted: list[int]) -> tuple[Numbers, Ints]:
+        """The `k` nearest sessions of the query and the weight of each, times Q * `_PLACES`.
+
+        `wanted` [Q]: items of the query, latest first. The item at place p, from 1, adds
+        (Q - p + 1) / Q to the similarity of a session that holds it.
+        """
+        count = len(wanted)
         spans = [
             self.postings[self.posting_offsets[i] : self.posting_offsets[i + 1]] for i in wanted
         ]
-        # Linear decay by place in the query: the latest item weighs 1, the one before it less.
-        places = np.arange(len(wanted), 0, -1)
-        sessions = np.concatenate(spans)
-        lengths = [len(span) for span in spans]
-        weights = np.repeat(places / len(wanted), lengths)
-        matched_place = np.repeat(np.arange(1, len(wanted) + 1), lengths)
-        found, inverse = np.unique(sessions, return_inverse=True)
-        similarity = np.bincount(inverse, weights)
-        nearest_place = np.full(len(found), len(wanted) + 1)
-        np.minimum.at(nearest_place, inverse, matched_place)
-        if len(found) > self.m:  # np.unique sorts, so the last ones are the most recent
-            found, similarity = found[-self.m :], similarity[-self.m :]
-            nearest_place = nearest_place[-self.m :]
-        if len(found) > self.k:
-            order = np.lexsort((-found, -similarity))[: self.k]
-            found, similarity, nearest_place = found[order], similarity[order], nearest_place[order]
-        # The later the most recent shared item stands in the query, the more the session counts.
-        session_weight = similarity * np.maximum(1.0 - 0.1 * nearest_place, 0.0)
-        starts, ends = self.session_offsets[found], self.session_offsets[found + 1]
-        sizes = ends - starts
-        rows = np.repeat(starts - np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes) + np.arange(
-            int(sizes.sum())
-        )
-        items = self.session_items[rows]
-        contribution = np.repeat(session_weight, sizes) * self.idf[items]
-        candidates, position = np.unique(items, return_inverse=True)
-        scores = np.bincount(position, contribution).astype(np.float32)
-        if drop is not None and len(drop):
-            kept = ~np.isin(candidates, drop)
-            candidates, scores = candidates[kept], scores[kept]
-        order = np.lexsort((candidates, -scores))
-        return candidates[order], scores[order]
+        if count == 1:  # all alike: the latest ones
+            found = spans[0][: min(self.m, self.k)]
+            return found, np.full(len(found), _PLACES - 1)
+        # One number per match, that sorts by session and then by place.
+        match = np.concatenate([span.astype(np.int64) * count + n for n, span in enumerate(spans)])
+        match.sort()
+        session, place = np.divmod(match, count)
+        first = _first_of_each(session)[-self.m :]  # the latest m sessions
+        if not len(first):
+            return session, place
+        similarity = np.add.reduceat(count - place, first)
+        nearest = place[first] + 1
+        if len(first) > self.k:
+            # By similarity, then by recency; again in one number, the place in `first` last.
+            best = similarity * len(first) + np.arange(len(first))
+            best.sort()
+            chosen = best[-self.k :] % len(first)
+            first, similarity, nearest = first[chosen], similarity[chosen], nearest[chosen]
+        return session[first], similarity * np.maximum(_PLACES - nearest, 0)
+
+
+def _narrow(numbers: npt.NDArray[Any]) -> Numbers:
+    """`numbers` in 32 bits if they fit, else as they are."""
+    if numbers.dtype != np.int64 or (len(numbers) and numbers.max() > np.iinfo(np.int32).max):
+        return numbers
+    return numbers.astype(np.int32)
+
+
+def _others(candidates: Numbers, drop: Ints) -> npt.NDArray[np.bool_]:
+    """Where `candidates` are not among `drop`; a few comparisons are quicker than `isin`."""
+    if len(drop) > _FEW:
+        return ~np.isin(candidates, drop)
+    kept = np.ones(len(candidates), bool)
+    for item in drop:
+        kept &= candidates != item
+    return kept
+
+
+def _first_of_each(ordered: Numbers) -> Ints:
+    """Where each new value begins in `ordered`."""
+    begins = np.empty(len(ordered), bool)
+    begins[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _last_of_each_pair(sessions: Ints, items: Ints, num_items: int) -> tuple[Ints, Ints]:

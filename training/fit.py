@@ -16,13 +16,16 @@ import numpy as np
 import torch
 
 from contract.clock import DAY_US, to_us
+from contract.encoding import Vocabulary
 from contract.errors import UserError
 from training.commands import peak_mib
 from training.data import ranking_examples
 from training.data.baskets import Numbers
 from training.data.item_tables import ItemTables, count
+from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
+from training.evaluation import gap
 from training.models.embeddings import item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -41,9 +44,11 @@ _LOWER: dict[type, str] = {
 
 @dataclass
 class Report:
-    """What a fit did: a history per stage, seconds and peak memory."""
+    """What a fit did: a history per stage, the gap, seconds and peak memory."""
 
     histories: dict[str, History] = field(default_factory=dict)
+    # Metrics on `train` and `validation` questions of the model that was chosen, before its refit.
+    gap: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mib: float = 0.0
 
@@ -71,6 +76,7 @@ class Fit:
         device: torch.device,
         checkpoints: Path | None = None,
         compiled: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.source, self.recipe, self.device = source, recipe, device
         self.checkpoints, self.compiled = checkpoints, compiled
@@ -87,7 +93,9 @@ class Fit:
         self.window_starts = [self.ranker_us - n * length for n in range(recipe.ranker_windows)]
         halfway = (earliest + self.cut_us) // 2
         self.window_starts = [s for s in self.window_starts if s >= halfway] or [self.ranker_us]
-        self.vocabulary = source.baskets.vocabulary(self.cut_us, recipe.min_item_baskets)
+        self.vocabulary = vocabulary or source.baskets.vocabulary(
+            self.cut_us, recipe.min_item_baskets
+        )
         self._identity = self._described()
         self.report = Report()
 
@@ -116,7 +124,15 @@ class Fit:
         )
         asked = [question for window in windows for question in window.asked]
         early = [q.situation.now_us < self.validate_us for q in asked]
-        self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        first = self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        self.report.gap = gap.measured(
+            Recommender(self.vocabulary, windows[0].tables, towers, first),
+            self.source,
+            train_us=self.ranker_us,
+            validate_us=self.validate_us,
+            cut_us=self.cut_us,
+            seed=self.recipe.seed,
+        )
         epochs = max(1, self.report.histories["ranker"].best_epoch)
         ranker = self._train_ranker(examples, None, "ranker refit", epochs)
 
@@ -126,6 +142,16 @@ class Fit:
         self.report.peak_mib = peak_mib()
         return Recommender(self.vocabulary, after, towers, ranker)
 
+    def run_towers(self) -> RetrievalModel:
+        """The towers alone, as of the training cut."""
+        torch.manual_seed(self.recipe.seed)
+        towers = self._new_towers()
+        self._train_towers(
+            towers, self._count(self.ranker_us), self.ranker_us, "towers", self._held_out()
+        )
+        self._train_towers(towers, self._count(self.cut_us), self.cut_us, "towers refit", None)
+        return towers
+
     def ranking_questions(self) -> tuple[list[RankerWindow], RankerWindow]:
         """What the ranker learns from, the newest window first, and what it is chosen on."""
         starts, ends = self.window_starts, [self.cut_us, *self.window_starts]
@@ -133,8 +159,10 @@ class Fit:
             RankerWindow(self._questions(start, end, "ranking", start), self._count(start))
             for start, end in zip(starts, ends, strict=False)
         ]
-        held_out = self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
-        return windows, RankerWindow(held_out, windows[0].tables)
+        return windows, RankerWindow(self._held_out(), windows[0].tables)
+
+    def _held_out(self) -> list[Question]:
+        return self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
 
     def _count(self, until_us: int) -> ItemTables:
         return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
@@ -149,6 +177,8 @@ class Fit:
             dropout=recipe.dropout,
             id_dropout=recipe.id_dropout,
             search_share=recipe.search_share,
+            content_weight=recipe.content_weight,
+            text_vectors=torch.from_numpy(text_vectors(self.source.catalogue, self.vocabulary)),
         )
 
     def _questions(
@@ -170,6 +200,7 @@ class Fit:
             empty_share=self.recipe.empty_share,
             limit=limits.get(label, self.recipe.tower_examples),
             label=label,
+            synthetic_share=0.0 if label == "held-out" else self.recipe.synthetic_share,
         )
         if not found:
             raise UserError(
@@ -190,6 +221,8 @@ class Fit:
         held_out: list[Question] | None,
     ) -> None:
         recipe = self.recipe
+        # Before its first purchase an item's id says nothing: content must do.
+        towers.item_tower.unseen.copy_(torch.from_numpy(tables.statistics.popularity == 0))
         task = RetrievalTask(
             towers,
             tower_examples(self._questions(_EARLIEST, until_us, stage, None), self.vocabulary),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from contract.errors import UserError
+
+Settings = TypeVar("Settings", bound="Any")
 
 _MAY_BE_ZERO = frozenset(
     {
@@ -12,6 +14,8 @@ _MAY_BE_ZERO = frozenset(
         "dropout",
         "id_dropout",
         "search_share",
+        "content_weight",
+        "synthetic_share",
         "ranker_dropout",
         "unknown_share",
         "empty_share",
@@ -31,6 +35,16 @@ _SHARES = (
 )
 
 
+_SHARES = (
+    "dropout",
+    "id_dropout",
+    "search_share",
+    "synthetic_share",
+    "ranker_dropout",
+    "unknown_share",
+)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Every setting of a fit. Counts are items, epochs or examples; times are days."""
@@ -45,6 +59,9 @@ class Recipe:
     dropout: float = 0.1
     id_dropout: float = 0.1
     search_share: float = 0.15
+    content_weight: float = 0.5
+    # Made-up baskets of sparse kinds of shoppers, as a share of the real examples.
+    synthetic_share: float = 0.0
     negatives: int = 1_024
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -114,12 +131,16 @@ def recipe(name: str, settings: list[str] | None = None) -> Recipe:
     """The recipe `name` with `key=value` settings; UserError naming what is wrong."""
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
-    chosen = RECIPES[name]()
+    return with_settings(RECIPES[name](), settings)
+
+
+def with_settings(chosen: Settings, settings: list[str] | None) -> Settings:
+    """`chosen` changed by `key=value` texts; UserError naming what is wrong."""
     changed: dict[str, Any] = dict(_setting(chosen, text) for text in settings or [])
     return replace(chosen, **changed)
 
 
-def _setting(chosen: Recipe, text: str) -> tuple[str, int | float]:
+def _setting(chosen: Any, text: str) -> tuple[str, int | float | str]:
     key, separator, value = text.partition("=")
     known = {field.name for field in fields(chosen)} - {"name"}
     if not separator or key not in known:
@@ -127,6 +148,8 @@ def _setting(chosen: Recipe, text: str) -> tuple[str, int | float]:
             f"--set {text}: expected key=value with a key of {', '.join(sorted(known))}"
         )
     kind = type(getattr(chosen, key))
+    if kind is str:
+        return key, value
     try:
         number = kind(value)
     except ValueError:

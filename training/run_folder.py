@@ -52,6 +52,7 @@ class Run:
     ranker: Ranker
     synthetic: bool
     fitted_at: datetime
+    gap: dict[str, dict[str, float]]  # see `Report`
 
 
 def write_run(
@@ -112,6 +113,7 @@ def read_run(folder: Path) -> Run:
         ranker,
         described["synthetic"],
         datetime.fromisoformat(described["fitted_at"]),
+        described["report"].get("gap", {}),
     )
 
 
@@ -136,6 +138,7 @@ def _models(
         dropout=recipe.dropout,
         id_dropout=recipe.id_dropout,
         search_share=recipe.search_share,
+        content_weight=recipe.content_weight,
     )
     try:
         weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)

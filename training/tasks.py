@@ -45,6 +45,7 @@ class RetrievalTask:
         self.num_batches = -(-len(examples) // batch_size)
         frequency = np.expm1(statistics.popularity.astype(np.float64)) + 1.0
         weight = frequency**SAMPLER_POWER
+        weight[statistics.popularity == 0] = 0.0  # neither pushed away nor pulled
         weight[:FIRST_ITEM] = 0.0
         share = weight / weight.sum()
         self._share = torch.from_numpy(share)
@@ -115,8 +116,8 @@ class RankerTask:
         self.model: nn.Module = sharding.spread(model, device)
 
     def batches(self, generator: torch.Generator) -> Iterator[RankBatch]:
-        order = torch.randperm(len(self._examples[0]), generator=generator)
         """This process's part of every batch."""
+        order = torch.randperm(len(self._examples[0]), generator=generator)
         split = torch.split(order, self.batch_size)
         return (self._part(self._examples, distributed.part(rows)) for rows in split)
 

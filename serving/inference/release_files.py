@@ -34,7 +34,7 @@ from contract.manifest import (
     ReleaseManifest,
     Root,
 )
-from contract.session_knn import SessionKnn
+from contract.session_knn import Numbers, SessionKnn
 from serving.inference.release import NOT_PRICED, ReleaseCatalogue
 
 
@@ -220,7 +220,7 @@ def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:
         raise UserError(f"{name}: is no readable file of arrays") from error
 
 
-def _broken_span(offsets: Indices, rows: Indices, bound: int) -> bool:
+def _broken_span(offsets: Numbers, rows: Numbers, bound: int) -> bool:
     """Whether offsets do not run from 0 to len(rows), or rows leave 0..bound-1."""
     if offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
         return True

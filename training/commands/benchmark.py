@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from training.recipes import Recipe
 
 SESSION_KNN = "session-knn"
-_EVERY = (*PROTOCOLS, SESSION_KNN)
+COLD_ITEMS = "cold-items"
+# Protocols of sequence models, and the recipe that fits the shape of their data.
+NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -28,9 +31,16 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("protocol", choices=_EVERY, metavar="PROTOCOL", help=", ".join(_EVERY))
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="an imported folder (default: Complete Journey)"
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="what the protocol reads: an imported folder (default: Complete Journey), a file of "
+        "sequences, or a folder of sessions or clicks",
     )
-    parser.add_argument("--recipe", default="demo", metavar="NAME")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="default: demo; sequences or sessions by protocol"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
@@ -40,11 +50,13 @@ def run(args: argparse.Namespace) -> Figures:
     """The table of `args.protocol`, mean and spread over the seeds."""
     if args.protocol == SESSION_KNN:
         return _session_knn(args.data)
-    from training.recipes import recipe
-
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least one is needed")
-    chosen = recipe(args.recipe, args.set)
+    if args.protocol in NEXT_ITEM:
+        return _next_item(args)
+    from training.recipes import recipe
+
+    chosen = recipe(args.recipe or "demo", args.set)
     if args.data is not None:
         return _table(args, chosen, args.data)
     from training.data.completejourney import import_completejourney
@@ -61,19 +73,50 @@ def _table(args: argparse.Namespace, chosen: "Recipe", folder: Path) -> Figures:
     from training.fit import Fit
 
     source = read_source(folder, window_days(args))
+    if args.protocol == COLD_ITEMS:
+        from training.evaluation.cold_items import cold_items_table
+
+        return cold_items_table(source, chosen, args.seeds)
     comparison = None
     for seed in range(chosen.seed, chosen.seed + args.seeds):
-        fit = Fit(source, replace(chosen, seed=seed), device=device_named("cpu"))
+        fit = Fit(source, replace(chosen, seed=seed), device=device_named(args.device))
         if comparison is None:
             comparison = Comparison(args.protocol, source, fit.vocabulary)
             comparison.add_counting()
         comparison.add_lightgbm(fit)
         recommender = fit.run()
         comparison.add_recommender(recommender, fit.report.seconds)
+        comparison.add_gap(fit.report.gap)
     assert comparison is not None
     figures = comparison.figures(f"benchmark {args.protocol}")
     figures.notes.append(f"recipe {chosen.name}, {args.seeds} seeds; seconds are summed over them")
     return figures
+
+
+def _next_item(args: argparse.Namespace) -> Figures:
+    from training.next_item.recipe import sequence_recipe
+
+    chosen = sequence_recipe(args.recipe or NEXT_ITEM[args.protocol], args.set)
+    if args.data is None:
+        raise UserError(
+            f"{args.protocol} needs --data, "
+            + (
+                "a file of lines `user item item ...`"
+                if args.protocol == "leave-one-out"
+                else "a folder with train_sessions.parquet and test_instances.parquet"
+            )
+        )
+    from training.acceleration import out_of_memory
+    from training.distributed import device_named
+    from training.evaluation.next_item_table import next_item_table
+    from training.next_item import split
+
+    device = device_named(args.device)
+    read = split.leave_one_out if args.protocol == "leave-one-out" else split.sessions
+    with out_of_memory("benchmark", "`--set batch_size=` or `--set dimension=`", device):
+        return next_item_table(
+            f"benchmark {args.protocol}", read(args.data), chosen, args.seeds, device
+        )
 
 
 def _session_knn(folder: Path | None) -> Figures:

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> Figures:
         comparison.add_lightgbm(Fit(source, fitted.recipe, device=device_named("cpu")))
     recommender = Recommender(fitted.vocabulary, comparison.tables, fitted.towers, fitted.ranker)
     comparison.add_recommender(recommender, 0.0)
+    comparison.add_gap(fitted.gap)
     figures = comparison.figures("evaluate")
     kept = args.run_folder / EVALUATION.format(protocol=args.protocol)
     kept.write_text(json.dumps(figures.as_json(), indent=1) + "\n", encoding="utf-8")

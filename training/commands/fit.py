@@ -29,6 +29,13 @@ def add_parser(subparsers: "Subparsers") -> None:
         default="auto",
         help="compile the dense parts of the models (auto: on CUDA)",
     )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="K",
+        help="first cross-validate by shopper, inside the training time",
+    )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
@@ -44,6 +51,7 @@ def run(args: argparse.Namespace) -> Figures:
     from training import distributed
     from training.acceleration import out_of_memory
     from training.data.source import read_source
+    from training.evaluation.cross_validation import Fold, add_rows, cross_validate
     from training.fit import Fit
     from training.run_folder import write_run
 
@@ -53,6 +61,9 @@ def run(args: argparse.Namespace) -> Figures:
         out_of_memory("fit", "`--set batch_size=` or `--set dimension=`", device),
         distributed.process_group(device),
     ):
+        folds: list[Fold] = []
+        if args.folds:
+            folds = list(cross_validate(source, chosen, args.folds, device=device))
         fit = Fit(
             source,
             chosen,
@@ -65,7 +76,10 @@ def run(args: argparse.Namespace) -> Figures:
             lambda: write_run(args.output, recommender, chosen, source, fit.report, SystemClock())
         )
         processes = distributed.world_size()
-    return _figures(fit.report, {"device": args.device, "processes": processes})
+    figures = _figures(fit.report, {"device": args.device, "processes": processes})
+    if folds:
+        add_rows(figures, folds)
+    return figures
 
 
 def _figures(report: "Report", machine: dict[str, str | int]) -> Figures:
@@ -76,6 +90,8 @@ def _figures(report: "Report", machine: dict[str, str | int]) -> Figures:
         if not math.isnan(history.validation[best]):
             metrics["validation"] = [history.validation[best]]
         figures.add(stage, metrics)
+    for name, found in report.gap.items():
+        figures.add(f"gap/{name}", {metric: [value] for metric, value in found.items()})
     figures.add("fit", {}, seconds=report.seconds, peak_mib=report.peak_mib)
     figures.notes.append(
         "validation: negative log likelihood for the towers, 1 - NDCG@5 for the ranker"

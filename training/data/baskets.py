@@ -1,6 +1,6 @@
 """Purchases as baskets, and what was known about their shoppers at any moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from contract.encoding import Vocabulary
 from contract.errors import UserError
 from contract.events import EventContext
 from contract.features import FEATURES, SubjectState, SubjectView, view
-from contract.frames import EventFrame, explode, holds
+from contract.frames import explode, holds
 from contract.rows import Rows
 
 Numbers = npt.NDArray[np.int64]
@@ -37,6 +37,19 @@ class Baskets:
         """The numbers of the baskets in [start_us, end_us)."""
         first, last = np.searchsorted(self.occurred_us, (start_us, end_us))
         return np.arange(first, last)
+
+    def take(self, numbers: Numbers) -> "Baskets":
+        """The baskets `numbers` (ascending) alone; subjects and items keep their positions."""
+        sizes = self.offsets[numbers + 1] - self.offsets[numbers]
+        return replace(
+            self,
+            basket_id=[self.basket_id[number] for number in numbers.tolist()],
+            subject=self.subject[numbers],
+            occurred_us=self.occurred_us[numbers],
+            offsets=np.concatenate(([0], np.cumsum(sizes))),
+            item=self.entries(numbers)[1],
+            contexts=[self.contexts[number] for number in numbers.tolist()],
+        )
 
     def entries(self, baskets: Numbers) -> tuple[Numbers, Numbers]:
         """Every (basket number, item position) of `baskets`."""
@@ -117,15 +130,23 @@ def _contexts(column: pa.ChunkedArray) -> list[EventContext | None]:
 class Timelines:
     """Every feature's rows over the whole of time, so that its state at any moment is a slice."""
 
-    def __init__(self, frame: EventFrame) -> None:
-        self._rows: dict[str, dict[str, Rows]] = {
-            feature.name: feature.replay(frame, capacity=len(frame) + 1) for feature in FEATURES
-        }
+    def __init__(self, rows: dict[str, dict[str, Rows]]) -> None:
+        self._rows = rows  # by feature, then by subject
 
     @classmethod
     def of(cls, events: pa.Table) -> "Timelines":
         """From a table with the columns of EVENT_SCHEMA."""
-        return cls(explode(events))
+        frame = explode(events)
+        return cls({f.name: f.replay(frame, capacity=len(frame) + 1) for f in FEATURES})
+
+    def without(self, item_keys: npt.NDArray[np.uint64]) -> "Timelines":
+        """The same timelines without any row of the items `item_keys`."""
+        return Timelines(
+            {
+                name: {subject: _without(rows, item_keys) for subject, rows in by_subject.items()}
+                for name, by_subject in self._rows.items()
+            }
+        )
 
     def state(self, subject: str, before_us: int) -> SubjectState:
         """The subject's state after all events before `before_us`."""
@@ -140,3 +161,9 @@ class Timelines:
     def view(self, subject: str, before_us: int, now_us: int) -> SubjectView:
         """The features' values at `now_us` from what happened before `before_us`."""
         return view(self.state(subject, before_us), now_us)
+
+
+def _without(rows: Rows, item_keys: npt.NDArray[np.uint64]) -> Rows:
+    if "item_key" not in (rows.dtype.names or ()):
+        return rows
+    return rows[~np.isin(rows["item_key"], item_keys)]

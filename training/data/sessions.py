@@ -70,6 +70,20 @@ def import_sessions(folder: Path, output: Path) -> dict[str, dict[str, int]]:
     }
 
 
+def read_lists(file: Path, *, lists: str, scalar: str | None) -> tuple[list[Any], ...]:
+    """The column `lists` of `file` as lists of item ids, and `scalar`, if one is named, beside it.
+    Ids become text, whatever their width. Raises UserError as `import_sessions` does."""
+    table = read_parquet(file)
+    _check(file, table, lists, scalar)
+    nested = table[lists].combine_chunks()
+    flat = nested.flatten().cast(pa.string()).to_pylist()
+    ends = np.cumsum(pc.list_value_length(nested).to_numpy()).tolist()
+    found = [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    if scalar is None:
+        return (found,)
+    return found, table[scalar].cast(pa.string()).to_pylist()
+
+
 def views(sessions: Any) -> Any:
     """One row per viewed item with its session's row and its `position` in the session."""
     return sessions.select(

@@ -131,12 +131,15 @@ def read_events(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises UserError when the folder, a part or a column is missing, a column is unknown or of the
     wrong type, or there are no events.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; make it with `tillwise-train import`")
-    parts = sorted((folder / EVENTS_FOLDER).glob("*.parquet"))
-    if not parts:
-        raise UserError(f"{folder / EVENTS_FOLDER}: no *.parquet files; import or simulate first")
+    parts = _event_parts(folder)
     return pa.concat_tables([read_parquet(part, EVENT_SCHEMA, columns) for part in parts])
+
+
+def check_events(folder: Path) -> None:
+    """Raises UserError as `read_events` does, reading no more than the end of each part."""
+    for part in _event_parts(folder):
+        with _opened(part, EVENT_SCHEMA):
+            pass
 
 
 def read_catalogue(path: Path) -> pa.Table:
@@ -154,17 +157,8 @@ def read_parquet(
 
     Raises UserError naming the file and what is wrong with it.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows == 0:
-                raise UserError(f"{path}: holds no rows")
-            if schema is not None:
-                _check_columns(path, file.schema_arrow, schema)
-            table = file.read(columns=list(columns) if columns is not None else None)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+    with _opened(path, schema) as file:
+        table = file.read(columns=list(columns) if columns is not None else None)
     if schema is None:
         return table.replace_schema_metadata(None)
     names = schema.names if columns is None else list(columns)
@@ -181,6 +175,31 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: cannot be a folder, a file has that name") from error
+
+
+def _event_parts(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; make it with `tillwise-train import`")
+    parts = sorted((folder / EVENTS_FOLDER).glob("*.parquet"))
+    if not parts:
+        raise UserError(f"{folder / EVENTS_FOLDER}: no *.parquet files; import or simulate first")
+    return parts
+
+
+@contextmanager
+def _opened(path: Path, schema: pa.Schema | None) -> Iterator[pq.ParquetFile]:
+    """`path`, which has rows, in the columns of `schema` if one is given."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows == 0:
+                raise UserError(f"{path}: holds no rows")
+            if schema is not None:
+                _check_columns(path, file.schema_arrow, schema)
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
 def _check_columns(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:

@@ -13,6 +13,8 @@ from contract.encoding import FIRST_ITEM, Encoded, Situation, Vocabulary, encode
 from contract.features import UNKNOWN
 from training.data.baskets import Baskets, Numbers, Timelines
 from training.data.item_tables import vocabulary_map
+from training.data.strata import strata, stratified
+from training.data.synthetic_baskets import partners, recombined
 
 TARGETS = (
     6  # positives learned from per basket; the rest of a large basket is left for other epochs
@@ -40,22 +42,33 @@ def questions(
     empty_share: float,
     limit: int,
     label: str,
+    synthetic_share: float = 0.0,
 ) -> list[Question]:
-    """Up to `limit` of the baskets `numbers`, drawn at random, each taken apart at random.
+    """Up to `limit` of the baskets `numbers`, drawn so that sparse kinds of shoppers keep their
+    share, each taken apart at random.
 
     `frozen_us`: history only before that moment; None for history up to the basket. A share of the
     shoppers is made unknown, so that the models also learn to answer from the cart alone, and a
-    share of the carts is left empty.
+    share of the carts is left empty. `synthetic_share`: made-up baskets of sparse kinds of shoppers
+    on top, as a share of the drawn.
     """
     known = vocabulary_map(baskets, vocabulary) >= FIRST_ITEM
-    drawn: list[Question] = []
-    order = rng.permutation(numbers)
-    for number in tqdm(order[: limit * 2], desc=label, unit="basket", disable=None, leave=False):
-        items = baskets.item[baskets.offsets[number] : baskets.offsets[number + 1]]
-        items = rng.permutation(items[known[items]])
-        if len(items) < 2:
-            continue
-        ids = [baskets.item_ids[item] for item in items]
+    numbers = numbers[_known_items(baskets, numbers, known) >= 2]
+    if not len(numbers):
+        return []
+    stratum = strata(baskets, numbers, frozen_us)
+    drawn = stratified(stratum, limit, rng)
+    chosen = [(int(numbers[place]), _items(baskets, numbers[place], known)) for place in drawn]
+    if synthetic_share > 0:
+        count = round(synthetic_share * len(drawn))
+        pairs = partners(stratum[drawn], count, rng)
+        chosen += [
+            (chosen[own][0], recombined(chosen[own][1], chosen[other][1], rng))
+            for own, other in pairs
+        ]
+    asked: list[Question] = []
+    for number, items in tqdm(chosen, desc=label, unit="basket", disable=None, leave=False):
+        ids = [baskets.item_ids[item] for item in rng.permutation(items)]
         size = _cart_size(len(ids), empty_share, rng)
         now_us = int(baskets.occurred_us[number])
         before_us = now_us if frozen_us is None else min(frozen_us, now_us)
@@ -63,11 +76,21 @@ def questions(
         if rng.random() >= unknown_share:
             subject = baskets.subjects[int(baskets.subject[number])]
             view = timelines.view(subject, before_us, now_us)
-        asked = Situation(view, tuple(ids[:size]), now_us, baskets.contexts[number])
-        drawn.append(Question(asked, vocabulary.indices(ids[size:])))
-        if len(drawn) == limit:
-            break
-    return drawn
+        situation = Situation(view, tuple(ids[:size]), now_us, baskets.contexts[number])
+        asked.append(Question(situation, vocabulary.indices(ids[size:])))
+    return asked
+
+
+def _known_items(baskets: Baskets, numbers: Numbers, known: npt.NDArray[np.bool_]) -> Numbers:
+    """How many known items each of the baskets `numbers` holds."""
+    total = np.concatenate(([0], np.cumsum(known[baskets.item])))
+    counts: Numbers = total[baskets.offsets[numbers + 1]] - total[baskets.offsets[numbers]]
+    return counts
+
+
+def _items(baskets: Baskets, number: int, known: npt.NDArray[np.bool_]) -> Numbers:
+    items = baskets.item[baskets.offsets[number] : baskets.offsets[number + 1]]
+    return items[known[items]]
 
 
 def _cart_size(count: int, empty_share: float, rng: np.random.Generator) -> int:

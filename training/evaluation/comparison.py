@@ -122,6 +122,19 @@ class Comparison:
             )
             self.add("tillwise/cart-only", unknown["ranker"], 0.0)
 
+    def add_gap(self, gap: dict[str, dict[str, float]], model: str = "tillwise") -> None:
+        """How the chosen model did on what it learned from and was chosen on, beside the test."""
+        if not gap or self.protocol != "basket-completion":
+            return
+        for name, found in gap.items():
+            for metric, value in found.items():
+                self._values.setdefault(f"gap/{name}", {}).setdefault(metric, []).append(value)
+            self._seconds[f"gap/{name}"] = 0.0
+        tested = {metric: self._values[model][metric][-1] for metric in next(iter(gap.values()))}
+        for metric, value in tested.items():
+            self._values.setdefault("gap/test", {}).setdefault(metric, []).append(value)
+        self._seconds["gap/test"] = 0.0
+
     def figures(self, command: str) -> Figures:
         """The table."""
         window = self.source.window
@@ -135,6 +148,11 @@ class Comparison:
         )
         figures.notes.append(self._slices.note())
         figures.notes.append("peak MiB is of the whole process so far, not of the row alone")
+        if "gap/test" in self._values:
+            figures.notes.append(
+                "gap: up to 1,000 basket-completion questions each of the days that were learned "
+                "from and chosen on, by the model before its refit; test as in the row tillwise"
+            )
         if self.source.synthetic:
             figures.notes.append("the events are synthetic")
         return figures

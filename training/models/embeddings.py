@@ -24,6 +24,7 @@ TEXT_TOKENS = 12
 PRICE_BUCKETS = 24
 SEARCH = "search"
 _HASHED = 8_192
+_WORDINGS = 32_768
 _LEVELS = 3
 
 ItemColumns = dict[str, Tensor]
@@ -34,6 +35,11 @@ describes an item of which nothing is known."""
 def hashed(word: str | None) -> int:
     """A bucket 1.._HASHED-1 of `word`, 0 for none."""
     return 1 + key_of(word) % (_HASHED - 1) if word else 0
+
+
+def wording(text: str | None) -> int:
+    """A bucket 1.._WORDINGS-1 of the whole text, 0 for none."""
+    return 1 + key_of(text) % (_WORDINGS - 1) if text else 0
 
 
 def price_bucket(minor_units: int | None) -> int:
@@ -82,8 +88,9 @@ class ItemFeature:
         return [self.name, *self.also]
 
 
+ITEM_ID = "item_id"
 ITEM_FEATURES = (
-    ItemFeature("item_id", PoolingType.SUM),
+    ItemFeature(ITEM_ID, PoolingType.SUM),
     ItemFeature("brand", PoolingType.SUM, 1, "brand", _HASHED, _one(hashed)),
     ItemFeature("category", PoolingType.SUM, _LEVELS, "category_path", _HASHED, _path),
     ItemFeature(
@@ -95,6 +102,8 @@ ITEM_FEATURES = (
         lambda text: token_numbers(text or "", TEXT_TOKENS),
         also=(SEARCH,),
     ),
+    # The text as a whole: products that differ in nothing that is said of them.
+    ItemFeature("wording", PoolingType.SUM, 1, "text", _WORDINGS, _one(wording)),
     ItemFeature("price", PoolingType.SUM, 1, "price", PRICE_BUCKETS, _one(price_bucket)),
 )
 # What the words of a search are looked up in: the feature whose table they share.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contract.encoding import PAD
+from contract.encoding import OOV, PAD
 from contract.events import EVENT_TYPE
 from training import distributed
 from training.data.tower_examples import TowerExamples
@@ -39,10 +39,12 @@ class RetrievalModel(nn.Module):
         dropout: float,
         id_dropout: float,
         search_share: float,
+        content_weight: float = 0.0,
+        text_vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.search_share = search_share
-        self.item_tower = ItemTower(columns, dimension, id_dropout)
+        self.search_share, self.content_weight = search_share, content_weight
+        self.item_tower = ItemTower(columns, dimension, id_dropout, text_vectors)
         self.query_tower = QueryTower(dimension, dropout)
         self.sequence_encoder = SequenceEncoder(dimension, blocks, heads, dropout)
 
@@ -114,13 +116,18 @@ class RetrievalModel(nn.Module):
         shapes = [batch.tensors[name].shape for name in names]
         pad = batch.targets.new_zeros(1)
         flat = [batch.tensors[name].flatten() for name in names]
-        everything = torch.cat([pad, *flat, batch.targets.flatten(), negative_M])
-        distinct_U, row = torch.unique(everything, return_inverse=True)  # PAD sorts to row 0
+        everything = torch.cat([pad, pad + OOV, *flat, batch.targets.flatten(), negative_M])
+        # Sorted, so that PAD stands in row 0 and OOV in row 1.
+        distinct_U, row = torch.unique(everything, return_inverse=True)
         drop_U = self.item_tower.dropped(distinct_U)
-        vectors_UD, words_BD = self.item_tower(distinct_U, self._searches(batch), drop_U)
+        vectors_UD, words_BD, content_UD = self.item_tower(
+            distinct_U, self._searches(batch), drop_U
+        )
+        # Every item as if nobody had bought it: content, and the id of the unknown.
+        cold_UD = content_UD + (vectors_UD[OOV] - content_UD[OOV])
         vectors_UD = vectors_UD * (distinct_U != PAD).to(vectors_UD.dtype)[:, None]
         rows = list(
-            row[1:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
+            row[2:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
         )
         local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
         tensors = {**batch.tensors, **local}
@@ -131,13 +138,18 @@ class RetrievalModel(nn.Module):
         has_BT = batch.targets != PAD
         # Each basket weighs the same, whatever its size.
         weight_BT = has_BT / has_BT.sum(dim=1, keepdim=True).clamp(min=1)
-        negatives_MD = rows_of(vectors_UD, negative_row)
 
-        def softmax(query_PD: Tensor, rows_P: Tensor, items_P: Tensor, weight_P: Tensor) -> Tensor:
+        def softmax(
+            query_PD: Tensor,
+            rows_P: Tensor,
+            items_P: Tensor,
+            weight_P: Tensor,
+            items_UD: Tensor = vectors_UD,
+        ) -> Tensor:
             loss = sampled_softmax(
                 query_PD,
-                rows_of(vectors_UD, rows_P),
-                negatives_MD,
+                rows_of(items_UD, rows_P),
+                rows_of(items_UD, negative_row),
                 items_P,
                 negative_M,
                 log_q,
@@ -149,6 +161,9 @@ class RetrievalModel(nn.Module):
         asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
         tower_loss = softmax(rows_of(query_BD, which_B), *asked)
         last_loss = softmax(rows_of(next_BLD[:, -1], which_B), *asked)
+        if self.content_weight > 0:
+            by_content = softmax(rows_of(query_BD, which_B), *asked, items_UD=cold_UD)
+            tower_loss = tower_loss + self.content_weight * by_content
         # Within the cart the order is the shopper's own; the history's order inside one basket is
         # not, so only steps into the cart are learned from.
         steps_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (

@@ -27,6 +27,8 @@ def test_fit_evaluate_export(
         "ranker",
         "ranker refit",
         "towers refit",
+        "gap/train",
+        "gap/validation",
         "fit",
     ]
     assert not (tmp_path / "run/checkpoints").exists()
@@ -36,6 +38,7 @@ def test_fit_evaluate_export(
     table = capsys.readouterr().out
     assert "NDCG@5" in table
     assert "\ntillwise " in table
+    assert all(f"\ngap/{part} " in table for part in ("train", "validation", "test"))
     models, releases = str(tmp_path / "models"), str(tmp_path / "releases")
     assert main(["export", run, "--models", models, "--releases", releases, "--json"]) == 0
     exported = json.loads(capsys.readouterr().out)

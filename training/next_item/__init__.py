@@ -1,0 +1,1 @@
+"""Sequence models that say what comes next: data, training, and the answer that is measured."""

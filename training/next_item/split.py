@@ -1,0 +1,111 @@
+"""What a protocol trains on, chooses on and asks: `leave-one-out` from lines `user item item ...`,
+`session` from training sessions and test instances.
+
+Validation is always part of the training data: the item before the last, or the latest sessions.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from contract.encoding import FIRST_ITEM, Vocabulary
+from contract.errors import UserError
+from training.data.sequences import read_sequences
+from training.data.sessions import TEST_FILE, TRAIN_FILE, read_lists
+from training.next_item.sequences import (
+    Questions,
+    Sequences,
+    every_prefix,
+    sequences_of,
+    vocabulary_of,
+)
+
+NextItemProtocol = Literal["leave-one-out", "session"]
+VALIDATION_SHARE = 0.085  # of the training sessions, the latest
+
+
+@dataclass(frozen=True)
+class Split:
+    """One protocol on one data set. `everything`: what is learned from once the choices are made;
+    None where that is `train` itself. `exclude_seen`: whether an item of the history may be
+    answered; `cutoffs` are the k of the metrics, the last one is what models are chosen by."""
+
+    protocol: NextItemProtocol
+    vocabulary: Vocabulary
+    train: Sequences
+    held_out: Questions
+    test: Questions
+    everything: Sequences | None
+    exclude_seen: bool
+    cutoffs: tuple[int, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def leave_one_out(file: Path) -> Split:
+    """The last item of every user is asked, the one before it is validated on, the rest is learned
+    from. UserError when the file is empty or no user has three items."""
+    users, items = read_sequences(file)
+    vocabulary = vocabulary_of(items)
+    sequences = sequences_of(items, vocabulary)
+    known = np.flatnonzero(sequences.lengths >= 3)
+    if not len(known):
+        raise UserError(
+            f"{file}: no user has three items; leave-one-out needs one to learn from, one to "
+            "choose on and one to ask"
+        )
+    asked = sequences.where(known)
+    unasked = len(users) - len(known)
+    short = sequences.where(np.flatnonzero(sequences.lengths < 3))
+    notes = [f"{unasked} users of fewer than three items are only learned from"]
+    train = _joined(asked.without_last(2), short)
+    return Split(
+        "leave-one-out",
+        vocabulary,
+        train,
+        Questions(asked.without_last(2), asked.last(1)),
+        Questions(asked.without_last(1), asked.last(0)),
+        None,
+        exclude_seen=True,
+        cutoffs=(5, 10),
+        notes=notes if unasked else [],
+    )
+
+
+def sessions(folder: Path) -> Split:
+    """Every prefix of the training sessions is learned from, the latest sessions are chosen on, and
+    the test instances asked. Items unknown to the training sessions are missed by everybody."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    (trained,) = read_lists(folder / TRAIN_FILE, lists="item_ids", scalar=None)
+    histories, targets = read_lists(folder / TEST_FILE, lists="history", scalar="target")
+    vocabulary = vocabulary_of(trained)
+    everything = sequences_of(trained, vocabulary)
+    cut = round(len(everything) * (1.0 - VALIDATION_SHARE))
+    held_out = every_prefix(everything.where(np.arange(cut, len(everything))))
+    if not len(held_out):
+        raise UserError(
+            f"{folder / TRAIN_FILE}: the latest sessions have no two items to choose on"
+        )
+    target = vocabulary.indices(targets)
+    unknown = int((target < FIRST_ITEM).sum())
+    return Split(
+        "session",
+        vocabulary,
+        everything.where(np.arange(cut)),
+        held_out.where(np.flatnonzero(held_out.target >= FIRST_ITEM)),
+        Questions(sequences_of(histories, vocabulary), target),
+        everything,
+        exclude_seen=False,
+        cutoffs=(20,),
+        notes=[f"{unknown} targets are in no training session"] if unknown else [],
+    )
+
+
+def _joined(first: Sequences, second: Sequences) -> Sequences:
+    """Both, one after the other."""
+    if not len(second):
+        return first
+    offsets = np.concatenate((first.offsets, first.offsets[-1] + second.offsets[1:]))
+    return Sequences(np.concatenate((first.item, second.item)), offsets)
