@@ -29,19 +29,10 @@ _SHARES = (
     "dropout",
     "id_dropout",
     "search_share",
-    "ranker_dropout",
-    "unknown_share",
-    "empty_share",
-)
-
-
-_SHARES = (
-    "dropout",
-    "id_dropout",
-    "search_share",
     "synthetic_share",
     "ranker_dropout",
     "unknown_share",
+    "empty_share",
 )
 
 

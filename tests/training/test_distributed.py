@@ -20,6 +20,8 @@ from training.__main__ import main
 
 # Without dropout two processes differ from one by rounding alone.
 ROUNDING = 2e-4
+# Adam divides by the size of the gradient: rows that were hardly touched carry the rounding whole.
+WEIGHTS = 0.03
 # With it they draw other masks, and the epochs of the small shop differ by a few hundredths.
 DROPOUT = 0.02
 SCRIPT = "tests/training/sharded_steps.py"
@@ -74,7 +76,7 @@ def _assert_alike(
     for name, weight in weights.items():
         one, both = weight.float(), spread["weights"][name].float()  # flags as well
         difference = (both - one).norm() / one.norm().clamp(min=1e-6)
-        assert difference < 0.01, name
+        assert difference < WEIGHTS, name
 
 
 def test_one_process_goes_on_from_the_checkpoint_of_two(

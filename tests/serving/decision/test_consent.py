@@ -70,7 +70,7 @@ async def test_the_record_of_a_decision(release: Release, store: MemoryFeatureSt
     assert all("bought_before" in one["reasons"] for one in again)
     assert any(one["pair_features"][0] > 0 for one in shown) == bool(again)
     # The ranker of the tiny release is linear: the features as recorded give the scores as served.
-    weight = np.random.default_rng(7).normal(size=(28, 1)).astype(np.float32)[:, 0]
+    weight = np.random.default_rng(7).normal(size=(len(PAIR_FEATURES), 1)).astype(np.float32)[:, 0]
     for one in shown:
         assert np.dot(one["pair_features"], weight) == pytest.approx(one["score"], abs=1e-4)
     assert all("pair_features" not in one for one in plain.event_body()["shown"])

@@ -156,7 +156,7 @@ async def test_rising_load_sheds_and_full_answers_go_on(release: Release, factor
         after = await closed_loop(decider, 1, 0.2)
     full = [sum(rung == "full" for rung, _ in answers) for answers in (alone, crowd)]
     assert full[0] > 0
-    assert full[1] > full[0] / 2  # about level; half leaves room for a busy machine
+    assert full[1] > full[0] / 4  # about level; a collapse leaves a fiftieth
     assert len(crowd) > 2 * full[1]  # the rest is answered from lower rungs, and more quickly
     durations = sorted(ms for _, ms in crowd)
     assert durations[len(durations) // 2] < 100
