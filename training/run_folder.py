@@ -72,8 +72,7 @@ def write_run(
         "ranker": recommender.ranker.cpu().state_dict(),
     }
     checkpoint.save(folder / WEIGHTS_FILE, weights)
-    described = {
-        "format": 1,
+    told = {
         "recipe": asdict(recipe),
         "window": {name: day.isoformat() for name, day in asdict(source.window).items()},
         "feature_hash": expected_feature_hash(),
@@ -82,24 +81,34 @@ def write_run(
         "fitted_at": clock.now().isoformat(),
         "report": asdict(report),
     }
+    finish(folder, told)
+
+
+def finish(folder: Path, told: dict[str, Any]) -> None:
+    """Write what the run is, last: a folder without it is not a run. Checkpoints go."""
     partial = folder / f"{RUN_FILE}.partial"
-    partial.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / RUN_FILE)  # last: a folder without it is not a run
+    partial.write_text(json.dumps({"format": 1, **told}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / RUN_FILE)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def read_run(folder: Path) -> Run:
     """The run in `folder`; UserError where it is absent, unfinished or made for other features."""
-    described = _described(folder)
-    if described["feature_hash"] != expected_feature_hash():
+    told = described(folder)
+    if "feature_hash" not in told:
+        raise UserError(
+            f"{folder}: a run of recipe {told['recipe']['name']} answers for itself (`evaluate`) "
+            "and is no release; export a run of demo or base"
+        )
+    if told["feature_hash"] != expected_feature_hash():
         raise UserError(
             f"{folder.name}: fitted with other features than this version has; fit again"
         )
-    recipe = Recipe(**described["recipe"])
-    days = {name: datetime.fromisoformat(day) for name, day in described["window"].items()}
+    recipe = Recipe(**told["recipe"])
+    days = {name: datetime.fromisoformat(day) for name, day in told["window"].items()}
     ids = read_parquet(folder / VOCABULARY)["item_id"].to_pylist()
     vocabulary = Vocabulary(tuple(ids))
-    if vocabulary.hash != described["vocabulary_hash"]:
+    if vocabulary.hash != told["vocabulary_hash"]:
         raise UserError(f"{folder.name}: {VOCABULARY} is not the one the run was fitted with")
     catalogue = read_parquet(folder / CATALOGUE)
     towers, ranker = _models(folder, recipe, vocabulary, catalogue)
@@ -111,20 +120,21 @@ def read_run(folder: Path) -> Run:
         catalogue,
         towers,
         ranker,
-        described["synthetic"],
-        datetime.fromisoformat(described["fitted_at"]),
-        described["report"].get("gap", {}),
+        told["synthetic"],
+        datetime.fromisoformat(told["fitted_at"]),
+        told["report"].get("gap", {}),
     )
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def described(folder: Path) -> dict[str, Any]:
+    """What the finished run in `folder` says about itself; UserError where there is none."""
     try:
-        described: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        told: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: no finished run; make one with `tillwise-train fit`") from None
     except ValueError as error:
         raise UserError(f"{folder / RUN_FILE}: not readable: {error}") from None
-    return described
+    return told
 
 
 def _models(

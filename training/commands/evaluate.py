@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contract.errors import UserError
 from contract.figures import Figures
 from training.commands import common_options
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from training.commands import Subparsers
 
 PROTOCOLS = ("basket-completion", "next-basket")
+NEXT_ITEM_PROTOCOLS = ("leave-one-out", "session")
 EVALUATION = "evaluation-{protocol}.json"
 
 
@@ -22,7 +24,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser.add_argument("--protocol", choices=(*PROTOCOLS, *NEXT_ITEM_PROTOCOLS), required=True)
     parser.add_argument(
         "--skip", choices=("lightgbm",), help="leave out the baseline that takes longest"
     )
@@ -31,6 +33,14 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(args: argparse.Namespace) -> Figures:
     """The table of the run; the figures are also kept in the run's folder."""
+    next_item = args.protocol in NEXT_ITEM_PROTOCOLS
+    figures = _next_item(args) if next_item else _checkout(args)
+    kept = args.run_folder / EVALUATION.format(protocol=args.protocol)
+    kept.write_text(json.dumps(figures.as_json(), indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def _checkout(args: argparse.Namespace) -> Figures:
     from training.data.source import read_source
     from training.distributed import device_named
     from training.evaluation.comparison import Comparison
@@ -53,7 +63,19 @@ def run(args: argparse.Namespace) -> Figures:
     recommender = Recommender(fitted.vocabulary, comparison.tables, fitted.towers, fitted.ranker)
     comparison.add_recommender(recommender, 0.0)
     comparison.add_gap(fitted.gap)
-    figures = comparison.figures("evaluate")
-    kept = args.run_folder / EVALUATION.format(protocol=args.protocol)
-    kept.write_text(json.dumps(figures.as_json(), indent=1) + "\n", encoding="utf-8")
-    return figures
+    return comparison.figures("evaluate")
+
+
+def _next_item(args: argparse.Namespace) -> Figures:
+    from training.distributed import device_named
+    from training.evaluation.next_item_table import run_table
+    from training.next_item.imported import read_split
+    from training.next_item.run_folder import read_run
+
+    fitted = read_run(args.run_folder, device_named("cpu"))
+    if fitted.protocol != args.protocol:
+        raise UserError(f"{args.run_folder}: fitted for {fitted.protocol}, not {args.protocol}")
+    split = read_split(args.data, fitted.protocol)
+    if split.vocabulary.hash != fitted.vocabulary.hash:
+        raise UserError(f"{args.data}: holds other items than {args.run_folder} was fitted on")
+    return run_table("evaluate", split, fitted)

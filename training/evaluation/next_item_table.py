@@ -17,7 +17,8 @@ from training.commands import peak_mib
 from training.next_item.fit import NextItemFit, choose_knn, knn_places, sample
 from training.next_item.measures import Floats, hit_rate, metrics_of
 from training.next_item.recipe import SequenceRecipe
-from training.next_item.recommender import Neighbours
+from training.next_item.recommender import Neighbours, NextItemRecommender
+from training.next_item.run_folder import NextItemRun
 from training.next_item.sequences import Ints, Questions
 from training.next_item.split import Split
 from training.next_item.task import places_in, seen_out
@@ -63,7 +64,7 @@ class NextItemTable:
         self.add("item-knn", self._ranked(_item_knn(self)), _since(began))
         began = time.perf_counter()
         setting = choose_knn(self.split, sample(self.split.held_out, validation_examples))
-        near = Neighbours(self.learned, size, setting)
+        near = Neighbours.fit(self.learned, size, setting)
         self._knn = knn_places(near, self.test, self.split)
         self.add("session-knn", self._knn, _since(began))
         kept = setting.keeps_current and not self.split.exclude_seen
@@ -77,20 +78,30 @@ class NextItemTable:
         """The recommended model of one seed, its members and its parts."""
         recommender = fit.run()
         report = fit.report
+        self.add_recommender(
+            recommender, fit.recipe.seed, report.seconds, report.first_member_seconds
+        )
+
+    def add_recommender(
+        self,
+        recommender: NextItemRecommender,
+        seed: int,
+        seconds: float = 0.0,
+        first_member_seconds: float = 0.0,
+    ) -> None:
+        """The rows of a fitted recommender; `seconds` are those of its fit."""
         alone = replace(recommender, members=recommender.members[:1])
         together = recommender.places_at(self.test, (0.0, recommender.mixture))
         single = alone.places_at(self.test, (0.0,))[0.0]
-        self.add("tillwise/one-member", single, report.first_member_seconds)
-        self.add("tillwise/members", together[0.0], report.seconds)
-        self.add("tillwise", together[recommender.mixture], report.seconds)
+        self.add("tillwise/one-member", single, first_member_seconds)
+        self.add("tillwise/members", together[0.0], seconds)
+        self.add("tillwise", together[recommender.mixture], seconds)
         self._notes.append(
-            f"seed {fit.recipe.seed}: share of session-knn in the mixture, chosen on validation: "
+            f"seed {seed}: share of session-knn in the mixture, chosen on validation: "
             f"{recommender.mixture:g}"
         )
         if self._knn is not None:
-            self._notes.append(
-                f"seed {fit.recipe.seed}: " + paired(single, self._knn, self.split.cutoffs[-1])
-            )
+            self._notes.append(f"seed {seed}: " + paired(single, self._knn, self.split.cutoffs[-1]))
 
     def add_sampled(self, fit: NextItemFit) -> None:
         """One member with sampled negatives, nothing mixed in."""
@@ -199,3 +210,11 @@ def next_item_table(
     figures = table.figures(command)
     figures.notes.append(f"recipe {recipe.name}, {seeds} seeds; seconds are summed over them")
     return figures
+
+
+def run_table(command: str, split: Split, run: NextItemRun) -> Figures:
+    """Baselines and a fitted run, whose items and protocol are those of `split`."""
+    table = NextItemTable(split)
+    table.add_counting(run.recipe.validation_examples)
+    table.add_recommender(run.recommender, run.recipe.seed, run.seconds, run.first_member_seconds)
+    return table.figures(command)

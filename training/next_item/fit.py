@@ -81,7 +81,7 @@ class NextItemFit:
         setting = choose_knn(split, held_out)
         chosen = NextItemRecommender(
             members,
-            Neighbours(split.train, len(split.vocabulary), setting),
+            Neighbours.fit(split.train, len(split.vocabulary), setting),
             0.0,
             split.exclude_seen,
             self.device,
@@ -99,7 +99,7 @@ class NextItemFit:
                 self._member(number, split.everything, None, self._epochs(number))
                 for number in range(recipe.members)
             ]
-            near = Neighbours(split.everything, len(split.vocabulary), setting)
+            near = Neighbours.fit(split.everything, len(split.vocabulary), setting)
             chosen = replace(chosen, members=members, neighbours=near)
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
@@ -175,7 +175,7 @@ def choose_knn(split: Split, held_out: Questions) -> KnnSetting:
     """The neighbourhood that answers the held-out questions best."""
 
     def quality(setting: KnnSetting) -> float:
-        near = Neighbours(split.train, len(split.vocabulary), setting)
+        near = Neighbours.fit(split.train, len(split.vocabulary), setting)
         return gain(knn_places(near, held_out, split), split.cutoffs[-1])
 
     return max(KNN_SETTINGS, key=quality)

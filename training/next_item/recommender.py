@@ -41,13 +41,18 @@ KNN_SETTINGS = (
 MIXTURES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
 
+@dataclass(frozen=True)
 class Neighbours:
     """VMIS-kNN over training sequences, as a distribution over items."""
 
-    def __init__(self, sequences: Sequences, num_items: int, setting: KnnSetting) -> None:
-        self.setting = setting
+    index: SessionKnn
+    setting: KnnSetting
+
+    @classmethod
+    def fit(cls, sequences: Sequences, num_items: int, setting: KnnSetting) -> "Neighbours":
+        """The index over `sequences`, the latest one last."""
         number = np.repeat(np.arange(len(sequences)), sequences.lengths)
-        self.index = SessionKnn.fit(
+        index = SessionKnn.fit(
             number,
             sequences.item,
             number,
@@ -56,6 +61,7 @@ class Neighbours:
             k=setting.k,
             query_items=setting.query_items,
         )
+        return cls(index, setting)
 
     def shares(self, histories: Sequences, rows: Ints, num_items: int) -> Tensor:
         """The share of every item, [B, N]; rows sum to one, or to zero where nobody is near."""

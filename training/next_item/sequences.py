@@ -13,9 +13,11 @@ import torch
 
 from contract.encoding import FIRST_ITEM, PAD, Vocabulary
 from contract.errors import UserError
+from contract.events import EVENT_TYPE
 from training.models.next_item import SequenceBatch
 
 Ints = npt.NDArray[np.int64]
+_VIEW = EVENT_TYPE["view_item"]
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
 
 
@@ -25,7 +27,7 @@ class Sequences:
 
     item: Ints  # [E]
     offsets: Ints  # [S + 1]
-    event_type: Ints | None = None  # [E] contract.events.EVENT_TYPE, 1 where nothing is said
+    event_type: Ints | None = None  # [E] contract.events.EVENT_TYPE; None: all of them views
     gap: Ints | None = None  # [E] contract.encoding.gap_buckets of the time since the one before
 
     def __len__(self) -> int:
@@ -124,7 +126,7 @@ def batch_of(sequences: Sequences, rows: Ints, length: int, *, learning: bool) -
     there = at >= start[:, None]
     at = np.where(there, at, 0)
     item = np.where(there, sequences.item[at], PAD)
-    types = np.ones_like(item) if sequences.event_type is None else sequences.event_type[at]
+    types = np.full_like(item, _VIEW) if sequences.event_type is None else sequences.event_type[at]
     gaps = np.ones_like(item) if sequences.gap is None else sequences.gap[at]
     targets = np.zeros_like(item)
     if learning:

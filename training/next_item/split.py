@@ -15,6 +15,7 @@ from contract.errors import UserError
 from training.data.sequences import read_sequences
 from training.data.sessions import TEST_FILE, TRAIN_FILE, read_lists
 from training.next_item.sequences import (
+    Ints,
     Questions,
     Sequences,
     every_prefix,
@@ -46,24 +47,27 @@ class Split:
 def leave_one_out(file: Path) -> Split:
     """The last item of every user is asked, the one before it is validated on, the rest is learned
     from. UserError when the file is empty or no user has three items."""
-    users, items = read_sequences(file)
+    _, items = read_sequences(file)
     vocabulary = vocabulary_of(items)
-    sequences = sequences_of(items, vocabulary)
+    return leave_one_out_of(sequences_of(items, vocabulary), vocabulary, file)
+
+
+def leave_one_out_of(sequences: Sequences, vocabulary: Vocabulary, source: Path) -> Split:
+    """The same of sequences that are read; `source` stands in the error."""
     known = np.flatnonzero(sequences.lengths >= 3)
     if not len(known):
         raise UserError(
-            f"{file}: no user has three items; leave-one-out needs one to learn from, one to "
+            f"{source}: no user has three items; leave-one-out needs one to learn from, one to "
             "choose on and one to ask"
         )
     asked = sequences.where(known)
-    unasked = len(users) - len(known)
+    unasked = len(sequences) - len(known)
     short = sequences.where(np.flatnonzero(sequences.lengths < 3))
     notes = [f"{unasked} users of fewer than three items are only learned from"]
-    train = _joined(asked.without_last(2), short)
     return Split(
         "leave-one-out",
         vocabulary,
-        train,
+        _joined(asked.without_last(2), short),
         Questions(asked.without_last(2), asked.last(1)),
         Questions(asked.without_last(1), asked.last(0)),
         None,
@@ -79,23 +83,32 @@ def sessions(folder: Path) -> Split:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     (trained,) = read_lists(folder / TRAIN_FILE, lists="item_ids", scalar=None)
-    histories, targets = read_lists(folder / TEST_FILE, lists="history", scalar="target")
     vocabulary = vocabulary_of(trained)
-    everything = sequences_of(trained, vocabulary)
+    asked = instances(folder / TEST_FILE, vocabulary)
+    return sessions_of(sequences_of(trained, vocabulary), vocabulary, asked, folder / TRAIN_FILE)
+
+
+def instances(file: Path, vocabulary: Vocabulary) -> Questions:
+    """The test instances of `file`: a history and its target each."""
+    histories, targets = read_lists(file, lists="history", scalar="target")
+    return Questions(sequences_of(histories, vocabulary), vocabulary.indices(targets))
+
+
+def sessions_of(
+    everything: Sequences, vocabulary: Vocabulary, asked: Questions, source: Path
+) -> Split:
+    """The same of sessions that are read, in time order; `source` stands in the error."""
     cut = round(len(everything) * (1.0 - VALIDATION_SHARE))
     held_out = every_prefix(everything.where(np.arange(cut, len(everything))))
     if not len(held_out):
-        raise UserError(
-            f"{folder / TRAIN_FILE}: the latest sessions have no two items to choose on"
-        )
-    target = vocabulary.indices(targets)
-    unknown = int((target < FIRST_ITEM).sum())
+        raise UserError(f"{source}: the latest sessions have no two items to choose on")
+    unknown = int((asked.target < FIRST_ITEM).sum())
     return Split(
         "session",
         vocabulary,
         everything.where(np.arange(cut)),
         held_out.where(np.flatnonzero(held_out.target >= FIRST_ITEM)),
-        Questions(sequences_of(histories, vocabulary), target),
+        asked,
         everything,
         exclude_seen=False,
         cutoffs=(20,),
@@ -107,5 +120,13 @@ def _joined(first: Sequences, second: Sequences) -> Sequences:
     """Both, one after the other."""
     if not len(second):
         return first
-    offsets = np.concatenate((first.offsets, first.offsets[-1] + second.offsets[1:]))
-    return Sequences(np.concatenate((first.item, second.item)), offsets)
+    return Sequences(
+        np.concatenate((first.item, second.item)),
+        np.concatenate((first.offsets, first.offsets[-1] + second.offsets[1:])),
+        _both(first.event_type, second.event_type),
+        _both(first.gap, second.gap),
+    )
+
+
+def _both(first: Ints | None, second: Ints | None) -> Ints | None:
+    return None if first is None or second is None else np.concatenate((first, second))

@@ -81,7 +81,7 @@ def test_equal_scores_count_against_the_target_and_the_impossible_is_not_found()
 
 def test_neighbours_shares_are_those_of_the_one_scoring() -> None:
     known = sequences(100)
-    near = Neighbours(known, len(vocabulary()), KnnSetting(500, 50, 2, keeps_current=False))
+    near = Neighbours.fit(known, len(vocabulary()), KnnSetting(500, 50, 2, keeps_current=False))
     shares = near.shares(known, np.array([3]), len(vocabulary()))
     history = known.item[known.offsets[3] : known.offsets[4]]
     number = np.repeat(np.arange(len(known)), known.lengths)

@@ -1,0 +1,149 @@
+"""Sequence recipes on imported folders: the same questions as from the files themselves, and a run
+that is fitted, read back, measured, and refused where it does not belong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from contract.clock import MICROSECONDS
+from contract.encoding import gap_buckets
+from contract.errors import UserError
+from contract.events import EVENT_TYPE
+from tests.training.next_item.sequence_shop import lists
+from training.__main__ import main
+from training.data.sequences import import_sequences
+from training.data.sessions import import_sessions
+from training.next_item import imported, split
+from training.next_item.run_folder import read_run
+from training.next_item.sequences import Questions
+
+CPU = torch.device("cpu")
+SMALL = ["dimension=16", "epochs=3", "learning_rate=0.02", "members=2", "batch_size=32"]
+FEW = [part for setting in SMALL for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("users") / "sequences.txt"
+    rows = [f"{user} {' '.join(row)}" for user, row in enumerate(lists(120))]
+    file.write_text("\n".join([*rows, "900 i1", "901 i1 i2"]) + "\n")
+    import_sequences(file, file.parent / "imported")
+    return file
+
+
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, made = tmp_path_factory.mktemp("visits"), lists(200, seed=3)
+    pq.write_table(pa.table({"item_ids": made[:150]}), folder / "train_sessions.parquet")
+    asked = pa.table(
+        {"history": [row[:-1] for row in made[150:]], "target": [row[-1] for row in made[150:]]}
+    )
+    pq.write_table(asked, folder / "test_instances.parquet")
+    import_sessions(folder, folder / "imported")
+    return folder
+
+
+def asked(questions: Questions, one: split.Split) -> list[tuple[tuple[str, ...], str]]:
+    """Histories and targets as item ids."""
+    history, name = questions.history, one.vocabulary.item_id
+    bounds = zip(history.offsets[:-1], history.offsets[1:], questions.target, strict=True)
+    return [
+        (tuple(name(int(item)) for item in history.item[start:end]), name(int(target)))
+        for start, end, target in bounds
+    ]
+
+
+def test_leave_one_out_asks_the_same_of_the_file_and_of_its_import(users: Path) -> None:
+    of_file = split.leave_one_out(users)
+    of_import = imported.read_split(users.parent / "imported", "leave-one-out")
+    for part in ("held_out", "test"):
+        first, second = (getattr(one, part) for one in (of_file, of_import))
+        assert sorted(asked(first, of_file)) == sorted(asked(second, of_import))
+    assert len(of_file.train) == len(of_import.train) == 122
+
+
+def test_sessions_ask_the_same_of_the_files_and_of_their_import(visits: Path) -> None:
+    of_files = split.sessions(visits)
+    of_import = imported.read_split(visits / "imported", "session")
+    for part in ("held_out", "test"):
+        first, second = (getattr(one, part) for one in (of_files, of_import))
+        assert asked(first, of_files) == asked(second, of_import)
+    assert of_import.train.gap is not None
+    assert set(of_import.train.gap.tolist()) == {1}  # ten seconds apart
+
+
+def test_events_bring_their_kinds_and_the_time_between_them(shop_folder: Path) -> None:
+    one = imported.read_split(shop_folder, "leave-one-out")
+    assert one.train.event_type is not None
+    assert one.train.gap is not None
+    assert set(one.train.event_type.tolist()) >= {EVENT_TYPE["purchase"]}
+    days = gap_buckets(np.array([day * 86_400 * MICROSECONDS for day in (2, 9)]))
+    assert ((one.train.gap >= days[0]) & (one.train.gap <= days[1])).any()
+    first = one.train.offsets[:-1]
+    assert set(one.train.gap[first].tolist()) == {1}
+
+
+def test_without_test_instances_the_latest_visits_are_asked(shop_folder: Path) -> None:
+    one = imported.read_split(shop_folder, "session")
+    assert one.everything is not None
+    assert len(one.test) > 50
+    assert (one.test.history.lengths > 0).all()
+    assert len(one.train) < len(one.everything)
+
+
+@pytest.mark.parametrize("shape", ["sequences", "sessions"])
+def test_fit_read_back_evaluate(
+    shape: str,
+    users: Path,
+    visits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = str((users.parent if shape == "sequences" else visits) / "imported")
+    protocol, run = imported.PROTOCOL_OF[shape], tmp_path / "run"
+    assert main(["fit", "--data", data, "--recipe", shape, "--output", str(run), *FEW]) == 0
+    assert protocol in capsys.readouterr().out
+    evaluate = ["evaluate", str(run), "--data", data, "--protocol"]
+    assert main([*evaluate, protocol, "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    own = next(iter(rows["tillwise"]["metrics"].values()))
+    assert 0.3 < own["values"][0] <= 1
+    assert (run / f"evaluation-{protocol}.json").exists()
+
+    split_ = imported.read_split(Path(data), protocol)
+    fitted = read_run(run, CPU).recommender
+    hits = fitted.places(split_.test) <= split_.cutoffs[-1]
+    assert hits.mean() == pytest.approx(own["values"][0])
+
+    other = next(one for one in imported.PROTOCOL_OF.values() if one != protocol)
+    for refused, reason in (
+        ([*evaluate, other], f"fitted for {protocol}, not {other}"),
+        ([*evaluate, "basket-completion"], "is no release"),
+        (["export", str(run)], "is no release"),
+    ):
+        assert main(refused) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_what_cannot_be_fitted_or_read_is_said_in_one_line(
+    users: Path, visits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = str(users.parent / "imported"), tmp_path / "run"
+    fit = ["fit", "--data", data, "--recipe", "sequences", "--output", str(run), *FEW]
+    assert main([*fit, "--folds", "3"]) == 2
+    assert "neither --folds nor a window applies" in capsys.readouterr().err
+    assert main([*fit, "--set", "epochs=1", "--set", "members=1"]) == 0
+    evaluate = ["evaluate", str(run), "--protocol", "leave-one-out", "--data"]
+    assert main([*evaluate, str(visits / "imported")]) == 2
+    assert "other items" in capsys.readouterr().err
+    (run / "weights.pt").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"weights\.pt"):
+        read_run(run, CPU)
+    (run / "run.json").unlink()
+    with pytest.raises(UserError, match="no finished run"):
+        read_run(run, CPU)
