@@ -11,6 +11,7 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from training.commands import common_options, window_days, window_options
+from training.commands.benchmark import NEXT_ITEM
 
 if TYPE_CHECKING:
     import torch
@@ -52,9 +53,7 @@ def run(args: argparse.Namespace) -> Figures:
 
     Under torchrun every process runs this; the first one writes and prints.
     """
-    from training.next_item.recipe import SEQUENCE_RECIPES
-
-    return _next_item(args) if args.recipe in SEQUENCE_RECIPES else _checkout(args)
+    return _next_item(args) if args.recipe in NEXT_ITEM.values() else _checkout(args)
 
 
 def _checkout(args: argparse.Namespace) -> Figures:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.encoding import FIRST_ITEM, NUM_EVENT_TYPES, NUM_GAPS, PAD
-from training.models.blocks import BLOCKS
+from training.models.blocks import BLOCKS, RelativePlaces
 from training.models.losses import full_softmax, sampled_softmax
 
 _REPEAT_KEYS = 16
+READOUTS = ("state", "items")
 
 
 class SequenceBatch(NamedTuple):
@@ -27,11 +28,32 @@ class SequenceBatch(NamedTuple):
     targets: Tensor  # the item after each position; PAD where nothing is to be learned
 
 
+class ItemReadout(nn.Module):
+    """A weighted mean of the items of the sequence: the encoder gives the weights alone, and what
+    is compared with the items stays in their space (CORE: Hou et al., "Simple and effective
+    session-based recommendation within consistent representation space", SIGIR 2022)."""
+
+    def __init__(self, dimension: int, length: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dimension, dimension)
+        self.key = nn.Linear(dimension, dimension)
+        self.places = RelativePlaces(1, length)
+
+    def forward(self, x_BLD: Tensor, items_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
+        scores_BLL = self.query(x_BLD) @ self.key(x_BLD).transpose(1, 2)
+        scores_BLL = scores_BLL / math.sqrt(x_BLD.shape[-1]) + self.places(x_BLD.shape[1])
+        weights_BLL = torch.softmax(scores_BLL.masked_fill(~allowed_BLL, float("-inf")), dim=-1)
+        mean_BLD: Tensor = weights_BLL @ items_BLD
+        return mean_BLD
+
+
 class NextItemModel(nn.Module):
     """Scores of every item for the place after each position.
 
     `cosine`: vectors are normalised and scaled by 1 / `temperature`, so that popularity cannot hide
     in their lengths. `repeats`: the items of the sequence itself get a learned extra score.
+    `readout`: what is compared with the items, the encoder's last `state`, or the mean of the
+    sequence's own `items` that it weighs.
     """
 
     def __init__(
@@ -47,6 +69,7 @@ class NextItemModel(nn.Module):
         cosine: bool,
         temperature: float,
         repeats: bool,
+        readout: str,
     ) -> None:
         super().__init__()
         self.cosine, self.temperature, self.length = cosine, temperature, length
@@ -58,6 +81,7 @@ class NextItemModel(nn.Module):
         )
         self.norm = nn.LayerNorm(dimension)
         self.dropout = nn.Dropout(dropout)
+        self.readout = ItemReadout(dimension, length) if readout == "items" else None
         self.repeat_query = nn.Linear(dimension, _REPEAT_KEYS) if repeats else None
         self.repeat_key = nn.Linear(dimension, _REPEAT_KEYS) if repeats else None
         self.repeat_bias = nn.Parameter(torch.zeros(length)) if repeats else None
@@ -75,10 +99,12 @@ class NextItemModel(nn.Module):
     def encode(self, batch: SequenceBatch) -> Tensor:
         """What comes after each position, [B, L, D], to be multiplied with `item_vectors`."""
         length = batch.items.shape[1]
-        x_BLD = self.items(batch.items)
+        items_BLD = self.items(batch.items)
         if self.cosine:
-            x_BLD = functional.normalize(x_BLD, dim=-1) * math.sqrt(x_BLD.shape[-1]) * 0.5
-        x_BLD = self.dropout(x_BLD + self.types(batch.types) + self.gaps(batch.gaps))
+            scale = math.sqrt(items_BLD.shape[-1]) * 0.5
+            items_BLD = functional.normalize(items_BLD, dim=-1) * scale
+        items_BLD = self.dropout(items_BLD)
+        x_BLD = items_BLD + self.types(batch.types) + self.gaps(batch.gaps)
         seen_BL = batch.items != PAD
         place_L = torch.arange(length, device=x_BLD.device)
         causal_LL = place_L[:, None] >= place_L[None, :]
@@ -88,6 +114,8 @@ class NextItemModel(nn.Module):
         for block in self.blocks:
             x_BLD = block(x_BLD, allowed_B1LL)
         next_BLD: Tensor = self.norm(x_BLD)
+        if self.readout is not None:
+            next_BLD = self.readout(next_BLD, items_BLD, allowed_B1LL[:, 0])
         if self.cosine:
             return functional.normalize(next_BLD, dim=-1) / self.temperature
         return next_BLD

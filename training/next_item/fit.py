@@ -162,6 +162,7 @@ def new_model(recipe: SequenceRecipe, num_items: int) -> NextItemModel:
         cosine=bool(recipe.cosine),
         temperature=recipe.temperature,
         repeats=bool(recipe.repeats),
+        readout=recipe.readout,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from contract.errors import UserError
 from training.models.blocks import BLOCKS
+from training.models.next_item import READOUTS
 from training.recipes import with_settings
 
 _MAY_BE_ZERO = frozenset(
@@ -35,6 +36,7 @@ class SequenceRecipe:
     cosine: int = 0
     temperature: float = 0.07
     repeats: int = 0
+    readout: str = "state"
     # The training.
     negatives: int = 0
     batch_size: int = 128
@@ -60,6 +62,8 @@ class SequenceRecipe:
                 raise UserError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
         if self.block not in BLOCKS:
             raise UserError(f"block {self.block!r} is unknown; there are {', '.join(BLOCKS)}")
+        if self.readout not in READOUTS:
+            raise UserError(f"readout {self.readout!r} is unknown; there are {', '.join(READOUTS)}")
         if self.dimension % self.heads:
             raise UserError(f"dimension {self.dimension} does not divide into {self.heads} heads")
 

@@ -1,4 +1,4 @@
-"""Ten steps of every kind of block, and the file that keeps their losses."""
+"""Ten steps of every kind of block and of readout, and the file that keeps their losses."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,18 @@ from training.trainer import Run, Schedule
 FILE = Path(__file__).parents[2] / "golden" / "next_item_losses.json"
 
 
-def ten_steps(block: str, negatives: int) -> list[float]:
+CURVES = [
+    *((block, "state", negatives) for block in BLOCKS for negatives in (0, 24)),
+    ("attention", "items", 0),
+]
+
+
+def ten_steps(block: str, readout: str, negatives: int) -> list[float]:
     """The loss of each of ten steps on a small shop; `negatives` 0 is the full softmax."""
     torch.manual_seed(0)
-    settings = [f"block={block}", "dropout=0", "dimension=16", "length=12", "cosine=1"]
+    settings = [f"block={block}", f"readout={readout}", "dropout=0", "dimension=16", "length=12"]
     model = new_model(
-        sequence_recipe("sequences", [*settings, "temperature=0.1"]), ITEMS + FIRST_ITEM
+        sequence_recipe("sequences", [*settings, "cosine=1", "temperature=0.1"]), ITEMS + FIRST_ITEM
     )
     task = NextItemTask(
         model,
@@ -40,5 +46,5 @@ def ten_steps(block: str, negatives: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    curves = {f"{b} {n}": [round(x, 4) for x in ten_steps(b, n)] for b in BLOCKS for n in (0, 24)}
+    curves = {" ".join(map(str, one)): [round(x, 4) for x in ten_steps(*one)] for one in CURVES}
     FILE.write_text(json.dumps(curves, indent=1) + "\n")

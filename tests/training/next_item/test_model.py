@@ -8,11 +8,11 @@ import torch
 
 from contract.encoding import FIRST_ITEM
 from contract.errors import UserError
-from tests.training.next_item.golden_losses import ten_steps
+from tests.training.next_item.golden_losses import CURVES, ten_steps
 from tests.training.next_item.sequence_shop import ITEMS, sequences
 from training.models.blocks import BLOCKS
 from training.models.losses import full_softmax
-from training.models.next_item import NextItemModel, SequenceBatch
+from training.models.next_item import READOUTS, NextItemModel, SequenceBatch
 from training.next_item.augmentation import Augmentation
 from training.next_item.fit import new_model
 from training.next_item.recipe import sequence_recipe
@@ -37,9 +37,10 @@ def _batch(*rows: list[int]) -> SequenceBatch:
     return SequenceBatch(items, seen, seen, torch.zeros_like(items))
 
 
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_position_does_not_see_what_comes_later(block: str) -> None:
-    model = _model(block).eval()
+def test_a_position_does_not_see_what_comes_later(block: str, readout: str) -> None:
+    model = _model(block, readout=readout).eval()
     one, other = _batch([5, 6, 7, 8]), _batch([5, 6, 9, 10])
     a, b = model.encode(one), model.encode(other)
     assert torch.allclose(a[:, :2], b[:, :2], atol=1e-6)
@@ -47,12 +48,24 @@ def test_a_position_does_not_see_what_comes_later(block: str) -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("repeats", [0, 1])
-def test_padding_changes_nothing(block: str, repeats: int) -> None:
-    model = _model(block, repeats=repeats).eval()
+@pytest.mark.parametrize(("repeats", "readout"), [(0, "state"), (1, "state"), (0, "items")])
+def test_padding_changes_nothing(block: str, repeats: int, readout: str) -> None:
+    model = _model(block, repeats=repeats, readout=readout).eval()
     short, padded = model.scores(_batch([5, 6, 7])), model.scores(_batch([0, 0, 5, 6, 7]))
     assert torch.allclose(short, padded, atol=1e-5)
     assert torch.isinf(short[:, :FIRST_ITEM]).all()
+
+
+def test_the_readout_of_items_is_a_mean_of_those_that_were_seen() -> None:
+    model = _model(readout="items").eval()
+    assert model.readout is not None
+    batch, next_BLD = _batch([5, 6, 7]), torch.randn(1, 3, 16)
+    items_BLD, allowed_BLL = model.items(batch.items), torch.ones(1, 3, 3).tril().bool()
+    mean_BLD = model.readout(next_BLD, items_BLD, allowed_BLL)
+    assert torch.allclose(mean_BLD[:, 0], items_BLD[:, 0], atol=1e-6)
+    weights = torch.linalg.lstsq(items_BLD[0].T, mean_BLD[0, 2][:, None]).solution[:, 0]
+    assert (weights > 0).all()
+    assert weights.sum().item() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_repeat_adds_to_the_scores_of_its_own_items_only() -> None:
@@ -106,12 +119,13 @@ def test_in_reduced_precision_the_gradients_still_point_the_same_way() -> None:
         assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("negatives", [0, 24])
-def test_ten_steps_lower_the_loss_as_they_always_did(block: str, negatives: int) -> None:
-    curve = ten_steps(block, negatives)
+@pytest.mark.parametrize(("block", "readout", "negatives"), CURVES)
+def test_ten_steps_lower_the_loss_as_they_always_did(
+    block: str, readout: str, negatives: int
+) -> None:
+    curve = ten_steps(block, readout, negatives)
     assert len(curve) == 10
-    assert curve == pytest.approx(GOLDEN[f"{block} {negatives}"], abs=0.02)
+    assert curve == pytest.approx(GOLDEN[f"{block} {readout} {negatives}"], abs=0.02)
     assert curve[-1] < curve[0] - 0.5
 
 

@@ -160,6 +160,11 @@ def test_files_that_cannot_be_asked_are_refused(tmp_path: Path, content: str, sa
 
 
 def test_settings_that_make_no_model_are_refused() -> None:
-    for setting, said in (("block=lstm", "unknown"), ("heads=3", "divide"), ("mask=2", "share")):
+    for setting, said in (
+        ("block=lstm", "unknown"),
+        ("readout=mean", "unknown"),
+        ("heads=3", "divide"),
+        ("mask=2", "share"),
+    ):
         with pytest.raises(UserError, match=said):
             sequence_recipe("sequences", [setting])
