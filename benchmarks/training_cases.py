@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contract.candidates import MAX_CANDIDATES
 from contract.encoding import FIRST_ITEM, QUERY_TOWER_INPUTS, SEQUENCE_INPUTS
-from contract.items import ItemTable
+from contract.items import ITEM_STATISTICS, ItemTable
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
 from contract.pair_features import PAIR_FEATURES
 from training.data.ranking_examples import RankingExamples
@@ -129,12 +129,9 @@ def _columns(setting: Setting) -> ItemColumns:
 def _statistics(setting: Setting) -> ItemTable:
     """A popularity with a long tail; what else a table holds does not matter to a step."""
     popularity = np.log1p(setting.rng.pareto(1.0, setting.num_items) * 10).astype(np.float32)
-    rest = {
-        name: np.zeros(setting.num_items, np.float32)
-        for name in ("recent_popularity", "repeat_rate", "gap_days", "price_level")
-    }
+    rest = {name: np.zeros(setting.num_items, np.float32) for name in ITEM_STATISTICS}
     categories = np.zeros((setting.num_items, 3), np.int64)
-    return ItemTable(popularity=popularity, categories=categories, **rest)
+    return ItemTable(**{**rest, "popularity": popularity}, categories=categories)
 
 
 def _tensor(ids: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:

@@ -194,11 +194,18 @@ class Factory:
         )
 
 
+def ranker_weight(seed: int) -> Any:
+    """What the ranker weighs its features with, [F, 1]: a purchase counts most."""
+    names = pair_features.PAIR_FEATURES
+    weight = np.random.default_rng(seed).normal(size=(len(names), 1)).astype(np.float32)
+    weight[names.index("baskets")] = 30.0
+    return weight
+
+
 def usual_model(name: str, vectors: Any, seed: int) -> bytes:
     """A tower that averages item vectors, or a ranker that weighs its features."""
     if name == manifest.RANKER:
-        width = len(pair_features.PAIR_FEATURES)
-        weight = np.random.default_rng(seed).normal(size=(width, 1)).astype(np.float32)
+        weight = ranker_weight(seed)
         nodes = [
             helper.make_node("MatMul", ["pair_features", "weight"], ["wide"]),
             helper.make_node("Squeeze", ["wide", "last"], ["scores"]),

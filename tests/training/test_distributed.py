@@ -23,7 +23,7 @@ ROUNDING = 2e-4
 # Adam divides by the size of the gradient: rows that were hardly touched carry the rounding whole.
 WEIGHTS = 0.03
 # With it they draw other masks, and the epochs of the small shop differ by a few hundredths.
-DROPOUT = 0.02
+DROPOUT = 0.05
 SCRIPT = "tests/training/sharded_steps.py"
 TABLES = (
     "item_id_table",
@@ -114,10 +114,9 @@ def _histories(run: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _loss(run: Path, stage: str) -> float:
-    history = _histories(run)[stage]
-    loss: float = history["train_loss"][history["best_epoch"] - 1]
-    return loss
+def _losses(run: Path, stage: str) -> list[float]:
+    losses: list[float] = _histories(run)[stage]["train_loss"]
+    return losses
 
 
 def test_the_whole_fit_ends_like_that_of_one_process(
@@ -133,8 +132,9 @@ def test_the_whole_fit_ends_like_that_of_one_process(
     assert said.count("towers refit") == 1  # only the first process speaks
     assert json.loads(json_file.read_text())["machine"]["processes"] == 2
     for stage in ("towers", "ranker", "ranker refit", "towers refit"):
-        one, both = _loss(tmp_path / "one", stage), _loss(tmp_path / "two", stage)
-        assert both == pytest.approx(one, rel=DROPOUT), stage
+        one, both = _losses(tmp_path / "one", stage), _losses(tmp_path / "two", stage)
+        common = min(len(one), len(both))  # other masks may stop it an epoch sooner or later
+        assert both[:common] == pytest.approx(one[:common], rel=DROPOUT), stage
     # The run is an ordinary one: one process evaluates it.
     evaluate = ["evaluate", str(tmp_path / "two"), "--data", str(shop_folder), "--skip", "lightgbm"]
     assert main([*evaluate, "--protocol", "basket-completion"]) == 0
@@ -165,7 +165,7 @@ def test_a_run_whose_worker_is_killed_goes_on_and_reaches_the_end(
     assert len(before) < 30
     assert after[: len(before)] == before  # gone on with, not begun again
     assert main(_fit(shop_folder, tmp_path / "whole", *longer)) == 0
-    one, two = (_loss(tmp_path / name, "towers") for name in ("whole", "run"))
+    one, two = (_losses(tmp_path / name, "towers")[-1] for name in ("whole", "run"))
     assert two == pytest.approx(one, rel=DROPOUT)
 
 

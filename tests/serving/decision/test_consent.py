@@ -19,7 +19,7 @@ from tests.serving.decision.setting import (
     nobody,
     request,
 )
-from tests.serving.release_factory import BUILT_AT
+from tests.serving.release_factory import BUILT_AT, ranker_weight
 
 
 def answered(decision: Decision) -> list[tuple[str, float]]:
@@ -70,7 +70,7 @@ async def test_the_record_of_a_decision(release: Release, store: MemoryFeatureSt
     assert all("bought_before" in one["reasons"] for one in again)
     assert any(one["pair_features"][0] > 0 for one in shown) == bool(again)
     # The ranker of the tiny release is linear: the features as recorded give the scores as served.
-    weight = np.random.default_rng(7).normal(size=(len(PAIR_FEATURES), 1)).astype(np.float32)[:, 0]
+    weight = ranker_weight(7)[:, 0]
     for one in shown:
         assert np.dot(one["pair_features"], weight) == pytest.approx(one["score"], abs=1e-4)
     assert all("pair_features" not in one for one in plain.event_body()["shown"])
