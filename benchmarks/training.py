@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
             shares["share of datasheet peak"] = [rate / stated for rate in timed["TFLOP/s"]]
         figures.add(case, {**timed, **shares}, seconds=args.seconds, peak_mib=peak_memory(device))
     figures.notes += [
-        f"recipe {setting.recipe.name}, {args.items} made-up items; per_second is examples",
+        f"towers and ranker of recipe {setting.recipe.name}, {args.items} made-up items; "
+        "per_second is examples, of sequences and sessions the places that are learned from",
         "FLOPs: matrix products and attention, forward and backward; the rest counts as none",
         "peak MiB: of the device" if device.type == "cuda" else "peak MiB: of the process so far",
     ]
@@ -127,9 +128,11 @@ def time_case(
     running = Run(case.task, schedule, 0, "benchmark", device)
     running.model.train()
     batches = _endless(running)
+    drawn = case.task.num_batches  # they may differ in length
     with FlopCounterMode(display=False) as counter:  # not through a compiler, which hides products
-        running.step(next(batches))
-    flops = counter.get_total_flops()
+        for _ in range(drawn):
+            running.step(next(batches))
+    flops = counter.get_total_flops() / drawn
     parts = running.compile() if compiled else []
     for _ in range(3):
         running.step(next(batches))

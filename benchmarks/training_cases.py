@@ -6,6 +6,7 @@ A new case is a function of a `Setting` that gives a task and the examples in a 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,12 +23,18 @@ from training.export.parity import random_inputs
 from training.models.embeddings import ITEM_FEATURES, ItemColumns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
+from training.next_item.augmentation import Augmentation
+from training.next_item.fit import new_model
+from training.next_item.recipe import sequence_recipe
+from training.next_item.sequences import Sequences
+from training.next_item.task import NextItemTask
 from training.recipes import Recipe
 from training.tasks import RankerTask, RetrievalTask
 from training.trainer import Task
 
 # Batches that differ, so that a look-up does not find everything in the cache.
 BATCHES = 8
+_MEAN_HISTORY = 7  # items beyond the first two
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Case:
-    """A task of the trainer and how many examples one of its batches holds."""
+    """A task of the trainer and how many examples one of its batches holds in the mean."""
 
     task: Task
-    batch_size: int
+    batch_size: float
 
 
 def towers(setting: Setting) -> Case:
@@ -110,7 +117,34 @@ def ranker(setting: Setting) -> Case:
     return Case(task, recipe.ranker_batch_size)
 
 
-CASES: dict[str, Callable[[Setting], Case]] = {"towers": towers, "ranker": ranker}
+def next_item(setting: Setting, recipe_name: str) -> Case:
+    """A member of a sequence recipe on histories of made-up lengths, about nine items in the mean;
+    its examples are the places that are learned from."""
+    recipe = sequence_recipe(recipe_name)
+    count = recipe.batch_size * BATCHES
+    lengths = 2 + setting.rng.geometric(1 / _MEAN_HISTORY, count)
+    items = setting.rng.zipf(1.3, int(lengths.sum())) % (setting.num_items - FIRST_ITEM)
+    histories = Sequences(items + FIRST_ITEM, np.concatenate(([0], np.cumsum(lengths))))
+    task = NextItemTask(
+        new_model(recipe, setting.num_items).to(setting.device),
+        histories,
+        None,
+        batch_size=recipe.batch_size,
+        negatives=recipe.negatives,
+        exclude_seen=False,
+        augmentation=Augmentation(),
+        device=setting.device,
+    )
+    learned = np.minimum(lengths - 1, recipe.length).sum() / BATCHES
+    return Case(task, float(learned))
+
+
+CASES: dict[str, Callable[[Setting], Case]] = {
+    "towers": towers,
+    "ranker": ranker,
+    "sequences": partial(next_item, recipe_name="sequences"),
+    "sessions": partial(next_item, recipe_name="sessions"),
+}
 
 
 def _columns(setting: Setting) -> ItemColumns:
