@@ -23,6 +23,7 @@ from training.next_item.sequences import Ints, Questions
 from training.next_item.split import Split
 from training.next_item.task import places_in, seen_out
 
+SAMPLED = 1_024  # negatives of the row that shows what the softmax over all items brings
 COLD_ITEM, COLD_SHOPPER = 10, 3  # fewer occurrences in training, a shorter history
 _TOGETHER = 256
 Scores = Callable[[Ints], npt.NDArray[np.float32]]
@@ -204,8 +205,9 @@ def next_item_table(
     table.add_counting(recipe.validation_examples)
     for seed in range(recipe.seed, recipe.seed + seeds):
         chosen = replace(recipe, seed=seed)
-        sampled = replace(chosen, members=1, negatives=recipe.negatives or 1_024)
-        table.add_sampled(NextItemFit(split, sampled, device=device))
+        if not recipe.negatives:
+            sampled = replace(chosen, members=1, negatives=SAMPLED)
+            table.add_sampled(NextItemFit(split, sampled, device=device))
         table.add_fit(NextItemFit(split, chosen, device=device))
     figures = table.figures(command)
     figures.notes.append(f"recipe {recipe.name}, {seeds} seeds; seconds are summed over them")

@@ -73,8 +73,10 @@ class NextItemFit:
         began = time.perf_counter()
         split, recipe = self.split, self.recipe
         held_out = sample(split.held_out, recipe.validation_examples)
+        # Where everything is learned anew, the first member makes the choices for all of them.
+        validated = recipe.members if split.everything is None else 1
         members = []
-        for number in range(recipe.members):
+        for number in range(validated):
             members.append(self._member(number, split.train, held_out, None))
             if number == 0:
                 self.report.first_member_seconds = time.perf_counter() - began
@@ -95,8 +97,9 @@ class NextItemFit:
         self.report.validation = {f"{share:g}": found for share, found in quality.items()}
         chosen = replace(chosen, mixture=mixture)
         if split.everything is not None:
+            epochs = max(1, self.report.histories["member 1"].best_epoch)
             members = [
-                self._member(number, split.everything, None, self._epochs(number))
+                self._member(number, split.everything, None, epochs)
                 for number in range(recipe.members)
             ]
             near = Neighbours.fit(split.everything, len(split.vocabulary), setting)
@@ -104,9 +107,6 @@ class NextItemFit:
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
         return chosen
-
-    def _epochs(self, number: int) -> int:
-        return max(1, self.report.histories[f"member {number + 1}"].best_epoch)
 
     def _member(
         self, number: int, sequences: Sequences, held_out: Questions | None, epochs: int | None
