@@ -41,6 +41,10 @@ class EncodedSequences:
     offsets: Ints  # [S + 1] into the above
     vocabulary: Vocabulary  # most frequent item first, equally frequent ones by id
     keys: pa.Table  # [S] subject_id; by session also session_id and part
+    # Row of the interaction that a search came after, and its words; searches before the first
+    # interaction of a sequence are left out. In time order.
+    search_row: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # [Q]
+    search_term: tuple[str, ...] = ()  # [Q]
     seconds: dict[str, float] = field(default_factory=dict, compare=False)  # of each step
 
     def __len__(self) -> int:
@@ -124,17 +128,47 @@ def _read(
     ordered = steps.timed("encoding", lambda: _columns(etl.encoded(rows, sequences, items)))
     if (ordered["event_type"] == etl.UNKNOWN_EVENT).any():
         raise UserError(f"{folder}: holds event names that this version does not know")
+    offsets = np.searchsorted(ordered["sequence"], np.arange(sequences.count().execute() + 1))
+    asked = steps.timed(
+        "searches",
+        lambda: (
+            etl.searches(log, units, sequences, by=by)
+            .order_by("sequence", "occurred_at", "event_id")
+            .to_pyarrow()
+        ),
+    )
+    search_row, search_term = _placed(asked, offsets, ordered["occurred_at"])
     keys = sequences.inner_join(units, "unit").order_by("sequence")
     key_table = keys.select(*etl.UNIT[by], *(["part"] if by == "session" else [])).to_pyarrow()
     return EncodedSequences(
         item=ordered["item"],
         event_type=ordered["event_type"],
         occurred_us=ordered["occurred_at"],
-        offsets=np.searchsorted(ordered["sequence"], np.arange(len(key_table) + 1)),
+        offsets=offsets,
         vocabulary=Vocabulary(tuple(item_ids)),
         keys=key_table,
+        search_row=search_row,
+        search_term=search_term,
         seconds=steps.seconds,
     )
+
+
+def _placed(asked: pa.Table, offsets: Ints, occurred_us: Ints) -> tuple[Ints, tuple[str, ...]]:
+    """The row that each of the searches `asked` came after, and its words; one at the very time of
+    an interaction came before it."""
+    sequence = asked["sequence"].to_numpy().astype(np.int64)
+    when = asked["occurred_at"].cast(EVENT_SCHEMA.field("occurred_at").type).cast(pa.int64())
+    asked_us = when.to_numpy()
+    rows = np.array(
+        [
+            offsets[one] + np.searchsorted(occurred_us[offsets[one] : offsets[one + 1]], us) - 1
+            for one, us in zip(sequence.tolist(), asked_us.tolist(), strict=True)
+        ],
+        np.int64,
+    )
+    after = rows >= offsets[sequence]
+    terms = asked["search_term"].to_pylist()
+    return rows[after], tuple(term for term, kept in zip(terms, after, strict=True) if kept)
 
 
 def _columns(encoded: Any) -> dict[str, Ints]:

@@ -63,6 +63,13 @@ def sessionized(events: Any, inactivity_minutes: int = INACTIVITY_MINUTES) -> An
     return back.mutate(part=back.back.sum().over(so_far).cast("int64")).drop("previous_at", "back")
 
 
+def _activity(events: Any, units: Any, by: By) -> Any:
+    """The permitted `events` with their unit and part."""
+    rows = permitted(events).inner_join(units, list(UNIT[by]))
+    rows = rows.select("unit", "event_id", "event_name", "occurred_at", "items", "search_term")
+    return sessionized(rows) if by == "session" else rows.mutate(part=ibis.literal(0, "int64"))
+
+
 def interactions(events: Any, units: Any, *, by: By, names: Sequence[str] | None = None) -> Any:
     """One row per item of each permitted event, of the events called one of `names` if given.
 
@@ -70,9 +77,7 @@ def interactions(events: Any, units: Any, *, by: By, names: Sequence[str] | None
     (`contract.events.EVENT_TYPE`) and item_id. Every permitted event counts as activity of its
     session, also those that have no item or another name.
     """
-    rows = permitted(events).inner_join(units, list(UNIT[by]))
-    rows = rows.select("unit", "event_id", "event_name", "occurred_at", "items")
-    rows = sessionized(rows) if by == "session" else rows.mutate(part=ibis.literal(0, "int64"))
+    rows = _activity(events, units, by)
     if names is not None:
         rows = rows.filter(rows.event_name.isin(list(names)))
     # Position and id in one list: a join with the unnested positions took five times as long.
@@ -89,6 +94,16 @@ def interactions(events: Any, units: Any, *, by: By, names: Sequence[str] | None
         item_id=rows.entry.item_id,
     )
     return rows.filter(rows.item_id.notnull())
+
+
+def searches(events: Any, units: Any, sequences: Any, *, by: By) -> Any:
+    """One row per permitted search of the `sequences`, by their number: sequence, occurred_at,
+    event_id and search_term."""
+    rows = _activity(events, units, by)
+    rows = rows.filter(rows.event_name == "search", rows.search_term.notnull())
+    return rows.inner_join(sequences, ["unit", "part"]).select(
+        "sequence", "occurred_at", "event_id", "search_term"
+    )
 
 
 def sequences(rows: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.encoding import FIRST_ITEM, NUM_EVENT_TYPES, NUM_GAPS, PAD
+from contract.text import NUM_TOKENS
 from training.models.blocks import BLOCKS, RelativePlaces
 from training.models.losses import full_softmax, sampled_softmax
 
@@ -26,6 +27,14 @@ class SequenceBatch(NamedTuple):
     types: Tensor
     gaps: Tensor
     targets: Tensor  # the item after each position; PAD where nothing is to be learned
+    # [B, L, W] token numbers of what was searched for after each position; None: nobody searches
+    words: Tensor | None = None
+
+    def to(self, device: torch.device) -> "SequenceBatch":
+        """The same on `device`."""
+        words = None if self.words is None else self.words.to(device)
+        items, types, gaps, targets = (one.to(device) for one in self[:4])
+        return SequenceBatch(items, types, gaps, targets, words)
 
 
 class ItemReadout(nn.Module):
@@ -52,6 +61,7 @@ class NextItemModel(nn.Module):
 
     `cosine`: vectors are normalised and scaled by 1 / `temperature`, so that popularity cannot hide
     in their lengths. `repeats`: the items of the sequence itself get a learned extra score.
+    `searches`: positions also know what was searched for after them, before the next item.
     `readout`: what is compared with the items, the encoder's last `state`, or the mean of the
     sequence's own `items` that it weighs.
     """
@@ -70,12 +80,14 @@ class NextItemModel(nn.Module):
         temperature: float,
         repeats: bool,
         readout: str,
+        searches: bool = False,
     ) -> None:
         super().__init__()
         self.cosine, self.temperature, self.length = cosine, temperature, length
         self.items = nn.Embedding(num_items, dimension, padding_idx=PAD)
         self.types = nn.Embedding(NUM_EVENT_TYPES, dimension)
         self.gaps = nn.Embedding(NUM_GAPS, dimension)
+        self.words = nn.Embedding(NUM_TOKENS, dimension, padding_idx=PAD) if searches else None
         self.blocks = nn.ModuleList(
             BLOCKS[block](dimension, heads, length, dropout) for _ in range(blocks)
         )
@@ -88,8 +100,9 @@ class NextItemModel(nn.Module):
         nn.init.normal_(self.items.weight, std=dimension**-0.5 if cosine else 0.02)
         with torch.no_grad():
             self.items.weight[PAD].zero_()
-        for table in (self.types, self.gaps):
-            nn.init.zeros_(table.weight)
+        for table in (self.types, self.gaps, self.words):
+            if table is not None:
+                nn.init.zeros_(table.weight)
 
     def item_vectors(self) -> Tensor:
         """What is scored against, [N, D]."""
@@ -103,6 +116,8 @@ class NextItemModel(nn.Module):
         if self.cosine:
             scale = math.sqrt(items_BLD.shape[-1]) * 0.5
             items_BLD = functional.normalize(items_BLD, dim=-1) * scale
+        if self.words is not None and batch.words is not None:
+            items_BLD = items_BLD + self.searched(batch.words)
         items_BLD = self.dropout(items_BLD)
         x_BLD = items_BLD + self.types(batch.types) + self.gaps(batch.gaps)
         seen_BL = batch.items != PAD
@@ -119,6 +134,14 @@ class NextItemModel(nn.Module):
         if self.cosine:
             return functional.normalize(next_BLD, dim=-1) / self.temperature
         return next_BLD
+
+    def searched(self, words_BLW: Tensor) -> Tensor:
+        """Searches in the space of the items, [B, L, D]: the mean of their words."""
+        assert self.words is not None
+        said_BLW1 = (words_BLW != PAD).to(self.words.weight.dtype)[..., None]
+        sum_BLD = (self.words(words_BLW) * said_BLW1).sum(dim=2)
+        mean_BLD: Tensor = sum_BLD / said_BLW1.sum(dim=2).clamp(min=1.0)
+        return mean_BLD
 
     def repeat_scores(self, batch: SequenceBatch, next_BLD: Tensor) -> Tensor | None:
         """The extra score of each earlier place's item, [B, L, L]; None without `repeats`.

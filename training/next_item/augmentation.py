@@ -43,7 +43,8 @@ def _cropped(batch: SequenceBatch, share: float, generator: torch.Generator) -> 
     kept_B = 1 + (torch.rand(B, generator=generator) * known_B).long()
     gone_BL = torch.arange(length)[None] < (length - kept_B)[:, None]
     gone_BL &= chosen_B[:, None]
-    return SequenceBatch(*(tensor.masked_fill(gone_BL, PAD) for tensor in batch))
+    items, types, gaps, targets = (one.masked_fill(gone_BL, PAD) for one in batch[:4])
+    return SequenceBatch(items, types, gaps, targets, batch.words)
 
 
 def _reordered(batch: SequenceBatch, share: float, generator: torch.Generator) -> SequenceBatch:

@@ -116,7 +116,9 @@ class NextItemFit:
         seed = recipe.seed * 1_000 + number
         stage = f"member {number + 1}" + ("" if epochs is None else " on everything")
         torch.manual_seed(seed)
-        model = new_model(recipe, len(self.split.vocabulary))
+        model = new_model(
+            recipe, len(self.split.vocabulary), searches=self.split.train.words is not None
+        )
         task = NextItemTask(
             model,
             sequences,
@@ -149,8 +151,8 @@ class NextItemFit:
         return model
 
 
-def new_model(recipe: SequenceRecipe, num_items: int) -> NextItemModel:
-    """An untrained model of `recipe`."""
+def new_model(recipe: SequenceRecipe, num_items: int, *, searches: bool = False) -> NextItemModel:
+    """An untrained model of `recipe`; `searches`: whether the data tells of any."""
     return NextItemModel(
         num_items,
         dimension=recipe.dimension,
@@ -163,6 +165,7 @@ def new_model(recipe: SequenceRecipe, num_items: int) -> NextItemModel:
         temperature=recipe.temperature,
         repeats=bool(recipe.repeats),
         readout=recipe.readout,
+        searches=searches,
     )
 
 

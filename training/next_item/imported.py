@@ -1,16 +1,17 @@
-"""The same splits from an imported folder of events, with the kinds of events and the time between
-them."""
+"""The same splits from an imported folder of events, with the kinds of events, the time between
+them and the searches."""
 
 from pathlib import Path
 
 import numpy as np
 
-from contract.encoding import gap_buckets
+from contract.encoding import PAD, TOKENS, gap_buckets
 from contract.errors import UserError
+from contract.text import token_matrix
 from training.data.encoded_sequences import EncodedSequences, read_sequences
 from training.data.sessions import TEST_FILE
 from training.data.storage import EVENTS_FOLDER
-from training.next_item.sequences import Sequences, every_prefix
+from training.next_item.sequences import Sequences, Tokens, every_prefix
 from training.next_item.split import (
     NextItemProtocol,
     Split,
@@ -46,4 +47,17 @@ def read_split(folder: Path, protocol: NextItemProtocol) -> Split:
 def _sequences(encoded: EncodedSequences) -> Sequences:
     gap_us = np.diff(encoded.occurred_us, prepend=encoded.occurred_us[:1])
     gap_us[encoded.offsets[:-1]] = 0
-    return Sequences(encoded.item, encoded.offsets, encoded.event_type, gap_buckets(gap_us))
+    return Sequences(
+        encoded.item, encoded.offsets, encoded.event_type, gap_buckets(gap_us), _words(encoded)
+    )
+
+
+def _words(encoded: EncodedSequences) -> Tokens | None:
+    """The words of the last search after each interaction, [E, W]; None where nobody searched."""
+    if not encoded.search_term:
+        return None
+    said = token_matrix(encoded.search_term, TOKENS)
+    said = said[:, (said != PAD).any(axis=0)]
+    tokens = np.zeros((len(encoded.item), said.shape[1]), np.int16)  # NUM_TOKENS fits
+    tokens[encoded.search_row] = said
+    return tokens

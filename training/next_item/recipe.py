@@ -70,7 +70,9 @@ class SequenceRecipe:
 
 def sequences() -> SequenceRecipe:
     """Long histories of distinct items."""
-    return SequenceRecipe("sequences")
+    return SequenceRecipe(
+        "sequences", members=2, dimension=128, block="hstu", dropout=0.5, epochs=25
+    )
 
 
 def sessions() -> SequenceRecipe:

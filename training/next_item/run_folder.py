@@ -84,7 +84,7 @@ def read_run(folder: Path, device: torch.device) -> NextItemRun:
     members = []
     try:
         for weights in checkpoint.read(folder / WEIGHTS_FILE)["members"]:
-            member = new_model(recipe, len(vocabulary))
+            member = new_model(recipe, len(vocabulary), searches="words.weight" in weights)
             member.load_state_dict(weights)
             members.append(member.to(device).eval())
         with np.load(folder / SESSION_KNN) as arrays:

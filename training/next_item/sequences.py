@@ -17,6 +17,7 @@ from contract.events import EVENT_TYPE
 from training.models.next_item import SequenceBatch
 
 Ints = npt.NDArray[np.int64]
+Tokens = npt.NDArray[np.int16]
 _VIEW = EVENT_TYPE["view_item"]
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
 
@@ -29,6 +30,8 @@ class Sequences:
     offsets: Ints  # [S + 1]
     event_type: Ints | None = None  # [E] contract.events.EVENT_TYPE; None: all of them views
     gap: Ints | None = None  # [E] contract.encoding.gap_buckets of the time since the one before
+    # [E, W] contract.text token numbers of what was searched for after it, before the next one
+    words: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -63,6 +66,7 @@ class Sequences:
             offsets,
             None if self.event_type is None else self.event_type[rows],
             None if self.gap is None else self.gap[rows],
+            None if self.words is None else self.words[rows],
         )
 
 
@@ -132,7 +136,9 @@ def batch_of(sequences: Sequences, rows: Ints, length: int, *, learning: bool) -
     if learning:
         following = sequences.item[np.where(there, at + 1, 0)]
         targets = np.where(there & (following >= FIRST_ITEM), following, PAD)
-    parts = (item, np.where(there, types, 0), np.where(there, gaps, 0), targets)
+    parts = [item, np.where(there, types, 0), np.where(there, gaps, 0), targets]
+    if sequences.words is not None:
+        parts.append(np.where(there[..., None], sequences.words[at], PAD).astype(np.int64))
     return SequenceBatch(*(torch.from_numpy(part) for part in parts))
 
 

@@ -6,7 +6,7 @@ Validation is always part of the training data: the item before the last, or the
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from contract.errors import UserError
 from training.data.sequences import read_sequences
 from training.data.sessions import TEST_FILE, TRAIN_FILE, read_lists
 from training.next_item.sequences import (
-    Ints,
     Questions,
     Sequences,
     every_prefix,
@@ -120,13 +119,15 @@ def _joined(first: Sequences, second: Sequences) -> Sequences:
     """Both, one after the other."""
     if not len(second):
         return first
+
+    def both(name: str) -> Any:
+        one, other = getattr(first, name), getattr(second, name)
+        return None if one is None or other is None else np.concatenate((one, other))
+
     return Sequences(
-        np.concatenate((first.item, second.item)),
+        both("item"),
         np.concatenate((first.offsets, first.offsets[-1] + second.offsets[1:])),
-        _both(first.event_type, second.event_type),
-        _both(first.gap, second.gap),
+        both("event_type"),
+        both("gap"),
+        both("words"),
     )
-
-
-def _both(first: Ints | None, second: Ints | None) -> Ints | None:
-    return None if first is None or second is None else np.concatenate((first, second))

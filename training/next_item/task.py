@@ -51,7 +51,7 @@ class NextItemTask:
             own = distributed.part(torch.from_numpy(rows)).numpy()
             batch = batch_of(self.train, own, self._plain.length, learning=True)
             batch = self.augmentation.apply(batch, generator)
-            yield SequenceBatch(*(tensor.to(self.device) for tensor in batch))
+            yield batch.to(self.device)
 
     def loss(self, batch: SequenceBatch, generator: torch.Generator) -> Tensor:
         if not self.negatives:
@@ -80,7 +80,7 @@ def all_scores(
         rows = order[start : start + _SCORED_TOGETHER]
         batch = batch_of(histories, rows, model.length, learning=False)
         with torch.no_grad():  # never across a yield: several of these run side by side
-            scores_BN = model.scores(SequenceBatch(*(tensor.to(device) for tensor in batch)))
+            scores_BN = model.scores(batch.to(device))
         yield rows, scores_BN
 
 

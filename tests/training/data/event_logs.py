@@ -15,7 +15,7 @@ from contract.frames import EVENT_SCHEMA
 from training.data.etl import By
 
 Event = dict[str, Any]
-NAMES = ("view_item", "add_to_cart", "page_view", "purchase")
+NAMES = ("view_item", "add_to_cart", "page_view", "purchase", "search")
 START = datetime(2024, 3, 30, 22, tzinfo=UTC)  # clocks change in this night, where clocks do
 
 
@@ -32,6 +32,7 @@ def random_events(chance: Random, size: int) -> list[Event]:
             subject_id=f"subject-{chance.randrange(3)}",
             session_id=f"session-{chance.randrange(2)}",
             purposes=chance.choice((["analytics", "personalization"], ["personalization"], ["x"])),
+            search_term=chance.choice((None, "red shoes", "hat")),
             items=[f"item-{chance.randrange(6)}" for _ in range(chance.randrange(3))],
         )
         for n in chance.sample(range(size), size)

@@ -1,5 +1,6 @@
 """The ETL on DuckDB against plain Python on random logs, and what it refuses."""
 
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
@@ -8,7 +9,7 @@ import pytest
 
 from contract.clock import to_us
 from contract.errors import UserError
-from tests.training.data.event_logs import START, event, expected, random_events, write
+from tests.training.data.event_logs import START, Event, event, expected, random_events, write
 from training.data.encoded_sequences import read_sequences
 from training.data.etl import By
 
@@ -41,7 +42,40 @@ def test_as_in_plain_python(
     for column in (found.item, found.event_type, found.occurred_us, found.offsets):
         assert column.dtype == np.int64
     assert found.offsets[-1] == len(found.item)
-    assert set(found.seconds) == {"units", "interactions", "sequences", "vocabulary", "encoding"}
+    assert set(found.seconds) == {
+        "units",
+        "interactions",
+        "sequences",
+        "vocabulary",
+        "encoding",
+        "searches",
+    }
+
+
+@pytest.mark.parametrize("by", ["subject", "session"])
+def test_a_search_belongs_to_the_interaction_that_it_came_after(tmp_path: Path, by: By) -> None:
+    def at(minute: int, name: str, *items: str, term: str | None = None, **more: object) -> Event:
+        when = START + timedelta(minutes=minute)
+        told = {"event_id": f"e{minute}", "event_name": name, "occurred_at": when}
+        return single(**told, items=list(items), search_term=term, **more)
+
+    events = [
+        at(0, "search", term="too early"),
+        at(1, "view_item", "a"),
+        at(2, "search", term="red shoes"),
+        at(3, "search", term="withheld", purposes=["analytics"]),
+        at(4, "purchase", "b", "c"),
+        at(5, "search", term="a hat"),
+        at(6, "view_item", "d", subject_id="t"),
+        at(7, "search", term="gloves", subject_id="t"),
+        at(80, "search", term="a visit later", subject_id="t"),
+    ]
+    found = read_sequences(write(tmp_path, events), by=by)
+    item_of = [found.vocabulary.item_id(int(item)) for item in found.item]
+    assert item_of == ["a", "b", "c", "d"]
+    told = list(zip([item_of[row] for row in found.search_row], found.search_term, strict=True))
+    later = [("d", "a visit later")] if by == "subject" else []
+    assert told == [("a", "red shoes"), ("c", "a hat"), ("d", "gloves"), *later]
 
 
 def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
@@ -56,7 +90,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
     )
 
 
-def single(**changed: object) -> dict[str, object]:
+def single(**changed: object) -> Event:
     told = {"event_id": "e", "event_name": "view_item", "occurred_at": START, "subject_id": "s"}
     return event(
         **told | {"session_id": "a", "purposes": ["personalization"], "items": ["x"]} | changed

@@ -101,3 +101,10 @@ def test_equal_frames(
     rows = [etl.interactions(log, etl.units(log, by), by=by, names=names) for log in logs]
     on_duckdb, on_spark = (frame(etl.vocabulary(r, min_item_count), "item") for r in rows)
     assert on_duckdb == on_spark
+    asked = [
+        etl.searches(log, etl.units(log, by), etl.sequences(held), by=by)
+        for log, held in zip(logs, rows, strict=True)
+    ]
+    on_duckdb, on_spark = (frame(one, "sequence", "occurred_at", "event_id") for one in asked)
+    assert len(on_duckdb) > 5
+    assert on_duckdb == on_spark

@@ -2,7 +2,10 @@
 that is fitted, read back, measured, and refused where it does not belong."""
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -10,16 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contract.clock import MICROSECONDS
+from contract.clock import MICROSECONDS, FixedClock, from_us
 from contract.encoding import gap_buckets
 from contract.errors import UserError
 from contract.events import EVENT_TYPE
+from tests.training.data.event_logs import START, event, write
 from tests.training.next_item.sequence_shop import lists
 from training.__main__ import main
 from training.data.sequences import import_sequences
 from training.data.sessions import import_sessions
 from training.next_item import imported, split
-from training.next_item.run_folder import read_run
+from training.next_item.fit import NextItemFit, Report
+from training.next_item.recipe import sequence_recipe
+from training.next_item.run_folder import read_run, write_run
 from training.next_item.sequences import Questions
 
 CPU = torch.device("cpu")
@@ -94,6 +100,38 @@ def test_without_test_instances_the_latest_visits_are_asked(shop_folder: Path) -
     assert len(one.test) > 50
     assert (one.test.history.lengths > 0).all()
     assert len(one.train) < len(one.everything)
+
+
+def test_a_search_tells_what_comes_next(tmp_path: Path) -> None:
+    """Nothing but the search says which of two items is viewed next."""
+    chance, events = Random(0), []
+    for visit in range(300):
+        wanted = chance.randrange(2)
+        told = [("view_item", f"start-{chance.randrange(8)}", None), ("search", None, wanted)]
+        for place, (name, item, term) in enumerate([*told, ("view_item", f"end-{wanted}", None)]):
+            events.append(
+                event(
+                    event_id=f"{visit:03d}-{place}",
+                    event_name=name,
+                    occurred_at=START + timedelta(hours=visit, seconds=place),
+                    subject_id=f"s{visit}",
+                    session_id=f"v{visit}",
+                    purposes=["personalization"],
+                    items=[item] if item else [],
+                    search_term=None if term is None else ("red shoes", "a blue hat")[term],
+                )
+            )
+    one = imported.read_split(write(tmp_path / "log", events), "session")
+    settings = ["dimension=16", "members=1", "epochs=12", "batch_size=32", "learning_rate=0.02"]
+    chosen = sequence_recipe("sessions", settings)
+    found = NextItemFit(one, chosen, device=CPU).run()
+    assert (replace(found, mixture=0.0).places(one.test) == 1).mean() > 0.95
+    silent = replace(one.test.history, words=None)
+    deaf = replace(found, mixture=0.0).places(Questions(silent, one.test.target))
+    assert 0.3 < (deaf == 1).mean() < 0.7
+    write_run(tmp_path / "run", found, chosen, one, Report(), FixedClock(from_us(0)))
+    again = read_run(tmp_path / "run", CPU).recommender
+    assert np.array_equal(again.places(one.test), found.places(one.test))
 
 
 @pytest.mark.parametrize("shape", ["sequences", "sessions"])
