@@ -25,7 +25,7 @@ class SequenceRecipe:
 
     name: str
     seed: int = 0
-    members: int = 3
+    members: int = 1
     # The model.
     dimension: int = 64
     block: str = "attention"
@@ -70,25 +70,23 @@ class SequenceRecipe:
 
 def sequences() -> SequenceRecipe:
     """Long histories of distinct items."""
-    return SequenceRecipe(
-        "sequences", members=2, dimension=128, block="hstu", dropout=0.5, epochs=25
-    )
+    return SequenceRecipe("sequences", dimension=128, block="hstu", dropout=0.5, epochs=25)
 
 
 def sessions() -> SequenceRecipe:
     """Short visits in which items come back."""
     return SequenceRecipe(
         "sessions",
-        members=2,
         dimension=96,
+        block="ligr",
         heads=2,
         length=30,
         cosine=1,
-        repeats=1,
+        readout="items",
+        negatives=2_048,
         batch_size=256,
         learning_rate=2e-3,
-        epochs=6,
-        patience=2,
+        epochs=4,
     )
 
 
