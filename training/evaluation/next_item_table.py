@@ -95,7 +95,8 @@ class NextItemTable:
         together = recommender.places_at(self.test, (0.0, recommender.mixture))
         single = alone.places_at(self.test, (0.0,))[0.0]
         self.add("tillwise/one-member", single, first_member_seconds)
-        self.add("tillwise/members", together[0.0], seconds)
+        if len(recommender.members) > 1:
+            self.add("tillwise/members", together[0.0], seconds)
         self.add("tillwise", together[recommender.mixture], seconds)
         self._notes.append(
             f"seed {seed}: share of session-knn in the mixture, chosen on validation: "
