@@ -132,12 +132,13 @@ def test_the_command_prints_one_table(
     changed = [part for setting in SMALL for part in ("--set", setting)]
     arguments = ["benchmark", protocol, "--data", str(data), "--seeds", "2", *changed]
     assert main([*arguments, "--set", "epochs=2"]) == 0
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:8]]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    rows = [line.split()[0] for line in lines if not line.startswith("note")]
     assert rows == [
         "popularity",
         "item-knn",
         "session-knn",
-        "tillwise/sampled-softmax",
+        *(["tillwise/sampled-softmax"] if protocol == "leave-one-out" else []),
         "tillwise/one-member",
         "tillwise/members",
         "tillwise",
