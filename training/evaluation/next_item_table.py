@@ -103,7 +103,10 @@ class NextItemTable:
             f"{recommender.mixture:g}"
         )
         if self._knn is not None:
-            self._notes.append(f"seed {seed}: " + paired(single, self._knn, self.split.cutoffs[-1]))
+            both = {"one member": single, "tillwise": together[recommender.mixture]}
+            for name, places in both.items():
+                verdict = paired(name, places, self._knn, self.split.cutoffs[-1])
+                self._notes.append(f"seed {seed}: {verdict}")
 
     def add_sampled(self, fit: NextItemFit) -> None:
         """One member with sampled negatives, nothing mixed in."""
@@ -145,15 +148,16 @@ class NextItemTable:
         return found
 
 
-def paired(first: Floats, second: Floats, k: int) -> str:
-    """McNemar's exact test of two rankings' hits on the same questions, in words."""
-    hit, other = first <= k, second <= k
+def paired(name: str, own: Floats, knn: Floats, k: int) -> str:
+    """McNemar's exact test of the hits of the row `name` and of session-knn on the same questions,
+    in words."""
+    hit, other = own <= k, knn <= k
     wins, losses = int((hit & ~other).sum()), int((other & ~hit).sum())
     chance = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    better = "session-knn" if losses > wins else "the sequence model"
+    better = "session-knn" if losses > wins else name
     verdict = f"{better} wins" if chance < 0.05 else "neither wins"
     return (
-        f"one member against session-knn, hits in the first {k}: {wins} only by the model, "
+        f"{name} against session-knn, hits in the first {k}: {wins} only by {name}, "
         f"{losses} only by session-knn, p={chance:.2g}: {verdict}"
     )
 

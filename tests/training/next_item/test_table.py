@@ -95,9 +95,9 @@ def test_neighbours_shares_are_those_of_the_one_scoring() -> None:
 
 def test_the_paired_test_says_who_won() -> None:
     better, worse = np.ones(40), np.full(40, np.inf)
-    assert "the sequence model wins" in paired(better, worse, 10)
-    assert "session-knn wins" in paired(worse, better, 10)
-    assert "neither wins" in paired(better, better, 10)
+    assert "p=1.8e-12: ours wins" in paired("ours", better, worse, 10)
+    assert "session-knn wins" in paired("ours", worse, better, 10)
+    assert "neither wins" in paired("ours", better, better, 10)
 
 
 @pytest.mark.parametrize("kind", ["crop", "mask", "reorder"])
