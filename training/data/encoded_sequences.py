@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,8 @@ def read_sequences(
             log = connection.read_parquet(str(folder / EVENTS_FOLDER / "*.parquet"))
             steps = _Steps(connection)
             return _read(steps, log, folder, by, events, min_item_count)
+        except duckdb.Error as error:
+            raise UserError(f"{folder}: {str(error).partition(chr(10))[0]}") from None
         finally:
             connection.disconnect()
 

@@ -19,8 +19,8 @@ from training.next_item.measures import Floats, hit_rate, metrics_of
 from training.next_item.recipe import SequenceRecipe
 from training.next_item.recommender import Neighbours, NextItemRecommender
 from training.next_item.run_folder import NextItemRun
-from training.next_item.sequences import Ints, Questions
-from training.next_item.split import Split
+from training.next_item.sequences import Ints
+from training.next_item.split import Split, asked_again
 from training.next_item.task import places_in, seen_out
 
 SAMPLED = 1_024  # negatives of the row that shows what the softmax over all items brings
@@ -130,7 +130,8 @@ class NextItemTable:
         figures.notes += split.notes + self._notes
         figures.notes.append(
             f"cold item: fewer than {COLD_ITEM} times in training; cold shopper: a history of "
-            f"fewer than {COLD_SHOPPER} items; the seconds of one-member are its training's alone"
+            f"fewer than {COLD_SHOPPER} items; the seconds of one-member are those of the training "
+            "that validation stopped"
         )
         figures.notes.append("peak MiB is of the whole process so far, not of the row alone")
         return figures
@@ -186,16 +187,9 @@ def _slices(split: Split) -> dict[str, npt.NDArray[np.bool_]]:
         "cold shopper": test.history.lengths < COLD_SHOPPER,
     }
     if not split.exclude_seen:
-        again = _again(test)
+        again = asked_again(test)
         slices |= {"repeat": again, "explore": ~again}
     return slices
-
-
-def _again(questions: Questions) -> npt.NDArray[np.bool_]:
-    history = questions.history
-    number = np.repeat(np.arange(len(history)), history.lengths)
-    equal = history.item == questions.target[number]
-    return np.bincount(number, equal, minlength=len(history)) > 0
 
 
 def _since(began: float) -> float:

@@ -63,9 +63,13 @@ class NextItemFit:
         with."""
         digest = hashlib.sha256(repr((self.recipe, self.split.protocol)).encode())
         digest.update(self.split.vocabulary.hash.encode())
-        for part in (self.split.train, self.split.everything or self.split.train):
-            digest.update(np.ascontiguousarray(part.item).tobytes())
-            digest.update(np.ascontiguousarray(part.offsets).tobytes())
+        held_out = self.split.held_out
+        digest.update(np.ascontiguousarray(held_out.target).tobytes())
+        for part in (self.split.train, held_out.history, self.split.everything):
+            if part is None:
+                continue
+            for column in (part.item, part.offsets, part.event_type, part.gap, part.words):
+                digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
     def run(self) -> NextItemRecommender:

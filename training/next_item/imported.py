@@ -20,6 +20,8 @@ from training.next_item.split import (
     sessions_of,
 )
 
+# What a shopper turned to; what was taken out, sent back or merely shown is nothing to predict.
+CHOSEN = ("view_item", "select_item", "add_to_cart", "purchase")
 PROTOCOL_OF: dict[str, NextItemProtocol] = {"sequences": "leave-one-out", "sessions": "session"}
 _TEST_SHARE = 0.1  # of the sessions, the latest
 
@@ -29,9 +31,9 @@ def read_split(folder: Path, protocol: NextItemProtocol) -> Split:
     instances that the import left in the folder, else every prefix of the latest tenth of the
     sessions, which is not learned from. UserError where nothing can be learned or asked."""
     if protocol == "leave-one-out":
-        encoded = read_sequences(folder, by="subject")
+        encoded = read_sequences(folder, by="subject", events=CHOSEN)
         return leave_one_out_of(_sequences(encoded), encoded.vocabulary, folder)
-    encoded = read_sequences(folder, by="session")
+    encoded = read_sequences(folder, by="session", events=CHOSEN)
     begins = encoded.occurred_us[encoded.offsets[:-1]]
     visits = _sequences(encoded).where(np.argsort(begins, kind="stable"))
     if (folder / TEST_FILE).exists():

@@ -64,6 +64,10 @@ class SequenceRecipe:
             raise UserError(f"block {self.block!r} is unknown; there are {', '.join(BLOCKS)}")
         if self.readout not in READOUTS:
             raise UserError(f"readout {self.readout!r} is unknown; there are {', '.join(READOUTS)}")
+        if self.repeats and self.negatives:
+            raise UserError(
+                "repeats=1 needs negatives=0: sampled negatives do not learn its scores"
+            )
         if self.dimension % self.heads:
             raise UserError(f"dimension {self.dimension} does not divide into {self.heads} heads")
 

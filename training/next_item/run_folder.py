@@ -4,6 +4,7 @@ what they were made with; whole or not a run."""
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,10 @@ def read_run(folder: Path, device: torch.device) -> NextItemRun:
     if not is_next_item_run(folder):
         raise UserError(f"{folder}: not a run of {' or '.join(sorted(SEQUENCE_RECIPES))}")
     told = described(folder)
-    recipe = SequenceRecipe(**told["recipe"])
+    try:
+        recipe = SequenceRecipe(**told["recipe"])
+    except TypeError as error:
+        raise UserError(f"{folder / RUN_FILE}: not of this version: {error}") from None
     vocabulary = Vocabulary(tuple(read_parquet(folder / VOCABULARY)["item_id"].to_pylist()))
     if vocabulary.hash != told["vocabulary_hash"]:
         raise UserError(f"{folder.name}: {VOCABULARY} is not the one the run was fitted with")
@@ -87,10 +91,10 @@ def read_run(folder: Path, device: torch.device) -> NextItemRun:
             member = new_model(recipe, len(vocabulary), searches="words.weight" in weights)
             member.load_state_dict(weights)
             members.append(member.to(device).eval())
-        with np.load(folder / SESSION_KNN) as arrays:
+        with (folder / SESSION_KNN).open("rb") as file, np.load(file) as arrays:
             index = SessionKnn.from_arrays(arrays)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"{folder}: not readable: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{folder}: not readable: {str(error).partition(chr(10))[0]}") from None
     near = Neighbours(index, KnnSetting(**told["knn"]))
     recommender = NextItemRecommender(members, near, told["mixture"], told["exclude_seen"], device)
     report = told["report"]

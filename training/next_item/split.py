@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
@@ -61,18 +62,22 @@ def leave_one_out_of(sequences: Sequences, vocabulary: Vocabulary, source: Path)
         )
     asked = sequences.where(known)
     unasked = len(sequences) - len(known)
+    test = Questions(asked.without_last(1), asked.last(0))
+    again = int(asked_again(test).sum())
     short = sequences.where(np.flatnonzero(sequences.lengths < 3))
-    notes = [f"{unasked} users of fewer than three items are only learned from"]
     return Split(
         "leave-one-out",
         vocabulary,
         _joined(asked.without_last(2), short),
         Questions(asked.without_last(2), asked.last(1)),
-        Questions(asked.without_last(1), asked.last(0)),
+        test,
         None,
         exclude_seen=True,
         cutoffs=(5, 10),
-        notes=notes if unasked else [],
+        notes=[
+            *([f"{unasked} users of fewer than three items are only learned from"] * bool(unasked)),
+            *([f"{again} targets are in their own history: missed by everybody"] * bool(again)),
+        ],
     )
 
 
@@ -113,6 +118,14 @@ def sessions_of(
         cutoffs=(20,),
         notes=[f"{unknown} targets are in no training session"] if unknown else [],
     )
+
+
+def asked_again(questions: Questions) -> npt.NDArray[np.bool_]:
+    """Which targets stand in their own history, [Q]."""
+    history = questions.history
+    number = np.repeat(np.arange(len(history)), history.lengths)
+    equal = history.item == questions.target[number]
+    return np.bincount(number, equal, minlength=len(history)) > 0
 
 
 def _joined(first: Sequences, second: Sequences) -> Sequences:

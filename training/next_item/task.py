@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import FIRST_ITEM, PAD
+from contract.errors import UserError
 from training import distributed, sharding
 from training.models.next_item import NextItemModel, SequenceBatch
 from training.next_item.augmentation import Augmentation
@@ -38,6 +39,8 @@ class NextItemTask:
         self.train = train.where(np.flatnonzero(train.lengths >= 2))
         self.batch_size, self.negatives = batch_size, negatives
         self.exclude_seen, self.augmentation = exclude_seen, augmentation
+        if not len(self.train):
+            raise UserError("nothing to learn from: no training sequence has two known items")
         self.num_batches = -(-len(self.train) // batch_size)
         frequency = np.bincount(train.item, minlength=model.items.num_embeddings).astype(float) + 1
         frequency[:FIRST_ITEM] = 0.0

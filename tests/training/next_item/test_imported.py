@@ -20,6 +20,7 @@ from contract.events import EVENT_TYPE
 from tests.training.data.event_logs import START, event, write
 from tests.training.next_item.sequence_shop import lists
 from training.__main__ import main
+from training.data.encoded_sequences import read_sequences
 from training.data.sequences import import_sequences
 from training.data.sessions import import_sessions
 from training.next_item import imported, split
@@ -81,6 +82,13 @@ def test_sessions_ask_the_same_of_the_files_and_of_their_import(visits: Path) ->
         assert asked(first, of_files) == asked(second, of_import)
     assert of_import.train.gap is not None
     assert set(of_import.train.gap.tolist()) == {1}  # ten seconds apart
+    # What is chosen on was not learned from before the choice.
+    assert of_import.everything is not None
+    learned, whole = of_import.train, of_import.everything
+    assert np.array_equal(learned.item, whole.item[: len(learned.item)])
+    assert len(of_import.held_out) == len(whole.item) - len(learned.item) - (
+        len(whole) - len(learned)
+    )
 
 
 def test_events_bring_their_kinds_and_the_time_between_them(shop_folder: Path) -> None:
@@ -99,7 +107,16 @@ def test_without_test_instances_the_latest_visits_are_asked(shop_folder: Path) -
     assert one.everything is not None
     assert len(one.test) > 50
     assert (one.test.history.lengths > 0).all()
-    assert len(one.train) < len(one.everything)
+    known = one.everything.item
+    assert np.array_equal(one.train.item, known[: len(one.train.item)])
+    # Nothing that is asked was learned from: all visits are those learned from and those asked.
+    whole = read_sequences(shop_folder, by="session", events=imported.CHOSEN)
+    asked_visits = round(0.1 * len(whole))
+    assert len(one.everything) == len(whole) - asked_visits
+    begins = whole.occurred_us[whole.offsets[:-1]]
+    latest = np.argsort(begins, kind="stable")[-asked_visits:]
+    questions = int(np.maximum(np.diff(whole.offsets)[latest] - 1, 0).sum())
+    assert len(one.test) == questions
 
 
 def test_a_search_tells_what_comes_next(tmp_path: Path) -> None:
@@ -179,6 +196,11 @@ def test_what_cannot_be_fitted_or_read_is_said_in_one_line(
     evaluate = ["evaluate", str(run), "--protocol", "leave-one-out", "--data"]
     assert main([*evaluate, str(visits / "imported")]) == 2
     assert "other items" in capsys.readouterr().err
+    kept = (run / "session_knn.npz").read_bytes()
+    for torn in (b"", kept[:100]):
+        (run / "session_knn.npz").write_bytes(torn)
+        with pytest.raises(UserError, match="not readable"):
+            read_run(run, CPU)
     (run / "weights.pt").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"weights\.pt"):
         read_run(run, CPU)

@@ -52,7 +52,12 @@ def test_leave_one_out_asks_for_the_last_and_chooses_on_the_one_before(file: Pat
     assert names == [first[-1], first[-2]]
     assert found.test.history.lengths[0] == len(first) - 1
     assert len(found.test) == 200
-    assert found.notes == ["2 users of fewer than three items are only learned from"]
+    again = sum(row[-1] in row[:-1] for row in lists(200))
+    assert again > 0
+    assert found.notes == [
+        "2 users of fewer than three items are only learned from",
+        f"{again} targets are in their own history: missed by everybody",
+    ]
     learned = sum(len(row) - 2 for row in lists(200)) + 3
     assert len(found.train.item) == learned
 
@@ -169,3 +174,5 @@ def test_settings_that_make_no_model_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=said):
             sequence_recipe("sequences", [setting])
+    with pytest.raises(UserError, match="needs negatives=0"):
+        sequence_recipe("sequences", ["repeats=1", "negatives=32"])
