@@ -23,10 +23,9 @@ from benchmarks.event_log import session_lengths, zipf_items
 from contract.clock import MICROSECONDS
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.session_knn import SessionKnn
 from training.commands import peak_mib
 from training.data.clicks import Clicks, read_clicks
-from training.evaluation.session_knn_benchmark import CUTOFF, QUERY_ITEMS, K, M
+from training.evaluation.session_knn_benchmark import CUTOFF, QUERY_ITEMS, K, M, protocol_knn
 
 PROGRAM = "benchmarks.session_knn"
 _MEAN_CLICKS = 5.0
@@ -111,15 +110,7 @@ def synthetic_clicks(clicks: int, items: int, seed: int, predictions: int) -> Cl
 
 def _measure(clicks: Clicks, predictions: int) -> Told:
     began = time.perf_counter()
-    knn = SessionKnn.fit(
-        clicks.session,
-        clicks.item,
-        clicks.occurred_us,
-        num_items=clicks.num_items,
-        m=M,
-        k=K,
-        query_items=QUERY_ITEMS,
-    )
+    knn = protocol_knn(clicks)
     seconds = time.perf_counter() - began
     asked = [s[:place] for s in clicks.test_sessions for place in range(1, len(s))][:predictions]
     found, elapsed_ms = [], []

@@ -39,7 +39,15 @@ def session_knn_table(folder: Path) -> Figures:
         began = time.perf_counter()
         _add(figures, name, clicks, build(clicks), began)
     began = time.perf_counter()
-    knn = SessionKnn.fit(
+    knn = protocol_knn(clicks)
+    _add(figures, "session-knn", clicks, lambda seen: _next_clicks(knn, seen)[0][:CUTOFF], began)
+    figures.notes += _notes(clicks, knn)
+    return figures
+
+
+def protocol_knn(clicks: Clicks) -> SessionKnn:
+    """VMIS-kNN over the training clicks, with the settings of the protocol."""
+    return SessionKnn.fit(
         clicks.session,
         clicks.item,
         clicks.occurred_us,
@@ -48,9 +56,6 @@ def session_knn_table(folder: Path) -> Figures:
         k=K,
         query_items=QUERY_ITEMS,
     )
-    _add(figures, "session-knn", clicks, lambda seen: _next_clicks(knn, seen)[0][:CUTOFF], began)
-    figures.notes += _notes(clicks, knn)
-    return figures
 
 
 def _next_clicks(knn: SessionKnn, seen: Ints) -> tuple[Ints, Floats]:

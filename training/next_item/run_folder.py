@@ -68,16 +68,11 @@ def write_run(
     )
 
 
-def is_next_item_run(folder: Path) -> bool:
-    """Whether the run in `folder` is one of a sequence recipe; UserError where there is no run."""
-    return described(folder)["recipe"]["name"] in SEQUENCE_RECIPES
-
-
 def read_run(folder: Path, device: torch.device) -> NextItemRun:
     """The run in `folder`; UserError where it is absent, unfinished, damaged or another kind."""
-    if not is_next_item_run(folder):
-        raise UserError(f"{folder}: not a run of {' or '.join(sorted(SEQUENCE_RECIPES))}")
     told = described(folder)
+    if told["recipe"]["name"] not in SEQUENCE_RECIPES:
+        raise UserError(f"{folder}: not a run of {' or '.join(sorted(SEQUENCE_RECIPES))}")
     try:
         recipe = SequenceRecipe(**told["recipe"])
     except TypeError as error:

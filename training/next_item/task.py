@@ -12,6 +12,7 @@ from contract.errors import UserError
 from training import distributed, sharding
 from training.models.next_item import NextItemModel, SequenceBatch
 from training.next_item.augmentation import Augmentation
+from training.next_item.measures import gain
 from training.next_item.sequences import Ints, Questions, Sequences, batch_of, batches
 
 _SCORED_TOGETHER = 256
@@ -69,8 +70,7 @@ class NextItemTask:
         if self.held_out is None:
             return None
         place = places(self._plain, self.held_out, self.device, exclude_seen=self.exclude_seen)
-        gain = np.where(place <= CUTOFF, 1.0 / np.log2(place + 1.0), 0.0)
-        return 1.0 - float(gain.mean())
+        return 1.0 - gain(place, CUTOFF)
 
 
 def all_scores(
