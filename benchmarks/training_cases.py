@@ -20,9 +20,9 @@ from contract.pair_features import PAIR_FEATURES
 from training.data.ranking_examples import RankingExamples
 from training.data.tower_examples import TARGETS, TowerExamples
 from training.export.parity import random_inputs
+from training.fit import new_towers
 from training.models.embeddings import ITEM_FEATURES, ItemColumns
 from training.models.ranker import Ranker
-from training.models.retrieval import RetrievalModel
 from training.next_item.augmentation import Augmentation
 from training.next_item.fit import new_model
 from training.next_item.recipe import sequence_recipe
@@ -64,16 +64,7 @@ def towers(setting: Setting) -> Case:
     """Two towers and sequence encoder, sampled softmax."""
     recipe, rng = setting.recipe, setting.rng
     torch.manual_seed(setting.seed)
-    model = RetrievalModel(
-        _columns(setting),
-        dimension=recipe.dimension,
-        blocks=recipe.blocks,
-        heads=recipe.heads,
-        dropout=recipe.dropout,
-        id_dropout=recipe.id_dropout,
-        search_share=recipe.search_share,
-        content_weight=recipe.content_weight,
-    )
+    model = new_towers(recipe, _columns(setting))
     count = recipe.batch_size * BATCHES
     inputs = {
         **random_inputs(QUERY_TOWER, count, setting.num_items, rng),

@@ -26,7 +26,7 @@ from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
 from training.evaluation import gap
-from training.models.embeddings import item_columns
+from training.models.embeddings import ItemColumns, item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
 from training.recipes import Recipe
@@ -168,17 +168,11 @@ class Fit:
         return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
 
     def _new_towers(self) -> RetrievalModel:
-        recipe = self.recipe
-        return RetrievalModel(
-            item_columns(self.source.catalogue, self.vocabulary),
-            dimension=recipe.dimension,
-            blocks=recipe.blocks,
-            heads=recipe.heads,
-            dropout=recipe.dropout,
-            id_dropout=recipe.id_dropout,
-            search_share=recipe.search_share,
-            content_weight=recipe.content_weight,
-            text_vectors=torch.from_numpy(text_vectors(self.source.catalogue, self.vocabulary)),
+        catalogue = self.source.catalogue
+        return new_towers(
+            self.recipe,
+            item_columns(catalogue, self.vocabulary),
+            torch.from_numpy(text_vectors(catalogue, self.vocabulary)),
         )
 
     def _questions(
@@ -292,3 +286,21 @@ class Fit:
             compiled=self.compiled,
             lower=_LOWER[type(task)],
         )
+
+
+def new_towers(
+    recipe: Recipe, columns: ItemColumns, text_vectors: torch.Tensor | None = None
+) -> RetrievalModel:
+    """Untrained towers of `recipe`; `text_vectors`: what the items' text says to begin with, [N,
+    text dimension], to be replaced where weights are read back."""
+    return RetrievalModel(
+        columns,
+        dimension=recipe.dimension,
+        blocks=recipe.blocks,
+        heads=recipe.heads,
+        dropout=recipe.dropout,
+        id_dropout=recipe.id_dropout,
+        search_share=recipe.search_share,
+        content_weight=recipe.content_weight,
+        text_vectors=text_vectors,
+    )

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +26,12 @@ from contract.manifest import (
     expected_feature_hash,
 )
 from training import checkpoint
+from training.commands import CHECKPOINTS, EVALUATION
 from training.data.item_tables import ItemTables
 from training.data.source import Source
 from training.data.storage import read_parquet, write_parquet
 from training.evaluation.protocols import Window
-from training.fit import Report
+from training.fit import Report, new_towers
 from training.models.embeddings import item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -63,15 +66,11 @@ def write_run(
     report: Report,
     clock: Clock,
 ) -> None:
-    """Write the run; checkpoints that stand in `folder` are no longer needed and go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_FILE).unlink(missing_ok=True)  # until the new one is whole there is no run
-    _write_tables(folder, recommender.vocabulary, recommender.tables, source.catalogue)
+    """Write the run in the place of the one that stands in `folder`, if any."""
     weights = {
         "towers": recommender.towers.cpu().state_dict(),
         "ranker": recommender.ranker.cpu().state_dict(),
     }
-    checkpoint.save(folder / WEIGHTS_FILE, weights)
     told = {
         "recipe": asdict(recipe),
         "window": {name: day.isoformat() for name, day in asdict(source.window).items()},
@@ -81,15 +80,37 @@ def write_run(
         "fitted_at": clock.now().isoformat(),
         "report": asdict(report),
     }
-    finish(folder, told)
+    with replaced(folder, told) as new:
+        _write_tables(new, recommender.vocabulary, recommender.tables, source.catalogue)
+        checkpoint.save(new / WEIGHTS_FILE, weights)
 
 
-def finish(folder: Path, told: dict[str, Any]) -> None:
-    """Write what the run is, last: a folder without it is not a run. Checkpoints go."""
-    partial = folder / f"{RUN_FILE}.partial"
-    partial.write_text(json.dumps({"format": 1, **told}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / RUN_FILE)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+@contextmanager
+def replaced(folder: Path, told: dict[str, Any]) -> Iterator[Path]:
+    """A folder to write the files of a run to; with `told`, what the run is, they then take the
+    places of those in `folder` together. Checkpoints and evaluations of what was there go.
+    UserError on a full disk: the run that stood there is untouched."""
+    new = folder / "new"
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        text = json.dumps({"format": 1, **told}, indent=1) + "\n"
+        (new / RUN_FILE).write_text(text, encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(
+            f"{folder}: the run could not be written, one that stood there is untouched: "
+            f"{error.strerror or error}"
+        ) from None
+    (folder / RUN_FILE).unlink(missing_ok=True)  # between two runs there is none
+    for stale in folder.glob(EVALUATION.format(protocol="*")):
+        stale.unlink()
+    files = sorted(new.iterdir(), key=lambda file: file.name == RUN_FILE)
+    for file in files:
+        file.replace(folder / file.name)
+    new.rmdir()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def read_run(folder: Path) -> Run:
@@ -140,16 +161,7 @@ def described(folder: Path) -> dict[str, Any]:
 def _models(
     folder: Path, recipe: Recipe, vocabulary: Vocabulary, catalogue: pa.Table
 ) -> tuple[RetrievalModel, Ranker]:
-    towers = RetrievalModel(
-        item_columns(catalogue, vocabulary),
-        dimension=recipe.dimension,
-        blocks=recipe.blocks,
-        heads=recipe.heads,
-        dropout=recipe.dropout,
-        id_dropout=recipe.id_dropout,
-        search_share=recipe.search_share,
-        content_weight=recipe.content_weight,
-    )
+    towers = new_towers(recipe, item_columns(catalogue, vocabulary))
     try:
         weights = torch.load(folder / WEIGHTS_FILE, weights_only=True)
         towers.load_state_dict(weights["towers"])

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+# What stands in a run's folder beside the run: what a fit can go on from, what was measured.
+CHECKPOINTS = "checkpoints"
+EVALUATION = "evaluation-{protocol}.json"
+
 
 def common_options() -> argparse.ArgumentParser:
     """The options of every command, for `parents=`."""

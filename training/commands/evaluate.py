@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from contract.errors import UserError
 from contract.figures import Figures
-from training.commands import common_options
+from training.commands import EVALUATION, common_options
 
 if TYPE_CHECKING:
     from training.commands import Subparsers
 
 PROTOCOLS = ("basket-completion", "next-basket")
 NEXT_ITEM_PROTOCOLS = ("leave-one-out", "session")
-EVALUATION = "evaluation-{protocol}.json"
 
 
 def add_parser(subparsers: "Subparsers") -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from contract.clock import SystemClock
 from contract.figures import Figures
-from training.commands import common_options, peak_mib
-from training.commands.evaluate import EVALUATION, PROTOCOLS
+from training.commands import EVALUATION, common_options, peak_mib
+from training.commands.evaluate import PROTOCOLS
 
 if TYPE_CHECKING:
     from training.commands import Subparsers

@@ -2,24 +2,24 @@
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
-from training.commands import common_options, window_days, window_options
+from training.commands import CHECKPOINTS, common_options, window_days, window_options
 from training.commands.benchmark import NEXT_ITEM
 
 if TYPE_CHECKING:
     import torch
 
     from training.commands import Subparsers
+    from training.fit import Fit
+    from training.next_item.fit import NextItemFit
     from training.trainer import History
-
-CHECKPOINTS = "checkpoints"
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -80,14 +80,14 @@ def _checkout(args: argparse.Namespace) -> Figures:
             checkpoints=args.output / CHECKPOINTS,
             compiled=_compiled(args),
         )
-        recommender = fit.run()
-        distributed.from_first(
-            lambda: write_run(args.output, recommender, chosen, source, fit.report, SystemClock())
+        figures = _run(
+            args,
+            fit,
+            lambda fitted: write_run(
+                args.output, fitted, chosen, source, fit.report, SystemClock()
+            ),
         )
-        processes = distributed.world_size()
     report = fit.report
-    figures = Figures("fit", machine={"device": args.device, "processes": processes})
-    _add_histories(figures, report.histories)
     for name, found in report.gap.items():
         figures.add(f"gap/{name}", {metric: [value] for metric, value in found.items()})
     figures.add("fit", {}, seconds=report.seconds, peak_mib=report.peak_mib)
@@ -124,14 +124,12 @@ def _next_item(args: argparse.Namespace) -> Figures:
             checkpoints=args.output / CHECKPOINTS,
             compiled=_compiled(args),
         )
-        recommender = fit.run()
-        distributed.from_first(
-            lambda: write_run(args.output, recommender, chosen, split, fit.report, SystemClock())
+        figures = _run(
+            args,
+            fit,
+            lambda fitted: write_run(args.output, fitted, chosen, split, fit.report, SystemClock()),
         )
-        processes = distributed.world_size()
     report = fit.report
-    figures = Figures("fit", machine={"device": args.device, "processes": processes})
-    _add_histories(figures, report.histories)
     figures.add(
         "validation",
         {f"NDCG@{split.cutoffs[-1]}": [report.validation[f"{report.mixture:g}"]]},
@@ -142,6 +140,20 @@ def _next_item(args: argparse.Namespace) -> Figures:
         f"validation of members: 1 - NDCG@20; share of session-knn: {report.mixture:g}; "
         f"measure with `evaluate {args.output} --protocol {split.protocol}`"
     )
+    return figures
+
+
+def _run(
+    args: argparse.Namespace, fit: "Fit | NextItemFit", write: Callable[[Any], None]
+) -> Figures:
+    """Fit, let the first process write what came of it, and tell of the trainings."""
+    from training import distributed
+
+    fitted = fit.run()
+    distributed.from_first(lambda: write(fitted))
+    processes = distributed.world_size()
+    figures = Figures("fit", machine={"device": args.device, "processes": processes})
+    _add_histories(figures, fit.report.histories)
     return figures
 
 

@@ -17,7 +17,7 @@ from training.commands import peak_mib
 from training.next_item.fit import NextItemFit, choose_knn, knn_places, sample
 from training.next_item.measures import Floats, hit_rate, metrics_of
 from training.next_item.recipe import SequenceRecipe
-from training.next_item.recommender import Neighbours, NextItemRecommender
+from training.next_item.recommender import KnnSetting, Neighbours, NextItemRecommender
 from training.next_item.run_folder import NextItemRun
 from training.next_item.sequences import Ints
 from training.next_item.split import Split, asked_again
@@ -39,7 +39,8 @@ class NextItemTable:
         self._seconds: dict[str, float] = {}
         self._slices = _slices(split)
         self._notes: list[str] = []
-        self._knn: Floats | None = None
+        self.knn: KnnSetting | None = None  # once it is chosen
+        self._knn_places: Floats | None = None
 
     def add(self, name: str, places: Floats, seconds: float) -> None:
         """One run of the row `name`; further runs of the same name make its spread."""
@@ -65,9 +66,10 @@ class NextItemTable:
         self.add("item-knn", self._ranked(_item_knn(self)), _since(began))
         began = time.perf_counter()
         setting = choose_knn(self.split, sample(self.split.held_out, validation_examples))
+        self.knn = setting
         near = Neighbours.fit(self.learned, size, setting)
-        self._knn = knn_places(near, self.test, self.split)
-        self.add("session-knn", self._knn, _since(began))
+        self._knn_places = knn_places(near, self.test, self.split)
+        self.add("session-knn", self._knn_places, _since(began))
         kept = setting.keeps_current and not self.split.exclude_seen
         self._notes.append(
             f"session-knn, chosen on validation: m={setting.m}, k={setting.k}, "
@@ -102,10 +104,10 @@ class NextItemTable:
             f"seed {seed}: share of session-knn in the mixture, chosen on validation: "
             f"{recommender.mixture:g}"
         )
-        if self._knn is not None:
+        if self._knn_places is not None:
             both = {"one member": single, "tillwise": together[recommender.mixture]}
             for name, places in both.items():
-                verdict = paired(name, places, self._knn, self.split.cutoffs[-1])
+                verdict = paired(name, places, self._knn_places, self.split.cutoffs[-1])
                 self._notes.append(f"seed {seed}: {verdict}")
 
     def add_sampled(self, fit: NextItemFit) -> None:
@@ -206,8 +208,8 @@ def next_item_table(
         chosen = replace(recipe, seed=seed)
         if not recipe.negatives:
             sampled = replace(chosen, members=1, negatives=SAMPLED)
-            table.add_sampled(NextItemFit(split, sampled, device=device))
-        table.add_fit(NextItemFit(split, chosen, device=device))
+            table.add_sampled(NextItemFit(split, sampled, device=device, knn=table.knn))
+        table.add_fit(NextItemFit(split, chosen, device=device, knn=table.knn))
     figures = table.figures(command)
     figures.notes.append(f"recipe {recipe.name}, {seeds} seeds; seconds are summed over them")
     return figures

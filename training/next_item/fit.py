@@ -42,7 +42,8 @@ class Report:
 
 
 class NextItemFit:
-    """One fit of one recipe on one split. `checkpoints`: where to save and resume, if anywhere."""
+    """One fit of one recipe on one split. `checkpoints`: where to save and resume, if anywhere.
+    `knn`: the neighbourhood where it is chosen already."""
 
     def __init__(
         self,
@@ -52,10 +53,11 @@ class NextItemFit:
         device: torch.device,
         checkpoints: Path | None = None,
         compiled: bool = False,
+        knn: KnnSetting | None = None,
     ) -> None:
         self.split, self.recipe, self.device = split, recipe, device
         self.checkpoints, self.compiled = checkpoints, compiled
-        self.report = Report()
+        self.report = Report(knn=knn)
         self._identity = self._described()
 
     def _described(self) -> str:
@@ -84,7 +86,7 @@ class NextItemFit:
             members.append(self._member(number, split.train, held_out, None))
             if number == 0:
                 self.report.first_member_seconds = time.perf_counter() - began
-        setting = choose_knn(split, held_out)
+        setting = self.report.knn or choose_knn(split, held_out)
         chosen = NextItemRecommender(
             members,
             Neighbours.fit(split.train, len(split.vocabulary), setting),

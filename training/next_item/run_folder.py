@@ -21,7 +21,7 @@ from training.next_item.fit import Report, new_model
 from training.next_item.recipe import SEQUENCE_RECIPES, SequenceRecipe
 from training.next_item.recommender import KnnSetting, Neighbours, NextItemRecommender
 from training.next_item.split import NextItemProtocol, Split
-from training.run_folder import RUN_FILE, WEIGHTS_FILE, described, finish
+from training.run_folder import RUN_FILE, WEIGHTS_FILE, described, replaced
 
 
 @dataclass(frozen=True)
@@ -44,28 +44,24 @@ def write_run(
     report: Report,
     clock: Clock,
 ) -> None:
-    """Write the run; checkpoints that stand in `folder` are no longer needed and go."""
+    """Write the run in the place of the one that stands in `folder`, if any."""
     assert recommender.neighbours is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_FILE).unlink(missing_ok=True)  # until the new one is whole there is no run
-    write_parquet(pa.table({"item_id": list(split.vocabulary.item_ids)}), folder / VOCABULARY)
     arrays: dict[str, Any] = recommender.neighbours.index.arrays()
-    np.savez(folder / SESSION_KNN, **arrays)
     members = [member.cpu().state_dict() for member in recommender.members]
-    checkpoint.save(folder / WEIGHTS_FILE, {"members": members})
-    finish(
-        folder,
-        {
-            "recipe": asdict(recipe),
-            "protocol": split.protocol,
-            "vocabulary_hash": split.vocabulary.hash,
-            "knn": asdict(recommender.neighbours.setting),
-            "mixture": recommender.mixture,
-            "exclude_seen": recommender.exclude_seen,
-            "fitted_at": clock.now().isoformat(),
-            "report": asdict(report),
-        },
-    )
+    told = {
+        "recipe": asdict(recipe),
+        "protocol": split.protocol,
+        "vocabulary_hash": split.vocabulary.hash,
+        "knn": asdict(recommender.neighbours.setting),
+        "mixture": recommender.mixture,
+        "exclude_seen": recommender.exclude_seen,
+        "fitted_at": clock.now().isoformat(),
+        "report": asdict(report),
+    }
+    with replaced(folder, told) as new:
+        write_parquet(pa.table({"item_id": list(split.vocabulary.item_ids)}), new / VOCABULARY)
+        np.savez(new / SESSION_KNN, **arrays)
+        checkpoint.save(new / WEIGHTS_FILE, {"members": members})
 
 
 def read_run(folder: Path, device: torch.device) -> NextItemRun:
