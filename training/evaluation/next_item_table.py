@@ -34,7 +34,7 @@ class NextItemTable:
 
     def __init__(self, split: Split) -> None:
         self.split, self.test = split, split.test
-        self.learned = split.everything or split.train
+        self.learned = split.everything
         self._values: dict[str, dict[str, list[float]]] = {}
         self._seconds: dict[str, float] = {}
         self._slices = _slices(split)
@@ -80,7 +80,12 @@ class NextItemTable:
     def add_fit(self, fit: NextItemFit) -> None:
         """The recommended model of one seed, its members and its parts."""
         recommender = fit.run()
-        report = fit.report
+        report, chosen = fit.report, fit.chosen
+        if chosen is not None:
+            places = chosen.places_at(self.test, (0.0, chosen.mixture))
+            seconds = report.first_member_seconds
+            self.add("tillwise/before-refit-one-member", places[0.0], seconds)
+            self.add("tillwise/before-refit", places[chosen.mixture], seconds)
         self.add_recommender(
             recommender, fit.recipe.seed, report.seconds, report.first_member_seconds
         )
@@ -182,7 +187,7 @@ def _item_knn(table: NextItemTable) -> Scores:
 
 def _slices(split: Split) -> dict[str, npt.NDArray[np.bool_]]:
     """Which questions are about cold items, of cold shoppers, and about items seen before."""
-    learned, test = split.everything or split.train, split.test
+    learned, test = split.everything, split.test
     counts = np.bincount(learned.item, minlength=len(split.vocabulary))
     slices = {
         "cold item": counts[test.target] < COLD_ITEM,

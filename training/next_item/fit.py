@@ -1,6 +1,6 @@
-"""From a split to a fitted next-item recommender: members trained and stopped on validation, the
-neighbourhood and the mixture chosen there, then, where the split says so, everything learned anew
-with the numbers of epochs that validation chose."""
+"""From a split to a fitted next-item recommender: one member trained and stopped on validation, the
+neighbourhood and the mixture chosen there, then all members learned anew from everything but what
+is asked, with the number of epochs that validation chose."""
 
 import hashlib
 import time
@@ -42,7 +42,8 @@ class Report:
 
 
 class NextItemFit:
-    """One fit of one recipe on one split. `checkpoints`: where to save and resume, if anywhere.
+    """One fit of one recipe on one split; after `run`, `chosen` is what validation was answered
+    with, before everything was learned anew. `checkpoints`: where to save and resume, if anywhere.
     `knn`: the neighbourhood where it is chosen already."""
 
     def __init__(
@@ -59,6 +60,7 @@ class NextItemFit:
         self.checkpoints, self.compiled = checkpoints, compiled
         self.report = Report(knn=knn)
         self._identity = self._described()
+        self.chosen: NextItemRecommender | None = None
 
     def _described(self) -> str:
         """A digest of what makes this fit what it is: no checkpoint of another one is gone on
@@ -68,28 +70,23 @@ class NextItemFit:
         held_out = self.split.held_out
         digest.update(np.ascontiguousarray(held_out.target).tobytes())
         for part in (self.split.train, held_out.history, self.split.everything):
-            if part is None:
-                continue
             for column in (part.item, part.offsets, part.event_type, part.gap, part.words):
                 digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
     def run(self) -> NextItemRecommender:
-        """Fit, choose on validation, and learn from everything where the split says so."""
+        """Fit, choose on validation, and learn anew from everything but what is asked."""
         began = time.perf_counter()
         split, recipe = self.split, self.recipe
         held_out = sample(split.held_out, recipe.validation_examples)
-        # Where everything is learned anew, the first member makes the choices for all of them.
-        validated = recipe.members if split.everything is None else 1
-        members = []
-        for number in range(validated):
-            members.append(self._member(number, split.train, held_out, None))
-            if number == 0:
-                self.report.first_member_seconds = time.perf_counter() - began
+        size = len(split.vocabulary)
+        # The first member makes the choices for all of them.
+        first = self._member(0, split.train, held_out, None)
+        self.report.first_member_seconds = time.perf_counter() - began
         setting = self.report.knn or choose_knn(split, held_out)
         chosen = NextItemRecommender(
-            members,
-            Neighbours.fit(split.train, len(split.vocabulary), setting),
+            [first],
+            Neighbours.fit(split.train, size, setting),
             0.0,
             split.exclude_seen,
             self.device,
@@ -101,18 +98,15 @@ class NextItemFit:
         mixture = max(quality, key=lambda one: quality[one])
         self.report.knn, self.report.mixture = setting, mixture
         self.report.validation = {f"{share:g}": found for share, found in quality.items()}
-        chosen = replace(chosen, mixture=mixture)
-        if split.everything is not None:
-            epochs = max(1, self.report.histories["member 1"].best_epoch)
-            members = [
-                self._member(number, split.everything, None, epochs)
-                for number in range(recipe.members)
-            ]
-            near = Neighbours.fit(split.everything, len(split.vocabulary), setting)
-            chosen = replace(chosen, members=members, neighbours=near)
+        self.chosen = replace(chosen, mixture=mixture)
+        epochs = max(1, self.report.histories["member 1"].best_epoch)
+        members = [
+            self._member(number, split.everything, None, epochs) for number in range(recipe.members)
+        ]
+        near = Neighbours.fit(split.everything, size, setting)
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
-        return chosen
+        return replace(self.chosen, members=members, neighbours=near)
 
     def _member(
         self, number: int, sequences: Sequences, held_out: Questions | None, epochs: int | None

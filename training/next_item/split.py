@@ -29,8 +29,8 @@ VALIDATION_SHARE = 0.085  # of the training sessions, the latest
 
 @dataclass(frozen=True)
 class Split:
-    """One protocol on one data set. `everything`: what is learned from once the choices are made;
-    None where that is `train` itself. `exclude_seen`: whether an item of the history may be
+    """One protocol on one data set. `everything`: what is learned from once the choices are made,
+    that is all but what is asked. `exclude_seen`: whether an item of the history may be
     answered; `cutoffs` are the k of the metrics, the last one is what models are chosen by."""
 
     protocol: NextItemProtocol
@@ -38,15 +38,15 @@ class Split:
     train: Sequences
     held_out: Questions
     test: Questions
-    everything: Sequences | None
+    everything: Sequences
     exclude_seen: bool
     cutoffs: tuple[int, ...]
     notes: list[str] = field(default_factory=list)
 
 
 def leave_one_out(file: Path) -> Split:
-    """The last item of every user is asked, the one before it is validated on, the rest is learned
-    from. UserError when the file is empty or no user has three items."""
+    """The last item of every user is asked; the one before it is validated on, and learned from
+    once the choices are made. UserError when the file is empty or no user has three items."""
     _, items = read_sequences(file)
     vocabulary = vocabulary_of(items)
     return leave_one_out_of(sequences_of(items, vocabulary), vocabulary, file)
@@ -71,7 +71,7 @@ def leave_one_out_of(sequences: Sequences, vocabulary: Vocabulary, source: Path)
         _joined(asked.without_last(2), short),
         Questions(asked.without_last(2), asked.last(1)),
         test,
-        None,
+        _joined(asked.without_last(1), short),
         exclude_seen=True,
         cutoffs=(5, 10),
         notes=[

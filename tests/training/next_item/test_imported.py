@@ -83,7 +83,6 @@ def test_sessions_ask_the_same_of_the_files_and_of_their_import(visits: Path) ->
     assert of_import.train.gap is not None
     assert set(of_import.train.gap.tolist()) == {1}  # ten seconds apart
     # What is chosen on was not learned from before the choice.
-    assert of_import.everything is not None
     learned, whole = of_import.train, of_import.everything
     assert np.array_equal(learned.item, whole.item[: len(learned.item)])
     assert len(of_import.held_out) == len(whole.item) - len(learned.item) - (
@@ -104,7 +103,6 @@ def test_events_bring_their_kinds_and_the_time_between_them(shop_folder: Path) -
 
 def test_without_test_instances_the_latest_visits_are_asked(shop_folder: Path) -> None:
     one = imported.read_split(shop_folder, "session")
-    assert one.everything is not None
     assert len(one.test) > 50
     assert (one.test.history.lengths > 0).all()
     known = one.everything.item

@@ -60,11 +60,14 @@ def test_leave_one_out_asks_for_the_last_and_chooses_on_the_one_before(file: Pat
     ]
     learned = sum(len(row) - 2 for row in lists(200)) + 3
     assert len(found.train.item) == learned
+    # Learned from in the end: all but the item that is asked, and whoever has too few.
+    everything = found.everything
+    assert len(everything.item) == learned + 200
+    assert np.array_equal(everything.where(np.arange(200)).item, found.test.history.item)
 
 
 def test_sessions_choose_on_the_latest_and_learn_from_all_in_the_end(folder: Path) -> None:
     found = split.sessions(folder)
-    assert found.everything is not None
     assert len(found.everything) == 200
     assert len(found.train) == 183
     assert len(found.test) == 60
@@ -126,7 +129,8 @@ def test_a_fit_learns_the_rule_and_one_seed_gives_one_model(file: Path) -> None:
     places, repeated = (fit.run().places(found.test) for fit in (first, again))
     assert np.array_equal(places, repeated)
     assert metrics_of("leave-one-out", places, (1,))["HR@1"] > 0.5
-    assert set(first.report.histories) == {"member 1", "member 2"}
+    trained = {"member 1", "member 1 on everything", "member 2 on everything"}
+    assert set(first.report.histories) == trained
 
 
 @pytest.mark.parametrize("protocol", ["leave-one-out", "session"])
@@ -144,6 +148,8 @@ def test_the_command_prints_one_table(
         "item-knn",
         "session-knn",
         *(["tillwise/sampled-softmax"] if protocol == "leave-one-out" else []),
+        "tillwise/before-refit-one-member",
+        "tillwise/before-refit",
         "tillwise/one-member",
         "tillwise/members",
         "tillwise",
