@@ -81,16 +81,17 @@ def sessions() -> SequenceRecipe:
     """Short visits in which items come back."""
     return SequenceRecipe(
         "sessions",
-        dimension=96,
+        dimension=128,
         block="ligr",
         heads=2,
         length=30,
+        dropout=0.4,
         cosine=1,
         readout="items",
         negatives=2_048,
         batch_size=256,
         learning_rate=2e-3,
-        epochs=4,
+        epochs=7,
     )
 
 
