@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from contract.clock import DAY_US
+from contract.compiled import FLOATS, INT, INTS, KEYS, MASK, compiled
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse
 from contract.own_baskets import OwnBaskets
@@ -56,40 +56,82 @@ class Candidates:
 
 def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
     """The purchases that the vocabulary knows."""
-    rows = situation.view.purchased
-    index = vocabulary.of_keys(rows["item_key"])
-    order = np.argsort(index, kind="stable")
-    order = order[index[order] >= FIRST_ITEM]
-    rows, index = rows[order], index[order]
-    span_days = ((rows["last_us"] - rows["first_us"]) / DAY_US).astype(np.float32)
-    gap = np.where(rows["baskets"] > 1, span_days / np.maximum(rows["baskets"] - 1, 1), 0.0)
-    place = np.full(len(situation.view.purchased), -1, np.int64)
-    place[order] = np.arange(len(order))
+    rows, lines = situation.view.purchased, situation.view.lines
+    if not len(rows):
+        return _NO_PURCHASES
+    known, index_of = vocabulary.by_key
+    index, columns, basket, item = _in_vocabulary(
+        *(known, index_of, FIRST_ITEM, situation.now_us),
+        *(np.ascontiguousarray(rows[name]) for name in _OF_ROWS),
+        *(np.ascontiguousarray(lines[name]) for name in ("basket", "row")),
+    )
+    count = int(lines["basket"].max()) + 1
+    return _purchased(index, columns, OwnBaskets(basket, item, count))
+
+
+_OF_ROWS = (
+    *("item_key", "baskets", "weight_60d", "weight_14d", "in_last_basket", "first_us", "last_us"),
+)
+
+
+@compiled(KEYS, INTS, INT, INT, KEYS, FLOATS, FLOATS, FLOATS, MASK, INTS, INTS, INTS, INTS)
+def _in_vocabulary(
+    known: npt.NDArray[np.uint64],
+    index_of: Indices,
+    first_item: int,
+    now_us: int,
+    item_key: npt.NDArray[np.uint64],
+    baskets: Floats,
+    weight_60d: Floats,
+    weight_14d: Floats,
+    in_last: npt.NDArray[np.bool_],
+    first_us: Indices,
+    last_us: Indices,
+    basket: Indices,
+    row: Indices,
+) -> tuple[Indices, Floats, Indices, Indices]:
+    """Indices ascending, [P]; the columns of `Purchased` after it, [7, P]; basket and item of the
+    lines whose item is known."""
+    index = np.full(len(item_key), -1, np.int64)
+    for at in range(len(item_key)):
+        near = np.searchsorted(known, item_key[at])
+        if near < len(known) and known[near] == item_key[at] and index_of[near] >= first_item:
+            index[at] = index_of[near]
+    order = np.argsort(index, kind="mergesort")
+    order = order[(index < 0).sum() :]
+    columns, place = np.zeros((7, len(order)), np.float32), np.full(len(index), -1, np.int64)
+    day_us = 86_400_000_000
+    for new in range(len(order)):
+        at = order[new]
+        place[at] = new
+        columns[0, new] = baskets[at]
+        columns[1, new], columns[2, new] = weight_60d[at], weight_14d[at]
+        columns[3, new] = max((now_us - last_us[at]) / day_us, 0.0)
+        columns[4, new] = max((now_us - first_us[at]) / day_us, 0.0)
+        if baskets[at] > 1:
+            columns[5, new] = (last_us[at] - first_us[at]) / day_us / (baskets[at] - 1)
+        columns[6, new] = in_last[at]
+    own = np.array([place[at] for at in row], np.int64) if len(row) else np.empty(0, np.int64)
+    return index[order], columns, basket[own >= 0], own[own >= 0]
+
+
+_EMPTY: Indices = np.empty(0, np.int64)
+
+
+def _purchased(index: Indices, columns: Floats, together: OwnBaskets) -> Purchased:
+    baskets, weight_60d, weight_14d, days_since, first_days, gap_days, in_last = columns
     return Purchased(
-        index,
-        rows["baskets"],
-        rows["weight_60d"],
-        rows["weight_14d"],
-        np.maximum((situation.now_us - rows["last_us"]) / DAY_US, 0.0).astype(np.float32),
-        np.maximum((situation.now_us - rows["first_us"]) / DAY_US, 0.0).astype(np.float32),
-        gap.astype(np.float32),
-        rows["in_last_basket"].astype(np.float32),
-        _own_baskets(situation.view.lines, place),
+        *(index, baskets, weight_60d, weight_14d, days_since, first_days, gap_days, in_last),
+        together=together,
     )
 
 
-def _own_baskets(lines: npt.NDArray[np.void], place: Indices) -> OwnBaskets:
-    """`lines` of the items that have a `place`."""
-    item = place[lines["row"]]
-    known = item >= 0
-    count = int(lines["basket"].max()) + 1 if len(lines) else 0
-    return OwnBaskets(lines["basket"][known], item[known], count)
+_NO_PURCHASES = _purchased(_EMPTY, np.empty((7, 0), np.float32), OwnBaskets(_EMPTY, _EMPTY, 0))
 
 
 def knn_scores(knn: SessionKnn, cart: Indices) -> Sparse:
     """VMIS-kNN scores of what goes with the cart; the cart's own items are left out."""
-    index, value = knn.score(cart, drop=cart)
-    return Sparse.of(index, value)
+    return Sparse(*knn.scores(cart, drop=cart))
 
 
 def merge(
@@ -100,26 +142,50 @@ def merge(
     Every source is cut to its quota. When the union is still too long, the items whose best place
     in any source is lowest go first. `exclude`d, PAD and OOV never appear.
     """
-    names = tuple(QUOTAS)
-    brought_by = [sources.get(name, _EMPTY) for name in names]
-    # What may not be recommended takes nobody's place.
-    allowed = [items[(items >= FIRST_ITEM) & ~np.isin(items, exclude)] for items in brought_by]
-    ranked = [items[: QUOTAS[name]] for name, items in zip(names, allowed, strict=True)]
-    every = np.concatenate(ranked)
-    place = np.concatenate([np.arange(len(indices)) for indices in ranked])
-    source = np.repeat(np.arange(len(names)), [len(indices) for indices in ranked])
-    index, inverse = np.unique(every, return_inverse=True)
-    brought = np.zeros((len(index), len(names)), bool)
-    brought[inverse, source] = True
-    if len(index) > limit:
-        best = np.full(len(index), np.iinfo(np.int64).max)
-        np.minimum.at(best, inverse, place * len(names) + source)
-        chosen = np.sort(np.argpartition(best, limit)[:limit])
-        index, brought = index[chosen], brought[chosen]
+    brought_by = [sources.get(name, _EMPTY) for name in QUOTAS]
+    sizes = np.array([len(items) for items in brought_by])
+    index, brought = _merged(np.concatenate(brought_by), sizes, _QUOTA, exclude, FIRST_ITEM, limit)
     return Candidates(index, brought)
 
 
-_EMPTY: Indices = np.empty(0, np.int64)
+_QUOTA = np.array(list(QUOTAS.values()), np.int64)
+
+
+@compiled(INTS, INTS, INTS, INTS, INT, INT)
+def _merged(
+    every: Indices, sizes: Indices, quotas: Indices, exclude: Indices, first_item: int, limit: int
+) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    away, sources = np.sort(exclude), len(sizes)
+    items, best = np.empty(quotas.sum(), np.int64), np.empty(quotas.sum(), np.int64)
+    count, at = 0, 0
+    for source in range(sources):
+        place = 0
+        for item in every[at : at + sizes[source]]:
+            # What may not be recommended takes nobody's place.
+            near = np.searchsorted(away, item)
+            if item < first_item or (near < len(away) and away[near] == item):
+                continue
+            if place == quotas[source]:
+                break
+            items[count], best[count] = item, place * sources + source
+            place, count = place + 1, count + 1
+        at += sizes[source]
+    items, best = items[:count], best[:count]
+    order = np.argsort(items)
+    index, lowest = np.empty(count, np.int64), np.empty(count, np.int64)
+    brought = np.zeros((count, sources), np.bool_)
+    distinct = 0
+    for row in order:
+        if distinct == 0 or index[distinct - 1] != items[row]:
+            index[distinct], lowest[distinct] = items[row], best[row]
+            distinct += 1
+        lowest[distinct - 1] = min(lowest[distinct - 1], best[row])
+        brought[distinct - 1, best[row] % sources] = True
+    index, lowest, brought = index[:distinct], lowest[:distinct], brought[:distinct]
+    if distinct > limit:  # no two items have the same best place
+        kept = lowest < np.sort(lowest)[limit]
+        index, brought = index[kept], brought[kept]
+    return index, brought
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,17 @@ items bought together."""
 
 import numpy as np
 
+from contract.compiled import (
+    FLOAT,
+    FLOATS,
+    FLOATS_2D,
+    INT,
+    INTS,
+    INTS32,
+    INTS32_2D,
+    INTS_2D,
+    compiled,
+)
 from contract.items import CategoryLift, Floats, Indices, ItemNeighbours
 
 STAPLES = 60  # how many of the shopper's strongest items are looked up
@@ -13,43 +24,61 @@ _MOST_CERTAIN = 0.95
 def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices) -> Floats:
     """The cosine of each of `cart` [K] to each candidate `index` [C] (distinct), [K, C]; 0 where
     the candidate is not among the cart item's neighbours."""
+    matrix: Floats = _similarity(neighbours.neighbours, neighbours.similarity, index, cart)
+    return matrix
+
+
+@compiled(INTS32_2D, FLOATS_2D, INTS, INTS)
+def _similarity(neighbours: Indices, similarity: Floats, index: Indices, cart: Indices) -> Floats:
     matrix = np.zeros((len(cart), len(index)), np.float32)
-    if not matrix.size:
-        return matrix
-    near, similarity = neighbours.neighbours[cart], neighbours.similarity[cart]
-    order = np.argsort(index, kind="stable")
-    candidate = order[np.minimum(np.searchsorted(index[order], near), len(index) - 1)]
-    found = (index[candidate] == near) & (similarity > 0)
-    matrix[found.nonzero()[0], candidate[found]] = similarity[found]
+    order = np.argsort(index)
+    ascending = index[order]
+    for row in range(len(cart)):
+        near, alike = neighbours[cart[row]], similarity[cart[row]]
+        for k in range(len(near)):
+            place = np.searchsorted(ascending, near[k])
+            if place < len(index) and ascending[place] == near[k] and alike[k] > 0:
+                matrix[row, order[place]] = alike[k]
     return matrix
 
 
 def cart_fit(
     similarity: Floats, popularity: Floats, cart_popularity: Floats, baskets: float
-) -> list[Floats]:
-    """`CART_FIT` of each candidate, [C] each, all zero without a cart.
+) -> Floats:
+    """`CART_FIT` of each candidate, [len(CART_FIT), C], all zero without a cart.
 
     `similarity` [K, C] cosines, `popularity` [C] and `cart_popularity` [K] baskets with each item,
     `baskets` all of them. The two highest cosines; with p the share of the cart item's baskets that
     held the candidate, -sum(log(1 - p)) and the highest p; the mean log1p of how many times more
     often than by chance the two share a basket.
     """
+    found: Floats = _cart_fit(similarity, popularity, cart_popularity, baskets)
+    return found
+
+
+@compiled(FLOATS_2D, FLOATS, FLOATS, FLOAT)
+def _cart_fit(
+    similarity: Floats, popularity: Floats, cart_popularity: Floats, baskets: float
+) -> Floats:
     size, count = similarity.shape
-    if not similarity.size:
-        return [np.zeros(count, np.float32)] * len(CART_FIT)
-    root = np.sqrt(np.maximum(popularity, 1.0))
-    cart_root = np.sqrt(np.maximum(cart_popularity, 1.0))[:, None]
-    chance = np.minimum(similarity * (root / cart_root), np.float32(_MOST_CERTAIN))
-    lift = similarity / (root * cart_root) * np.float32(baskets)
-    nearest = similarity.max(axis=0)
-    second = np.partition(similarity, -2, axis=0)[-2] if size > 1 else np.zeros_like(nearest)
-    return [
-        nearest,
-        second,
-        -np.log1p(-chance).sum(axis=0),
-        chance.max(axis=0),
-        np.log1p(lift).mean(axis=0),
-    ]
+    found = np.zeros((5, count), np.float32)
+    for row in range(size):
+        cart_root = np.sqrt(max(cart_popularity[row], np.float32(1)))
+        for candidate in range(count):
+            cosine = similarity[row, candidate]
+            if not cosine > 0:  # then it adds nothing to any of them
+                continue
+            root = np.sqrt(max(popularity[candidate], np.float32(1)))
+            chance = min(cosine * root / cart_root, np.float32(_MOST_CERTAIN))
+            if cosine > found[0, candidate]:
+                found[1, candidate] = found[0, candidate]
+                found[0, candidate] = cosine
+            elif cosine > found[1, candidate]:
+                found[1, candidate] = cosine
+            found[2, candidate] -= np.log1p(-chance)
+            found[3, candidate] = max(found[3, candidate], chance)
+            found[4, candidate] += np.log1p(cosine / (root * cart_root) * baskets) / size
+    return found
 
 
 def staples_similarity(
@@ -57,16 +86,65 @@ def staples_similarity(
 ) -> Floats:
     """The similarity of each candidate to the shopper's `staples`, each counted by log1p of its
     `weight`, summed; [C]."""
-    near = neighbours.neighbours[staples].ravel()
-    value = (neighbours.similarity[staples] * np.log1p(weight)[:, None]).ravel()
-    summed = np.bincount(near, value, minlength=len(neighbours.neighbours))
-    summed[0] = 0.0  # unused places
-    return summed[index].astype(np.float32)
+    found: Floats = _staples_similarity(
+        neighbours.neighbours, neighbours.similarity, index, staples, weight
+    )
+    return found
 
 
-def category_fit(lift: CategoryLift, index: Indices, cart: Indices) -> list[Floats]:
-    """Mean and highest log lift of each candidate's category with those of the cart, [C] each."""
-    if not len(cart) or not len(index):
-        return [np.zeros(len(index), np.float32)] * 2
-    pairs = lift.log_lift[lift.group[cart][:, None], lift.group[index]].astype(np.float32)
-    return [pairs.mean(axis=0), pairs.max(axis=0)]
+@compiled(INTS32_2D, FLOATS_2D, INTS, INTS, FLOATS)
+def _staples_similarity(
+    neighbours: Indices, similarity: Floats, index: Indices, staples: Indices, weight: Floats
+) -> Floats:
+    found = np.zeros(len(index), np.float32)
+    order = np.argsort(index)
+    ascending = index[order]
+    for row in range(len(staples)):
+        near, alike = neighbours[staples[row]], similarity[staples[row]]
+        counts = np.log1p(weight[row])
+        for k in range(len(near)):
+            place = np.searchsorted(ascending, near[k])
+            # An unused place has no similarity, so it adds nothing.
+            if place < len(index) and ascending[place] == near[k]:
+                found[order[place]] += alike[k] * counts
+    return found
+
+
+def category_fit(lift: CategoryLift, index: Indices, cart: Indices) -> Floats:
+    """Mean and highest log lift of each candidate's category with those of the cart, [2, C]."""
+    found: Floats = _category_fit(lift.group, lift.log_lift, index, cart)
+    return found
+
+
+@compiled(INTS32, FLOATS_2D, INTS, INTS)
+def _category_fit(group: Indices, log_lift: Floats, index: Indices, cart: Indices) -> Floats:
+    found = np.zeros((2, len(index)), np.float32)
+    if not len(cart):
+        return found
+    for candidate in range(len(index)):
+        own, total, most = group[index[candidate]], 0.0, -np.inf
+        for row in range(len(cart)):
+            lift = log_lift[own, group[cart[row]]]
+            total += lift
+            most = max(most, lift)
+        found[0, candidate] = total / len(cart)
+        found[1, candidate] = most
+    return found
+
+
+def times_in(categories: Indices, index: Indices, cart: Indices, level: int) -> Floats:
+    """How many of `cart` are of each candidate's category on `level` of `categories` [N, levels],
+    [C]; 0 for a candidate without one."""
+    found: Floats = _times_in(categories, index, cart, level % categories.shape[1])
+    return found
+
+
+@compiled(INTS_2D, INTS, INTS, INT)
+def _times_in(categories: Indices, index: Indices, cart: Indices, level: int) -> Floats:
+    found = np.zeros(len(index), np.float32)
+    for candidate in range(len(index)):
+        own = categories[index[candidate], level]
+        for row in range(len(cart)):
+            if own > 0 and categories[cart[row], level] == own:
+                found[candidate] += 1
+    return found

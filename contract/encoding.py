@@ -76,7 +76,8 @@ class Vocabulary:
         return {item_id: place for place, item_id in enumerate(self.item_ids, start=FIRST_ITEM)}
 
     @cached_property
-    def _by_key(self) -> tuple[npt.NDArray[np.uint64], Indices]:
+    def by_key(self) -> tuple[npt.NDArray[np.uint64], Indices]:
+        """Feature-state item keys in ascending order, and the index of each."""
         keys = np.array([key_of(item_id) for item_id in self.item_ids], np.uint64)
         order = np.argsort(keys)
         return keys[order], order.astype(np.int64) + FIRST_ITEM
@@ -91,7 +92,7 @@ class Vocabulary:
 
     def of_keys(self, keys: npt.NDArray[np.uint64]) -> Indices:
         """The indices of feature-state item keys, [len(keys)]; OOV where not known."""
-        known, index = self._by_key
+        known, index = self.by_key
         if not len(known):
             return np.full(len(keys), OOV, np.int64)
         place = np.minimum(np.searchsorted(known, keys), len(known) - 1)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.clock import DAY_US
+from contract.compiled import CODES, INT, INTS, INTS32, KEYS, compiled
 from contract.consent import allows
 from contract.events import EVENT_TYPE, Event
 from contract.frames import EventFrame
@@ -99,52 +100,86 @@ def _purchased(state: Rows, now_us: int) -> npt.NDArray[Any]:
 
 
 def _bought(state: Rows, now_us: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """`PURCHASED` rows, and one `BASKET_LINE` row per item and basket, the newest basket last."""
-    state = _once_per_basket(_without_refunds(state))
-    items, inverse = np.unique(state["item_key"], return_inverse=True)
-    value = np.zeros(len(items), PURCHASED)
-    lines = np.zeros(len(state), BASKET_LINE)
-    if not len(items):
-        return value, lines
-    age_days = (now_us - state["occurred_us"]) / DAY_US
+    """`PURCHASED` rows, and one `BASKET_LINE` row per item and basket, the newest basket last.
+
+    Items that were given back in full were not bought, and an item that stands on two lines of one
+    basket was bought in one basket.
+    """
+    columns = (np.ascontiguousarray(state[name]) for name in _OF_PURCHASES)
+    items, counts, times, basket, row = _counted(*columns, _REFUND, now_us)
+    value = np.empty(len(items), PURCHASED)
     value["item_key"] = items
-    value["baskets"] = np.bincount(inverse)
-    value["weight_60d"] = np.bincount(inverse, np.exp2(-age_days / 60.0))
-    value["weight_14d"] = np.bincount(inverse, np.exp2(-age_days / 14.0))
-    # Rows are in time order, so the last write to a place is the latest and the first the earliest.
-    value["last_us"][inverse] = state["occurred_us"]
-    value["first_us"][inverse[::-1]] = state["occurred_us"][::-1]
-    value["in_last_basket"][inverse] = state["event_key"] == state["event_key"][-1]
-    # They are in the order of (time, event) as well, so those of one basket stand together.
-    lines["basket"][1:] = np.cumsum(state["event_key"][1:] != state["event_key"][:-1])
-    lines["basket"] = lines["basket"][-1] - lines["basket"]
-    lines["row"] = inverse
+    value["baskets"], value["weight_60d"], value["weight_14d"] = counts[:3]
+    value["first_us"], value["last_us"] = times
+    value["in_last_basket"] = counts[3]
+    lines = np.empty(len(basket), BASKET_LINE)
+    lines["basket"], lines["row"] = basket, row
     return value, lines
 
 
-def _without_refunds(state: Rows) -> Rows:
-    """Purchases of items that were not given back in full."""
-    refunded = state["event_type"] == _REFUND
-    if not refunded.any():
-        return state
-    _, inverse = np.unique(state["item_key"], return_inverse=True)
-    net = np.bincount(inverse, np.where(refunded, -1.0, 1.0) * state["quantity"])
-    kept: Rows = state[~refunded & (net[inverse] > 0)]
-    return kept
+_OF_PURCHASES = ("occurred_us", "event_key", "event_type", "quantity", "item_key")
 
 
-def _once_per_basket(state: Rows) -> Rows:
-    """An item that stands on two lines of one basket was still bought in one basket."""
-    if len(state) < 2:
-        return state
-    order = np.lexsort((state["event_key"], state["item_key"]))
-    items, events = state["item_key"][order], state["event_key"][order]
-    again = (items[1:] == items[:-1]) & (events[1:] == events[:-1])
-    if not again.any():
-        return state
-    fresh = np.ones(len(state), bool)
-    fresh[order[1:][again]] = False
-    return state[fresh]
+@compiled(INTS, KEYS, CODES, INTS32, KEYS, INT, INT)
+def _counted(
+    occurred_us: npt.NDArray[np.int64],
+    event_key: npt.NDArray[np.uint64],
+    event_type: npt.NDArray[np.uint8],
+    quantity: npt.NDArray[np.int32],
+    item_key: npt.NDArray[np.uint64],
+    refund: int,
+    now_us: int,
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Of rows in the order of (time, event): the items by key; baskets, weight_60d, weight_14d and
+    whether in the last basket, [4, items]; the first and the last time, [2, items]; of each line
+    the basket (0 is the newest) and the item's place."""
+    rows = len(occurred_us)
+    by_item = np.argsort(item_key, kind="mergesort")
+    place = np.full(rows, -1, np.int64)  # of the item that a row says was bought
+    keys, items = np.empty(rows, np.uint64), 0
+    given_back = (event_type == refund).any()
+    start = 0
+    while start < rows:
+        end, net = start, 0
+        while end < rows and item_key[by_item[end]] == item_key[by_item[start]]:
+            row = by_item[end]
+            net += -quantity[row] if event_type[row] == refund else quantity[row]
+            end += 1
+        if net > 0 or not given_back:
+            latest = -1  # the row before; the lines of one basket stand together
+            for row in by_item[start:end]:
+                if event_type[row] == refund:
+                    continue
+                if latest < 0 or event_key[latest] != event_key[row]:
+                    place[row] = items
+                latest = row
+            keys[items] = item_key[by_item[start]]
+            items += 1
+        start = end
+    counts, times = np.zeros((4, items)), np.zeros((2, items), np.int64)
+    lines = (place >= 0).sum()
+    basket, item = np.empty(lines, np.int64), np.empty(lines, np.int64)
+    line, number, newest = 0, 0, np.uint64(0)
+    for row in range(rows):
+        at = place[row]
+        if at < 0:
+            continue
+        number += line > 0 and event_key[row] != newest
+        newest = event_key[row]
+        age_days = (now_us - occurred_us[row]) / 86_400_000_000  # DAY_US
+        if counts[0, at] == 0:
+            times[0, at] = occurred_us[row]
+        times[1, at] = occurred_us[row]
+        counts[0, at] += 1
+        counts[1, at] += 2.0 ** (-age_days / 60.0)
+        counts[2, at] += 2.0 ** (-age_days / 14.0)
+        basket[line], item[line] = number, at
+        line += 1
+    for line in range(lines):
+        basket[line] = number - basket[line]
+        if basket[line] == 0:
+            counts[3, item[line]] = 1
+    return keys[:items].copy(), counts, times, basket, item
 
 
 def _rhythm(state: Rows, now_us: int) -> npt.NDArray[np.float32]:

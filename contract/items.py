@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
     return codes
 
 
+# The levels of `ItemTable.categories` that habits are counted on, and their columns.
+LEVELS = {"narrow": -1, "wide": 1}
+
+
 @dataclass(frozen=True)
 class ItemTable:
     """Item statistics at the training cut. N = len(vocabulary); rows PAD and OOV are neutral."""
@@ -56,6 +61,26 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self.popularity)
+
+    @cached_property
+    def levels(self) -> Indices:
+        """The categories on `LEVELS`, [N, len(LEVELS)]."""
+        return np.ascontiguousarray(self.categories[:, list(LEVELS.values())])
+
+    @cached_property
+    def for_ranking(self) -> Floats:
+        """What the ranker is told about an item alone, [N, 9]: popularity, recent, weekly, trend,
+        repeat rate, log1p of the gap, price, buyers, log1p of baskets per buyer."""
+        baskets, buyers = np.expm1(self.popularity), np.expm1(self.buyers)
+        columns = (
+            *(self.popularity, self.recent_popularity, self.weekly_popularity),
+            self.recent_popularity - self.popularity,
+            self.repeat_rate,
+            np.log1p(self.gap_days),
+            *(self.price_level, self.buyers),
+            np.log1p(baskets / np.maximum(buyers, 1.0)),
+        )
+        return np.column_stack(columns).astype(np.float32)
 
     @classmethod
     def from_columns(
@@ -77,12 +102,12 @@ class CategoryLift:
     group 0 is no category, or a rare one, about which nothing is said."""
 
     group: npt.NDArray[np.int32]  # [N] of each item
-    log_lift: npt.NDArray[np.float16]  # [G, G] symmetric, row and column 0 are zero
+    log_lift: Floats  # [G, G] symmetric, row and column 0 are zero; half as wide in files
 
     @classmethod
     def nothing(cls, size: int) -> "CategoryLift":
         """For a vocabulary of `size` without categories."""
-        return cls(np.zeros(size, np.int32), np.zeros((1, 1), np.float16))
+        return cls(np.zeros(size, np.int32), np.zeros((1, 1), np.float32))
 
 
 @dataclass(frozen=True)
@@ -105,20 +130,30 @@ class ItemNeighbours:
             "neighbours": self.neighbours,
             "similarity": self.similarity,
             "wide_group": self.wide.group,
-            "wide_log_lift": self.wide.log_lift,
+            "wide_log_lift": self.wide.log_lift.astype(np.float16),
             "narrow_group": self.narrow.group,
-            "narrow_log_lift": self.narrow.log_lift,
+            "narrow_log_lift": self.narrow.log_lift.astype(np.float16),
             "baskets": np.array(self.baskets, np.float64),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "ItemNeighbours":
         """What `arrays` came from; KeyError naming an array that is absent."""
+
+        def column(name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
+            return np.ascontiguousarray(arrays[name], dtype)
+
+        wide, narrow = (
+            CategoryLift(
+                column(f"{level}_group", np.int32), column(f"{level}_log_lift", np.float32)
+            )
+            for level in ("wide", "narrow")
+        )
         return cls(
-            arrays["neighbours"],
-            arrays["similarity"],
-            CategoryLift(arrays["wide_group"], arrays["wide_log_lift"]),
-            CategoryLift(arrays["narrow_group"], arrays["narrow_log_lift"]),
+            column("neighbours", np.int32),
+            column("similarity", np.float32),
+            wide,
+            narrow,
             float(arrays["baskets"]),
         )
 

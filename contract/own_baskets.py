@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS_2D, compiled
 from contract.items import Floats, Indices
 
 NEVER = 7.0  # in place of log1p(days) where nothing was bought; log1p of three years
@@ -21,48 +22,64 @@ class OwnBaskets:
     item: Indices  # place in the P items
     count: int  # baskets
 
-    def per_item(self, of_basket: Floats, items: int) -> Floats:
-        """The sum of `of_basket` [count] over the baskets that held each item, [items]."""
-        return np.bincount(self.item, of_basket[self.basket], minlength=items).astype(np.float32)
-
     def recency_weight(self, items: int) -> Floats:
         """Baskets with each item, each weighing `_NEWER` of the one after it, [items]."""
-        return self.per_item((_NEWER ** np.arange(self.count)).astype(np.float32), items)
+        weight: Floats = _recency_weight(self.basket, self.item, items)
+        return weight
+
+
+@compiled(INTS, INTS, INT)
+def _recency_weight(basket: Indices, item: Indices, items: int) -> Floats:
+    weight = np.zeros(items, np.float32)
+    for line in range(len(basket)):
+        weight[item[line]] += np.float32(_NEWER ** basket[line])
+    return weight
 
 
 COMPANIONS = ("own_similar", "own_together", "own_together_rare", "own_lift")
 
 
-def companions(own: OwnBaskets, in_cart: Floats, cart_size: int, baskets: Floats) -> list[Floats]:
-    """`COMPANIONS` of each purchased item, [P] each; all zero without a cart.
+def companions(own: OwnBaskets, in_cart: Floats, cart_size: int, baskets: Floats) -> Floats:
+    """`COMPANIONS` of each purchased item, [len(COMPANIONS), P]; all zero without a cart.
 
     With o_b the number of cart items in the shopper's basket b: the sum of its cosine to the cart
     over the baskets with the item; the item's share of all o_b; the same with every cart item
     counted by one over the baskets it stood in, not divided; and the share relative to the item's
     own share of baskets. `in_cart` [P] is 1 for the cart's items, `baskets` [P] counts each item's.
     """
-    items = len(baskets)
-    shared = np.bincount(own.basket, in_cart[own.item], minlength=own.count).astype(np.float32)
-    total = float(shared.sum())
-    if not total:
-        return [np.zeros(items, np.float32)] * len(COMPANIONS)
-    size = np.bincount(own.basket, minlength=own.count)
-    cosine = shared / np.sqrt(np.maximum(size, 1) * cart_size)
-    rare = in_cart / np.maximum(baskets, 1.0)
-    rare_shared = np.bincount(own.basket, rare[own.item], minlength=own.count)
-    overlap = own.per_item(shared, items)
-    return [
-        own.per_item(cosine.astype(np.float32), items),
-        overlap / np.float32(total),
-        own.per_item(rare_shared.astype(np.float32), items),
-        overlap / (np.maximum(baskets, 1.0) * np.float32(total / own.count) + np.float32(0.5)),
-    ]
+    found: Floats = _companions(own.basket, own.item, own.count, in_cart, cart_size, baskets)
+    return found
+
+
+@compiled(INTS, INTS, INT, FLOATS, INT, FLOATS)
+def _companions(
+    basket: Indices, item: Indices, count: int, in_cart: Floats, cart_size: int, baskets: Floats
+) -> Floats:
+    found = np.zeros((4, len(baskets)), np.float32)
+    shared, rare, size = np.zeros(count), np.zeros(count), np.zeros(count)
+    total = 0.0
+    for line in range(len(basket)):
+        inside = in_cart[item[line]]
+        size[basket[line]] += 1.0
+        shared[basket[line]] += inside
+        rare[basket[line]] += inside / max(baskets[item[line]], np.float32(1))
+        total += inside
+    if total == 0.0:
+        return found
+    for line in range(len(basket)):
+        at, place = basket[line], item[line]
+        found[0, place] += shared[at] / np.sqrt(size[at] * cart_size)
+        found[1, place] += shared[at]
+        found[2, place] += rare[at]
+    for place in range(len(baskets)):
+        by_chance = max(baskets[place], np.float32(1)) * total / count + 0.5
+        found[3, place] = found[1, place] / by_chance
+        found[1, place] /= total
+    return found
 
 
 # weight_60d stands after what is a feature of every level.
 HABITS = ("baskets", "days_since", "due_ratio", "weight", "items", "item_share", "item_lead")
-_SHARE, _LEAD = HABITS.index("item_share"), HABITS.index("item_lead")
-_LEAST = np.float32(1e-9)
 
 
 @dataclass(frozen=True)
@@ -77,17 +94,28 @@ class Habits:
     def at(self, wanted: Indices, item_weight: Floats) -> Floats:
         """`HABITS` and weight_60d, [len(HABITS) + 1, levels, C], for candidates of the categories
         `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C]."""
-        count, levels = wanted.shape
-        found = np.zeros((len(HABITS) + 1, levels * count), np.float32)
-        found[1] = NEVER
-        if len(self.code):
-            codes = _level_codes(wanted)
-            place = np.minimum(np.searchsorted(self.code, codes), len(self.code) - 1)
-            has = (self.code[place] == codes) & (codes >= levels)
-            found[:, has] = self.columns[:, place[has]]
-        by_level = found.reshape(len(HABITS) + 1, levels, count)
-        by_level[_SHARE : _LEAD + 1] *= item_weight
-        return by_level
+        found: Floats = _habits_at(self.code, self.columns, wanted, item_weight)
+        return found
+
+
+@compiled(INTS, FLOATS_2D, INTS_2D, FLOATS)
+def _habits_at(code: Indices, columns: Floats, wanted: Indices, item_weight: Floats) -> Floats:
+    count, levels = wanted.shape
+    found = np.zeros((len(columns), levels, count), np.float32)
+    found[1] = NEVER
+    for level in range(levels):
+        for candidate in range(count):
+            if wanted[candidate, level] == 0:
+                continue
+            key = wanted[candidate, level] * levels + level
+            place = np.searchsorted(code, key)
+            if place == len(code) or code[place] != key:
+                continue
+            for row in range(len(columns)):
+                found[row, level, candidate] = columns[row, place]
+            found[5, level, candidate] *= item_weight[candidate]
+            found[6, level, candidate] *= item_weight[candidate]
+    return found
 
 
 def habits(
@@ -107,51 +135,62 @@ def habits(
     the one after it. items: log1p of how many different ones. item_share, item_lead: the item's
     recency weight over that of all items of the category, and over that of its strongest.
     """
-    items, levels = held.shape
-    if not items:
-        return Habits(np.empty(0, np.int64), np.zeros((len(HABITS) + 1, 0), np.float32))
-    # Sorted once and reduced by runs: scattered minima and maxima cost several times as much.
-    codes = _level_codes(held)
-    order = np.argsort(codes, kind="stable")
-    ascending, item = codes[order], order % items
-    begins = np.ones(len(codes), bool)
-    begins[1:] = ascending[1:] != ascending[:-1]
-    starts = np.flatnonzero(begins)
-    group = np.empty(len(codes), np.int64)
-    group[order] = np.cumsum(begins) - 1
-    times, fading = _baskets_of(group.reshape(levels, items), own, len(starts))
-    last = np.minimum.reduceat(last_days[item], starts)
-    gap = (np.maximum.reduceat(first_days[item], starts) - last) / np.maximum(times - 1, 1)
-    due = np.where((times > 1) & (gap > 0), last / np.maximum(gap, 1.0), 0.0)
-    weighed = weight[item]
-    columns = (
-        times / max(own.count, 1),
-        np.log1p(last),
-        np.minimum(due, MOST_OVERDUE),
-        fading,
-        np.log1p(np.bincount(group)),
-        1 / np.maximum(np.add.reduceat(weighed, starts), _LEAST),
-        1 / np.maximum(np.maximum.reduceat(weighed, starts), _LEAST),
-        np.add.reduceat(weight_60d[item], starts),
+    code, columns = _habits(
+        *(own.basket, own.item, own.count, held),
+        *(weight_60d, weight, last_days, first_days),
     )
-    return Habits(ascending[starts], np.array(columns, np.float32))
+    return Habits(code, columns)
 
 
-def _baskets_of(group: Indices, own: OwnBaskets, groups: int) -> tuple[Indices, Floats]:
-    """How many baskets held each group, and how much they weigh; `group` [levels, P]."""
-    count = max(own.count, 1)
-    held = np.zeros(groups * count, bool)
-    held[group[:, own.item] * count + own.basket] = True
-    pair = np.flatnonzero(held)
-    of = pair // count
-    weight = _CATEGORY_NEWER ** np.arange(count)
-    fading = np.bincount(of, weight[pair - of * count], minlength=groups).astype(np.float32)
-    return np.bincount(of, minlength=groups), fading
-
-
-def _level_codes(categories: Indices) -> Indices:
-    """[n, levels] as [levels * n], one level after the other and no code in two of them; codes
-    below `levels` stand for no category."""
-    levels = categories.shape[1]
-    codes: Indices = (categories * levels + np.arange(levels)).T.ravel()
-    return codes
+@compiled(INTS, INTS, INT, INTS_2D, FLOATS, FLOATS, FLOATS, FLOATS)
+def _habits(
+    basket: Indices,
+    item: Indices,
+    count: int,
+    held: Indices,
+    weight_60d: Floats,
+    weight: Floats,
+    last_days: Floats,
+    first_days: Floats,
+) -> tuple[Indices, Floats]:
+    items, levels = held.shape
+    # The categories of every level, no code in two of them: sorted, and each item's place.
+    keys = np.empty(items * levels, np.int64)
+    for level in range(levels):
+        for place in range(items):
+            keys[level * items + place] = held[place, level] * levels + level
+    code = np.unique(keys)
+    group = np.searchsorted(code, keys).reshape(levels, items)
+    groups = len(code)
+    columns = np.zeros((8, groups), np.float32)
+    last, first = np.full(groups, np.inf), np.zeros(groups)
+    for level in range(levels):
+        for place in range(items):
+            at = group[level, place]
+            last[at] = min(last[at], last_days[place])
+            first[at] = max(first[at], first_days[place])
+            columns[4, at] += 1
+            columns[5, at] += weight[place]
+            columns[6, at] = max(columns[6, at], weight[place])
+            columns[7, at] += weight_60d[place]
+    # Lines are by basket or in any order: a mark says whether a category was counted in it.
+    seen = np.zeros((groups, max(count, 1)), np.bool_)
+    for line in range(len(basket)):
+        for level in range(levels):
+            at = group[level, item[line]]
+            if not seen[at, basket[line]]:
+                seen[at, basket[line]] = True
+                columns[0, at] += 1
+                columns[3, at] += np.float32(_CATEGORY_NEWER ** basket[line])
+    for at in range(groups):
+        times, gap = columns[0, at], 0.0
+        if times > 1:
+            gap = (first[at] - last[at]) / (times - 1)
+        columns[0, at] = times / max(count, 1)
+        columns[1, at] = np.log1p(last[at])
+        if gap > 0:
+            columns[2, at] = min(last[at] / max(gap, 1.0), MOST_OVERDUE)
+        columns[4, at] = np.log1p(columns[4, at])
+        columns[5, at] = 1 / max(columns[5, at], 1e-9)
+        columns[6, at] = 1 / max(columns[6, at], 1e-9)
+    return code, columns

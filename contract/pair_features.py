@@ -1,9 +1,11 @@
 """What the ranker is told about each pair of subject and item. The same arrays are computed in
 training, in evaluation and at a live checkout."""
 
+import math
+
 import numpy as np
 
-from contract.candidates import Evidence, Purchased
+from contract.candidates import Evidence
 from contract.cart_fit import (
     CART_FIT,
     STAPLES,
@@ -11,14 +13,13 @@ from contract.cart_fit import (
     category_fit,
     similarity_matrix,
     staples_similarity,
+    times_in,
 )
-from contract.items import Floats, Indices, ItemTable
-from contract.own_baskets import COMPANIONS, HABITS, MOST_OVERDUE, NEVER, companions, habits
+from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, compiled
+from contract.items import LEVELS, Floats, Indices, ItemTable
+from contract.own_baskets import COMPANIONS, HABITS, companions, habits
 
 PAIR_FEATURES_VERSION = 2
-# Columns of ItemTable.categories, and the features that sum the purchases of each.
-_LEVELS = {"narrow": -1, "wide": 1}
-_SUMMED = ("category_weight", "wide_category_weight")
 PAIR_FEATURES: tuple[str, ...] = (
     "baskets",
     "basket_share",
@@ -53,10 +54,10 @@ PAIR_FEATURES: tuple[str, ...] = (
     "baskets_per_buyer",
     "price_against_own",
     *COMPANIONS,
-    *(f"{level}_{name}" for level in _LEVELS for name in HABITS),
+    *(f"{level}_{name}" for level in LEVELS for name in HABITS),
     "staples_similarity",
     *CART_FIT,
-    *(f"{level}_lift{which}" for level in _LEVELS for which in ("", "_max")),
+    *(f"{level}_lift{which}" for level in LEVELS for which in ("", "_max")),
 )
 # What can be counted without any model: the inputs of the LightGBM baseline.
 COUNTING_FEATURES: tuple[str, ...] = tuple(
@@ -71,142 +72,243 @@ def pair_features(
 
     `item_vectors` [N, d] lie in the space of the query vectors. Counts and days go through log1p.
     """
-    own = evidence.purchased
-    columns = _own_columns(own, table, index, evidence)
-    columns |= _cart_columns(evidence, table, index) | _item_columns(table, index)
-    columns |= {
-        "query_tower": _inner(item_vectors, index, evidence.query_vector),
-        "sequence": _inner(item_vectors, index, evidence.sequence_vector),
-    }
-    subject = {
-        "subject_known": float(evidence.subject_known),
-        "subject_baskets": np.log1p(evidence.subject_baskets),
-        "days_since_visit": np.log1p(max(evidence.days_since_visit, 0.0)),
-        "cart_size": np.log1p(len(evidence.cart)),
-    }
-    by_feature = np.empty((len(PAIR_FEATURES), len(index)), np.float32)
-    for row, name in zip(by_feature, PAIR_FEATURES, strict=True):
-        row[:] = columns[name] if name in columns else subject[name]
-    return np.ascontiguousarray(by_feature.T)
-
-
-def _item_columns(table: ItemTable, index: Indices) -> dict[str, Floats]:
-    popularity, buyers = np.expm1(table.popularity[index]), np.expm1(table.buyers[index])
-    return {
-        "popularity": table.popularity[index],
-        "recent_popularity": table.recent_popularity[index],
-        "weekly_popularity": table.weekly_popularity[index],
-        "trend": table.recent_popularity[index] - table.popularity[index],
-        "repeat_rate": table.repeat_rate[index],
-        "item_gap_days": np.log1p(table.gap_days[index]),
-        "price": table.price_level[index],
-        "buyers": table.buyers[index],
-        "baskets_per_buyer": np.log1p(popularity / np.maximum(buyers, 1.0)),
-    }
-
-
-_OF_OWN = ("baskets", "weight_60d", "weight_14d", "weight_rank", "days", "gap", "in_last_basket")
-
-
-def _own_columns(
-    own: Purchased, table: ItemTable, index: Indices, evidence: Evidence
-) -> dict[str, Floats]:
-    """What the shopper's own purchases say; an empty history says nothing."""
-    place = _place(own.index, index)
-    has = place >= 0
-    held: tuple[Floats, ...] = (
-        own.baskets,
-        own.weight_60d,
-        own.weight_14d,
-        _inverse_rank(own.by_weight),
-        own.days_since,
-        own.gap_days,
-        own.in_last,
+    own = _own_rows(evidence, table, index)
+    cart, near, knn = evidence.cart, evidence.near, evidence.knn
+    found: Floats = _together(
+        *(index, _COLUMNS, table.for_ranking, own, _habit_rows(evidence, table, index, own[-1])),
+        *(near.index, near.value, knn.index, knn.value, len(cart)),
+        *_cart_rows(evidence, table, index),
+        *(_tower_rows(evidence, index, item_vectors), _of_subject(evidence)),
     )
-    in_cart = np.zeros(len(own.index), np.float32)
+    return found
+
+
+def _rows(*names: str) -> Indices:
+    return np.array([PAIR_FEATURES.index(name) for name in names], np.int64)
+
+
+_OWN = _rows(
+    *("baskets", "basket_share", "weight_60d", "weight_14d", "weight_rank", "days_since_bought"),
+    *("due_ratio", "own_gap_days", "in_last_basket", "price_against_own", *COMPANIONS),
+)
+
+
+def _own_rows(evidence: Evidence, table: ItemTable, index: Indices) -> Floats:
+    """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
+    own = evidence.purchased
+    count = len(own.index)
+    in_cart = np.zeros(count, np.float32)
     in_cart[(at := _place(own.index, evidence.cart))[at >= 0]] = 1.0
-    weight = own.together.recency_weight(len(own.index))
-    held += (*companions(own.together, in_cart, len(evidence.cart), own.baskets), weight)
-    found = np.zeros((len(held), len(index)), np.float32)
-    found[:, has] = np.array(held, np.float32)[:, place[has]]
-    columns = dict(zip((*_OF_OWN, *COMPANIONS, "weight"), found, strict=True))
-    days, gap, baskets = columns["days"], columns["gap"], columns["baskets"]
-    own_visits = np.float32(max(evidence.subject_baskets, 1.0))
-    zero = np.float32(0)
-    usual_gap = np.where(gap > 0, gap, table.gap_days[index])
-    due: Floats = np.where(has & (usual_gap > 0), days / np.maximum(usual_gap, 1.0), zero)
-    since: Floats = np.where(has, np.log1p(days), np.float32(NEVER))
-    kept = {name: columns[name] for name in (*COMPANIONS, "weight_rank", "in_last_basket")}
-    kept |= _category_columns(own, table, index, weight, columns["weight"])
-    return kept | {
-        "baskets": np.log1p(baskets),
-        "basket_share": baskets / own_visits,
-        "weight_60d": np.log1p(columns["weight_60d"]),
-        "weight_14d": np.log1p(columns["weight_14d"]),
-        "days_since_bought": since,
-        "due_ratio": np.minimum(due, MOST_OVERDUE),
-        "own_gap_days": np.log1p(gap),
-        "price_against_own": _price_against_own(own, table, index),
-    }
+    beside = companions(own.together, in_cart, len(evidence.cart), own.baskets)
+    found: Floats = _of_purchases(
+        index,
+        *(own.index, own.by_weight, own.baskets, own.weight_60d, own.weight_14d),
+        *(own.days_since, own.gap_days, own.in_last),
+        *(beside, own.together.recency_weight(count)),
+        *(table.gap_days, table.price_level, evidence.subject_baskets),
+    )
+    return found
 
 
-def _category_columns(
-    own: Purchased, table: ItemTable, index: Indices, weight: Floats, item_weight: Floats
-) -> dict[str, Floats]:
-    levels = list(_LEVELS.values())
+@compiled(INTS, INTS, INTS, *[FLOATS] * 6, FLOATS_2D, *[FLOATS] * 3, FLOAT)
+def _of_purchases(
+    index: Indices,
+    own_index: Indices,
+    by_weight: Indices,
+    baskets: Floats,
+    weight_60d: Floats,
+    weight_14d: Floats,
+    days_since: Floats,
+    gap_days: Floats,
+    in_last: Floats,
+    beside: Floats,
+    weight: Floats,
+    usual_gap_days: Floats,
+    price_level: Floats,
+    subject_baskets: float,
+) -> Floats:
+    count = len(own_index)
+    found = np.zeros((11 + len(beside), len(index)), np.float32)
+    found[5] = 7.0  # NEVER, which the cache of compiled code would not see change
+    rank = np.empty(count)
+    for place in range(count):
+        rank[by_weight[place]] = 1.0 / (place + 1)
+    weighed, total = 0.0, 0.0
+    for place in range(count):
+        level = price_level[own_index[place]]
+        if level > 0:
+            weighed += level * weight_60d[place]
+            total += weight_60d[place]
+    for candidate in range(len(index)):
+        item = index[candidate]
+        if total > 0 and price_level[item] > 0:
+            found[9, candidate] = price_level[item] - weighed / total
+        place = np.searchsorted(own_index, item)
+        if place == count or own_index[place] != item:
+            continue
+        days, gap = days_since[place], gap_days[place]
+        usual = gap if gap > 0 else usual_gap_days[item]
+        found[0, candidate] = np.log1p(baskets[place])
+        found[1, candidate] = baskets[place] / max(subject_baskets, 1.0)
+        found[2, candidate] = np.log1p(weight_60d[place])
+        found[3, candidate] = np.log1p(weight_14d[place])
+        found[4, candidate] = rank[place]
+        found[5, candidate] = np.log1p(days)
+        if usual > 0:
+            found[6, candidate] = min(days / max(usual, np.float32(1)), 5.0)  # MOST_OVERDUE
+        found[7, candidate] = np.log1p(gap)
+        found[8, candidate] = in_last[place]
+        for row in range(len(beside)):
+            found[10 + row, candidate] = beside[row, place]
+        found[10 + len(beside), candidate] = weight[place]
+    return found
+
+
+_HABITS = _rows(
+    *(f"{level}_{name}" for name in HABITS for level in LEVELS),
+    *("category_weight", "wide_category_weight"),
+)
+
+
+def _habit_rows(
+    evidence: Evidence, table: ItemTable, index: Indices, item_weight: Floats
+) -> Floats:
+    """`_HABITS` of each candidate, the last two without log1p."""
+    own = evidence.purchased
     usual = habits(
         own.together,
-        table.categories[own.index][:, levels],
+        table.levels[own.index],
         own.weight_60d,
-        weight,
+        own.together.recency_weight(len(own.index)),
         own.days_since,
         own.first_days,
     )
-    *of_habit, category_weight = usual.at(table.categories[index][:, levels], item_weight)
-    columns = dict(zip(_SUMMED, np.log1p(category_weight), strict=True))
-    for name, by_level in zip(HABITS, of_habit, strict=True):
-        columns |= {f"{level}_{name}": v for level, v in zip(_LEVELS, by_level, strict=True)}
-    return columns
+    return usual.at(table.levels[index], item_weight).reshape(len(_HABITS), len(index))
 
 
-def _price_against_own(own: Purchased, table: ItemTable, index: Indices) -> Floats:
-    """The log of a candidate's price over the shopper's usual one, 0 where one is not known."""
-    bought, price = table.price_level[own.index], table.price_level[index]
-    weight = own.weight_60d * (bought > 0)
-    total = float(weight.sum())
-    if not total > 0:
-        return np.zeros(len(index), np.float32)
-    usual = np.float32(float(bought @ weight) / total)
-    return (price - usual) * (price > 0)
+_CART = _rows(
+    *("cart_similarity", "cart_similarity_mean", "session_knn", "staples_similarity", *CART_FIT),
+    *(f"{level}_lift{which}" for level in LEVELS for which in ("", "_max")),
+    *("category_in_cart", "wide_category_in_cart"),
+)
 
 
-def _cart_columns(evidence: Evidence, table: ItemTable, index: Indices) -> dict[str, Floats]:
-    """What the frozen tables say of the candidates beside the cart and the shopper's staples."""
+def _cart_rows(
+    evidence: Evidence, table: ItemTable, index: Indices
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """What the frozen tables say of the candidates beside the cart and the shopper's staples:
+    `_CART` from staples_similarity on, the last two without log1p."""
     neighbours, cart, own = evidence.neighbours, evidence.cart, evidence.purchased
-    near = evidence.near.at(index)
     strongest = own.by_weight[:STAPLES]
-    columns: dict[str, Floats] = {
-        "cart_similarity": near,
-        "cart_similarity_mean": near / np.float32(max(len(cart), 1)),
-        "session_knn": np.log1p(evidence.knn.at(index)),
-        "staples_similarity": staples_similarity(
-            neighbours, index, own.index[strongest], own.weight_60d[strongest]
+    return (
+        staples_similarity(neighbours, index, own.index[strongest], own.weight_60d[strongest]),
+        cart_fit(
+            similarity_matrix(neighbours, index, cart),
+            np.expm1(table.popularity[index]),
+            np.expm1(table.popularity[cart]),
+            neighbours.baskets,
         ),
-    }
-    fit = cart_fit(
-        similarity_matrix(neighbours, index, cart),
-        np.expm1(table.popularity[index]),
-        np.expm1(table.popularity[cart]),
-        neighbours.baskets,
+        category_fit(neighbours.narrow, index, cart),
+        category_fit(neighbours.wide, index, cart),
+        times_in(table.categories, index, cart, LEVELS["narrow"]),
+        times_in(table.categories, index, cart, LEVELS["wide"]),
     )
-    columns |= dict(zip(CART_FIT, fit, strict=True))
-    for level, lift in (("narrow", neighbours.narrow), ("wide", neighbours.wide)):
-        mean, most = category_fit(lift, index, cart)
-        columns |= {f"{level}_lift": mean, f"{level}_lift_max": most}
-    narrow, wide = table.categories[index, -1], table.categories[index, 1]
-    columns["category_in_cart"] = np.log1p(_times_in(narrow, table.categories[cart, -1]))
-    columns["wide_category_in_cart"] = np.log1p(_times_in(wide, table.categories[cart, 1]))
-    return columns
+
+
+_ITEM = _rows(
+    *("popularity", "recent_popularity", "weekly_popularity", "trend", "repeat_rate"),
+    *("item_gap_days", "price", "buyers", "baskets_per_buyer"),
+)
+_TOWERS = _rows("query_tower", "sequence")
+
+
+def _tower_rows(evidence: Evidence, index: Indices, item_vectors: Floats) -> Floats:
+    """Inner products, standardised over this checkout's candidates: the ranker then does not
+    depend on the scale of a space that is learned anew with every release."""
+    found = np.zeros((len(_TOWERS), len(index)), np.float32)
+    queries = (evidence.query_vector, evidence.sequence_vector)
+    vectors = item_vectors[index]
+    for row, query in zip(found, queries, strict=True):
+        if query is not None and len(index):
+            product = vectors @ query
+            row[:] = (product - product.mean()) / (product.std() + np.float32(1e-6))
+    return found
+
+
+_SUBJECT = _rows("subject_known", "subject_baskets", "days_since_visit", "cart_size")
+
+
+def _of_subject(evidence: Evidence) -> Floats:
+    counted = (evidence.subject_baskets, max(evidence.days_since_visit, 0.0), len(evidence.cart))
+    told = [float(evidence.subject_known), *(math.log1p(one) for one in counted)]
+    return np.array(told, np.float32)
+
+
+# Where each row of `_together` stands among the features.
+_COLUMNS = np.concatenate((_ITEM, _OWN, _HABITS, _CART, _TOWERS, _SUBJECT))
+
+
+@compiled(
+    *(INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS_2D, INTS, FLOATS, INTS, FLOATS, INT),
+    *(FLOATS, FLOATS_2D, FLOATS_2D, FLOATS_2D, FLOATS, FLOATS, FLOATS_2D, FLOATS),
+)
+def _together(
+    index: Indices,
+    columns: Indices,
+    of_items: Floats,
+    own: Floats,
+    habit: Floats,
+    near_index: Indices,
+    near_value: Floats,
+    knn_index: Indices,
+    knn_value: Floats,
+    cart_size: int,
+    staples: Floats,
+    fit: Floats,
+    narrow: Floats,
+    wide: Floats,
+    times_narrow: Floats,
+    times_wide: Floats,
+    towers: Floats,
+    subject: Floats,
+) -> Floats:
+    """[C, len(PAIR_FEATURES)]; `own` without its last row."""
+    count = len(index)
+    found = np.empty((count, len(columns)), np.float32)
+    told = np.empty(len(columns), np.float32)
+    last = len(habit) - 2
+    for candidate in range(count):
+        item, at = index[candidate], 0
+        for column in range(of_items.shape[1]):
+            told[at] = of_items[item, column]
+            at += 1
+        for row in range(len(own) - 1):
+            told[at] = own[row, candidate]
+            at += 1
+        for row in range(len(habit)):
+            told[at] = habit[row, candidate] if row < last else np.log1p(habit[row, candidate])
+            at += 1
+        place = np.searchsorted(near_index, item)
+        has = place < len(near_index) and near_index[place] == item
+        told[at] = near_value[place] if has else 0.0
+        told[at + 1] = told[at] / max(cart_size, 1)
+        place = np.searchsorted(knn_index, item)
+        has = place < len(knn_index) and knn_index[place] == item
+        told[at + 2] = np.log1p(knn_value[place]) if has else 0.0
+        told[at + 3] = staples[candidate]
+        at += 4
+        for row in range(len(fit)):
+            told[at] = fit[row, candidate]
+            at += 1
+        told[at], told[at + 1] = narrow[0, candidate], narrow[1, candidate]
+        told[at + 2], told[at + 3] = wide[0, candidate], wide[1, candidate]
+        told[at + 4] = np.log1p(times_narrow[candidate])
+        told[at + 5] = np.log1p(times_wide[candidate])
+        told[at + 6], told[at + 7] = towers[0, candidate], towers[1, candidate]
+        told[at + 8 :] = subject
+        for row in range(len(columns)):
+            found[candidate, columns[row]] = told[row]
+    return found
 
 
 def _place(ascending: Indices, wanted: Indices) -> Indices:
@@ -215,26 +317,3 @@ def _place(ascending: Indices, wanted: Indices) -> Indices:
         return np.full(len(wanted), -1, np.int64)
     place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
     return np.where(ascending[place] == wanted, place, -1)
-
-
-def _inverse_rank(best_first: Indices) -> Floats:
-    """1 for the strongest, 1/2 for the next, and so on."""
-    rank = np.empty(len(best_first), np.float32)
-    rank[best_first] = 1.0 / np.arange(1, len(best_first) + 1)
-    return rank
-
-
-def _times_in(wanted: Indices, held: Indices) -> Floats:
-    same = (wanted[:, None] == held) & (wanted > 0)[:, None]
-    times: Floats = same.sum(axis=1, dtype=np.float32)
-    return times
-
-
-def _inner(vectors: Floats, index: Indices, query: Floats | None) -> Floats:
-    """Inner products, standardised over this checkout's candidates: the ranker then does not
-    depend on the scale of a space that is learned anew with every release."""
-    if query is None or not len(index):
-        return np.zeros(len(index), np.float32)
-    product = vectors[index] @ query
-    scaled: Floats = (product - product.mean()) / (product.std() + np.float32(1e-6))
-    return scaled

@@ -15,13 +15,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from contract.compiled import INT, INTS, INTS32, compiled
+
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
 
 # A neighbour whose nearest shared item stands at place p of the query weighs 1 - p / 10.
 _PLACES = 10
-_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,10 @@ class SessionKnn:
         rows = np.repeat(len(items) - ends - offsets[:-1], kept) + np.arange(offsets[-1])
         with np.errstate(divide="ignore"):
             idf = np.where(frequency > 0, np.log(max(count, 1) / np.maximum(frequency, 1)), 0.0)
-        return cls(
-            _narrow(session_offsets),
-            _narrow(items),
-            _narrow(offsets),
-            _narrow(sessions[by_item[rows]]),
-            idf.astype(np.float32),
-            m,
-            k,
-            query_items,
+        held, items, offsets, postings = _narrow(
+            session_offsets, items, offsets, sessions[by_item[rows]]
         )
+        return cls(held, items, offsets, postings, idf.astype(np.float32), m, k, query_items)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The index as named arrays, for one `.npz` file."""
@@ -110,16 +105,9 @@ class SessionKnn:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The index that `arrays` came from; those of earlier releases are 64 bits wide."""
         m, k, query_items = (int(value) for value in arrays["settings"])
-        return cls(
-            _narrow(arrays["session_offsets"]),
-            _narrow(arrays["session_items"]),
-            _narrow(arrays["posting_offsets"]),
-            _narrow(arrays["postings"]),
-            arrays["idf"],
-            m,
-            k,
-            query_items,
-        )
+        numbers = ("session_offsets", "session_items", "posting_offsets", "postings")
+        held, items, offsets, postings = _narrow(*(arrays[name] for name in numbers))
+        return cls(held, items, offsets, postings, arrays["idf"], m, k, query_items)
 
     def score(self, query: Ints, *, drop: Ints | None = None) -> tuple[Ints, Floats]:
         """Items that follow `query` and their scores, best first.
@@ -127,86 +115,135 @@ class SessionKnn:
         `query` [Q]: the session's items, oldest first; only the latest `query_items` distinct ones
         are used. `drop`: items never returned (the cart). Equal scores are ordered by item number.
         """
+        items, scores = self.scores(query, drop=drop)
+        order = np.argsort(-scores, kind="stable")
+        return items[order], scores[order]
+
+    def scores(self, query: Ints, *, drop: Ints | None = None) -> tuple[Ints, Floats]:
+        """The same in the order of the items' numbers."""
         wanted = _latest_distinct(query, self.query_items, len(self.posting_offsets) - 1)
         if not len(wanted):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        found, weight = self._neighbours(wanted)
-        candidates, total = self._summed(found, weight)
-        if drop is not None and len(drop):
-            kept = _others(candidates, drop)
-            candidates, total = candidates[kept], total[kept]
-        scores = (total * self.idf[candidates] / (len(wanted) * _PLACES)).astype(np.float32)
-        order = np.argsort(-scores, kind="stable")  # candidates are in the order of their numbers
-        return candidates[order].astype(np.int64), scores[order]
+        items, total = _summed(
+            *(self.session_offsets, self.session_items, self.posting_offsets, self.postings),
+            *(np.array(wanted, np.int64), _NOTHING if drop is None else drop),
+            *(self.m, self.k),
+        )
+        order = np.argsort(items)
+        items, total = items[order], total[order]
+        scores = (total * self.idf[items] / (len(wanted) * _PLACES)).astype(np.float32)
+        return items, scores
 
-    def _summed(self, found: Numbers, weight: Ints) -> tuple[Numbers, Ints]:
-        """The items of the sessions `found`, ascending, and the summed `weight` of each."""
-        starts = self.session_offsets[found]
-        sizes = self.session_offsets[found + 1] - starts
-        ends = np.cumsum(sizes)
-        rows = np.repeat(starts - ends + sizes, sizes) + np.arange(sizes.sum())
-        items = self.session_items[rows]
-        order = np.argsort(items, kind="stable")
-        items = items[order]
-        first = _first_of_each(items)
-        if not len(first):  # which `reduceat` would not take
-            return items, weight
-        return items[first], np.add.reduceat(np.repeat(weight, sizes)[order], first)
 
-    def _neighbours(self, wanted: list[int]) -> tuple[Numbers, Ints]:
-        """The `k` nearest sessions of the query and the weight of each, times Q * `_PLACES`.
+_NOTHING: Ints = np.empty(0, np.int64)
 
-        `wanted` [Q]: items of the query, latest first. The item at place p, from 1, adds
-        (Q - p + 1) / Q to the similarity of a session that holds it.
-        """
-        count = len(wanted)
-        spans = [
-            self.postings[self.posting_offsets[i] : self.posting_offsets[i + 1]] for i in wanted
-        ]
-        if count == 1:  # all alike: the latest ones
-            found = spans[0][: min(self.m, self.k)]
-            return found, np.full(len(found), _PLACES - 1)
-        # One number per match, that sorts by session and then by place.
-        match = np.concatenate([span.astype(np.int64) * count + n for n, span in enumerate(spans)])
+
+@compiled(INTS32, INTS32, INTS, INT, INT, others=((INTS, INTS, INTS, INT, INT),))
+def _neighbours(
+    posting_offsets: Ints, postings: Ints, wanted: Ints, m: int, k: int
+) -> tuple[Ints, Ints]:
+    """The `k` nearest sessions of the query and the weight of each, times Q * `_PLACES`.
+
+    The item at place p, from 1, adds (Q - p + 1) / Q to the similarity of a session that holds it.
+    """
+    count = len(wanted)
+    matches = 0
+    for item in wanted:
+        matches += posting_offsets[item + 1] - posting_offsets[item]
+    # One number per match, that sorts by session and then by place.
+    match = np.empty(matches, np.int64)
+    at = 0
+    for place in range(count):
+        item = wanted[place]
+        for entry in range(posting_offsets[item], posting_offsets[item + 1]):
+            match[at] = np.int64(postings[entry]) * count + place
+            at += 1
+    if count > 1:
         match.sort()
-        session, place = np.divmod(match, count)
-        first = _first_of_each(session)[-self.m :]  # the latest m sessions
-        if not len(first):
-            return session, place
-        similarity = np.add.reduceat(count - place, first)
-        nearest = place[first] + 1
-        if len(first) > self.k:
-            # By similarity, then by recency; again in one number, the place in `first` last.
-            best = similarity * len(first) + np.arange(len(first))
-            best.sort()
-            chosen = best[-self.k :] % len(first)
-            first, similarity, nearest = first[chosen], similarity[chosen], nearest[chosen]
-        return session[first], similarity * np.maximum(_PLACES - nearest, 0)
+    else:  # postings stand the latest first
+        match = match[::-1].copy()
+    session = np.empty(min(matches, m), np.int64)
+    similarity, nearest = np.empty(len(session), np.int64), np.empty(len(session), np.int64)
+    held, at = 0, matches - 1
+    while at >= 0 and held < m:  # from the latest session on
+        session[held], similarity[held] = match[at] // count, 0
+        while at >= 0 and match[at] // count == session[held]:
+            place = match[at] % count
+            similarity[held] += count - place
+            nearest[held] = place + 1
+            at -= 1
+        held += 1
+    kept = min(held, k)
+    # By similarity, then by recency; again in one number, of which the place is the last part.
+    best = np.empty(held, np.int64)
+    for place in range(held):
+        best[place] = similarity[place] * held + (held - 1 - place)
+    best.sort()
+    found, weight = np.empty(kept, np.int64), np.empty(kept, np.int64)
+    for number in range(kept):
+        place = held - 1 - best[held - 1 - number] % held
+        found[number] = session[place]
+        weight[number] = similarity[place] * max(_PLACES - nearest[place], 0)
+    return found, weight
 
 
-def _narrow(numbers: npt.NDArray[Any]) -> Numbers:
-    """`numbers` in 32 bits if they fit, else as they are."""
-    if numbers.dtype != np.int64 or (len(numbers) and numbers.max() > np.iinfo(np.int32).max):
-        return numbers
-    return numbers.astype(np.int32)
+@compiled(
+    *[INTS32] * 4, INTS, INTS, INT, INT, others=((INTS, INTS, INTS, INTS, INTS, INTS, INT, INT),)
+)
+def _summed(
+    session_offsets: Ints,
+    session_items: Ints,
+    posting_offsets: Ints,
+    postings: Ints,
+    wanted: Ints,
+    drop: Ints,
+    m: int,
+    k: int,
+) -> tuple[Ints, Ints]:
+    """The items of the nearest sessions in any order, and the summed weight of each, times
+    Q * `_PLACES`; `wanted` [Q]: items of the query, latest first."""
+    found, weight = _neighbours(posting_offsets, postings, wanted, m, k)
+    entries = 0
+    for session in found:
+        entries += session_offsets[session + 1] - session_offsets[session]
+    # A table of twice the room, a power of two, in which an item's place follows from its number.
+    room = 16
+    while room < 2 * entries:
+        room *= 2
+    keys, totals = np.full(room, -1, np.int64), np.zeros(room, np.int64)
+    distinct = 0
+    for number in range(len(found)):
+        session = found[number]
+        for entry in range(session_offsets[session], session_offsets[session + 1]):
+            item = np.int64(session_items[entry])
+            place = (item * 0x9E3779B1) & (room - 1)
+            while keys[place] != item and keys[place] != -1:
+                place = (place + 1) & (room - 1)
+            if keys[place] == -1:
+                keys[place] = item
+                distinct += 1
+            totals[place] += weight[number]
+    for dropped in drop:
+        place = (dropped * 0x9E3779B1) & (room - 1)
+        while keys[place] != dropped and keys[place] != -1:
+            place = (place + 1) & (room - 1)
+        if keys[place] == dropped and totals[place] >= 0:
+            totals[place] = -1
+            distinct -= 1
+    items, total = np.empty(distinct, np.int64), np.empty(distinct, np.int64)
+    at = 0
+    for slot in range(room):
+        if keys[slot] != -1 and totals[slot] >= 0:
+            items[at], total[at] = keys[slot], totals[slot]
+            at += 1
+    return items, total
 
 
-def _others(candidates: Numbers, drop: Ints) -> npt.NDArray[np.bool_]:
-    """Where `candidates` are not among `drop`; a few comparisons are quicker than `isin`."""
-    if len(drop) > _FEW:
-        return ~np.isin(candidates, drop)
-    kept = np.ones(len(candidates), bool)
-    for item in drop:
-        kept &= candidates != item
-    return kept
-
-
-def _first_of_each(ordered: Numbers) -> Ints:
-    """Where each new value begins in `ordered`."""
-    begins = np.empty(len(ordered), bool)
-    begins[:1] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
-    return np.flatnonzero(begins)
+def _narrow(*arrays: npt.NDArray[Any]) -> Any:
+    """`arrays` in 32 bits where all of them fit, else in 64."""
+    most = max((int(array.max()) for array in arrays if len(array)), default=0)
+    width = np.int32 if most <= np.iinfo(np.int32).max else np.int64
+    return [np.ascontiguousarray(array, width) for array in arrays]
 
 
 def _last_of_each_pair(sessions: Ints, items: Ints, num_items: int) -> tuple[Ints, Ints]:

@@ -71,7 +71,7 @@ def neighbours() -> ItemNeighbours:
     wide, narrow = CategoryLift.nothing(7), CategoryLift.nothing(7)
     wide.group[[MILK, EGGS, BREAD, SOAP]] = 1, 1, 2, 3  # DAIRY, BAKERY, BATH
     narrow.group[[MILK, BREAD, EGGS, SOAP]] = 1, 2, 3, 4
-    wide_lift, narrow_lift = np.zeros((4, 4), np.float16), np.zeros((5, 5), np.float16)
+    wide_lift, narrow_lift = np.zeros((4, 4), np.float32), np.zeros((5, 5), np.float32)
     for lift, pair, value in (
         (wide_lift, (1, 1), 2.0),
         (wide_lift, (1, 2), 1.0),

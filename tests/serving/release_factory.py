@@ -167,7 +167,7 @@ class Factory:
     def _lift(self, groups: int) -> CategoryLift:
         group = np.zeros(self.num_items + FIRST_ITEM, np.int32)
         group[FIRST_ITEM:] = 1 + np.arange(self.num_items) % groups
-        log_lift = np.zeros((groups + 1, groups + 1), np.float16)
+        log_lift = np.zeros((groups + 1, groups + 1), np.float32)
         np.fill_diagonal(log_lift[1:, 1:], 1.0)
         return CategoryLift(group, log_lift)
 

@@ -109,7 +109,8 @@ def _category_lift(held: sparse.csr_array, category: Numbers) -> CategoryLift:
     by_chance = np.outer(alone, alone) / max(held.shape[0], 1)
     lift = np.log((both + LIFT_PRIOR) / (by_chance + LIFT_PRIOR))
     lift[0], lift[:, 0] = 0.0, 0.0
-    return CategoryLift(group, lift.astype(np.float16))
+    half = np.ascontiguousarray(lift, np.float16)
+    return CategoryLift(group, half.astype(np.float32))
 
 
 def _nearest(

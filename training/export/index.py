@@ -32,9 +32,9 @@ from training.export.index_kinds import (
     set_parameters,
 )
 
-# Both towers' exact searches take about 0.7 ms over this many items of 64 dimensions on one core,
-# a tenth of a decision; nothing is gained there that would pay for an answer that is not exact.
-FLAT_BELOW = 50_000
+# Both towers' exact searches over this many items of 64 dimensions take a tenth of a millisecond on
+# one core; nothing is gained there that would pay for an answer that is not exact.
+FLAT_BELOW = 10_000
 # HNSW is left out: among inner products of vectors of unlike length its walk finds a quarter to
 # three quarters of the nearest (see docs/lab.md); it is also the largest and slowest to build.
 CANDIDATES = ("ivf_fp16", "ivf_flat", "ivf_sq8", "ivf_pq")

@@ -1,0 +1,47 @@
+"""Loops over numbers as machine code, where a line of numpy per step would cost more than the step.
+
+Numba compiles at import for the types that are declared, so that no checkout ever waits for a
+compiler, and keeps the result beside the source (or in NUMBA_CACHE_DIR). Its cache looks at one
+file alone: a compiled function may use nothing of another file, neither functions nor constants.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+from numba.core import types
+
+R = TypeVar("R")
+
+INT, FLOAT = types.int64, types.float64
+
+
+def array(dtype: Any, dimensions: int = 1) -> Any:
+    """A contiguous array that is only read; one that may be written will do as well."""
+    return types.Array(dtype, dimensions, "C", readonly=True)
+
+
+INTS, FLOATS = array(types.int64), array(types.float32)
+INTS32, KEYS, CODES, MASK = (
+    array(one) for one in (types.int32, types.uint64, types.uint8, types.boolean)
+)
+INTS_2D, INTS32_2D, FLOATS_2D = (array(one, 2) for one in (types.int64, types.int32, types.float32))
+
+
+def compiled(
+    *arguments: Any, others: tuple[tuple[Any, ...], ...] = ()
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Compile for `arguments`, and for each of `others`; a call with other types is a TypeError.
+
+    Without the interpreter's lock, so that decisions on other threads go on meanwhile.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        signatures = [arguments, *others]
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        try:
+            return cast(Callable[..., R], numba.njit(signatures, cache=True, **options)(function))
+        except RuntimeError:  # nowhere to write: compiled anew at every start
+            return cast(Callable[..., R], numba.njit(signatures, **options)(function))
+
+    return decorate
