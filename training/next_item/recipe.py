@@ -74,7 +74,7 @@ class SequenceRecipe:
 
 def sequences() -> SequenceRecipe:
     """Long histories of distinct items."""
-    return SequenceRecipe("sequences", dimension=128, block="hstu", dropout=0.5, epochs=25)
+    return SequenceRecipe("sequences", members=2, block="hstu", dropout=0.4, epochs=25)
 
 
 def sessions() -> SequenceRecipe:
