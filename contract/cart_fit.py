@@ -2,6 +2,7 @@
 items bought together."""
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.compiled import (
     FLOAT,
@@ -19,6 +20,7 @@ from contract.items import CategoryLift, Floats, Indices, ItemNeighbours
 STAPLES = 60  # how many of the shopper's strongest items are looked up
 CART_FIT = ("cart_nearest", "cart_second", "cart_chance", "cart_best_chance", "cart_lift")
 _MOST_CERTAIN = 0.95
+Places = npt.NDArray[np.int32]
 
 
 def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices) -> Floats:
@@ -28,17 +30,42 @@ def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices)
     return matrix
 
 
+@compiled(INTS)
+def _places_of(index: Indices) -> tuple[Places, Places]:
+    """Distinct items and their places as a table of at least twice the room, a power of two."""
+    room = 16
+    while room < 2 * len(index):
+        room *= 2
+    keys, places = np.full(room, -1, np.int32), np.empty(room, np.int32)
+    for place in range(len(index)):
+        slot = (index[place] * 0x9E3779B1) & (room - 1)
+        while keys[slot] != -1:
+            slot = (slot + 1) & (room - 1)
+        keys[slot], places[slot] = index[place], place
+    return keys, places
+
+
+@compiled(INTS32, INTS32, INT)
+def _place_of(keys: Places, places: Places, item: int) -> int:
+    """The place of `item`, -1 where it has none."""
+    slot = (item * 0x9E3779B1) & (len(keys) - 1)
+    while keys[slot] != -1:
+        if keys[slot] == item:
+            return int(places[slot])
+        slot = (slot + 1) & (len(keys) - 1)
+    return -1
+
+
 @compiled(INTS32_2D, FLOATS_2D, INTS, INTS)
 def _similarity(neighbours: Indices, similarity: Floats, index: Indices, cart: Indices) -> Floats:
     matrix = np.zeros((len(cart), len(index)), np.float32)
-    order = np.argsort(index)
-    ascending = index[order]
+    keys, places = _places_of(index)
     for row in range(len(cart)):
         near, alike = neighbours[cart[row]], similarity[cart[row]]
         for k in range(len(near)):
-            place = np.searchsorted(ascending, near[k])
-            if place < len(index) and ascending[place] == near[k] and alike[k] > 0:
-                matrix[row, order[place]] = alike[k]
+            candidate = _place_of(keys, places, near[k])
+            if candidate >= 0 and alike[k] > 0:
+                matrix[row, candidate] = alike[k]
     return matrix
 
 
@@ -97,16 +124,14 @@ def _staples_similarity(
     neighbours: Indices, similarity: Floats, index: Indices, staples: Indices, weight: Floats
 ) -> Floats:
     found = np.zeros(len(index), np.float32)
-    order = np.argsort(index)
-    ascending = index[order]
+    keys, places = _places_of(index)
     for row in range(len(staples)):
         near, alike = neighbours[staples[row]], similarity[staples[row]]
         counts = np.log1p(weight[row])
         for k in range(len(near)):
-            place = np.searchsorted(ascending, near[k])
-            # An unused place has no similarity, so it adds nothing.
-            if place < len(index) and ascending[place] == near[k]:
-                found[order[place]] += alike[k] * counts
+            candidate = _place_of(keys, places, near[k])
+            if candidate >= 0:  # an unused place has no similarity, so it adds nothing
+                found[candidate] += alike[k] * counts
     return found
 
 

@@ -31,13 +31,12 @@ class Settings(BaseSettings):
     )
     body_limit_bytes: Positive = Field(1_048_576, description="Largest request body.")
     max_full_decisions: Positive = Field(
-        4,
-        description="Decisions at once that may use the models; more get a cheaper rung. This "
-        "number times the work of one (about 8 ms) must stay well below the usual deadline "
-        "(100 ms), or none of them ends in time.",
+        16,
+        description="Decisions at once that may use the models, as far as they are expected to be "
+        "done in time; more get a cheaper rung.",
     )
     max_total_decisions: Positive = Field(
-        32, description="Decisions at once in all; more are answered 429."
+        64, description="Decisions at once in all; more are answered 429."
     )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."

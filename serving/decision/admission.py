@@ -57,6 +57,11 @@ class Admission:
             self._active -= 1
             self._active_full -= full
 
+    def settled_for_less(self) -> None:
+        """Called by a Place whose decision will not use the models after all."""
+        with self._lock:
+            self._active_full -= 1
+
 
 class Place:
     """One decision's place, free again when the decision and all work it started have ended."""
@@ -79,6 +84,12 @@ class Place:
             free = self._holders == 0
         if free:
             self._admission.leave(full=self.full)
+
+    def settle_for_less(self) -> None:
+        """The decision is answered from a cheaper rung: somebody else may use the models."""
+        if self.full:
+            self.full = False
+            self._admission.settled_for_less()
 
     def __enter__(self) -> Self:
         return self

@@ -95,6 +95,9 @@ class StageReport:
         if self._metrics is not None:
             self._metrics.stage(name, seconds)
 
+    def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
+        self._tracing.past(name, began, ended, wrong)
+
     @contextmanager
     def decision(self) -> Iterator[Span]:
         """Around the whole decision."""

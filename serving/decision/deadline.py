@@ -27,12 +27,20 @@ class Observer(Protocol):
         """The stage `name` is over."""
         ...
 
+    def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
+        """The stage `name` ran between two perf_counters, without a `stage_span`; `wrong` names
+        the exception that ended it."""
+        ...
+
 
 class _Nobody:
     def stage_span(self, name: str) -> AbstractContextManager[object]:
         return nullcontext()
 
     def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
+        return None
+
+    def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
         return None
 
 
@@ -54,7 +62,7 @@ class Deadline:
         self.degraded: list[str] = []
         self.timings_ms: dict[str, float] = {}
         self._observer = observer or _Nobody()
-        self._crowded = crowded
+        self.crowded = crowded
         self._began = time.perf_counter() if began is None else began
 
     def elapsed_ms(self) -> float:
@@ -91,7 +99,7 @@ class Deadline:
             self._over(name, 0.0, degraded=True)
             return fallback
         verdict: Callable[[], None] | None = breaker.abandoned if breaker is not None else None
-        began, crowded = time.perf_counter(), self._crowded()
+        began, crowded = time.perf_counter(), self.crowded()
         degraded = True
         try:
             with self._observer.stage_span(name):
@@ -102,13 +110,13 @@ class Deadline:
             return outcome
         except TimeoutError:
             if breaker is not None:
-                verdict = partial(breaker.late, allowed_ms, crowded=crowded or self._crowded())
+                verdict = partial(breaker.late, allowed_ms, crowded=crowded or self.crowded())
         except UserError:
             degraded = False
             raise
         except Exception as error:
             verdict = breaker.failed if breaker is not None else None
-            _tell(name, error)
+            tell(name, error)
         except asyncio.CancelledError:
             degraded = False
             raise
@@ -129,10 +137,16 @@ class Deadline:
             raise
         except Exception as error:
             degraded = True
-            _tell(name, error)
+            tell(name, error)
         finally:
             self._over(name, time.perf_counter() - began, degraded=degraded)
         return fallback
+
+    def record(self, name: str, began: float, ended: float, wrong: str | None) -> None:
+        """The stage `name` ran elsewhere between two perf_counters; `wrong` names what kept it
+        from doing its part."""
+        self._observer.stage_past(name, began, ended, wrong)
+        self._over(name, ended - began, degraded=wrong is not None)
 
     def _over(self, name: str, seconds: float, *, degraded: bool) -> None:
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + seconds * 1_000
@@ -141,7 +155,7 @@ class Deadline:
         self._observer.stage_ended(name, seconds, degraded=degraded)
 
 
-def _tell(name: str, error: Exception) -> None:
+def tell(name: str, error: Exception) -> None:
     """Where it failed, without the message, which may hold what a caller sent."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"

@@ -18,11 +18,13 @@ from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Answer, Checkout, StageReport
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
+from serving.decision.engine import Engine
 from serving.decision.limits import DecisionSettings, FeatureReader
 from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
 from serving.decision.outcome import Decision, Shown, SubjectContext
 from serving.decision.tokens import TokenSigner
 from serving.decision.workers import Workers
+from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.inference.releases import LiveRelease
 from serving.monitoring.decisions import DecisionMetrics
@@ -50,6 +52,7 @@ class Decider:
         self._signer = signer
         self._metrics = metrics
         self._report = StageReport(metrics, tracing or Tracing())
+        self._engine = Engine()
         self._workers = Workers(settings.threads, "decision")
         # The lower rung has a thread of its own: it must work when the others are stuck.
         self._spare_worker = Workers(1, "lower-rung")
@@ -57,6 +60,7 @@ class Decider:
 
     def close(self) -> None:
         """End the threads; the release stays."""
+        self._engine.close()
         self._workers.close()
         self._spare_worker.close()
 
@@ -128,6 +132,8 @@ class Decider:
         if may.price_ignored:
             checkout.deadline.degrade("price_filter")
         state = await self._features(checkout)
+        if checkout.place.full and not self._has_room(checkout):
+            checkout.place.settle_for_less()
         if checkout.place.full:
             answer = await self._with_models(checkout, may, state)
         else:
@@ -137,6 +143,14 @@ class Decider:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
         return answer.checked(may)
+
+    def _has_room(self, checkout: Checkout) -> bool:
+        """Whether the models would be done in time. To find out by being late would cost the time
+        of this decision and of those behind it."""
+        if not isinstance(checkout.release.models, EmbeddedBackend):
+            return True
+        allowed_ms = checkout.deadline.remaining_ms() - checkout.share(self.settings.reserve_share)
+        return self._engine.expected_ms() <= max(allowed_ms, 0.0) * self.settings.room_share
 
     async def _wait_for_turn(self, checkout: Checkout) -> None:
         """Shed decisions compute on the event loop, which the stages of full ones need too: so they
@@ -164,6 +178,10 @@ class Decider:
         self, checkout: Checkout, may: Eligible, state: SubjectState
     ) -> Answer | None:
         """The rungs `full` and `no_ranker`; None where the models or the index failed."""
+        if isinstance(checkout.release.models, EmbeddedBackend):
+            reserve_ms = checkout.share(self.settings.reserve_share)
+            work = await self._engine.run(checkout, may, state, reserve_ms)
+            return _of_models(checkout, work.found, work.ranked)
         shares, deadline = self.settings, checkout.deadline
         reserve_ms = checkout.share(shares.reserve_share)
         bare: tuple[Situation, Encoded | None] = (Situation(UNKNOWN, (), 0), None)
@@ -195,10 +213,7 @@ class Decider:
             return None
         # With one tower silent its features are zero, which the ranker never saw in training.
         ranked = await self._rank(checkout, found) if len(vectors) == len(towers.SOURCES) else None
-        if ranked is not None:
-            return Answer("full", found, ranked)
-        ranked = deadline.inline("blend", lambda: blend(found, checkout.request.num_results), None)
-        return Answer("no_ranker", found, ranked) if ranked is not None else None
+        return _of_models(checkout, found, ranked)
 
     async def _rank(self, checkout: Checkout, found: CandidateSet) -> Ranked | None:
         models, limit = checkout.release.models, checkout.request.num_results
@@ -233,6 +248,19 @@ class Decider:
             "popular", lambda: fallback.most_popular(release, may, limit), None
         )
         return Answer("popular", *popular) if popular is not None else Answer("empty")
+
+
+def _of_models(
+    checkout: Checkout, found: CandidateSet | None, ranked: Ranked | None
+) -> Answer | None:
+    """What the models came up with; without the ranker's word the sources' own scores decide."""
+    if found is None:
+        return None
+    if ranked is not None:
+        return Answer("full", found, ranked)
+    limit = checkout.request.num_results
+    blended = checkout.deadline.inline("blend", lambda: blend(found, limit), None)
+    return Answer("no_ranker", found, blended) if blended is not None else None
 
 
 def _respond(

@@ -18,16 +18,17 @@ class FeatureReader(Protocol):
 class DecisionSettings:
     """Limits of the decision. Stage budgets are shares of a request's deadline."""
 
-    # A full decision is about 8 ms of work on one core: four at once end after some 35 ms, in time
-    # for a deadline of 100 ms and its stages' shares. More at once end no more of them, only later.
-    max_full: int = 4
-    max_total: int = 32
+    # How many are let in at once; how many of them the models can serve in time is measured.
+    max_full: int = 16
+    max_total: int = 64
     threads: int = 2
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50
     retrieval_share: float = 0.40
     ranker_share: float = 0.40
+    # Of the time for the embedded models, how much may be expected to go by before they are done.
+    room_share: float = 0.75
     cheaper_share: float = 0.25
     shed_share: float = 0.60  # the same rung, when it is the first thing that is tried
     most_pause_ms: float = 2.0  # between two shed decisions, so that full ones get on

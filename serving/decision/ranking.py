@@ -12,19 +12,24 @@ from contract.pair_features import (
 )
 from serving.decision.blend import best
 from serving.decision.candidate_set import CandidateSet, Ranked
-from serving.inference.backend import InferenceBackend, InferenceFailed, finite
+from serving.inference.backend import InferenceBackend, InferenceFailed, Outputs, finite
 
 
 async def rank(models: InferenceBackend, candidates: CandidateSet, limit: int) -> Ranked:
     """The best `limit` candidates; raises InferenceFailed."""
-    outputs = await models.run(RANKER, _padded(candidates))
+    return ranked(candidates, await models.run(RANKER, inputs(candidates)), limit)
+
+
+def inputs(candidates: CandidateSet) -> Encoded:
+    """What the ranker is asked, its candidates padded to MAX_CANDIDATES."""
+    pairs = np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
+    pairs[: len(candidates)] = candidates.pairs
+    return {"pair_features": pairs}
+
+
+def ranked(candidates: CandidateSet, outputs: Outputs, limit: int) -> Ranked:
+    """The best `limit` by the ranker's `outputs`; raises InferenceFailed."""
     scores = finite({"scores": outputs["scores"][: len(candidates)]}, "scores")
     if scores.shape != (len(candidates),):
         raise InferenceFailed(f"scores have shape {scores.shape}")
     return best(scores, limit)
-
-
-def _padded(candidates: CandidateSet) -> Encoded:
-    pairs = np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
-    pairs[: len(candidates)] = candidates.pairs
-    return {"pair_features": pairs}

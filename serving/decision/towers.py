@@ -6,7 +6,7 @@ from contract.encoding import Encoded
 from contract.items import Floats
 from contract.manifest import QUERY_TOWER, SEQUENCE_ENCODER
 from serving.decision.checkout import Checkout
-from serving.inference.backend import finite
+from serving.inference.backend import Outputs, finite
 
 # Model -> (its output tensor, the source of candidates that its vector is).
 SOURCES = {
@@ -23,7 +23,7 @@ async def query_vectors(
 
     async def one(model: str, output: str) -> Floats | None:
         async def vector() -> Floats | None:
-            return finite(await release.models.run(model, encoded), output)
+            return vector_of(await release.models.run(model, encoded), output)
 
         return await checkout.deadline.stage(
             model,
@@ -37,3 +37,8 @@ async def query_vectors(
     found = await asyncio.gather(*(one(model, output) for model, (output, _) in SOURCES.items()))
     sources = [source for _, source in SOURCES.values()]
     return {name: one for name, one in zip(sources, found, strict=True) if one is not None}
+
+
+def vector_of(outputs: Outputs, output: str) -> Floats:
+    """The query vector [d] of a tower; raises InferenceFailed where it is not finite."""
+    return finite(outputs, output)

@@ -110,6 +110,15 @@ class EmbeddedBackend:
             self._condition.notify()
         return await answer
 
+    def infer(self, model: str, inputs: Sequence[Encoded]) -> list[Outputs | InferenceFailed]:
+        """The outputs of `model` for each of `inputs`, run as one batch, now and on the calling
+        thread; what fails does not fail the others."""
+        if self._closed or model not in self.sessions:
+            return [InferenceFailed(f"model {model} is not running")] * len(inputs)
+        found = _outcomes(self.sessions[model], inputs)
+        self._report(model, len(inputs))
+        return found
+
     def close(self, wait_s: float = 0.0) -> None:
         """See InferenceBackend."""
         with self._condition:
@@ -158,17 +167,20 @@ def load_sessions(models: Sequence[ModelFile]) -> dict[str, Session]:
 
 
 def _answers(session: Session, jobs: list[_Job]) -> list[tuple[_Job, Outputs | InferenceFailed]]:
+    return list(zip(jobs, _outcomes(session, [job.inputs for job in jobs]), strict=True))
+
+
+def _outcomes(session: Session, inputs: Sequence[Encoded]) -> list[Outputs | InferenceFailed]:
     try:
-        batch = {name: np.stack([job.inputs[name] for job in jobs]) for name in session.inputs}
+        batch = {name: np.stack([one[name] for one in inputs]) for name in session.inputs}
         outputs = session.infer(batch)
-    except Exception as error:  # also inputs of unequal shape: nothing may end this thread
-        if len(jobs) == 1:
-            return [(jobs[0], InferenceFailed(_first_line(error)))]
+    except Exception as error:  # also inputs of unequal shape
+        if len(inputs) == 1:
+            return [InferenceFailed(_first_line(error))]
         # One bad request must not fail those that happened to wait beside it.
-        return [answer for job in jobs for answer in _answers(session, [job])]
+        return [outcome for one in inputs for outcome in _outcomes(session, [one])]
     return [
-        (job, {name: output[place] for name, output in outputs.items()})
-        for place, job in enumerate(jobs)
+        {name: output[place] for name, output in outputs.items()} for place in range(len(inputs))
     ]
 
 

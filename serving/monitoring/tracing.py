@@ -2,6 +2,7 @@
 its SDK is not even imported. Spans carry no id of a visitor, a user, a session or an item, and no
 exception messages, which could quote what a caller sent."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +43,20 @@ class Tracing:
     def span(self, name: str) -> AbstractContextManager[Span]:
         """A span around a block; spans opened within it are its children."""
         return self._off if self._tracer is None else self._started(name)
+
+    def past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
+        """A span between two perf_counters that lie behind; `wrong` names the exception that
+        ended it."""
+        if self._tracer is None:
+            return
+        from opentelemetry.trace import Status, StatusCode
+
+        start_ns = time.time_ns() - round((time.perf_counter() - began) * 1e9)
+        span = self._tracer.start_span(name, start_time=start_ns)
+        if wrong is not None:
+            span.set_attribute("error.type", wrong)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(start_ns + round((ended - began) * 1e9))
 
     def close(self) -> None:
         """Send what is left."""

@@ -1,6 +1,7 @@
 """A shop to decide in: the tiny release, a real feature store with one known shopper, a clock."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from contract.clock import FixedClock
+from contract.encoding import Encoded
 from contract.events import Event, EventItem
 from contract.features import SubjectState
 from contract.manifest import MODELS
@@ -17,8 +19,9 @@ from serving.decision.limits import DecisionSettings
 from serving.decision.messages import DecideRequest
 from serving.decision.outcome import SubjectContext
 from serving.decision.tokens import TokenSigner
+from serving.inference.backend import Outputs
 from serving.inference.breaker import Breaker
-from serving.inference.embedded import EmbeddedBackend
+from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.release import Release
 from serving.inference.releases import LiveRelease, load_release
 from serving.state.feature_store import MemoryFeatureStore
@@ -103,6 +106,25 @@ def with_models(release: Release, factory: Factory, broken: Mapping[str, bytes])
     return dataclasses.replace(
         release, models=EmbeddedBackend(sessions), breakers={name: Breaker() for name in MODELS}
     )
+
+
+class Stuck:
+    """What hangs until told otherwise."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+
+class Hung(Session):
+    """A model that does not come back."""
+
+    def __init__(self, inner: Session, stuck: Stuck) -> None:
+        self.inputs, self.outputs, self._session = inner.inputs, inner.outputs, inner._session
+        self._stuck = stuck
+
+    def infer(self, batch: Encoded) -> Outputs:
+        self._stuck.go.wait(30)
+        return super().infer(batch)
 
 
 @contextmanager

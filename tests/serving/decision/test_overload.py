@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from contract.encoding import Encoded
 from contract.features import SubjectState
+from contract.manifest import RANKER
 from serving.decision.admission import Admission, Overloaded
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
@@ -18,6 +19,8 @@ from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from tests.serving.decision.setting import (
     Forbidden,
+    Hung,
+    Stuck,
     deciding,
     known,
     nobody,
@@ -72,29 +75,25 @@ async def test_one_full_one_shed_one_refused(release: Release) -> None:
     assert metrics.registry.get_sample_value("tillwise_decisions_rejected_total") == 1
 
 
-async def test_work_that_outlives_its_decision_keeps_its_place(release: Release) -> None:
-    settings = DecisionSettings(max_full=4, max_total=4, threads=1)
-    go, running = threading.Event(), threading.Event()
-
-    def slow() -> None:
-        running.set()
-        go.wait(30)
-
-    with deciding(release, Forbidden(), settings) as decider:
-        place = decider.admission.enter()
-        with place, pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await decider._workers.run(place, slow)
-        assert running.is_set()
+async def test_work_that_outlives_its_decision_keeps_its_place(
+    release: Release, factory: Factory
+) -> None:
+    stuck = Stuck()
+    held = with_models(release, factory, {})
+    assert isinstance(held.models, EmbeddedBackend)
+    held.models.sessions[RANKER] = Hung(held.models.sessions[RANKER], stuck)
+    with deciding(held, Forbidden(), DecisionSettings(max_full=4, max_total=4)) as decider:
+        decision = await decider.decide(request("item-1", deadline_ms=100), nobody())
+        assert (decision.rung, decision.response.degraded) == ("no_ranker", ("ranker",))
         assert decider.admission.active == 1  # answered, but the thread is still taken
         decision = await decider.decide(request("item-1", deadline_ms=100), nobody())
-        assert decision.response.degraded == ("encode",)
-        # What it had queued behind the stuck thread was withdrawn with it.
-        assert decider.admission.active == 1
-        go.set()
-        with decider.admission.enter() as next_place:
-            await decider._workers.run(next_place, lambda: None)
-        assert decider.admission.active == 0
+        assert (decision.rung, decision.response.degraded) == ("session_knn", ("ranker",))
+        assert decider.admission.active == 2
+        stuck.go.set()
+        while decider.admission.active:
+            await asyncio.sleep(0.01)
+        decision = await decider.decide(request("item-1", deadline_ms=1_000), nobody())
+        assert decision.rung == "full"
 
 
 def test_places_are_counted() -> None:

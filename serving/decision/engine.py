@@ -1,0 +1,288 @@
+"""The models' part of decisions where the models run in this process: one thread takes whatever
+waits, up to a batch, and carries it from the encoding to the ranker's scores. Under load the models
+answer several checkouts at once and nobody pays for handing work from thread to thread; a lone
+checkout is not kept waiting for company."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+
+from contract.encoding import Encoded, Situation
+from contract.features import SubjectState
+from contract.items import Floats
+from contract.manifest import RANKER
+from serving.decision import ranking, retrieval, towers
+from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.checkout import Checkout
+from serving.decision.deadline import tell
+from serving.decision.eligibility import Eligible
+from serving.inference.backend import InferenceFailed, Outputs
+from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
+from serving.inference.release import compute_single_threaded
+
+_QUEUE = "queue"
+# A batch takes about this long at most, however slow the machine: those behind it wait for it.
+_MOST_BATCH_MS = 12.0
+_FIRST_GUESS_MS = 3.0
+_NEWEST = 0.1  # what the latest batch counts in the mean
+
+
+@dataclass(eq=False)
+class Work:
+    """One checkout on its way through the engine, and what has come of it so far."""
+
+    checkout: Checkout
+    may: Eligible
+    state: SubjectState
+    reserve_ms: float
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[None]"
+    began: float = field(default_factory=perf_counter)
+    situation: Situation | None = None
+    encoded: Encoded | None = None
+    vectors: dict[str, Floats] = field(default_factory=dict)
+    found: CandidateSet | None = None
+    ranked: Ranked | None = None
+    # (stage, perf_counter at its beginning and end, what went wrong) of every stage so far.
+    stages: list[tuple[str, float, float, str | None]] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for more, or no time is left for it."""
+        return self.done.done() or self.checkout.deadline.remaining_ms() <= self.reserve_ms
+
+    def note(self, stage: str, began: float, error: Exception | None = None) -> None:
+        """The stage `stage` has ended."""
+        wrong = None if error is None else type(error).__name__
+        self.stages.append((stage, began, perf_counter(), wrong))
+
+    def skip(self, stage: str, why: str) -> None:
+        """The stage `stage` was not tried."""
+        now = perf_counter()
+        self.stages.append((stage, now, now, why))
+
+
+class Engine:
+    """The thread and its queue. `run` is called from one event loop."""
+
+    def __init__(self, max_batch: int = MAX_BATCH) -> None:
+        self._max_batch = max_batch
+        self._waiting: deque[Work] = deque()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._at = _QUEUE  # the stage that runs just now
+        self._each_ms = _FIRST_GUESS_MS  # of work for one decision, a moving mean
+        self._under_way = 0
+        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._thread.start()
+
+    async def run(
+        self, checkout: Checkout, may: Eligible, state: SubjectState, reserve_ms: float
+    ) -> Work:
+        """What the engine makes of `checkout` while more than `reserve_ms` are left of its time;
+        its stages are told to the deadline. What was made by then stands in the answer."""
+        loop = asyncio.get_running_loop()
+        work = Work(checkout, may, state, reserve_ms, loop, loop.create_future())
+        deadline = checkout.deadline
+        allowed_ms = deadline.remaining_ms() - reserve_ms
+        stuck = self._stuck_in(checkout)
+        if stuck is not None or allowed_ms <= 0:
+            work.skip(stuck or "encode", "NotTried")
+        else:
+            self._enter(work)
+            try:
+                async with asyncio.timeout(allowed_ms / 1_000):
+                    await work.done
+            except TimeoutError:
+                self._late(work, allowed_ms)
+        for stage, began, ended, wrong in list(work.stages):
+            deadline.record(stage, began, ended, wrong)
+        return work
+
+    def expected_ms(self) -> float:
+        """When a decision that came now would be done; 0 where nobody is before it, whatever the
+        last ones took: else one bad moment would close the engine for good."""
+        before = len(self._waiting) + self._under_way
+        return (before + 1) * self._each_ms if before else 0.0
+
+    def close(self) -> None:
+        """Take no more work; what waits is dropped."""
+        with self._condition:
+            self._closed = True
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._condition.notify()
+        for work in left:
+            work.checkout.place.drop()
+        _deliver(left)
+
+    def _enter(self, work: Work) -> None:
+        with self._condition:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            work.checkout.place.hold()
+            self._waiting.append(work)
+            self._condition.notify()
+
+    def _stuck_in(self, checkout: Checkout) -> str | None:
+        """The model that the thread hangs in, once its breaker says that it does."""
+        breaker = checkout.release.breakers.get(self._at)
+        return self._at if breaker is not None and breaker.is_open else None
+
+    def _late(self, work: Work, waited_ms: float) -> None:
+        """Nothing came in time: blame what runs just now."""
+        stage = "encode" if self._at == _QUEUE else self._at
+        checkout = work.checkout
+        breaker = checkout.release.breakers.get(stage)
+        if breaker is not None:
+            breaker.late(waited_ms, crowded=checkout.deadline.crowded())
+        work.note(stage, work.began, TimeoutError())
+
+    # Everything below runs on the thread.
+
+    def _serve(self) -> None:
+        compute_single_threaded()
+        while True:
+            with self._condition:
+                self._at = _QUEUE
+                while not self._closed and not self._waiting:
+                    self._condition.wait()
+                if self._closed:
+                    return
+                batch = self._take()
+                self._under_way = len(batch)
+            began = perf_counter()
+            asked = [work for work in batch if not work.over]
+            try:
+                self._answer(asked)
+            except Exception as error:  # nothing may end this thread
+                tell("engine", error)
+            self._under_way = 0
+            if asked:
+                took_ms = (perf_counter() - began) * 1_000 / len(asked)
+                self._each_ms += _NEWEST * (took_ms - self._each_ms)
+            for work in batch:
+                work.checkout.place.drop()
+            _deliver(batch)
+            del batch  # an idle thread must not keep the last requests alive
+
+    def _take(self) -> list[Work]:
+        """The oldest and those behind it that were begun with the same release."""
+        release = self._waiting[0].checkout.release
+        most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_ms, 0.001))))
+        taken: list[Work] = []
+        while self._waiting and len(taken) < most and self._waiting[0].checkout.release is release:
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _answer(self, batch: list[Work]) -> None:
+        self._each("encode", batch, _encode)
+        for model, (output, source) in towers.SOURCES.items():
+            encoded = [work for work in batch if work.encoded is not None]
+            self._model(model, encoded, _tower_inputs, partial(_take_vector, output, source))
+        self._each("retrieval", [work for work in batch if work.vectors], _retrieve)
+        # With one tower silent its features are zero, which the ranker never saw in training.
+        whole = [
+            work
+            for work in batch
+            if work.found is not None and len(work.vectors) == len(towers.SOURCES)
+        ]
+        self._model(RANKER, whole, _ranker_inputs, _take_scores)
+
+    def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
+        self._at = stage
+        for work in batch:
+            if work.over:
+                continue
+            began = perf_counter()
+            try:
+                act(work)
+            except Exception as error:
+                tell(stage, error)
+                work.note(stage, began, error)
+            else:
+                work.note(stage, began)
+
+    def _model(
+        self,
+        model: str,
+        batch: Sequence[Work],
+        inputs: Callable[[Work], Encoded],
+        take: Callable[[Work, Outputs], None],
+    ) -> None:
+        """Run `model` on all of `batch` at once, and let each `take` its part."""
+        asked = [work for work in batch if not work.over]
+        if not asked:
+            return
+        release = asked[0].checkout.release
+        breaker, models = release.breakers[model], release.models
+        assert isinstance(models, EmbeddedBackend)
+        if not breaker.allows():
+            for work in asked:
+                work.skip(model, "NotTried")
+            return
+        self._at, began = model, perf_counter()
+        answered = False
+        outcomes = models.infer(model, [inputs(work) for work in asked])
+        for work, outcome in zip(asked, outcomes, strict=True):
+            try:
+                if isinstance(outcome, InferenceFailed):
+                    raise outcome
+                take(work, outcome)
+            except Exception as error:
+                tell(model, error)
+                work.note(model, began, error)
+            else:
+                work.note(model, began)
+                answered = True
+        if answered:
+            breaker.succeeded()
+        else:
+            for _ in asked:
+                breaker.failed()
+
+
+def _encode(work: Work) -> None:
+    work.situation, work.encoded = work.checkout.encoded(work.state)
+
+
+def _tower_inputs(work: Work) -> Encoded:
+    assert work.encoded is not None
+    return work.encoded
+
+
+def _take_vector(output: str, source: str, work: Work, outputs: Outputs) -> None:
+    work.vectors[source] = towers.vector_of(outputs, output)
+
+
+def _retrieve(work: Work) -> None:
+    assert work.situation is not None
+    work.found = retrieval.retrieve(work.checkout.release, work.situation, work.may, work.vectors)
+
+
+def _ranker_inputs(work: Work) -> Encoded:
+    assert work.found is not None
+    return ranking.inputs(work.found)
+
+
+def _take_scores(work: Work, outputs: Outputs) -> None:
+    assert work.found is not None
+    work.ranked = ranking.ranked(work.found, outputs, work.checkout.request.num_results)
+
+
+def _deliver(batch: Sequence[Work]) -> None:
+    for loop in dict.fromkeys(work.loop for work in batch):
+        own = [work.done for work in batch if work.loop is loop]
+        with suppress(RuntimeError):  # the loop was closed, so nobody waits any more
+            loop.call_soon_threadsafe(_settle, own)
+
+
+def _settle(futures: "list[asyncio.Future[None]]") -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
