@@ -16,6 +16,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.api import consent, decide, docs_page, documentation, events, health, subjects
 from serving.api.gateway import Gateway
+from serving.api.hot_route import HotRoute
 from serving.api.middleware import Guard
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.decision.decide import Decider
@@ -156,6 +157,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
 
 def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
     settings = gateway.settings
+    (hot,) = decide.router.routes
+    app.add_middleware(HotRoute, route=hot, endpoint=decide.decide)  # the innermost
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

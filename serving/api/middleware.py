@@ -4,7 +4,6 @@ one place where an unforeseen error becomes an answer that gives nothing away.""
 import logging
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,13 +12,13 @@ from serving.monitoring.http import HttpMetrics
 
 log = logging.getLogger("serving.requests")
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 _CLIENT_GONE = 499
 
 
@@ -41,9 +40,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                held = message.setdefault("headers", [])
+                named = {name.lower() for name, _ in held}
+                held.extend(one for one in _HEADERS if one[0] not in named)
                 self._record(scope, status, time.perf_counter() - began)
             await send(message)
 
