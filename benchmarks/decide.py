@@ -47,14 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The figures, and whether too many rounds were void. Raises UserError."""
-    manifest = _manifest(args.releases)
+    manifest = manifest_of(args.releases)
     bodies = from_baskets(args.data, manifest.trained_until, seed=0)
     if args.rounds < 1:
         raise UserError("--rounds must be at least 1")
     with ExitStack() as started:
         state = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="tillwise-")))
         bare_port, port = free_port(), free_port()
-        key = _seed(args, state, manifest)
+        key = seeded(args, state, manifest)
         folders = [f"--{name}={getattr(args, name).resolve()}" for name in ("releases", "models")]
         until = manifest.trained_until.isoformat()
         gateway = [f"--port={port}", f"--state={state}", *folders, f"--as-of={until}"]
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         return _measure(args, targets, bodies)
 
 
-def _manifest(releases: Path) -> ReleaseManifest:
+def manifest_of(releases: Path) -> ReleaseManifest:
+    """The manifest of the live release. Raises UserError."""
     try:
         release_id = (releases / "current").read_text(encoding="utf-8").strip()
         content = (releases / release_id / MANIFEST).read_bytes()
@@ -78,7 +79,7 @@ def _manifest(releases: Path) -> ReleaseManifest:
         ) from None
 
 
-def _seed(args: argparse.Namespace, state: Path, manifest: ReleaseManifest) -> str:
+def seeded(args: argparse.Namespace, state: Path, manifest: ReleaseManifest) -> str:
     """Give the gateway the history of the import; its key."""
     until = manifest.trained_until.isoformat()
     folder = f"--state={state}"
