@@ -1,8 +1,8 @@
 """`python -m benchmarks.swaps`: what changing the release costs the checkouts that go on meanwhile.
 
-A gateway in embedded mode decides at a steady rate while `current` is pointed back and forth between
-a release and its twin. Every request is told apart by when it was due: during a swap (from the
-moment the pointer moved until half a second after the last answer of the old release) or outside.
+A gateway in embedded mode decides at a steady rate while `current` is pointed back and forth
+between a release and its twin. Every request is told apart by when it was due: during a swap (from
+the moment the pointer moved until half a second after the old release's last answer) or outside.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Folders of a benchmark's own with a release and its twin in them: the same models and tables under
-another id and as further model versions, so that swapping between the two loads everything anew."""
+"""Folders of a benchmark's own with a release and its twin in them: the same models and tables
+under another id and as further model versions, so that a swap loads everything anew."""
 
 import shutil
 from pathlib import Path

@@ -33,7 +33,8 @@ def psi(expected: Sample, found: Sample, bins: int = BINS) -> float:
 
 def _shares(sample: Sample, inner: Sample) -> npt.NDArray[np.float64]:
     counts = np.bincount(np.searchsorted(inner, sample, side="right"), minlength=len(inner) + 1)
-    shares: npt.NDArray[np.float64] = (counts + 0.5) / (len(sample) + 0.5 * len(counts))
+    smoothed = counts.astype(np.float64) + 0.5
+    shares: npt.NDArray[np.float64] = smoothed / smoothed.sum()
     return shares
 
 

@@ -99,9 +99,7 @@ class Rollout(_Strict):
         """With no canary."""
         return self.model_copy(update={"canary": None})
 
-    def taken_back(
-        self, release_id: str, reason: str, at: datetime, live: str | None
-    ) -> "Rollout":
+    def taken_back(self, release_id: str, reason: str, at: datetime, live: str | None) -> "Rollout":
         """After `release_id` was taken away, be it `live` or a canary, which ends."""
         canary = self.canary
         if canary is not None and canary.release_id == release_id:

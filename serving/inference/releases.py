@@ -4,7 +4,7 @@ running, keep the old one when the new one is refused."""
 import asyncio
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -214,6 +214,17 @@ class LiveRelease:
                 breaker=self._breaker,
             )
         )
+
+
+class TrialRelease:
+    """The release on trial alone, for decisions that nobody is shown."""
+
+    def __init__(self, live: LiveRelease) -> None:
+        self._live = live
+
+    def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
+        """See LiveRelease; UserError when nothing is on trial."""
+        return self._live.lease_candidate()
 
 
 def _examine(

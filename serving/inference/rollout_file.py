@@ -1,5 +1,5 @@
-"""`releases/current` and `releases/rollout.json` on disk: read as they are, changed under a lock, each
-replaced at once, so that a reader never sees half of anything.
+"""`releases/current` and `releases/rollout.json` on disk: read as they are, changed under a lock,
+each replaced at once, so that a reader never sees half of anything.
 
 Of the two, `rollout.json` is written first. Whatever dies in between leaves a state that is safe: a
 release that is said to be taken away is not served although `current` still names it.
@@ -16,6 +16,7 @@ from contract.errors import GateRefused, UserError
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
 from serving.inference.releases import CURRENT, RELEASE_ID
 
+
 def read_rollout(releases: Path) -> Rollout:
     """What `rollout.json` says, nothing where there is none. UserError when it can not be read."""
     try:
@@ -31,7 +32,7 @@ def read_rollout(releases: Path) -> Rollout:
 def promote(releases: Path, release_id: str, at: datetime) -> None:
     """Make `release_id` the live one. It must have been verified. Raises UserError, OSError."""
     with _locked(releases):
-        rollout = read_rollout(releases).promoted(_live(releases), release_id, at)
+        rollout = read_rollout(releases).promoted(named(releases), release_id, at)
         _replace(releases / ROLLOUT, rollout.as_bytes())
         _point(releases, release_id)
 
@@ -41,7 +42,7 @@ def start_canary(releases: Path, canary: Canary, *, again: bool = False) -> None
     UserError when it is the live one already."""
     with _locked(releases):
         rollout = read_rollout(releases)
-        if canary.release_id == _live(releases):
+        if canary.release_id == named(releases):
             raise UserError(f"release {canary.release_id} is the live one already")
         told = rollout.rollback_of(canary.release_id)
         if told is not None and not again:
@@ -77,7 +78,7 @@ def roll_back(
     UserError when there is nothing to go back to.
     """
     with _locked(releases):
-        rollout, live = read_rollout(releases), _live(releases)
+        rollout, live = read_rollout(releases), named(releases)
         canary = None if rollout.canary is None else rollout.canary.release_id
         if release_id not in (live, canary):
             return None
@@ -99,12 +100,12 @@ def record_healthy(releases: Path, release_id: str) -> None:
     """Remember that `release_id` was live and answered well, if it is live. Raises OSError."""
     with _locked(releases):
         rollout = read_rollout(releases)
-        if _live(releases) == release_id and rollout.healthy[-1:] != (release_id,):
+        if named(releases) == release_id and rollout.healthy[-1:] != (release_id,):
             _replace(releases / ROLLOUT, rollout.found_healthy(release_id).as_bytes())
 
 
-def _live(releases: Path) -> str | None:
-    """What `current` names, whether or not it exists; None where it names nothing."""
+def named(releases: Path) -> str | None:
+    """The release that `current` names, whether or not it exists; None where it names nothing."""
     try:
         text = (releases / CURRENT).read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError):
