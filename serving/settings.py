@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         0.05, description="Fewer decisions on rung `full`, as a share, than this: rolled back."
     )
     guard_score_psi: Annotated[float, Field(gt=0)] = Field(
-        0.5,
+        0.25,
         description="Population stability index of the best suggestion's lead over the mean of "
         "those shown, above this: rolled back.",
     )

@@ -16,6 +16,7 @@ from contract.rollout import Canary, Rollout
 from serving.inference import rollout_file
 from serving.inference.backend import InferenceFailed
 from serving.inference.guard import Comparison, Guard
+from serving.inference.loading import give_back_memory
 from serving.inference.probe import probe
 from serving.inference.releases import LiveRelease, live_release_id
 from serving.inference.rollout_file import read_rollout
@@ -89,6 +90,7 @@ class Follower:
         self._taken: dict[str, Canary | None] = {}
         self._live_since = self._judged = monotonic()
         self._recorded: str | None = None
+        self._untidy = False  # something was loaded or ended at the last look
         self._problems: dict[str, str] = {}
         if problem is not None:
             self._problems[_LIVE] = problem
@@ -107,9 +109,14 @@ class Follower:
             self._say(_ROLLOUT, None)
         except UserError as error:  # what it said last goes on
             self._say(_ROLLOUT, str(error))
+        held = {self._live.current, self._live.candidate}
         await self._follow_live()
         await self._follow_trial()
         self._publish()
+        if self._untidy:  # by now nobody decides with what ended at the last look
+            self._untidy = False
+            await asyncio.to_thread(give_back_memory)
+        self._untidy = held != {self._live.current, self._live.candidate}
         if self._guarding and self._monotonic() - self._judged >= _JUDGE_EVERY_S:
             self._judged = self._monotonic()
             await self.judge()

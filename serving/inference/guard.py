@@ -32,7 +32,7 @@ class GuardLimits:
     error_share: float = 0.01  # more decisions with a failed stage than the other's, at most
     p99_ratio: float = 1.5  # one in a hundred may take longer than the other's p99 times this
     full_share: float = 0.05  # fewer decisions on the rung `full`, at most
-    score_psi: float = 0.5  # drift of the best suggestion's lead
+    score_psi: float = 0.25  # drift of the best suggestion's lead
     standard_errors: float = 4.0  # how far beyond chance a difference must be
 
 

@@ -111,8 +111,8 @@ def export(
         metrics=metrics,
     ).sealed()
     (partial / MANIFEST).write_bytes(manifest.as_bytes())
+    _check(partial, models_dir, release_id)
     os.replace(partial, final)
-    _check(final, models_dir)
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id, clock)
     return Exported(manifest, {name: len(content) for name, content in files.items()}, built)
@@ -172,13 +172,13 @@ def _publish_model(
     )
 
 
-def _check(folder: Path, models_dir: Path) -> None:
-    """What was written is read back and judged as a gateway would judge it."""
+def _check(folder: Path, models_dir: Path, release_id: str) -> None:
+    """What was written is read back and judged as a gateway would judge it, before it is seen."""
 
     def digest_of(root: Root, name: str) -> str | None:
         path = (folder if root == "release" else models_dir) / name
         return sha256(path.read_bytes()) if path.is_file() else None
 
-    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=folder.name)
+    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=release_id)
     if problems:
-        raise GateRefused(f"release {folder.name}: {problems[0]}")
+        raise GateRefused(f"release {release_id}: {problems[0]}")
