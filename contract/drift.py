@@ -25,7 +25,7 @@ def psi(expected: Sample, found: Sample, bins: int = BINS) -> float:
         if not len(sample) or not np.isfinite(sample).all():
             raise ValueError(f"{name} must be finite numbers, at least one")
     inner = np.unique(np.quantile(expected, np.linspace(0, 1, bins + 1)[1:-1]))
-    if len(inner) == 1:  # nearly all values are one: below it, it, above it
+    if len(inner) == 1 < bins - 1:  # nearly all values are one: below it, it, above it
         inner = np.array([inner[0], np.nextafter(inner[0], np.inf)])
     p, q = _shares(expected, inner), _shares(found, inner)
     return float(np.sum((q - p) * np.log(q / p)))

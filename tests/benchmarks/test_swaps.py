@@ -1,4 +1,4 @@
-"""`benchmarks.swaps` and `benchmarks.boot` start what they measure, tell its parts apart, end it."""
+"""`benchmarks.swaps` and `.boot` start what they measure, tell its parts apart, end it."""
 
 import json
 from pathlib import Path
