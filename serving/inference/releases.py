@@ -205,15 +205,21 @@ class LiveRelease:
             release.models.close()
 
     async def _loaded(self, release_id: str) -> Release:
-        return await load_beside(
-            lambda: load_release(
+        def load() -> Release:
+            return load_release(
                 self.releases_dir,
                 self.models_dir,
                 release_id,
                 on_batch=self._on_batch,
                 breaker=self._breaker,
             )
-        )
+
+        try:
+            return await load_beside(load)
+        except UserError:
+            raise
+        except Exception as error:  # whatever it is, the release that serves goes on
+            raise UserError(f"release {release_id} is refused: {_what(error)}") from error
 
 
 class TrialRelease:
@@ -263,6 +269,9 @@ def _build(
         except UserError as error:
             problems.append(str(error))
             return None
+        except Exception as error:  # sealed, yet of another form than anybody thought of
+            problems.append(f"a part can not be used: {_what(error)}")
+            return None
 
     vocabulary = attempt(lambda: release_files.vocabulary(files, manifest))
     if vocabulary is None:
@@ -299,6 +308,10 @@ def _build(
         release.models.close()
         return None, problems
     return release, []
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Session:

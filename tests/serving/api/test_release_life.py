@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from contract import manifest
@@ -129,6 +130,17 @@ def write_stale_features(factory: Factory) -> None:
     factory.write("two", version=2, current=False, feature_hash="0" * 64)
 
 
+class OtherPrices(Factory):
+    """Its catalogue was written by something else: whole, sealed, and of another form."""
+
+    def _catalogue(self) -> dict[str, Any]:
+        return super()._catalogue() | {"price": pa.array(["cheap"] * self.num_items)}
+
+
+def write_other_form(factory: Factory) -> None:
+    another(factory, OtherPrices).write("two", version=2, current=False)
+
+
 def write_half(factory: Factory) -> None:
     factory.write("two", version=2, current=False)
     (factory.releases_dir / "two" / manifest.SESSION_KNN).unlink()
@@ -148,6 +160,7 @@ def write_half_a_model(factory: Factory) -> None:
         (write_nan, "output scores is not finite on a probe input"),
         (write_wrong_shape, "query_tower/2/model.onnx: output query_vector"),
         (write_stale_features, "feature_hash: release was made for features 000000000000"),
+        (write_other_form, "a part can not be used: ValueError"),
         (write_half, "session_knn.npz: missing"),
         (write_half_a_model, "ranker/2/model.onnx: content differs"),
     ],
