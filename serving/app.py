@@ -22,10 +22,11 @@ from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
 from serving.decision.tokens import TokenSigner
 from serving.decision.watch import ReleaseWatch
-from serving.inference.follower import Follower, load_last_good
+from serving.inference.follower import Follower
 from serving.inference.guard import Guard as ReleaseGuard
 from serving.inference.guard import GuardLimits
 from serving.inference.releases import LiveRelease
+from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects

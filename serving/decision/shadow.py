@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from contract.assignment import takes_part
 from contract.clock import Clock
+from contract.errors import UserError
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings, FeatureReader
 from serving.decision.messages import DecideRequest
@@ -100,6 +101,9 @@ class Shadow:
         began = time.perf_counter()
         try:
             again = await self._decider.decide(job.request, job.subject)
+        except UserError:  # the trial has ended in this moment
+            self._metrics.dropped("ended")
+            return
         except Exception as error:  # nobody waits for it: the next one may do better
             self._metrics.crashed(SHADOW)
             log.warning("the shadow release failed: %s", type(error).__name__)

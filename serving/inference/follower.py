@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from contract.clock import Clock, SystemClock
 from contract.errors import UserError
@@ -19,46 +18,12 @@ from serving.inference.guard import Comparison, Guard
 from serving.inference.loading import give_back_memory
 from serving.inference.probe import probe
 from serving.inference.releases import LiveRelease, live_release_id
-from serving.inference.rollout_file import read_rollout
+from serving.inference.wanted import Fingerprint, fingerprint, read_wanted, refuse_taken
 from serving.monitoring.releases import CANARY, LIVE, SHADOW, ReleaseMetrics
 
 log = logging.getLogger(__name__)
-_Print = tuple[tuple[str, int, int], ...]
 _JUDGE_EVERY_S = 1.0
 _LIVE, _TRIAL, _ROLLOUT, _GUARD = "live", "trial", "rollout", "guard"
-
-
-async def load_last_good(live: LiveRelease) -> str | None:
-    """Load what `current` names or, where that can not be served, the last good release; what is
-    wrong in that case. Raises UserError when nothing can be served."""
-    try:
-        rollout = read_rollout(live.releases_dir)
-    except UserError:  # the follower will say so
-        rollout = Rollout()
-    wanted = None
-    try:
-        wanted = live_release_id(live.releases_dir)
-        _refuse_taken(rollout, wanted)
-        await live.load_or_keep(wanted)
-        return None
-    except UserError as error:
-        first = error
-    for release_id in rollout.last_good(wanted):
-        try:
-            await live.load_or_keep(release_id)
-        except UserError as error:
-            log.error("%s", error)
-            continue
-        problem = f"{first}; serving the last good release, {release_id}"
-        log.error("%s", problem)
-        return problem
-    raise first
-
-
-def _refuse_taken(rollout: Rollout, release_id: str) -> None:
-    told = rollout.rollback_of(release_id)
-    if told is not None:
-        raise UserError(f"release {release_id} was rolled back: {told.reason}")
 
 
 class Follower:
@@ -85,7 +50,9 @@ class Follower:
         self._clock = clock or SystemClock()
         self._monotonic = monotonic
         self._rollout = Rollout()
-        self._refused: dict[str, tuple[_Print, _Print]] = {}  # files then, and when last looked at
+        self._refused: dict[
+            str, tuple[Fingerprint, Fingerprint]
+        ] = {}  # files then, and when last looked at
         # By this gateway, also where it could not be written down; as what it was on trial.
         self._taken: dict[str, Canary | None] = {}
         self._live_since = self._judged = monotonic()
@@ -104,13 +71,15 @@ class Follower:
 
     async def look(self) -> None:
         """Follow what has changed, judge what is new, remember what is healthy."""
-        try:
-            self._rollout = read_rollout(self._live.releases_dir)
+        # On a thread: the folder may lie on a network, and every checkout would wait for it.
+        rollout, wanted = await asyncio.to_thread(read_wanted, self._live.releases_dir)
+        if isinstance(rollout, Rollout):
+            self._rollout = rollout
             self._say(_ROLLOUT, None)
-        except UserError as error:  # what it said last goes on
-            self._say(_ROLLOUT, str(error))
+        else:  # what it said last goes on
+            self._say(_ROLLOUT, str(rollout))
         held = {self._live.current, self._live.candidate}
-        await self._follow_live()
+        await self._follow_live(wanted)
         await self._follow_trial()
         self._publish()
         if self._untidy:  # by now nobody decides with what ended at the last look
@@ -159,17 +128,18 @@ class Follower:
         except (UserError, OSError) as error:
             self._say(_GUARD, f"release {release_id} could not be rolled back: {error}; {reason}")
 
-    async def _follow_live(self) -> None:
+    async def _follow_live(self, wanted: str | UserError) -> None:
         current = self._live.current.release_id
         try:
-            wanted = live_release_id(self._live.releases_dir)
-            _refuse_taken(self._rollout, wanted)
+            if isinstance(wanted, UserError):
+                raise wanted
+            refuse_taken(self._rollout, wanted)
         except UserError as error:
             self._say(_LIVE, f"{error}; keeping release {current}")
             return
         if wanted == current:
             self._say(_LIVE, None)
-        elif self._may_try(wanted):
+        elif await self._may_try(wanted):
             self._taken.pop(wanted, None)
             await self._swap(current, wanted)
 
@@ -200,7 +170,7 @@ class Follower:
             return
         held = self._live.candidate
         loaded = held is not None and held.release_id == canary.release_id
-        if not loaded and not self._may_try(canary.release_id):
+        if not loaded and not await self._may_try(canary.release_id):
             return
         self._taken.pop(canary.release_id, None)
         try:
@@ -227,19 +197,20 @@ class Follower:
         except (InferenceFailed, UserError, OSError) as error:
             log.warning("release %s is not remembered as healthy: %s", live, error)
 
-    def _may_try(self, release_id: str) -> bool:
+    async def _may_try(self, release_id: str) -> bool:
         """Whether this release was never refused, or is whole files later another one: while
         somebody still copies it, its files differ from one look to the next."""
         refused = self._refused.get(release_id)
         if refused is None:
             return True
         files, seen = refused
-        now = _print(self._live.releases_dir, self._live.models_dir, release_id)
+        folders = self._live.releases_dir, self._live.models_dir
+        now = await asyncio.to_thread(fingerprint, *folders, release_id)
         self._refused[release_id] = files, now
         return now != files and now == seen
 
     def _refuse(self, release_id: str) -> None:
-        found = _print(self._live.releases_dir, self._live.models_dir, release_id)
+        found = fingerprint(self._live.releases_dir, self._live.models_dir, release_id)
         self._refused[release_id] = found, found
         self._metrics.refused.inc()
 
@@ -266,16 +237,3 @@ class Follower:
         self._guard.follow(live.release_id, None if candidate is None else candidate.release_id)
         self._metrics.roles(held, 0.0 if canary is None else canary.percent)
         self._metrics.as_wanted.set(0 if _LIVE in self._problems else 1)
-
-
-def _print(releases: Path, models: Path, release_id: str) -> _Print:
-    """Names, sizes and times of all files that a release may be made of."""
-    found = [*(releases / release_id).glob("*"), *models.glob("*/*"), *models.glob("*/*/*")]
-    seen = []
-    for path in sorted(found):
-        try:
-            status = path.stat()
-        except OSError:  # gone in this moment
-            continue
-        seen.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(seen)
