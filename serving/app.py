@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from contract.clock import Clock
-from contract.errors import UserError
 from serving.api import consent, decide, docs_page, documentation, events, health, subjects
 from serving.api.gateway import Gateway
 from serving.api.hot_route import HotRoute
@@ -21,13 +20,20 @@ from serving.api.middleware import Guard
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
+from serving.decision.shadow import Shadow
 from serving.decision.tokens import TokenSigner
-from serving.inference.releases import LiveRelease, live_release_id
+from serving.decision.watch import ReleaseWatch
+from serving.inference.follower import Follower
+from serving.inference.guard import Guard as ReleaseGuard
+from serving.inference.guard import GuardLimits
+from serving.inference.releases import LiveRelease
+from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
+from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog
@@ -48,7 +54,11 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
     live = LiveRelease(settings.releases, settings.models, on_batch=counted.batch)
-    await live.load_or_keep(release_id or live_release_id(settings.releases))
+    problem = None
+    if release_id is None:
+        problem = await load_last_good(live)
+    else:
+        await live.load_or_keep(release_id)
     secrets = load_secrets(settings.state, settings.master_key)
     control = SqliteControlStore(settings.state / CONTROL)
     event_log = SqliteEventLog(settings.state / EVENTS)
@@ -60,6 +70,14 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     gc.freeze()
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
+    measured = ReleaseMetrics(registry)
+    guard = ReleaseGuard(_guard_limits(settings))
+    histories = LinkedFeatureStore(features, control.histories)
+    signer = TokenSigner(secrets.derive("attribution"), clock)
+    decider = Decider(
+        live, histories, clock, signer, _decision_settings(settings), counted, tracing
+    )
+    decider.watch = ReleaseWatch(live, guard, measured)
     return Gateway(
         settings=settings,
         clock=clock,
@@ -68,15 +86,18 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         event_log=event_log,
         features=features,
         live=live,
-        decider=Decider(
+        follower=Follower(
             live,
-            LinkedFeatureStore(features, control.histories),
-            clock,
-            TokenSigner(secrets.derive("attribution"), clock),
-            _decision_settings(settings),
-            counted,
-            tracing,
+            guard,
+            measured,
+            healthy_after_s=settings.release_healthy_seconds,
+            guarding=settings.guard,
+            problem=problem,
         ),
+        shadow=Shadow(
+            live, histories, clock, signer, measured, busy=lambda: decider.admission.active > 0
+        ),
+        decider=decider,
         subjects=recognised,
         ingest=Ingest(recognised, event_log, features, clock),
         impressions=ImpressionLog(
@@ -95,6 +116,18 @@ def _decision_settings(settings: Settings) -> DecisionSettings:
     )
 
 
+def _guard_limits(settings: Settings) -> GuardLimits:
+    return GuardLimits(
+        window_s=settings.guard_window_seconds,
+        min_decisions=settings.guard_min_decisions,
+        watch_s=settings.guard_watch_seconds,
+        error_share=settings.guard_error_share,
+        p99_ratio=settings.guard_p99_ratio,
+        full_share=settings.guard_full_share,
+        score_psi=settings.guard_score_psi,
+    )
+
+
 async def close_gateway(gateway: Gateway) -> None:
     """Finish what is being written, take a snapshot, and let go of everything."""
     await asyncio.gather(*gateway.background, return_exceptions=True)
@@ -106,6 +139,7 @@ async def close_gateway(gateway: Gateway) -> None:
         log.error("no snapshot could be written: %s", error)
     gateway.event_log.close()
     gateway.control.close()
+    gateway.shadow.close()
     gateway.decider.close()
     gateway.live.close()
     gateway.tracing.close()
@@ -124,10 +158,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         period = gateway.settings.snapshot_minutes * 60
         beside = [_every(period, gateway.features.snapshot, "snapshot")]
         if follow_pointer:
-            follower = PointerFollower(gateway.live)
-            beside.append(
-                _every(gateway.settings.release_poll_seconds, follower.look, "release pointer")
-            )
+            look = gateway.follower.look
+            beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
         try:
             yield
         finally:
@@ -169,32 +201,6 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
             max_age=600,
         )
     app.add_middleware(Guard, metrics=gateway.metrics)
-
-
-class PointerFollower:
-    """Notices when `releases/current` names another release; a refused one is tried once only."""
-
-    def __init__(self, live: LiveRelease) -> None:
-        self._live = live
-        self._seen = live.current.release_id
-
-    async def look(self) -> None:
-        """Swap if the pointer moved; keep the old release if the new one is refused."""
-        try:
-            wanted = live_release_id(self._live.releases_dir)
-        except UserError as error:
-            wanted, problem = "", str(error)
-        if wanted == self._seen:
-            return
-        self._seen = wanted
-        if not wanted:
-            log.error("the release pointer can not be followed: %s", problem)
-        elif wanted != self._live.current.release_id:
-            try:
-                await self._live.load_or_keep(wanted)
-                log.info("release %s is live", wanted)
-            except UserError as error:
-                log.error("%s; keeping release %s", error, self._live.current.release_id)
 
 
 def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from contract.errors import UserError
 
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Settings(BaseSettings):
@@ -48,7 +49,40 @@ class Settings(BaseSettings):
         10.0, description="Time between two snapshots of the feature state."
     )
     release_poll_seconds: Annotated[float, Field(gt=0)] = Field(
-        0.5, description="How often `releases/current` is looked at."
+        0.5, description="How often `releases/current` and `releases/rollout.json` are looked at."
+    )
+    release_healthy_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="How long a release is live, with nothing said against it, before it is "
+        "remembered as healthy: a start falls back on it when `current` can not be served.",
+    )
+    guard: bool = Field(
+        True,
+        description="Compare a promoted release with the one before it, and one on trial with the "
+        "live one, and roll back by itself what does worse.",
+    )
+    guard_window_seconds: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="The latest decisions that the guard compares."
+    )
+    guard_min_decisions: Annotated[int, Field(ge=50)] = Field(
+        300, description="Decisions of each of the two before the guard says anything."
+    )
+    guard_watch_seconds: Annotated[float, Field(ge=0)] = Field(
+        1_800.0, description="How long a promoted release is compared with the one before it."
+    )
+    guard_error_share: Share = Field(
+        0.01, description="More decisions with a failed stage, as a share, than this: rolled back."
+    )
+    guard_p99_ratio: Annotated[float, Field(ge=1)] = Field(
+        1.5, description="p99 above the other's p99 times this: rolled back."
+    )
+    guard_full_share: Share = Field(
+        0.05, description="Fewer decisions on rung `full`, as a share, than this: rolled back."
+    )
+    guard_score_psi: Annotated[float, Field(gt=0)] = Field(
+        0.25,
+        description="Population stability index of the best suggestion's lead over the mean of "
+        "those shown, above this: rolled back.",
     )
     shutdown_seconds: Positive = Field(
         20, description="How long running requests may take to finish after SIGTERM."

@@ -146,6 +146,7 @@ async def _keep(
     settling: _Settling,
 ) -> None:
     """After the answer: the impression under `analytics`, otherwise a counter."""
+    gateway.shadow.offer(decision)
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
         return

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from contract.clock import Clock
 from serving.decision.decide import Decider
+from serving.decision.shadow import Shadow
+from serving.inference.follower import Follower
 from serving.inference.releases import LiveRelease
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
@@ -34,6 +36,8 @@ class Gateway:
     event_log: EventLog
     features: MemoryFeatureStore
     live: LiveRelease
+    follower: Follower
+    shadow: Shadow
     decider: Decider
     subjects: Subjects
     ingest: Ingest

@@ -32,6 +32,8 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     release_id: str
+    trial_release_id: str | None = None  # the canary or the shadow
+    problems: list[str] | None = None  # why another release is served than is wanted
 
 
 @router.get("/healthz", summary="Alive", response_model=Health)
@@ -42,7 +44,8 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", summary="Ready", response_model=Readiness, responses=documented(503))
 async def readyz(request: Request) -> Response:
-    """Runs every model once and writes to the event log; 503 names what failed."""
+    """Runs every model of the live release once and writes to the event log; 503 names what
+    failed. `problems`, with 200, say why the live release is not the one that is wanted."""
     gateway = gateway_of(request)
     async with gateway.checking:  # a storm of probes costs no more than one at a time
         found = await asyncio.gather(
@@ -54,8 +57,13 @@ async def readyz(request: Request) -> Response:
     if problems:
         detail = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
         raise ApiProblem(503, detail, errors=problems)
-    ready = Readiness(release_id=gateway.live.current.release_id)
-    return Response(ready.model_dump_json(), media_type="application/json")
+    candidate = gateway.live.candidate
+    ready = Readiness(
+        release_id=gateway.live.current.release_id,
+        trial_release_id=None if candidate is None else candidate.release_id,
+        problems=gateway.follower.problems or None,
+    )
+    return Response(ready.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -19,14 +19,18 @@ from serving.decision.checkout import Answer, Checkout, StageReport
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
 from serving.decision.engine import Engine
-from serving.decision.limits import DecisionSettings, FeatureReader
+from serving.decision.limits import (
+    DecisionSettings,
+    DecisionWatch,
+    FeatureReader,
+    ReleaseSource,
+)
 from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
-from serving.decision.outcome import Decision, Shown, SubjectContext
+from serving.decision.outcome import Decision, Shown, SubjectContext, stable_id
 from serving.decision.tokens import TokenSigner
 from serving.decision.workers import Workers
 from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
-from serving.inference.releases import LiveRelease
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
 
@@ -36,7 +40,7 @@ class Decider:
 
     def __init__(
         self,
-        live_release: LiveRelease,
+        live_release: ReleaseSource,
         feature_store: FeatureReader,
         clock: Clock,
         signer: TokenSigner,
@@ -51,6 +55,7 @@ class Decider:
         self._clock = clock
         self._signer = signer
         self._metrics = metrics
+        self.watch: DecisionWatch | None = None
         self._report = StageReport(metrics, tracing or Tracing())
         self._engine = Engine()
         self._workers = Workers(settings.threads, "decision")
@@ -77,8 +82,16 @@ class Decider:
             if self._metrics is not None:
                 self._metrics.rejected.inc()
             raise
-        with place, self._live.lease() as release, self._report.decision() as span:
-            decision = await self._decide(request, subject, release, place, began)
+        lease = self._live.lease(stable_id(request, subject))
+        with place, lease as release, self._report.decision() as span:
+            try:
+                decision = await self._decide(request, subject, release, place, began)
+            except Exception:
+                if self.watch is not None:
+                    self.watch.crashed(release, perf_counter() - began)
+                raise
+            if self.watch is not None:
+                self.watch.decided(release, decision, perf_counter() - began)
             degraded = list(decision.response.degraded)
             span.set_attributes(
                 {

@@ -1,9 +1,12 @@
 """What a decision is allowed: how many at once, and how much of its time each stage may take."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from contract.features import SubjectState
+from serving.decision.outcome import Decision
+from serving.inference.release import Release
 
 
 class FeatureReader(Protocol):
@@ -11,6 +14,26 @@ class FeatureReader(Protocol):
 
     async def read(self, subject_id: str) -> SubjectState:
         """The state of `subject_id`, empty when nothing is remembered."""
+        ...
+
+
+class ReleaseSource(Protocol):
+    """Where a decision gets its release."""
+
+    def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
+        """The release for the shopper `stable_id`, kept running until the end of the block."""
+        ...
+
+
+class DecisionWatch(Protocol):
+    """Who is told which release made which decision."""
+
+    def decided(self, release: Release, decision: Decision, seconds: float) -> None:
+        """A decision was made."""
+        ...
+
+    def crashed(self, release: Release, seconds: float) -> None:
+        """A decision ended in an error."""
         ...
 
 

@@ -10,6 +10,13 @@ from contract.pair_features import (
 )
 from serving.decision.messages import DecideRequest, DecideResponse, Rung
 
+# Stages that work with the release. The others fail for want of a store, or for the caller's wish.
+_OF_THE_RELEASE = frozenset(
+    {
+        *("eligibility", "encode", "query_tower", "sequence_encoder", "retrieval", "ranker"),
+        *("blend", "session_knn", "popular", "reasons"),
+    }
+)
 # The order is computed, not drawn: what was shown would have been shown every time.
 _CERTAIN = 1.0
 
@@ -26,6 +33,12 @@ class SubjectContext:
     def personal(self) -> bool:
         """Whether history, recent items and search terms may be used."""
         return "personalization" in self.purposes
+
+
+def stable_id(request: DecideRequest, subject: SubjectContext) -> str:
+    """What a shopper is assigned by: the subject where one is known, else the visitor. It is hashed
+    and forgotten."""
+    return subject.subject_id or request.visitor_id
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,16 @@ class Decision:
     def rung(self) -> Rung:
         """How good an answer was possible."""
         return self.response.rung
+
+    @property
+    def shed(self) -> bool:
+        """Whether it was answered from a cheaper rung because too many were under way."""
+        return "overload" in self.response.degraded
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage failed or was late that works with the release."""
+        return any(stage in _OF_THE_RELEASE for stage in self.response.degraded)
 
     def event_body(self) -> dict[str, Any]:
         """The `decision` of its event: what was shown, how likely, with what and by what.

@@ -37,6 +37,8 @@ from contract.manifest import (
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference.release import NOT_PRICED, ReleaseCatalogue
 
+_PART = 256  # rows
+
 
 class ReleaseFiles:
     """The bytes of one release, each file read at most once."""
@@ -84,7 +86,7 @@ def vocabulary(files: ReleaseFiles, manifest: ReleaseManifest) -> Vocabulary:
     """The vocabulary, which must be the one the models were trained with."""
     table = _table(files, VOCABULARY, ("item_id",))
     try:
-        found = Vocabulary(tuple(table.column("item_id").to_pylist()))
+        found = Vocabulary(tuple(_values(table.column("item_id"))))
     except ValueError as error:
         raise UserError(f"{VOCABULARY}: {error}") from error
     if found.hash != manifest.vocabulary_hash:
@@ -101,7 +103,7 @@ def catalogue(
     """The catalogue and its statistics, one row per item of the vocabulary in its order."""
     names = ("title", "brand", "category_path", "price", "currency", "available", "regions")
     table = _table(files, CATALOGUE, ("item_id", *names, *ITEM_STATISTICS))
-    columns = {name: table.column(name).to_pylist() for name in ("item_id", *names)}
+    columns = {name: _values(table.column(name)) for name in ("item_id", *names)}
     if tuple(columns["item_id"]) != vocabulary.item_ids:
         raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
     foreign = set(columns["currency"]) - {manifest.currency}
@@ -109,7 +111,7 @@ def catalogue(
         raise UserError(
             f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's"
         )
-    statistics = {name: table.column(name).to_numpy() for name in ITEM_STATISTICS}
+    statistics = {name: _numbers(name, table.column(name)) for name in ITEM_STATISTICS}
     _all_finite(CATALOGUE, statistics)
     paths = [tuple(path or ()) for path in columns["category_path"]]
     price = [NOT_PRICED if amount is None else amount for amount in columns["price"]]
@@ -201,13 +203,32 @@ def _table(files: ReleaseFiles, name: str, columns: tuple[str, ...]) -> Any:
     content = files.part(name)
     try:
         # Not read_table: that would load datasets, and pandas with them, for a second.
-        table = pq.ParquetFile(io.BytesIO(content)).read()
+        table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name}: is no readable Parquet file") from error
     absent = [column for column in columns if column not in table.column_names]
     if absent:
         raise UserError(f"{name}: column {absent[0]} is missing")
     return table
+
+
+def _values(column: Any) -> list[Any]:
+    """The column's values, a part at a time: pyarrow lets no other thread run while it makes them,
+    and a checkout would wait for all of them."""
+    return [
+        value
+        for start in range(0, len(column), _PART)
+        for value in column.slice(start, _PART).to_pylist()
+    ]
+
+
+def _numbers(name: str, column: Any) -> npt.NDArray[Any]:
+    """A column of numbers. Not its to_numpy, which loads pandas where there is one, for a second
+    in which no other thread gets on."""
+    if column.null_count:
+        raise UserError(f"{CATALOGUE}: {name} is missing for an item")
+    parts = [np.from_dlpack(part) for part in column.chunks if len(part)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

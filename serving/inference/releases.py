@@ -2,26 +2,28 @@
 running, keep the old one when the new one is refused."""
 
 import asyncio
-import gc
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from contract import manifest as contract_manifest
+from contract.assignment import takes_part
 from contract.errors import UserError
 from contract.manifest import MANIFEST, DigestOf, ReleaseManifest
+from contract.rollout import Canary
 from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
 from serving.inference.breaker import Breaker, BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
+from serving.inference.loading import load_beside
 from serving.inference.probe import warm_up
 from serving.inference.release import Release
 from serving.inference.release_files import ReleaseFiles
 
 CURRENT = "current"
-_RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OnBatch = Callable[[str, int], None]
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ def live_release_id(releases_dir: Path) -> str:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{CURRENT}: cannot be read") from error
-    if not _RELEASE_ID.fullmatch(text):
+    if not RELEASE_ID.fullmatch(text):
         raise UserError(f"{CURRENT}: does not hold one release id")
     if not (releases_dir / text).is_dir():
         raise UserError(f"{CURRENT}: names release {text}, which does not exist")
@@ -80,7 +82,8 @@ def load_release(
 
 
 class LiveRelease:
-    """The release that decisions are made with. Used from one event loop."""
+    """The release that decisions are made with and, beside it, one on trial. Used from one event
+    loop. What neither is nor serves a decision any longer ends, and its memory comes back."""
 
     def __init__(
         self,
@@ -95,6 +98,8 @@ class LiveRelease:
         self._on_batch = on_batch
         self._breaker = breaker
         self._current: Release | None = None
+        self._candidate: Release | None = None
+        self._canary: Canary | None = None
         self._users: dict[Release, int] = {}
         self._swapping = asyncio.Lock()
 
@@ -105,35 +110,86 @@ class LiveRelease:
             raise UserError("no release is loaded")
         return self._current
 
+    @property
+    def candidate(self) -> Release | None:
+        """The release on trial."""
+        return self._candidate
+
+    @property
+    def canary(self) -> Canary | None:
+        """How it is on trial."""
+        return self._canary
+
     async def load_or_keep(self, release_id: str) -> None:
         """Make `release_id` live, or raise UserError and keep the one that is.
 
-        It is verified, loaded and warmed up on another thread while the old one serves.
+        It is verified, loaded and warmed up on another thread while the old one serves. A release
+        on trial is all that already.
         """
         async with self._swapping:
-            fresh = await asyncio.to_thread(
-                load_release,
-                self.releases_dir,
-                self.models_dir,
-                release_id,
-                on_batch=self._on_batch,
-                breaker=self._breaker,
-            )
-            self.use(fresh)
-            # Its hundreds of thousands of small objects live as long as it is live: a collection
-            # that walks over them stops every decision for 30 ms and finds nothing.
-            gc.freeze()
+            candidate = self._candidate
+            if candidate is not None and candidate.release_id == release_id:
+                self.use(candidate)
+            else:
+                self.use(await self._loaded(release_id))
+
+    async def try_out(self, canary: Canary | None) -> None:
+        """Put a release on trial, or end the trial. Raises UserError and has none on trial when it
+        is refused."""
+        async with self._swapping:
+            held = self._candidate
+            if canary is None or held is None or held.release_id != canary.release_id:
+                self.end_trial()
+                if canary is None:
+                    return
+                self._candidate = await self._loaded(canary.release_id)
+            self._canary = canary
+
+    def end_trial(self) -> None:
+        """Send everybody to the live release, from this moment on."""
+        held, self._candidate, self._canary = self._candidate, None, None
+        if held is not None:
+            self._let_go(held)
 
     def use(self, release: Release) -> None:
         """Make a loaded release live; the old one ends when its last decision has ended."""
         old, self._current = self._current, release
-        if old is not None and old is not release and not self._users.get(old):
-            old.models.close()
+        if release is self._candidate:
+            self._candidate, self._canary = None, None
+        if old is not None:
+            self._let_go(old)
 
     @contextmanager
-    def lease(self) -> Iterator[Release]:
-        """The live release, kept running until the end of the block even if another one comes."""
-        release = self.current
+    def lease(self, stable_id: str | None = None) -> Iterator[Release]:
+        """The release for the shopper `stable_id` (None: the live one), kept running until the end
+        of the block even if another one comes."""
+        with self._held(self._for(stable_id)) as release:
+            yield release
+
+    @contextmanager
+    def lease_candidate(self) -> Iterator[Release]:
+        """The same for the release on trial; UserError when there is none."""
+        if self._candidate is None:
+            raise UserError("no release is on trial")
+        with self._held(self._candidate) as release:
+            yield release
+
+    def close(self) -> None:
+        """End the models of all releases."""
+        for release in (self._candidate, self._current):
+            if release is not None:
+                release.models.close(wait_s=1.0)
+        self._current = self._candidate = self._canary = None
+
+    def _for(self, stable_id: str | None) -> Release:
+        canary, candidate = self._canary, self._candidate
+        if canary is None or candidate is None or canary.shadow or stable_id is None:
+            return self.current
+        chosen = takes_part(canary.release_id, stable_id, canary.percent)
+        return candidate if chosen else self.current
+
+    @contextmanager
+    def _held(self, release: Release) -> Iterator[Release]:
         self._users[release] = self._users.get(release, 0) + 1
         try:
             yield release
@@ -141,14 +197,40 @@ class LiveRelease:
             self._users[release] -= 1
             if not self._users[release]:
                 del self._users[release]
-                if release is not self._current:
-                    release.models.close()
+                self._let_go(release)
 
-    def close(self) -> None:
-        """End the models of the live release."""
-        if self._current is not None:
-            self._current.models.close(wait_s=1.0)
-            self._current = None
+    def _let_go(self, release: Release) -> None:
+        """End it unless somebody needs it."""
+        if release not in (self._current, self._candidate) and not self._users.get(release):
+            release.models.close()
+
+    async def _loaded(self, release_id: str) -> Release:
+        def load() -> Release:
+            return load_release(
+                self.releases_dir,
+                self.models_dir,
+                release_id,
+                on_batch=self._on_batch,
+                breaker=self._breaker,
+            )
+
+        try:
+            return await load_beside(load)
+        except UserError:
+            raise
+        except Exception as error:  # whatever it is, the release that serves goes on
+            raise UserError(f"release {release_id} is refused: {_what(error)}") from error
+
+
+class TrialRelease:
+    """The release on trial alone, for decisions that nobody is shown."""
+
+    def __init__(self, live: LiveRelease) -> None:
+        self._live = live
+
+    def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
+        """See LiveRelease; UserError when nothing is on trial."""
+        return self._live.lease_candidate()
 
 
 def _examine(
@@ -159,7 +241,7 @@ def _examine(
     breaker: BreakerSettings,
 ) -> tuple[Release | None, list[str]]:
     """The release, or everything that speaks against it."""
-    if not _RELEASE_ID.fullmatch(release_id):
+    if not RELEASE_ID.fullmatch(release_id):
         return None, [f"{release_id!r} is no release id"]
     if not (releases_dir / release_id).is_dir():
         return None, [f"{release_id}: there is no such release; see `tillwise-serve release list`"]
@@ -186,6 +268,9 @@ def _build(
             return part()
         except UserError as error:
             problems.append(str(error))
+            return None
+        except Exception as error:  # sealed, yet of another form than anybody thought of
+            problems.append(f"a part can not be used: {_what(error)}")
             return None
 
     vocabulary = attempt(lambda: release_files.vocabulary(files, manifest))
@@ -223,6 +308,10 @@ def _build(
         release.models.close()
         return None, problems
     return release, []
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Session:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> Figures:
     )
     manifest = exported.manifest
     if args.promote:
-        release.promote(args.releases, manifest.release_id)
+        release.promote(args.releases, manifest.release_id, SystemClock())
     figures = Figures("export")
     for entry in manifest.models:
         size = exported.bytes_by_model[entry.name] / 2**20

@@ -1,6 +1,7 @@
 """A release: models into the model repository, tables and index into the release folder, and the
 manifest that binds them. Nothing is visible under its final name before it is complete."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from contract.manifest import (
     tensors,
     verify,
 )
+from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
 from training.export import graphs, model_config, parity
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
@@ -109,18 +111,35 @@ def export(
         metrics=metrics,
     ).sealed()
     (partial / MANIFEST).write_bytes(manifest.as_bytes())
+    _check(partial, models_dir, release_id)
     os.replace(partial, final)
-    _check(final, models_dir)
     if not (releases_dir / CURRENT).exists():
-        promote(releases_dir, release_id)
+        promote(releases_dir, release_id, clock)
     return Exported(manifest, {name: len(content) for name, content in files.items()}, built)
 
 
-def promote(releases_dir: Path, release_id: str) -> None:
-    """Make `release_id` the live one, atomically."""
-    partial = releases_dir / f".{CURRENT}"
-    partial.write_text(release_id + "\n", encoding="utf-8")
-    os.replace(partial, releases_dir / CURRENT)
+def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
+    """Make `release_id` the live one, atomically, and remember what it took the place of."""
+    with (releases_dir / ROLLOUT_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pointer, notes = releases_dir / CURRENT, releases_dir / ROLLOUT
+        live = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+        try:
+            rollout = Rollout.parse(notes.read_bytes()) if notes.exists() else Rollout()
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        _replace(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
+        _replace(pointer, f"{release_id}\n".encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The new content, at once for every reader."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def _publish_model(
@@ -153,13 +172,13 @@ def _publish_model(
     )
 
 
-def _check(folder: Path, models_dir: Path) -> None:
-    """What was written is read back and judged as a gateway would judge it."""
+def _check(folder: Path, models_dir: Path, release_id: str) -> None:
+    """What was written is read back and judged as a gateway would judge it, before it is seen."""
 
     def digest_of(root: Root, name: str) -> str | None:
         path = (folder if root == "release" else models_dir) / name
         return sha256(path.read_bytes()) if path.is_file() else None
 
-    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=folder.name)
+    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=release_id)
     if problems:
-        raise GateRefused(f"release {folder.name}: {problems[0]}")
+        raise GateRefused(f"release {release_id}: {problems[0]}")

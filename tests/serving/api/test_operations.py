@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from serving.app import PointerFollower
 from serving.inference.backend import InferenceFailed
 from serving.state.event_log import SqliteEventLog
 from serving.state.sqlite_writer import StoreError
@@ -133,7 +132,7 @@ async def test_a_refused_release_leaves_the_old_one_serving(
     running = await start(
         releases=factory.releases_dir, models=factory.models_dir, release_poll_seconds=1_000
     )
-    follower = PointerFollower(running.gateway.live)
+    follower = running.gateway.follower
     factory.write("broken", version=2)
     with (factory.releases_dir / "broken" / "items.faiss").open("ab") as file:
         file.write(b"x")

@@ -87,6 +87,91 @@ def test_promote_mends_a_missing_pointer(place: Place) -> None:
     assert place.call("check").returncode == 0
 
 
+def test_a_release_is_tried_promoted_and_rolled_back(place: Place, tmp_path: Path) -> None:
+    place.factory.write("two", version=2, current=False)
+    report = tmp_path / "figures.json"
+
+    def said(*arguments: str) -> str:
+        ended = place.call("release", *arguments, "--json", str(report))
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(report.read_text())["command"] == f"release {arguments[0]}"
+        return ended.stdout
+
+    def listed() -> dict[str, str]:
+        lines = said("list").splitlines()
+        return {line[2:].split()[0]: line for line in lines}
+
+    said("canary", "two", "--percent", "12.5")
+    assert listed()["two"].endswith("canary 12.5 %")
+    said("canary", "two", "--shadow")
+    assert listed()["two"].endswith("shadow 100 %")
+    said("canary", "--stop")
+    assert "shadow" not in listed()["two"]
+    said("canary", "two")
+    assert listed()["two"].endswith("canary 10 %")
+    said("promote", "two")
+    assert listed()["one"].endswith("  previous")
+    assert listed()["two"].startswith("* two")
+    assert "live since 20" in listed()["two"]
+    assert "canary" not in listed()["two"]
+    said("rollback", "--reason", "sells too little")
+    assert listed()["one"].startswith("* one")
+    assert listed()["two"].endswith("(sells too little)")
+    refused = place.call("release", "canary", "two")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (3, 1)
+    assert "sells too little" in refused.stderr
+    said("canary", "two", "--again")
+    said("promote", "two")
+    assert "rolled back" not in listed()["two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("canary",), "name the release"),
+        (("canary", "--stop"), "no canary"),
+        (("canary", "two", "--stop"), "--stop takes no release"),
+        (("canary", "two", "--percent", "0"), "--percent"),
+        (("canary", "two", "--percent", "101"), "--percent"),
+        (("canary", "two", "--percent", "nan"), "--percent"),
+        (("canary", "none"), "no such release"),
+        (("canary", "one"), "live one already"),
+        (("rollback",), "no release to go back to"),
+        (("promote", "../one"), "no release id"),
+        (("status", "--url", "http://127.0.0.1:1"), "no gateway answers"),
+        (("status", "--url", "nonsense"), "no gateway answers"),
+    ],
+)
+def test_what_can_not_be_done_with_releases_is_one_line(
+    place: Place, arguments: tuple[str, ...], said: str
+) -> None:
+    place.factory.write("two", version=2, current=False)
+    before = sorted(path.name for path in place.factory.releases_dir.iterdir())
+    ended = place.call("release", *arguments)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+    assert said in ended.stderr
+    kept = {".rollout.lock"}
+    after = {path.name for path in place.factory.releases_dir.iterdir()} - kept
+    assert sorted(after) == before
+    assert place.call("release", "list").stdout.count("*") == 1
+
+
+def test_a_broken_release_is_neither_tried_nor_gone_back_to(place: Place) -> None:
+    place.factory.write("two", version=2, current=False)
+    assert place.call("release", "promote", "two").returncode == 0
+    with (place.factory.releases_dir / "one" / RELEASE_FILES[0]).open("ab") as file:
+        file.write(b"x")
+    for arguments in (("canary", "one"), ("rollback",)):
+        refused = place.call("release", *arguments)
+        assert refused.returncode == 2
+        assert RELEASE_FILES[0] in refused.stderr
+    assert (place.factory.releases_dir / "current").read_text() == "two\n"
+    (place.factory.releases_dir / "rollout.json").write_text("{")
+    mangled = place.call("release", "list")
+    assert mangled.returncode == 2
+    assert "rollout.json" in mangled.stderr
+
+
 def test_backfill_leads_to_the_states_of_a_replay(place: Place, tmp_path: Path) -> None:
     source = write_import(tmp_path / "import")
     report = tmp_path / "backfill.json"

@@ -148,6 +148,51 @@ def test_promoting_is_noticed_by_a_running_gateway(own: Place) -> None:
             time.sleep(0.05)
 
 
+def test_status_tells_what_a_gateway_sees(own: Place, tmp_path: Path) -> None:
+    own.factory.write("two", version=2, current=False)
+    key = own.call("keys", "create", "--role", "checkout").stdout.strip()
+    report = tmp_path / "status.json"
+    with own.gateway(TILLWISE_RELEASE_POLL_SECONDS="0.05") as served:
+        assert own.call("release", "canary", "two", "--shadow").returncode == 0
+        began = time.monotonic()
+        while "trial_release_id" not in httpx.get(f"{served.url}/readyz").json():
+            assert time.monotonic() - began < 20
+            time.sleep(0.05)
+        for _ in range(3):
+            assert served.post("/v1/checkout/decide", checkout(), key).status_code == 200
+        rows: dict[str, dict[str, dict[str, float]]] = {}
+        while rows.get("shadow two", {}).get("decisions", {}).get("mean") != 3:
+            assert time.monotonic() - began < 20
+            ended = own.call("release", "status", "--url", served.url, "--json", str(report))
+            assert ended.returncode == 0, ended.stderr
+            rows = {row["name"]: row["metrics"] for row in json.loads(report.read_text())["rows"]}
+    assert rows["live one"]["decisions"]["mean"] == 3
+    assert rows["shadow two"]["overlap@5"]["mean"] == 1.0  # the same models under another id
+    assert rows["shadow two"]["rung_same"]["mean"] == 3
+    assert "on trial: 100 % of the shoppers" in ended.stdout
+
+
+def test_a_start_falls_back_and_says_so(own: Place) -> None:
+    key = own.call("keys", "create", "--role", "checkout").stdout.strip()
+    quick = {"TILLWISE_RELEASE_POLL_SECONDS": "0.05", "TILLWISE_RELEASE_HEALTHY_SECONDS": "0"}
+    notes = own.factory.releases_dir / "rollout.json"
+    with own.gateway(**quick):
+        began = time.monotonic()
+        while not (notes.exists() and json.loads(notes.read_text())["healthy"] == ["one"]):
+            assert time.monotonic() - began < 20
+            time.sleep(0.05)
+    own.factory.write("two", version=2)
+    (own.factory.releases_dir / "two" / RELEASE_FILES[0]).write_bytes(b"half a file")
+    with own.gateway(**quick) as served:
+        answer = served.post("/v1/checkout/decide", checkout(), key).json()
+        assert (answer["release_id"], answer["rung"]) == ("one", "full")
+        (problem,) = httpx.get(f"{served.url}/readyz").json()["problems"]
+        assert RELEASE_FILES[0] in problem
+        assert "tillwise_release_as_wanted 0.0" in httpx.get(f"{served.url}/metrics").text
+        log = served.end()
+    assert "serving the last good release, one" in log
+
+
 def test_a_pinned_release_stays(own: Place) -> None:
     own.factory.write("two", version=2)
     with own.gateway("--release", "one", TILLWISE_RELEASE_POLL_SECONDS="0.05") as served:

@@ -29,6 +29,7 @@ from contract.manifest import (
     tensors,
     verify,
 )
+from contract.rollout import ROLLOUT, Rollout
 from training.data.source import Source
 from training.evaluation.protocols import completion_cases, situation
 from training.export import graphs, model_config, parity
@@ -121,7 +122,9 @@ def test_a_second_export_is_a_new_version_and_does_not_go_live_by_itself(
     assert [e.version for e in first.manifest.models] == [1, 1, 1]
     assert [e.version for e in second.manifest.models] == [2, 2, 2]
     assert (releases / "current").read_text().strip() == first.manifest.release_id
-    promote(releases, second.manifest.release_id)
+    promote(releases, second.manifest.release_id, later)
+    rollout = Rollout.parse((releases / ROLLOUT).read_bytes())
+    assert rollout.previous(second.manifest.release_id) == (first.manifest.release_id,)
     assert (releases / "current").read_text().strip() == second.manifest.release_id
     with pytest.raises(UserError, match="exists already"):
         export(run, models, releases, later, {})
