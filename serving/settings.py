@@ -23,6 +23,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=1, le=65_535, description="Port to listen on.")] = 8080
     releases: Path = Field(Path("releases"), description="Folder of releases and `current`.")
+    release_store: str | None = Field(
+        None,
+        description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, az:// "
+        "or file:///folder. Credentials are taken from the environment, as AWS_ACCESS_KEY_ID.",
+    )
     models: Path = Field(Path("model_repository"), description="Folder of the exported models.")
     state: Path = Field(
         Path("state"), description="Folder of the event log, the control store and snapshots."
