@@ -25,8 +25,8 @@ class Settings(BaseSettings):
     releases: Path = Field(Path("releases"), description="Folder of releases and `current`.")
     release_store: str | None = Field(
         None,
-        description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, az:// "
-        "or file:///folder. Credentials are taken from the environment, as AWS_ACCESS_KEY_ID.",
+        description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, "
+        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID.",
     )
     models: Path = Field(Path("model_repository"), description="Folder of the exported models.")
     state: Path = Field(

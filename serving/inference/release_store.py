@@ -1,8 +1,8 @@
 """Releases in an object store or on a shared volume: what a trainer pushes and every pod pulls.
 
 `live.json` names the live release, one object, so that it is switched in one step. Below
-`releases/<id>/` lie the release's files, the files of its models, and `manifest.json`, written last:
-a release without one does not exist. Nothing below it is ever changed.
+`releases/<id>/` lie the release's files, the files of its models, and `manifest.json`, written
+last: a release without one does not exist. Nothing below it is ever changed.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -31,10 +31,8 @@ from contract.rollout import Canary, RolledBack
 LIVE: Final = "live.json"
 HISTORY: Final = 5
 _SCHEMES = ("file", "s3", "gs", "az")
-_PATIENCE = {
-    "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
-    "client_options": {"connect_timeout": "3s", "timeout": "20s"},
-}
+_RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_TIMES = {"connect_timeout": "3s", "timeout": "20s"}
 
 
 class StoreUnreachable(UserError):  # noqa: N818 - it names what happened
@@ -168,10 +166,8 @@ class ReleaseStore:
         was pushed under the same name meanwhile."""
         path = f"releases/{release_id}/{MANIFEST}"
         with self._told(path):
-            try:
+            with suppress(AlreadyExistsError):
                 obstore.put(self._store, path, manifest, mode="create")
-            except AlreadyExistsError:
-                pass
         if self.manifest(release_id) != manifest:
             raise UserError(f"release {release_id} in {self.url} is another one of this name")
 
@@ -258,10 +254,10 @@ def _path(release_id: str, root: Root, name: str) -> str:
 def _options(scheme: str) -> dict[str, Any]:
     if scheme == "file":
         return {}
-    options = {name: dict(held) for name, held in _PATIENCE.items()}
+    client: dict[str, Any] = dict(_TIMES)
     if os.environ.get("AWS_ENDPOINT", "").startswith("http://"):  # a store on one's own network
-        options["client_options"]["allow_http"] = True
-    return options
+        client["allow_http"] = True
+    return {"retry_config": _RETRIES, "client_options": client}
 
 
 def _parsed(content: bytes) -> Live:

@@ -23,7 +23,7 @@ from serving.inference.release_store import ReleaseStore, StoreUnreachable
 from serving.inference.release_transfer import Folders, follow, prune, pull, push
 from serving.inference.releases import check_release, live_release_id
 from serving.inference.rollout_file import named, read_rollout, roll_back
-from tests.serving.commands.processes import free_port
+from tests.serving.commands.processes import Place, free_port
 from tests.serving.inference.object_store import BUCKET, s3_server
 from tests.serving.release_factory import Factory
 
@@ -210,9 +210,9 @@ def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
             real(source, target)
 
         with (
-            mock.patch.object(release_transfer.os, "replace", killed),
+            mock.patch.object(os, "replace", killed),
             # A killed process tidies nothing up.
-            mock.patch.object(release_transfer, "_clear", lambda *_: None),
+            mock.patch.object(release_transfer, "_clear"),
         ):
             try:
                 pull(folder_store, pod, "two")
@@ -228,7 +228,8 @@ def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
         if died:  # then the second try tidied up, after itself and after the first
             assert list(pod.models.rglob(".partial-*")) == []
         steps += 1
-    assert steps == 1 + 3 * 2 + 1
+    # The manifest, a version and a configuration per model, the release; then a pull to its end.
+    assert steps == 1 + 3 * 2 + 1 + 1
 
 
 def test_a_release_that_is_not_sealed_does_not_exist(
@@ -252,7 +253,7 @@ def test_what_can_not_be_served_is_not_pushed(
     folder_store: ReleaseStore, made: Factory, tmp_path: Path
 ) -> None:
     (made.models_dir / "ranker" / "1" / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match="release one is refused: ranker/1/model.onnx"):
+    with pytest.raises(UserError, match=r"release one is refused: ranker/1/model\.onnx"):
         push(folder_store, trainer(made), "one")
     assert folder_store.release_ids() == []
 
@@ -359,38 +360,28 @@ def test_a_manifest_can_not_write_outside_its_folders(
 def test_the_sidecar_follows_as_a_process_and_ends_on_sigterm(
     s3: dict[str, str], made: Factory, pod: Folders, tmp_path: Path
 ) -> None:
-    environment = {
-        **os.environ,
-        **s3,
-        "TILLWISE_RELEASE_STORE": f"s3://{BUCKET}/{tmp_path.name}",
-        "TILLWISE_RELEASES": str(pod.releases),
-        "TILLWISE_MODELS": str(pod.models),
-    }
-    command = [sys.executable, "-m", "serving", "release"]
-    own = {
-        "TILLWISE_RELEASES": str(made.releases_dir),
-        "TILLWISE_MODELS": str(made.models_dir),
-    }
+    place = Place(made, tmp_path / "state")
+    store = s3 | {"TILLWISE_RELEASE_STORE": f"s3://{BUCKET}/{tmp_path.name}"}
     mark = tmp_path / "in-step"
     sidecar = subprocess.Popen(
-        [*command, "pull", "--every", "0.2", "--prune", "--mark", str(mark)],
-        env=environment,
+        [
+            *(sys.executable, "-m", "serving", "release", "pull", "--every", "0.2", "--prune"),
+            *("--mark", str(mark), "--releases", str(pod.releases), "--models", str(pod.models)),
+        ],
+        env=place.environment | store,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         for release_id in ("one", "two"):
-            pushed = subprocess.run(
-                [*command, "push", release_id, "--promote"],
-                env=environment | own,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            pushed = place.call("release", "push", release_id, "--promote", **store)
             assert pushed.returncode == 0, pushed.stderr
             assert f"release {release_id} is live in s3://" in pushed.stdout
             _until(lambda wanted=release_id: named(pod.releases) == wanted)  # type: ignore[misc]
-            assert mark.exists()
+            _until(mark.exists)
+        back = place.call("release", "push", "--rollback", "--reason", "wrong prices", **store)
+        assert "release one is live" in back.stdout
+        _until(lambda: named(pod.releases) == "one")
         sidecar.terminate()
         log = sidecar.communicate(timeout=20)[1]
         assert sidecar.returncode == 0, log
@@ -398,6 +389,33 @@ def test_the_sidecar_follows_as_a_process_and_ends_on_sigterm(
     finally:
         sidecar.kill()
         sidecar.wait()
+
+
+def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
+    place = Place(made, tmp_path / "state")
+    assert "TILLWISE_RELEASE_STORE" in place.call("release", "pull").stderr
+    store = {"TILLWISE_RELEASE_STORE": f"file://{tmp_path / 'store'}"}
+    assert "no release is live" in place.call("release", "pull", **store).stderr
+    wrong = [
+        ("push", "one", "--canary", "0"),
+        ("push", "one", "--rollback"),
+        ("push", "absent"),
+        ("push", "one", "--promote", "--shadow"),
+        ("pull", "one", "--every", "5"),
+        ("pull", "--every", "0"),
+    ]
+    for arguments in wrong:
+        told = place.call("release", *arguments, **store)
+        assert told.returncode == 2, arguments
+        assert len(told.stderr.splitlines()) == 1, told.stderr
+    assert place.call("release", "push", "--promote", **store).returncode == 0
+    assert place.call("release", "push", "two", "--canary", "5", **store).returncode == 0
+    assert "two on trial" in place.call("release", "push", "two", "--shadow", **store).stdout
+    assert place.call("release", "push", "--stop-canary", **store).returncode == 0
+    shutil.rmtree(made.releases_dir / "two")  # another machine pushed it
+    assert "two is live" in place.call("release", "push", "two", "--promote", **store).stdout
+    assert place.call("release", "pull", "--all", **store).returncode == 0
+    assert problems(trainer(made), "two") == []
 
 
 def _until(true: Callable[[], bool], seconds: float = 20.0) -> None:
