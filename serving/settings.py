@@ -90,6 +90,16 @@ class Settings(BaseSettings):
         description="Population stability index of the best suggestion's lead over the mean of "
         "those shown, above this: rolled back.",
     )
+    triton_url: str | None = Field(
+        None,
+        description="A Triton server's gRPC address, grpc://triton:8001: the models run there. "
+        "Without it they run in this process.",
+    )
+    triton_control: bool = Field(
+        True,
+        description="Whether to ask that server to load missing versions and to load broken models "
+        "anew. It must run with --model-control-mode=explicit for that.",
+    )
     shutdown_seconds: Positive = Field(
         20, description="How long running requests may take to finish after SIGTERM."
     )

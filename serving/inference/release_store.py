@@ -29,6 +29,7 @@ from contract.manifest import MANIFEST, ReleaseId, ReleaseManifest, Root
 from contract.rollout import Canary, RolledBack
 
 LIVE: Final = "live.json"
+CONFIGURATIONS: Final = "configurations.json"
 HISTORY: Final = 5
 _SCHEMES = ("file", "s3", "gs", "az")
 _RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -156,6 +157,23 @@ class ReleaseStore:
         names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
         return sorted(name for name in names if self.manifest(name) is not None)
 
+    def configurations(self, release_id: str) -> dict[str, str]:
+        """Digests, by name, of how a model server is to run the release's models. A manifest does
+        not list these files: they may be tuned without making another release of it."""
+        found = self._read(f"releases/{release_id}/{CONFIGURATIONS}")
+        try:
+            return (
+                {} if found is None else {str(k): str(v) for k, v in json.loads(found[0]).items()}
+            )
+        except (ValueError, AttributeError):
+            raise UserError(f"release {release_id}: its {CONFIGURATIONS} can not be read") from None
+
+    def describe(self, release_id: str, configurations: dict[str, str]) -> None:
+        """Write what `configurations` returns."""
+        path = f"releases/{release_id}/{CONFIGURATIONS}"
+        with self._told(path):
+            obstore.put(self._store, path, json.dumps(configurations, indent=1).encode() + b"\n")
+
     def put(self, release_id: str, root: Root, name: str, source: Path) -> None:
         """Copy one file of a release in."""
         with self._told(name):
@@ -165,9 +183,8 @@ class ReleaseStore:
         """Write the manifest, with which the release begins to exist. UserError when another one
         was pushed under the same name meanwhile."""
         path = f"releases/{release_id}/{MANIFEST}"
-        with self._told(path):
-            with suppress(AlreadyExistsError):
-                obstore.put(self._store, path, manifest, mode="create")
+        with self._told(path), suppress(AlreadyExistsError):
+            obstore.put(self._store, path, manifest, mode="create")
         if self.manifest(release_id) != manifest:
             raise UserError(f"release {release_id} in {self.url} is another one of this name")
 
@@ -242,9 +259,14 @@ def parsed_manifest(content: bytes, release_id: str) -> ReleaseManifest:
     except ValidationError:
         raise UserError(f"release {release_id}: its {MANIFEST} can not be read") from None
     for _, name, _ in files_of(manifest):
-        if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", name):
-            raise UserError(f"release {release_id}: {MANIFEST} names the file {name!r}")
+        check_name(release_id, name)
     return manifest
+
+
+def check_name(release_id: str, name: str) -> None:
+    """UserError unless `name` stays inside the folder that it is relative to."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", name):
+        raise UserError(f"release {release_id} names the file {name!r}")
 
 
 def _path(release_id: str, root: Root, name: str) -> str:

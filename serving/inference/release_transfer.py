@@ -21,6 +21,7 @@ from serving.inference import rollout_file
 from serving.inference.release_store import (
     Live,
     ReleaseStore,
+    check_name,
     files_of,
     parsed_manifest,
 )
@@ -62,8 +63,10 @@ def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
                 f"{taken} belongs to release {other} in {store.url}; "
                 "`tillwise-serve release pull --all`, then export again"
             )
-    for root, name, _ in files_of(manifest):
+    configurations = _configurations(folders, manifest)
+    for root, name, _ in [*files_of(manifest), *_as_files(configurations)]:
         store.put(release_id, root, name, folders.of(root, release_id) / name)
+    store.describe(release_id, configurations)
     store.seal(release_id, content)
     return True
 
@@ -158,10 +161,14 @@ def _fetch(
 ) -> None:
     """Copy into drafts, verify there, move into place: versions, configurations, the release."""
     release_id = manifest.release_id
-    draft = {name: _draft(folders, release_id, root, name) for root, name, _ in files_of(manifest)}
+    configurations = store.configurations(release_id)
+    for name in configurations:
+        check_name(release_id, name)
+    wanted = [*files_of(manifest), *_as_files(configurations)]
+    draft = {name: _draft(folders, release_id, root, name) for root, name, _ in wanted}
     _clear(folders, manifest)
     try:
-        for root, name, digest in files_of(manifest):
+        for root, name, digest in wanted:
             draft[name].parent.mkdir(parents=True, exist_ok=True)
             store.fetch(release_id, root, name, draft[name])
             if _digest(draft[name]) != digest:
@@ -176,18 +183,36 @@ def _fetch(
 
 
 def _place(folders: Folders, manifest: ReleaseManifest, draft: dict[str, Path]) -> None:
+    """Configurations before the versions: a server that finds a version finds how to run it."""
+    for name, path in draft.items():
+        if f"/{_DRAFT}shared/" in str(path):
+            (folders.models / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, folders.models / name)
     for entry in manifest.models:
         version = folders.models / entry.name / str(entry.version)
         _replace(version.with_name(f"{_DRAFT}{entry.version}"), version)
-        for name in entry.files:
-            if not name.startswith(f"{entry.name}/{entry.version}/"):
-                (folders.models / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(draft[name], folders.models / name)
         _sync(folders.models / entry.name)
     _replace(
         folders.releases / f"{_DRAFT}{manifest.release_id}", folders.releases / manifest.release_id
     )
     _sync(folders.releases)
+
+
+def _configurations(folders: Folders, manifest: ReleaseManifest) -> dict[str, str]:
+    """What lies beside the versions for a model server, less what the manifest lists itself."""
+    listed = {name for _, name, _ in files_of(manifest)}
+    paths = [
+        path
+        for entry in manifest.models
+        for pattern in ("config.pbtxt", "configs/*.pbtxt")
+        for path in sorted((folders.models / entry.name).glob(pattern))
+    ]
+    names = {str(path.relative_to(folders.models)): path for path in paths}
+    return {name: _digest(path) or "" for name, path in names.items() if name not in listed}
+
+
+def _as_files(configurations: dict[str, str]) -> list[tuple[Root, str, str]]:
+    return [("models", name, digest) for name, digest in configurations.items()]
 
 
 def _draft(folders: Folders, release_id: str, root: Root, name: str) -> Path:

@@ -90,6 +90,9 @@ def in_step(store: ReleaseStore, pod: Folders, **how: bool) -> str:
 def test_a_release_arrives_as_it_was_pushed(
     store: ReleaseStore, made: Factory, pod: Folders
 ) -> None:
+    own = made.models_dir / "ranker" / "configs" / "gpu.pbtxt"  # in no manifest
+    own.parent.mkdir()
+    own.write_text("instance_group [ { kind: KIND_GPU } ]")
     assert push(store, trainer(made), "one")
     assert not push(store, trainer(made), "one")
     assert store.live() is None
@@ -100,6 +103,7 @@ def test_a_release_arrives_as_it_was_pushed(
     assert files(pod.releases / "one") == files(made.releases_dir / "one")
     model = "query_tower/1/model.onnx"
     assert (pod.models / model).read_bytes() == (made.models_dir / model).read_bytes()
+    assert (pod.models / "ranker" / "configs" / "gpu.pbtxt").read_bytes() == own.read_bytes()
     assert not (pod.models / "query_tower" / "2").exists()
     assert not pull(store, pod, "one")
 
@@ -170,9 +174,11 @@ def test_a_damaged_file_in_the_store_is_refused_and_nothing_of_it_is_seen(
     before = {**files(pod.releases), **files(pod.models)}
     whole = tmp_path / "store" / "releases" / "two"
     held = sorted(path for path in whole.rglob("*") if path.is_file())
-    assert len(held) == 13
+    assert len(held) == 14
     for path in held:
         content = path.read_bytes()
+        if path.name == "configurations.json":
+            continue  # without it a model server uses the configurations that it has
         for spoilt in (content[: len(content) // 2], bytes([content[0] ^ 1]) + content[1:], None):
             path.unlink() if spoilt is None else path.write_bytes(spoilt)
             with pytest.raises(UserError):
