@@ -1,5 +1,5 @@
-"""The overlays as `kubectl kustomize` renders them, and their strict judge: Kubernetes' own schemas,
-and ours for the custom resources. What has no schema is refused.
+"""The overlays as `kubectl kustomize` renders them, and their strict judge: Kubernetes' own
+schemas, and ours for the custom resources. What has no schema is refused.
 
 `python -m tests.k8s.overlays` renders and judges all of them; `make check` runs it.
 """

@@ -18,24 +18,8 @@ from tests.serving.conftest import Running, Start
 
 FUNCTIONS = frozenset(
     [
-        "sum",
-        "rate",
-        "increase",
-        "absent",
-        "min",
-        "max",
-        "count",
-        "by",
-        "le",
-        "and",
-        "or",
-        "unless",
-        "on",
-        "ignoring",
-        "clamp_min",
-        "histogram_quantile",
-        "label_values",
-        "avg",
+        *("sum", "rate", "increase", "absent", "min", "max", "count", "by", "le", "and", "or"),
+        *("unless", "on", "ignoring", "clamp_min", "histogram_quantile", "label_values", "avg"),
     ]
 )
 OF_PROMETHEUS = {"up"}
