@@ -17,7 +17,7 @@ from serving.inference.release_store import (
     parsed_manifest,
 )
 from serving.inference.release_transfer import Folders
-from serving.inference.triton_repository import TritonAway
+from serving.inference.triton_repository import LoadRefused, TritonAway
 
 log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 300.0
@@ -50,6 +50,7 @@ class Puller:
         self._await_triton = await_triton
         self._mark = mark
         self._said = ""
+        self._refused: tuple[int, frozenset[str]] = (0, frozenset())
 
     def once(self, *, or_keep: bool = False) -> str:
         """Be in step once; the release that is live here. Raises UserError: nothing was moved.
@@ -96,8 +97,7 @@ class Puller:
         held = [self._pulled(release_id, live) for release_id in live.needed]
         manifests = [one for one in held if one is not None]
         if self._load_triton is not None:
-            for name in triton_repository.load(self._load_triton, manifests):
-                log.info("the model server has loaded %s anew", name)
+            self._load(self._load_triton, live, manifests)
         if self._await_triton is not None:
             self._await(live, manifests)
         if release_transfer.follow(self._folders, live, self._clock.now()):
@@ -121,6 +121,24 @@ class Puller:
             return None
         content = (self._folders.releases / release_id / MANIFEST).read_bytes()
         return parsed_manifest(content, release_id)
+
+    def _load(self, url: str, live: Live, manifests: list[ReleaseManifest]) -> None:
+        """Have the server beside us hold these releases: the live one, or LoadRefused; of the
+        others those that it takes, each asked for once until the store says something new."""
+        if self._refused[0] != live.generation:
+            self._refused = live.generation, frozenset()
+        wanted = [one for one in manifests if one.release_id not in self._refused[1]]
+        try:
+            names = triton_repository.load(url, wanted)
+        except LoadRefused as error:
+            # A server that refuses one version keeps what it has of the model.
+            able = [one for one in wanted[1:] if not triton_repository.missing(url, one)]
+            names = triton_repository.load(url, [wanted[0], *able])
+            lost = frozenset(one.release_id for one in wanted[1:] if one not in able)
+            self._refused = live.generation, self._refused[1] | lost
+            log.warning("%s; going on without %s", error, ", ".join(sorted(lost)))
+        for name in names:
+            log.info("the model server has loaded %s anew", name)
 
     def _await(self, live: Live, manifests: list[ReleaseManifest]) -> None:
         """NotInStep while a server lacks a model of the release that is about to be live."""

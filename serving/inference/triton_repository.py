@@ -3,7 +3,6 @@ which versions of a release it can run, and loading what was pulled beside it.""
 
 import http.client
 import json
-import logging
 import socket
 import urllib.error
 import urllib.request
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 from contract.errors import UserError
 from contract.manifest import ReleaseManifest
 
-log = logging.getLogger(__name__)
 _ASK_SECONDS = 3.0
 _LOAD_SECONDS = 300.0  # TensorRT builds an engine per batch size
 
@@ -41,18 +39,17 @@ def load(url: str, manifests: Sequence[ReleaseManifest]) -> list[str]:
     the names of those that it had to read anew.
 
     Its version policy would count versions instead, and a release that is rolled back to may not be
-    among the newest. Raises TritonAway, and LoadRefused when it still lacks one of the first.
+    among the newest. Raises TritonAway, and LoadRefused when it still lacks one.
     """
     names = sorted({name for manifest in manifests for name in missing(url, manifest)})
     for name in names:
         _load(url, name, sorted({manifest.model(name).version for manifest in manifests}))
-    for place, manifest in enumerate(manifests):
+    for manifest in manifests:
         still = missing(url, manifest)
         if still:
-            text = f"{url}: loaded, and yet it has no {', '.join(still)} of {manifest.release_id}"
-            if place == 0:
-                raise LoadRefused(text)
-            log.warning("%s", text)
+            raise LoadRefused(
+                f"{url}: loaded, and yet it has no {', '.join(still)} of {manifest.release_id}"
+            )
     return names
 
 

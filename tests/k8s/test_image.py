@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -44,8 +43,8 @@ def install(source: Path, *arguments: str | Path) -> None:
     kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     environment = kept | {"PATH": beside, "PYTHON": sys.executable}
     said = ""
-    for offline in ({"UV_OFFLINE": "1"}, {}):
-        more: Mapping[str, str] = offline
+    tries: tuple[dict[str, str], ...] = ({"UV_OFFLINE": "1"}, {})
+    for more in tries:
         done = subprocess.run(
             [source / SCRIPT, *arguments],
             cwd=source,
