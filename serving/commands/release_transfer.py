@@ -15,8 +15,9 @@ from contract.figures import Figures
 from contract.rollout import Canary
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.inference.release_follow import Puller
+from serving.inference.release_place import Folders
 from serving.inference.release_store import Live, ReleaseStore
-from serving.inference.release_transfer import Folders, pull, push
+from serving.inference.release_transfer import pull, push
 from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings

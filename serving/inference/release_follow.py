@@ -9,14 +9,14 @@ from pathlib import Path
 from contract.clock import Clock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest
-from serving.inference import release_transfer, rollout_file, triton_repository
+from serving.inference import release_roles, release_transfer, rollout_file, triton_repository
+from serving.inference.release_place import Folders
 from serving.inference.release_store import (
     Live,
     ReleaseStore,
     StoreUnreachable,
     parsed_manifest,
 )
-from serving.inference.release_transfer import Folders
 from serving.inference.triton_repository import LoadRefused, TritonAway
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Puller:
             self._load(self._load_triton, live, manifests)
         if self._await_triton is not None:
             self._await(live, manifests)
-        if release_transfer.follow(self._folders, live, self._clock.now()):
+        if release_roles.follow(self._folders, live, self._clock.now()):
             spent = time.perf_counter() - began
             log.info("release %s is live here, after %.1f s", live.current, spent)
         if self._prune:
@@ -142,7 +142,7 @@ class Puller:
 
     def _await(self, live: Live, manifests: list[ReleaseManifest]) -> None:
         """NotInStep while a server lacks a model of the release that is about to be live."""
-        if release_transfer.followed(self._folders) >= live.generation:
+        if release_roles.followed(self._folders) >= live.generation:
             return
         assert self._await_triton is not None
         try:
@@ -160,7 +160,7 @@ class Puller:
             raise NotInStep(f"release {live.current} waits: {error}") from None
 
     def _pruned(self, live: Live) -> None:
-        for gone in release_transfer.prune(self._folders, set(live.needed)):
+        for gone in release_roles.prune(self._folders, set(live.needed)):
             log.info("removed %s", gone)
 
     def _usable(self) -> bool:

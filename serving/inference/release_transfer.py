@@ -1,54 +1,38 @@
 """Releases between a store and this machine's folders. Pushing: only what verifies and runs.
-Pulling: into a draft, verified against the manifest, then moved into place, and only then named by
-`current`. Whoever reads the folders sees a whole release or none."""
+Pulling: into a draft, verified against the manifest, then moved into place. Whoever reads the
+folders sees a whole release or none."""
 
-import fcntl
-import hashlib
-import json
-import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest, Root, expected_feature_hash, verify
-from contract.rollout import Canary
-from serving.inference import rollout_file
+from serving.inference.release_place import (
+    Folders,
+    alone,
+    digest_of_file,
+    local_manifest,
+    manifest_bytes,
+    manifest_files,
+    sync,
+    write,
+)
 from serving.inference.release_store import (
-    Live,
     ReleaseStore,
     check_name,
     files_of,
     parsed_manifest,
 )
-from serving.inference.releases import CURRENT, digest_of, load_release
-
-log = logging.getLogger(__name__)
+from serving.inference.releases import digest_of, load_release
 
 _DRAFT = ".partial-"  # as an export names its own; Triton and the gateway pass such names over
-_FOLLOWED = ".followed.json"
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where releases and their models lie on this machine, on one file system each."""
-
-    releases: Path
-    models: Path
-
-    def of(self, root: Root, release_id: str) -> Path:
-        """The folder that names of files are relative to."""
-        return self.releases / release_id if root == "release" else self.models
 
 
 def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     """Copy a release into the store; False when it was there already. UserError when it can not be
     served, or when one of its model versions is another model in the store."""
-    content = _read_manifest(folders, release_id)
+    content = manifest_bytes(folders, release_id)
     load_release(folders.releases, folders.models, release_id).models.close()
     held = store.manifest(release_id)
     if held is not None:
@@ -82,78 +66,13 @@ def pull(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     manifest = parsed_manifest(content, release_id)
     if manifest.feature_hash != expected_feature_hash():  # before anything large is copied
         raise UserError(f"release {release_id}: {verify(content, lambda *_: None)[0]}")
-    with _alone(folders.releases):
+    with alone(folders.releases):
         digest = digest_of(folders.releases, folders.models, release_id)
         if not _same(folders, release_id, content) or verify(content, digest):
             _refuse_clashes(folders, manifest)
             _fetch(store, folders, manifest, content)
             return True
     return False
-
-
-def follow(folders: Folders, live: Live, at: datetime) -> bool:
-    """Do on this machine what was last changed in the store: switch, roll back, try out. False
-    where that was done before.
-
-    Only a change in the store moves anything: what the guard rolled back on this machine since then
-    stays rolled back.
-    """
-    if followed(folders) >= live.generation and (folders.releases / CURRENT).exists():
-        return False
-    gone = live.withdrawn
-    if gone is not None and rollout_file.named(folders.releases) == gone.release_id:
-        with suppress(UserError):  # nothing before it here: then it is promoted below
-            rollout_file.roll_back(folders.releases, gone.release_id, gone.reason, at)
-    if rollout_file.named(folders.releases) != live.current:
-        rollout_file.promote(folders.releases, live.current, at)
-    _follow_trial(folders, live.canary)
-    _write(
-        folders.releases / _FOLLOWED, json.dumps({"generation": live.generation}).encode() + b"\n"
-    )
-    return True
-
-
-def _follow_trial(folders: Folders, canary: Canary | None) -> None:
-    held = rollout_file.read_rollout(folders.releases).canary
-    if canary is None:
-        if held is not None:
-            rollout_file.stop_canary(folders.releases)
-    elif canary != held:
-        # Asked for in the store, after whatever the guard of this machine had found.
-        rollout_file.start_canary(folders.releases, canary, again=True)
-
-
-def followed(folders: Folders) -> int:
-    """The generation of the change that was followed last; 0 before the first."""
-    try:
-        return int(json.loads((folders.releases / _FOLLOWED).read_bytes())["generation"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def prune(folders: Folders, keep: set[str]) -> list[str]:
-    """Remove the releases that are neither in `keep` nor live, on trial or next to go back to on
-    this machine, and the model versions that no release left needs. Returns what was removed."""
-    with _alone(folders.releases):
-        kept = keep | _in_use(folders)
-        held = {path.parent.name for path in _manifests(folders)}
-        if not held & keep:  # nothing known to be good is here: touch nothing
-            return []
-        gone = sorted(held - kept)
-        for release_id in gone:
-            shutil.rmtree(folders.releases / release_id)
-        needed = {
-            name
-            for release_id in held & kept
-            for root, name, _ in files_of(_local(folders, release_id))
-            if root == "models"
-        }
-        for folder in _versions(folders.models):
-            place = folder.relative_to(folders.models)
-            if not any(name.startswith(f"{place}/") for name in needed):
-                shutil.rmtree(folder)
-                gone.append(str(place))
-        return gone
 
 
 def _fetch(
@@ -171,12 +90,14 @@ def _fetch(
         for root, name, digest in wanted:
             draft[name].parent.mkdir(parents=True, exist_ok=True)
             store.fetch(release_id, root, name, draft[name])
-            if _digest(draft[name]) != digest:
+            if digest_of_file(draft[name]) != digest:
                 raise UserError(f"release {release_id}: {name}: what {store.url} holds is damaged")
-        problems = verify(content, lambda _, name: _digest(draft[name]), release_id=release_id)
+        problems = verify(
+            content, lambda _, name: digest_of_file(draft[name]), release_id=release_id
+        )
         if problems:
             raise UserError(f"release {release_id} is refused: {problems[0]}")
-        _write(folders.releases / f"{_DRAFT}{release_id}" / MANIFEST, content)
+        write(folders.releases / f"{_DRAFT}{release_id}" / MANIFEST, content)
         _place(folders, manifest, draft)
     finally:
         _clear(folders, manifest)
@@ -191,11 +112,11 @@ def _place(folders: Folders, manifest: ReleaseManifest, draft: dict[str, Path]) 
     for entry in manifest.models:
         version = folders.models / entry.name / str(entry.version)
         _replace(version.with_name(f"{_DRAFT}{entry.version}"), version)
-        _sync(folders.models / entry.name)
+        sync(folders.models / entry.name)
     _replace(
         folders.releases / f"{_DRAFT}{manifest.release_id}", folders.releases / manifest.release_id
     )
-    _sync(folders.releases)
+    sync(folders.releases)
 
 
 def _configurations(folders: Folders, manifest: ReleaseManifest) -> dict[str, str]:
@@ -208,7 +129,7 @@ def _configurations(folders: Folders, manifest: ReleaseManifest) -> dict[str, st
         for path in sorted((folders.models / entry.name).glob(pattern))
     ]
     names = {str(path.relative_to(folders.models)): path for path in paths}
-    return {name: _digest(path) or "" for name, path in names.items() if name not in listed}
+    return {name: digest_of_file(path) or "" for name, path in names.items() if name not in listed}
 
 
 def _as_files(configurations: dict[str, str]) -> list[tuple[Root, str, str]]:
@@ -242,9 +163,9 @@ def _replace(draft: Path, final: Path) -> None:
 
 
 def _refuse_clashes(folders: Folders, manifest: ReleaseManifest) -> None:
-    for path in _manifests(folders):
+    for path in manifest_files(folders):
         if path.parent.name != manifest.release_id:
-            taken = _clash(manifest, _local(folders, path.parent.name))
+            taken = _clash(manifest, local_manifest(folders, path.parent.name))
             if taken:
                 raise UserError(
                     f"release {manifest.release_id}: {taken} here belongs to {path.parent.name}"
@@ -271,73 +192,3 @@ def _same(folders: Folders, release_id: str, content: bytes) -> bool:
         return (folders.releases / release_id / MANIFEST).read_bytes() == content
     except OSError:
         return False
-
-
-def _local(folders: Folders, release_id: str) -> ReleaseManifest:
-    return parsed_manifest(_read_manifest(folders, release_id), release_id)
-
-
-def _read_manifest(folders: Folders, release_id: str) -> bytes:
-    try:
-        return (folders.releases / release_id / MANIFEST).read_bytes()
-    except OSError:
-        raise UserError(
-            f"there is no release {release_id} in {folders.releases}; "
-            "see `tillwise-serve release list`"
-        ) from None
-
-
-def _in_use(folders: Folders) -> set[str]:
-    live = rollout_file.named(folders.releases)
-    rollout = rollout_file.read_rollout(folders.releases)
-    trial = None if rollout.canary is None else rollout.canary.release_id
-    return {one for one in (live, trial, *rollout.previous(live)[:1]) if one is not None}
-
-
-def _manifests(folders: Folders) -> Iterator[Path]:
-    for path in folders.releases.glob(f"*/{MANIFEST}"):
-        if not path.parent.name.startswith("."):
-            yield path
-
-
-def _versions(models: Path) -> Iterator[Path]:
-    for folder in models.glob("*/*"):
-        if folder.name.isdigit() and folder.is_dir():
-            yield folder
-
-
-def _digest(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _alone(releases: Path) -> Iterator[None]:
-    """One at a time changes the folders, also across processes."""
-    releases.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(releases / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -19,8 +19,10 @@ from contract.errors import UserError
 from contract.rollout import Canary
 from serving.inference import release_transfer
 from serving.inference.release_follow import Puller
+from serving.inference.release_place import Folders
+from serving.inference.release_roles import follow, prune
 from serving.inference.release_store import ReleaseStore, StoreUnreachable
-from serving.inference.release_transfer import Folders, follow, prune, pull, push
+from serving.inference.release_transfer import pull, push
 from serving.inference.releases import check_release, live_release_id
 from serving.inference.rollout_file import named, read_rollout, roll_back
 from tests.serving.commands.processes import Place, free_port
