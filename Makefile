@@ -20,7 +20,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv demo test check prove clean chromium again
+.PHONY: help .venv demo test check prove clean chromium promtool again
 .DEFAULT_GOAL := help
 
 help:
@@ -28,7 +28,7 @@ help:
 	@echo '             DEMO_EXIT=1 ends after the first decision'
 	@echo 'make test    the whole suite at reduced counts'
 	@echo 'make prove   the same checks at full counts'
-	@echo 'make check   lint, format, types, import rules'
+	@echo 'make check   lint, format, types, import rules, Kubernetes manifests'
 	@echo 'make .venv   the environment and nothing else'
 	@echo 'make clean   remove what was built, except .venv'
 	@echo
@@ -141,11 +141,12 @@ check: $(INSTALLED)
 	@$(IN_VENV)ruff format --check $(PACKAGES)
 	@$(IN_VENV)mypy $(PACKAGES)
 	@$(IN_VENV)lint-imports --no-logo
+	@$(IN_VENV)python -m tests.k8s.overlays
 
-test: $(INSTALLED) chromium
+test: $(INSTALLED) chromium promtool
 	@$(IN_VENV)python -m pytest
 
-prove: $(INSTALLED) chromium
+prove: $(INSTALLED) chromium promtool
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.
@@ -157,6 +158,18 @@ chromium:
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null && exit 0; \
 	fi; \
 	echo 'No chromium: the page tests will fail. Get it: apt-get update && apt-get install -y chromium' >&2
+
+# Prometheus' own judge of alert rules, out of Debian's package and nothing else of it: no root needed.
+promtool:
+	@command -v promtool >/dev/null || [ -x .tools/promtool ] && exit 0; \
+	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo 'Fetching promtool for the tests of the alert rules'; \
+		folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+		{ cd "$$folder"; apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+			>/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb . && mkdir -p '$(CURDIR)/.tools' \
+			&& cp usr/bin/promtool '$(CURDIR)/.tools/promtool' && exit 0; \
+	fi; \
+	echo 'No promtool: tests of the alert rules will fail. Get it: apt-get update && apt-get install -y prometheus' >&2
 
 clean:
 	@rm -rf build releases model_repository/*/[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -78,6 +78,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         live, histories, clock, signer, _decision_settings(settings), counted, tracing
     )
     decider.watch = ReleaseWatch(live, guard, measured)
+    counted.in_flight.set_function(lambda: decider.admission.active)
     return Gateway(
         settings=settings,
         clock=clock,

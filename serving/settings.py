@@ -23,6 +23,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=1, le=65_535, description="Port to listen on.")] = 8080
     releases: Path = Field(Path("releases"), description="Folder of releases and `current`.")
+    release_store: str | None = Field(
+        None,
+        description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, "
+        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID.",
+    )
     models: Path = Field(Path("model_repository"), description="Folder of the exported models.")
     state: Path = Field(
         Path("state"), description="Folder of the event log, the control store and snapshots."
@@ -83,6 +88,16 @@ class Settings(BaseSettings):
         0.25,
         description="Population stability index of the best suggestion's lead over the mean of "
         "those shown, above this: rolled back.",
+    )
+    triton_url: str | None = Field(
+        None,
+        description="A Triton server's gRPC address, grpc://triton:8001: the models run there. "
+        "Without it they run in this process.",
+    )
+    triton_control: bool = Field(
+        True,
+        description="Whether to ask that server to load missing versions and to load broken models "
+        "anew. It must run with --model-control-mode=explicit for that.",
     )
     shutdown_seconds: Positive = Field(
         20, description="How long running requests may take to finish after SIGTERM."

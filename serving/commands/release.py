@@ -1,5 +1,5 @@
-"""`tillwise-serve release list | status | verify | promote | canary | rollback`: the releases on
-disk, which one is live, which one is on trial, and what the gateways see of them."""
+"""`tillwise-serve release list | status | verify | promote | canary | rollback | push | pull`: the
+releases on disk, which one is live, which one is on trial, and what the gateways see of them."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from contract.rollout import Canary, Rollout
-from serving.commands import release_status
+from serving.commands import release_status, release_transfer
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.check import checked
 from serving.inference import rollout_file
@@ -50,6 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     trial.add_argument("--stop", action="store_true", help="end the trial")
     parsers["rollback"].add_argument("--reason", default="by hand", metavar="TEXT")
     release_status.add_parser(actions)
+    release_transfer.add_parsers(actions)
 
 
 def list_releases(args: argparse.Namespace) -> Figures:

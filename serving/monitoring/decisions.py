@@ -1,7 +1,7 @@
 """Prometheus metrics of decisions. Every label has a fixed set of values: nothing that a caller
 sends, no item and no release becomes one."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 STAGES = (
     "eligibility",
@@ -62,6 +62,9 @@ class DecisionMetrics:
         )
         self.rejected = Counter(
             "tillwise_decisions_rejected", "Refused under overload", registry=registry
+        )
+        self.in_flight = Gauge(
+            "tillwise_decisions_in_flight", "Decisions under way", registry=registry
         )
         self.impressions_lost = Counter(
             "tillwise_impressions_lost", "Impressions that were not logged", registry=registry

@@ -1,0 +1,150 @@
+"""`tillwise-serve release push | pull`: releases into the store that a deployment shares, and out
+of it onto the disk of a pod. `pull --every` is the sidecar that keeps a pod in step."""
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contract.clock import SystemClock
+from contract.errors import UserError
+from contract.figures import Figures
+from contract.rollout import Canary
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.inference.release_follow import Puller
+from serving.inference.release_place import Folders
+from serving.inference.release_store import Live, ReleaseStore
+from serving.inference.release_transfer import pull, push
+from serving.inference.releases import live_release_id
+from serving.monitoring.http import configure_logging
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare both commands."""
+    pushing = actions.add_parser("push", help="copy one into the release store, or change its live")
+    pushing.add_argument("release", metavar="ID", nargs="?", help="default: the live one here")
+    then = pushing.add_mutually_exclusive_group()
+    then.add_argument("--promote", action="store_true", help="make it live for all that pull")
+    then.add_argument("--canary", type=float, metavar="P", help="show it to P %% of the shoppers")
+    then.add_argument("--shadow", action="store_true", help="let it decide and show nobody")
+    then.add_argument("--stop-canary", action="store_true", help="end the trial, push nothing")
+    then.add_argument(
+        "--rollback", action="store_true", help="back to the one before the live one, push nothing"
+    )
+    pushing.add_argument("--reason", default="by hand", metavar="TEXT", help="of a rollback")
+    pulling = actions.add_parser("pull", help="copy the live one out of the release store")
+    pulling.add_argument(
+        "release", metavar="ID", nargs="?", help="only this one, without promoting"
+    )
+    pulling.add_argument("--all", action="store_true", help="every release, without promoting any")
+    pulling.add_argument("--every", type=float, metavar="S", help="again every S seconds, for ever")
+    pulling.add_argument(
+        "--or-keep", action="store_true", help="be content with what is here if the store is away"
+    )
+    pulling.add_argument(
+        "--prune", action="store_true", help="remove what is not live, before it, or on trial"
+    )
+    pulling.add_argument(
+        "--load-triton", metavar="URL", help="have that server load what was pulled, then promote"
+    )
+    pulling.add_argument(
+        "--await-triton", metavar="URL", help="promote once every server of that name has loaded it"
+    )
+    pulling.add_argument(
+        "--mark", type=Path, metavar="FILE", help="written once this machine is in step"
+    )
+    for parser, action in ((pushing, run_push), (pulling, run_pull)):
+        described = Settings.model_fields["release_store"].description
+        parser.add_argument("--store", metavar="URL", help=described)
+        add_folders(parser, "releases", "models")
+        add_json(parser)
+        parser.set_defaults(run=action)
+
+
+def run_push(args: argparse.Namespace) -> Figures:
+    """Push one release that can be served, and say what it then is. Raises UserError."""
+    settings, store = _opened(args)
+    figures = Figures("release push")
+    at = SystemClock().now()
+    if args.rollback or args.stop_canary:
+        if args.release is not None:
+            raise UserError("--rollback and --stop-canary take no release")
+        live = store.roll_back(args.reason, at) if args.rollback else store.try_out(None)
+        return _told(figures, store, live)
+    release_id = args.release or live_release_id(settings.releases)
+    folders = Folders(settings.releases, settings.models)
+    there = store.manifest(release_id) is not None
+    if there and not (settings.releases / release_id).is_dir():
+        copied = False  # another machine pushed it: only its role is to be changed
+    else:
+        copied = push(store, folders, release_id)
+    print(f"release {release_id} {'pushed to' if copied else 'was already in'} {store.url}")
+    figures.add(release_id, {"copied": [float(copied)]})
+    if args.promote:
+        return _told(figures, store, store.promote(release_id))
+    if args.canary is not None or args.shadow:
+        try:
+            share = 100.0 if args.canary is None else args.canary
+            trial = Canary(release_id=release_id, percent=share, shadow=args.shadow, started_at=at)
+        except ValidationError as error:
+            raise UserError(f"--canary: {error.errors()[0]['msg']}") from None
+        return _told(figures, store, store.try_out(trial))
+    return figures
+
+
+def run_pull(args: argparse.Namespace) -> Figures:
+    """Pull once, or for ever until SIGTERM or SIGINT. Raises UserError."""
+    settings, store = _opened(args)
+    folders = Folders(settings.releases, settings.models)
+    figures = Figures("release pull")
+    if args.release or args.all:
+        if args.every is not None:
+            raise UserError("--every follows the live release; it goes with neither ID nor --all")
+        for release_id in [args.release] if args.release else store.release_ids():
+            copied = pull(store, folders, release_id)
+            print(f"release {release_id} {'pulled' if copied else 'was already here'}")
+            figures.add(release_id, {"copied": [float(copied)]})
+        return figures
+    puller = Puller(
+        store,
+        folders,
+        SystemClock(),
+        prune=args.prune,
+        load_triton=args.load_triton,
+        await_triton=args.await_triton,
+        mark=args.mark,
+    )
+    if args.every is None:
+        live = puller.once(or_keep=args.or_keep)
+        print(f"release {live} is live here")
+        figures.add(live, {})
+        return figures
+    if args.every <= 0:
+        raise UserError("--every: must be more than 0 seconds")
+    configure_logging(settings.log_level)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    puller.follow(args.every, ended)
+    return figures
+
+
+def _opened(args: argparse.Namespace) -> tuple[Settings, ReleaseStore]:
+    settings = settings_of(args)
+    url = args.store or settings.release_store
+    if url is None:
+        raise UserError("no release store: give --store URL or set TILLWISE_RELEASE_STORE")
+    return settings, ReleaseStore(url)
+
+
+def _told(figures: Figures, store: ReleaseStore, live: Live) -> Figures:
+    trial = "" if live.canary is None else f", {live.canary.release_id} on trial"
+    print(f"release {live.current} is live in {store.url} (before it: {live.previous}){trial}")
+    figures.notes.append(f"live: {live.current}")
+    return figures

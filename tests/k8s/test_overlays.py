@@ -1,0 +1,410 @@
+"""What the manifests name exists in the code; what no cluster must be given is not there."""
+
+import argparse
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from obstore.exceptions import UnknownConfigurationKeyError
+from obstore.store import S3Store
+
+from serving.__main__ import build_parser as serving_parser
+from serving.api import health
+from serving.inference.release_store import ReleaseStore
+from serving.settings import Settings, load_settings
+from tests.k8s.overlays import K8S, OVERLAYS, ROOT, Object, containers, overlay, pods, problems
+from training.__main__ import build_parser as training_parser
+from training.recipes import RECIPES
+
+GATEWAY, TRAINER = "tillwise/gateway:0.1.0", "tillwise/trainer:0.1.0"
+COMMANDS = {"tillwise-serve": serving_parser, "tillwise-train": training_parser}
+# What others' images answer and take, by the source of each line.
+TRITON_PATHS = {"/v2/health/live", "/v2/health/ready"}  # KServe v2 protocol
+TRITON_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}  # its defaults
+VALKEY_PORTS = {"valkey": 6379}
+TRITON_FLAGS = ROOT / "tests" / "golden" / "triton_flags.txt"  # of `tritonserver --help`
+
+
+def every_container() -> Iterator[tuple[str, Object, Object]]:
+    for name in OVERLAYS:
+        for owner, pod in pods(overlay(name)):
+            for container in containers(pod):
+                yield f"{name}: {owner}: {container['name']}", pod, container
+
+
+CONTAINERS = list(every_container())
+OURS = [one for one in CONTAINERS if one[2]["image"].startswith("tillwise/")]
+
+
+def by_id(cases: list[tuple[str, Object, Object]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("pod", "container"), [case[1:] for case in cases], ids=[case[0] for case in cases]
+    )
+
+
+def named(name: str, kind: str, of: str) -> Object:
+    return next(o for o in overlay(of) if (o["kind"], o["metadata"]["name"]) == (kind, name))
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_is_strictly_valid(name: str) -> None:
+    assert problems(overlay(name)) == []
+
+
+def test_the_overlays_hold_what_they_are_for() -> None:
+    assert OVERLAYS == ("cpu", "gpu", "scale", "training")
+    kinds = {each["kind"] for name in OVERLAYS for each in overlay(name)}
+    assert kinds >= {
+        *("StatefulSet", "Deployment", "CronJob", "ServiceAccount", "PodDisruptionBudget"),
+        *("NetworkPolicy", "HorizontalPodAutoscaler", "ScaledObject", "JobSet"),
+        *("ServiceMonitor", "PrometheusRule", "ConfigMap", "PersistentVolumeClaim", "Service"),
+    }
+
+
+# kind, where to go, what to put there, what the judge must say
+SPOILT: list[tuple[str, tuple[Any, ...], Any, str]] = [
+    ("Deployment", ("spec", "replicsa"), 2, "replicsa"),
+    ("Deployment", ("spec", "replicas"), "two", "spec.replicas"),
+    ("StatefulSet", ("spec", "template", "spec", "containers", 0, "image"), 7, "image"),
+    ("CronJob", ("spec", "jobTemplate", "spec", "templates"), {}, "templates"),
+    ("NetworkPolicy", ("spec", "ingres"), [], "ingres"),
+    ("ServiceMonitor", ("spec", "endpoints", 0, "intervall"), "15s", "intervall"),
+    ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), 15, "interval"),
+    ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "severity"), "critical", "severity"),
+    ("ScaledObject", ("spec", "maxReplicas"), 8, "maxReplicas"),
+    ("ScaledObject", ("spec", "triggers", 0, "metadata", "treshold"), "1", "treshold"),
+    ("JobSet", ("spec", "replicatedJobs", 0, "template", "spec", "completion"), 2, "completion"),
+    (
+        "JobSet",
+        ("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "nodeSelectors"),
+        {},
+        "nodeSelectors",
+    ),
+    ("JobSet", ("spec", "failurePolicy", "maxRestart"), 3, "maxRestart"),
+    ("Service", ("kind",), "Servic", "no schema"),
+    ("ScaledObject", ("kind",), "ScaledObjects", "no schema"),
+    ("ServiceMonitor", ("apiVersion",), "monitoring.coreos.com/v2", "no schema"),
+    ("HorizontalPodAutoscaler", ("apiVersion",), "autoscaling/v2beta2", "no schema"),
+    ("CronJob", ("apiVersion",), "batch/v1beta1", "no schema"),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "value", "said"), SPOILT)
+def test_the_judge_refuses(kind: str, path: tuple[Any, ...], value: Any, said: str) -> None:
+    objects = [one for name in ("scale", "training") for one in overlay(name)]
+    each = copy.deepcopy(next(one for one in objects if one["kind"] == kind))
+    place: Any = each
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    found = problems([each])
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+def test_the_judge_refuses_one_name_twice() -> None:
+    assert problems([*overlay("cpu"), overlay("cpu")[0]]) == ["Namespace tillwise: twice"]
+
+
+@by_id(CONTAINERS)
+def test_no_container_is_root_or_may_write_its_image(pod: Object, container: Object) -> None:
+    whole, own = pod["securityContext"], container["securityContext"]
+    assert whole["runAsNonRoot"] is True
+    assert whole["runAsUser"] > 0
+    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    held = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    assert not any("hostPath" in volume for volume in held.values())
+    assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+    assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", container["image"]), "a pinned tag"
+
+
+@by_id(CONTAINERS)
+def test_every_mount_has_its_volume(pod: Object, container: Object) -> None:
+    held = {volume["name"] for volume in pod.get("volumes", [])}
+    for name in OVERLAYS:
+        for each in overlay(name):
+            if each["kind"] == "StatefulSet" and each["spec"]["template"]["spec"] == pod:
+                held |= {one["metadata"]["name"] for one in each["spec"]["volumeClaimTemplates"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= held
+
+
+def command_of(container: Object) -> list[str]:
+    return [*container.get("command", []), *container.get("args", [])]
+
+
+@by_id(OURS)
+def test_a_command_of_ours_is_one_that_we_have(pod: Object, container: Object) -> None:
+    program, *arguments = command_of(container)
+    if program == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        parsed = get_args_parser().parse_args(arguments)
+        assert (parsed.module, parsed.training_script) == (True, "training")
+        program, arguments = "tillwise-train", parsed.training_script_args
+        assert container["image"] == TRAINER
+    parsed = COMMANDS[program]().parse_args(arguments)
+    assert callable(parsed.run)
+    if program == "tillwise-train":
+        assert container["image"] == TRAINER
+        assert getattr(parsed, "recipe", "base") in RECIPES
+
+
+@by_id([one for one in CONTAINERS if "tritonserver" in one[2]["image"]])
+def test_triton_is_given_flags_that_it_knows(pod: Object, container: Object) -> None:
+    known = set(TRITON_FLAGS.read_text().split())
+    given = [flag.partition("=")[0] for flag in container["args"]]
+    assert set(given) <= known, set(given) - known
+    assert len(given) == len(set(given))
+    variants = [f.partition("=")[2] for f in container["args"] if "--model-config-name" in f]
+    for model in ("query_tower", "sequence_encoder", "ranker"):
+        for variant in variants:
+            config = ROOT / "model_repository" / model / "configs" / f"{variant}.pbtxt"
+            assert "KIND_GPU" in config.read_text()
+        assert "KIND_GPU" not in (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+
+
+def test_the_judge_of_commands_refuses() -> None:
+    for wrong in (["release", "pul"], ["release", "pull", "--evry=5"], ["serve"]):
+        with pytest.raises(SystemExit):
+            serving_parser().parse_args(wrong)
+
+
+def settings_map(name: str) -> Object:
+    found = [
+        each
+        for each in overlay(name)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].startswith("tillwise-settings-")
+    ]
+    assert len(found) == 1, "its name carries the hash of its content, so that a change rolls pods"
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+def test_the_settings_are_fields_of_the_code_and_load(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data: dict[str, str] = settings_map(name)["data"]
+    for variable, text in data.items():
+        prefix, _, field = variable.partition("_")
+        assert prefix == "TILLWISE"
+        assert field.lower() in Settings.model_fields, variable
+        monkeypatch.setenv(variable, text)
+    settings = load_settings()
+    assert settings.release_store is not None
+    assert ReleaseStore(settings.release_store).url == settings.release_store
+    ports = named("tillwise-gateway", "StatefulSet", name)["spec"]["template"]["spec"]
+    assert {"name": "http", "containerPort": settings.port} in ports["containers"][0]["ports"]
+    assert settings.host == "0.0.0.0", "a pod is reached from outside it"
+    address = re.fullmatch(r"grpc://([\w-]+):(\d+)", settings.triton_url or "")
+    assert address is not None
+    service = named(address[1], "Service", name)
+    assert service["spec"]["clusterIP"] == "None"
+    assert int(address[2]) == TRITON_PORTS["grpc"]
+
+
+@by_id(CONTAINERS)
+def test_a_variable_is_one_that_the_code_reads(pod: Object, container: Object) -> None:
+    ours = container["image"].startswith("tillwise/")
+    for variable in container.get("env", []):
+        name = variable["name"]
+        if name.startswith("TILLWISE_"):
+            assert ours
+            assert name.removeprefix("TILLWISE_").lower() in Settings.model_fields
+        elif ours:
+            assert name in {"OMP_NUM_THREADS", "NCCL_DEBUG"}, "read by torch and NCCL"
+        else:
+            assert f"$({name})" in " ".join(command_of(container))
+
+
+def test_a_store_understands_the_credentials_that_the_deployment_names() -> None:
+    """README's secret for the store, as the library that reads it sees it."""
+    section = deploy_section()
+    names = re.findall(r"--from-literal=(AWS_\w+)=", section)
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"} <= set(names)
+    values: Any = {name.lower(): "true" if "allow" in name.lower() else "x" for name in names}
+    wrong: Any = {"aws_akcess": "x"}
+    S3Store("bucket", config=values)
+    with pytest.raises(UnknownConfigurationKeyError):
+        S3Store("bucket", config=wrong)
+
+
+@by_id(CONTAINERS)
+def test_a_probe_asks_what_is_answered(pod: Object, container: Object) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+    routes = {getattr(route, "path", "") for route in health.router.routes}
+    image = container["image"]
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = container.get(kind)
+        if probe is None:
+            continue
+        if "httpGet" in probe:
+            asked = probe["httpGet"]
+            assert asked["port"] in ports
+            known = TRITON_PATHS if "tritonserver" in image else routes
+            assert asked["path"] in known
+        elif "tcpSocket" in probe:
+            assert probe["tcpSocket"]["port"] in ports
+        else:
+            mark = probe["exec"]["command"][-1]
+            assert probe["exec"]["command"] == ["test", "-f", mark]
+            assert f"--mark={mark}" in container["args"]
+    if "tritonserver" in image:
+        assert ports == TRITON_PORTS
+    elif "valkey" in image:
+        assert ports == VALKEY_PORTS
+    if container["name"] in ("gateway", "triton", "valkey"):
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+def test_services_budgets_and_monitors_find_pods_and_ports(name: str) -> None:
+    objects = overlay(name)
+    templates = [
+        each["spec"]["template"]
+        for each in objects
+        if each["kind"] in ("StatefulSet", "Deployment")
+    ]
+
+    def chosen(labels: dict[str, str]) -> list[Object]:
+        return [t for t in templates if labels.items() <= t["metadata"]["labels"].items()]
+
+    for each in objects:
+        spec = each.get("spec", {})
+        if each["kind"] == "Service" and "selector" in spec:
+            (template,) = chosen(spec["selector"])
+            open_ports = {
+                p["name"] for c in template["spec"]["containers"] for p in c.get("ports", [])
+            }
+            assert {port["targetPort"] for port in spec["ports"]} <= open_ports
+        elif each["kind"] == "PodDisruptionBudget":
+            assert len(chosen(spec["selector"]["matchLabels"])) == 1
+        elif each["kind"] == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"].items()
+            services = [
+                one
+                for one in objects
+                if one["kind"] == "Service" and wanted <= one["metadata"].get("labels", {}).items()
+            ]
+            (service,) = services
+            held = {port["name"] for port in service["spec"]["ports"]}
+            assert {endpoint["port"] for endpoint in spec["endpoints"]} <= held
+        elif each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject"):
+            target = spec["scaleTargetRef"]
+            assert "replicas" not in named(target["name"], target["kind"], name)["spec"]
+    for pod in (t["spec"] for t in templates):
+        assert pod["topologySpreadConstraints"]
+        account = {"kind": "ServiceAccount", "name": pod["serviceAccountName"]}
+        assert named(account["name"], account["kind"], name)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+def test_every_pod_is_shut_in_by_default(name: str) -> None:
+    policy = named("default-deny", "NetworkPolicy", name)["spec"]
+    assert policy == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert (
+        named("tillwise", "Namespace", name)["metadata"]["labels"][
+            "pod-security.kubernetes.io/enforce"
+        ]
+        == "restricted"
+    )
+
+
+def test_there_is_one_gateway_until_gateways_share_their_state() -> None:
+    """Consent given to one would be unknown to the next. Raise this with the shared stores."""
+    for name in ("cpu", "gpu"):
+        assert named("tillwise-gateway", "StatefulSet", name)["spec"]["replicas"] == 1
+    assert named("tillwise-gateway", "HorizontalPodAutoscaler", "scale")["spec"]["maxReplicas"] == 1
+    assert Settings.model_fields["state"].annotation is Path
+
+
+def test_the_gpu_overlay_asks_the_device_plugin() -> None:
+    triton = named("tillwise-triton", "Deployment", "gpu")["spec"]["template"]["spec"]
+    assert triton["containers"][0]["name"] == "triton"
+    assert triton["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "--model-config-name=gpu" in triton["containers"][0]["args"]
+
+
+def test_scale_spreads_over_zones() -> None:
+    for kind, name in (("Deployment", "tillwise-triton"), ("StatefulSet", "tillwise-gateway")):
+        pod = named(name, kind, "scale")["spec"]["template"]["spec"]
+        keys = [one["topologyKey"] for one in pod["topologySpreadConstraints"]]
+        assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+
+
+def test_the_workers_of_a_fit_meet_at_the_name_that_jobset_gives() -> None:
+    jobset = named("tillwise-training", "JobSet", "training")
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    arguments = spec["template"]["spec"]["containers"][0]["args"]
+    first = (
+        f"{jobset['metadata']['name']}-{job['name']}-0-0.{jobset['spec']['network']['subdomain']}"
+    )
+    assert f"--rdzv-endpoint={first}:29400" in arguments
+    assert f"--nnodes={spec['completions']}" in arguments
+    assert spec["parallelism"] == spec["completions"]
+    gpus = spec["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+    assert f"--nproc-per-node={gpus}" in arguments
+
+
+def deploy_section() -> str:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"^## Deploy\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, "README.md has no section Deploy"
+    return found[1]
+
+
+def test_a_reader_of_the_readme_finds_what_it_names() -> None:
+    section = deploy_section()
+    for path in set(re.findall(r"\bk8s/[\w./-]*\w", section)):
+        assert (ROOT / path).exists(), path
+    for name in OVERLAYS:
+        assert f"k8s/overlays/{name}" in section
+    for variable in set(re.findall(r"\bTILLWISE_\w+", section)):
+        assert variable.removeprefix("TILLWISE_").lower() in Settings.model_fields, variable
+    secrets = set(re.findall(r"create secret generic (\S+)", section))
+    wanted = {
+        (one.get("valueFrom", {}).get("secretKeyRef") or {}).get("name")
+        for _, _, container in CONTAINERS
+        for one in container.get("env", [])
+    } | {
+        (source.get("secretRef") or {}).get("name")
+        for _, _, container in CONTAINERS
+        for source in container.get("envFrom", [])
+    }
+    assert secrets == wanted - {None}
+    for line in re.findall(r"tillwise-serve (release [^`\n#]*)", section):
+        arguments = line.replace("ID", "some-release").split()
+        assert callable(serving_parser().parse_args(arguments).run)
+
+
+def test_the_parsers_are_those_of_argparse() -> None:
+    for make in COMMANDS.values():
+        assert isinstance(make(), argparse.ArgumentParser)
+
+
+def test_the_deployment_reads_yaml_once() -> None:
+    """Every file of k8s/ is used by an overlay, a component or the judge."""
+    used: set[Path] = set()
+    for path in K8S.rglob("kustomization.yaml"):
+        content = yaml.safe_load(path.read_text())
+        used.add(path)
+        used |= {(path.parent / one).resolve() for one in content.get("resources", [])}
+        for generator in content.get("configMapGenerator", []):
+            for one in [*generator.get("files", []), *generator.get("envs", [])]:
+                used.add((path.parent / one).resolve())
+    for path in K8S.rglob("*"):
+        if path.is_file() and path.parent.name != "schemas":
+            assert path in used, path

@@ -1,0 +1,445 @@
+"""Releases travel through a folder and through a real S3 server, and arrive whole or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from contract.clock import SystemClock
+from contract.errors import UserError
+from contract.rollout import Canary
+from serving.inference import release_transfer
+from serving.inference.release_follow import Puller
+from serving.inference.release_place import Folders
+from serving.inference.release_roles import follow, prune
+from serving.inference.release_store import ReleaseStore, StoreUnreachable
+from serving.inference.release_transfer import pull, push
+from serving.inference.releases import check_release, live_release_id
+from serving.inference.rollout_file import named, read_rollout, roll_back
+from tests.serving.commands.processes import Place, free_port
+from tests.serving.inference.object_store import BUCKET, s3_server
+from tests.serving.release_factory import Factory
+
+AT = datetime(2017, 11, 20, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as environment:
+        yield environment
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReleaseStore]:
+    """An empty store of each kind."""
+    if request.param == "folder":
+        yield ReleaseStore(f"file://{tmp_path / 'store'}")
+        return
+    environment = request.getfixturevalue("s3")
+    with mock.patch.dict(os.environ, environment):
+        yield ReleaseStore(f"s3://{BUCKET}/{tmp_path.name}")
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> ReleaseStore:
+    return ReleaseStore(f"file://{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Factory:
+    """Two releases, as a trainer's disk holds them."""
+    factory = Factory(tmp_path / "trainer")
+    factory.write("one")
+    replace(factory, seed=8).write("two", version=2, current=False)
+    return factory
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Folders:
+    """The empty folders of a pod."""
+    return folders(tmp_path / "pod")
+
+
+def folders(root: Path) -> Folders:
+    return Folders(root / "releases", root / "model_repository")
+
+
+def trainer(made: Factory) -> Folders:
+    return Folders(made.releases_dir, made.models_dir)
+
+
+def problems(pod: Folders, release_id: str) -> list[str]:
+    return check_release(pod.releases, pod.models, release_id)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def in_step(store: ReleaseStore, pod: Folders, **how: bool) -> str:
+    return Puller(store, pod, SystemClock(), prune=True).once(**how)
+
+
+def test_a_release_arrives_as_it_was_pushed(
+    store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    own = made.models_dir / "ranker" / "configs" / "gpu.pbtxt"  # in no manifest
+    own.parent.mkdir()
+    own.write_text("instance_group [ { kind: KIND_GPU } ]")
+    assert push(store, trainer(made), "one")
+    assert not push(store, trainer(made), "one")
+    assert store.live() is None
+    assert store.promote("one").current == "one"
+    assert in_step(store, pod) == "one"
+    assert live_release_id(pod.releases) == "one"
+    assert problems(pod, "one") == []
+    assert files(pod.releases / "one") == files(made.releases_dir / "one")
+    model = "query_tower/1/model.onnx"
+    assert (pod.models / model).read_bytes() == (made.models_dir / model).read_bytes()
+    assert (pod.models / "ranker" / "configs" / "gpu.pbtxt").read_bytes() == own.read_bytes()
+    assert not (pod.models / "query_tower" / "2").exists()
+    assert not pull(store, pod, "one")
+
+
+def test_every_pod_follows_a_promotion_and_a_rollback(
+    store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    push(store, trainer(made), "one")
+    store.promote("one")
+    in_step(store, pod)
+    push(store, trainer(made), "two")
+    assert in_step(store, pod) == "one"  # pushed is not promoted
+    store.promote("two")
+    assert in_step(store, pod) == "two"
+    assert read_rollout(pod.releases).previous("two") == ("one",)
+    live = store.roll_back("wrong prices", AT)
+    assert live.current == "one"
+    assert in_step(store, pod) == "one"
+    told = read_rollout(pod.releases).rollback_of("two")
+    assert told is not None
+    assert told.reason == "wrong prices"
+    assert problems(pod, "two") == []  # other pods may serve it still
+    with pytest.raises(UserError, match="no release before the live one"):
+        store.roll_back("again", AT)
+
+
+def test_a_canary_is_pulled_and_ends_with_the_promotion(
+    folder_store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+    trial = Canary(release_id="two", percent=5, started_at=AT)
+    with pytest.raises(UserError, match="no release is live"):
+        folder_store.try_out(trial)
+    folder_store.promote("one")
+    folder_store.try_out(trial)
+    assert in_step(folder_store, pod) == "one"
+    assert read_rollout(pod.releases).canary == trial
+    assert problems(pod, "two") == []
+    folder_store.promote("two")
+    assert in_step(folder_store, pod) == "two"
+    assert read_rollout(pod.releases).canary is None
+    with pytest.raises(UserError, match="live one already"):
+        folder_store.try_out(trial)
+
+
+def test_what_the_guard_took_back_here_stays_back_until_the_store_changes(
+    folder_store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+        folder_store.promote(release_id)
+        in_step(folder_store, pod)
+    roll_back(pod.releases, "two", "p99", AT)
+    assert in_step(folder_store, pod) == "one"
+    folder_store.promote("two")
+    assert in_step(folder_store, pod) == "two"
+
+
+def test_a_damaged_file_in_the_store_is_refused_and_nothing_of_it_is_seen(
+    folder_store: ReleaseStore, made: Factory, pod: Folders, tmp_path: Path
+) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+    folder_store.promote("one")
+    in_step(folder_store, pod)
+    folder_store.promote("two")
+    before = {**files(pod.releases), **files(pod.models)}
+    whole = tmp_path / "store" / "releases" / "two"
+    held = sorted(path for path in whole.rglob("*") if path.is_file())
+    assert len(held) == 14
+    for path in held:
+        content = path.read_bytes()
+        if path.name == "configurations.json":
+            continue  # without it a model server uses the configurations that it has
+        for spoilt in (content[: len(content) // 2], bytes([content[0] ^ 1]) + content[1:], None):
+            path.unlink() if spoilt is None else path.write_bytes(spoilt)
+            with pytest.raises(UserError):
+                in_step(folder_store, pod)
+            assert {**files(pod.releases), **files(pod.models)} == before, path
+            assert in_step(folder_store, pod, or_keep=True) == "one"
+            path.write_bytes(content)
+    assert in_step(folder_store, pod) == "two"
+
+
+class _Dead(BaseException):
+    """The process was killed."""
+
+
+def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
+    folder_store: ReleaseStore, made: Factory, tmp_path: Path
+) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+    begun = folders(tmp_path / "begun")
+    folder_store.promote("one")
+    in_step(folder_store, begun)
+    folder_store.promote("two")
+    real, steps, died = os.replace, 0, True
+    while died:
+        pod = folders(tmp_path / f"pod-{steps}")
+        shutil.copytree(begun.releases.parent, pod.releases.parent)
+        left = steps
+
+        def killed(source: str, target: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Dead
+            real(source, target)
+
+        with (
+            mock.patch.object(os, "replace", killed),
+            # A killed process tidies nothing up.
+            mock.patch.object(release_transfer, "_clear"),
+        ):
+            try:
+                pull(folder_store, pod, "two")
+                died = False
+            except _Dead:
+                pass
+        assert problems(pod, "one") == []
+        if (pod.releases / "two").exists():
+            assert problems(pod, "two") == []
+        assert live_release_id(pod.releases) == "one"
+        assert in_step(folder_store, pod) == "two"
+        assert problems(pod, "two") == []
+        if died:  # then the second try tidied up, after itself and after the first
+            assert list(pod.models.rglob(".partial-*")) == []
+        steps += 1
+    # The manifest, a version and a configuration per model, the release; then a pull to its end.
+    assert steps == 1 + 3 * 2 + 1 + 1
+
+
+def test_a_release_that_is_not_sealed_does_not_exist(
+    folder_store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    with (
+        mock.patch.object(ReleaseStore, "seal", side_effect=_Dead),
+        pytest.raises(_Dead),
+    ):
+        push(folder_store, trainer(made), "one")
+    assert folder_store.release_ids() == []
+    with pytest.raises(UserError, match="not in"):
+        folder_store.promote("one")
+    with pytest.raises(UserError, match="not in"):
+        pull(folder_store, pod, "one")
+    assert push(folder_store, trainer(made), "one")
+    assert folder_store.release_ids() == ["one"]
+
+
+def test_what_can_not_be_served_is_not_pushed(
+    folder_store: ReleaseStore, made: Factory, tmp_path: Path
+) -> None:
+    (made.models_dir / "ranker" / "1" / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"release one is refused: ranker/1/model\.onnx"):
+        push(folder_store, trainer(made), "one")
+    assert folder_store.release_ids() == []
+
+
+def test_two_trainers_that_chose_one_version_are_told_apart(
+    store: ReleaseStore, made: Factory, tmp_path: Path
+) -> None:
+    push(store, trainer(made), "one")
+    other = Factory(tmp_path / "other", seed=99)
+    other.write("one")
+    with pytest.raises(UserError, match="another one of this name"):
+        push(store, trainer(other), "one")
+    third = Factory(tmp_path / "third", seed=99)
+    third.write("three")
+    with pytest.raises(UserError, match="version 1 of model query_tower belongs to release one"):
+        push(store, trainer(third), "three")
+    assert store.release_ids() == ["one"]
+
+
+def test_two_promotions_at_once_do_not_both_win(
+    s3: dict[str, str], made: Factory, tmp_path: Path
+) -> None:
+    with mock.patch.dict(os.environ, s3):
+        store = ReleaseStore(f"s3://{BUCKET}/{tmp_path.name}")
+        for release_id in ("one", "two"):
+            push(store, trainer(made), release_id)
+        store.promote("one")
+        real = ReleaseStore._switch
+
+        def late(self: ReleaseStore, content: bytes, e_tag: str | None) -> None:
+            with mock.patch.object(ReleaseStore, "_switch", real):
+                ReleaseStore(self.url).promote("two")
+            real(self, content, e_tag)
+
+        with (
+            mock.patch.object(ReleaseStore, "_switch", late),
+            pytest.raises(UserError, match="in this moment"),
+        ):
+            store.promote("one")
+        live = store.live()
+    assert live is not None
+    assert live.history == ("two", "one")
+
+
+def test_promotions_in_a_folder_take_turns(folder_store: ReleaseStore, made: Factory) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(folder_store.promote, ["one", "two"] * 20))
+    live = folder_store.live()
+    assert live is not None
+    assert live.generation == 40
+
+
+def test_only_what_nobody_needs_is_removed(
+    folder_store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    replace(made, seed=9).write("three", version=3, current=False)
+    for release_id in ("one", "two", "three"):
+        push(folder_store, trainer(made), release_id)
+        folder_store.promote(release_id)
+        in_step(folder_store, pod)
+    kept = {path.name for path in pod.releases.iterdir() if path.is_dir()}
+    assert kept == {"two", "three"}
+    assert {path.name for path in (pod.models / "ranker").iterdir()} == {"2", "3", "config.pbtxt"}
+    assert prune(pod, {"nobody-knows"}) == []
+    assert problems(pod, "two") == []
+
+
+def test_a_store_that_is_away_stops_nobody_who_has_a_release(made: Factory, pod: Folders) -> None:
+    away = {
+        "AWS_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }
+    with mock.patch.dict(os.environ, away):
+        store = ReleaseStore(f"s3://{BUCKET}/x")
+        with pytest.raises(StoreUnreachable):
+            in_step(store, pod)
+        with pytest.raises(StoreUnreachable):
+            in_step(store, pod, or_keep=True)  # nothing here to keep
+        assert in_step(store, trainer(made), or_keep=True) == "one"
+
+
+@pytest.mark.parametrize("url", ["releases", "ftp://host/x", "file://relative", "s3:/bucket"])
+def test_an_address_that_is_none_is_said(url: str) -> None:
+    with pytest.raises(UserError, match="release store"):
+        ReleaseStore(url)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "ranker/../../x", ".hidden", "a//b", ""])
+def test_a_manifest_can_not_write_outside_its_folders(
+    folder_store: ReleaseStore, made: Factory, pod: Folders, name: str, tmp_path: Path
+) -> None:
+    push(folder_store, trainer(made), "one")
+    factory = Factory(tmp_path / "evil")
+    factory.write("evil", files={name: "0" * 64})
+    content = (factory.releases_dir / "evil" / "manifest.json").read_bytes()
+    folder_store.seal("evil", content)
+    with pytest.raises(UserError, match="names the file"):
+        pull(folder_store, pod, "evil")
+
+
+def test_the_sidecar_follows_as_a_process_and_ends_on_sigterm(
+    s3: dict[str, str], made: Factory, pod: Folders, tmp_path: Path
+) -> None:
+    place = Place(made, tmp_path / "state")
+    store = s3 | {"TILLWISE_RELEASE_STORE": f"s3://{BUCKET}/{tmp_path.name}"}
+    mark = tmp_path / "in-step"
+    sidecar = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "serving", "release", "pull", "--every", "0.2", "--prune"),
+            *("--mark", str(mark), "--releases", str(pod.releases), "--models", str(pod.models)),
+        ],
+        env=place.environment | store,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for release_id in ("one", "two"):
+            pushed = place.call("release", "push", release_id, "--promote", **store)
+            assert pushed.returncode == 0, pushed.stderr
+            assert f"release {release_id} is live in s3://" in pushed.stdout
+            _until(lambda wanted=release_id: named(pod.releases) == wanted)  # type: ignore[misc]
+            _until(mark.exists)
+        back = place.call("release", "push", "--rollback", "--reason", "wrong prices", **store)
+        assert "release one is live" in back.stdout
+        _until(lambda: named(pod.releases) == "one")
+        sidecar.terminate()
+        log = sidecar.communicate(timeout=20)[1]
+        assert sidecar.returncode == 0, log
+        assert "release two is live here" in log
+    finally:
+        sidecar.kill()
+        sidecar.wait()
+
+
+def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
+    place = Place(made, tmp_path / "state")
+    assert "TILLWISE_RELEASE_STORE" in place.call("release", "pull").stderr
+    store = {"TILLWISE_RELEASE_STORE": f"file://{tmp_path / 'store'}"}
+    assert "no release is live" in place.call("release", "pull", **store).stderr
+    wrong = [
+        ("push", "one", "--canary", "0"),
+        ("push", "one", "--rollback"),
+        ("push", "absent"),
+        ("push", "one", "--promote", "--shadow"),
+        ("pull", "one", "--every", "5"),
+        ("pull", "--every", "0"),
+    ]
+    for arguments in wrong:
+        told = place.call("release", *arguments, **store)
+        assert told.returncode == 2, arguments
+        assert len(told.stderr.splitlines()) == 1, told.stderr
+    assert place.call("release", "push", "--promote", **store).returncode == 0
+    assert place.call("release", "push", "two", "--canary", "5", **store).returncode == 0
+    assert "two on trial" in place.call("release", "push", "two", "--shadow", **store).stdout
+    assert place.call("release", "push", "--stop-canary", **store).returncode == 0
+    shutil.rmtree(made.releases_dir / "two")  # another machine pushed it
+    assert "two is live" in place.call("release", "push", "two", "--promote", **store).stdout
+    assert place.call("release", "pull", "--all", **store).returncode == 0
+    assert problems(trainer(made), "two") == []
+
+
+def _until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    waited = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if true():
+            return
+        waited.wait(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_follow_moves_nothing_twice(
+    folder_store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    push(folder_store, trainer(made), "one")
+    live = folder_store.promote("one")
+    pull(folder_store, pod, "one")
+    assert follow(pod, live, AT)
+    assert not follow(pod, live, AT)
