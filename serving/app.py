@@ -21,7 +21,11 @@ from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.tokens import TokenSigner
+from serving.inference.breaker import BreakerSettings
 from serving.inference.releases import LiveRelease, live_release_id
+from serving.inference.triton import ServerNotReady, TritonBackends
+from serving.inference.triton_client import TritonClient, address_of
+from serving.inference.triton_watch import TritonSettings
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects
@@ -46,7 +50,14 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     """
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
-    live = LiveRelease(settings.releases, settings.models, on_batch=counted.batch)
+    triton = _triton(settings, counted)
+    live = LiveRelease(
+        settings.releases,
+        settings.models,
+        on_batch=counted.batch,
+        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=1.0),
+        backends=triton,
+    )
     await live.load_or_keep(release_id or live_release_id(settings.releases))
     secrets = load_secrets(settings.state, settings.master_key)
     control = SqliteControlStore(settings.state / CONTROL)
@@ -84,6 +95,17 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         registry=registry,
         metrics=HttpMetrics(registry),
         tracing=tracing,
+        triton=triton,
+    )
+
+
+def _triton(settings: Settings, counted: DecisionMetrics) -> TritonBackends | None:
+    if settings.triton_url is None:
+        return None
+    return TritonBackends(
+        TritonClient(address_of(settings.triton_url)),
+        TritonSettings(control=settings.triton_control),
+        counted.model_server,
     )
 
 
@@ -107,6 +129,8 @@ async def close_gateway(gateway: Gateway) -> None:
     gateway.control.close()
     gateway.decider.close()
     gateway.live.close()
+    if gateway.triton is not None:
+        await gateway.triton.close()
     gateway.tracing.close()
 
 
@@ -169,7 +193,8 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
 
 
 class PointerFollower:
-    """Notices when `releases/current` names another release; a refused one is tried once only."""
+    """Notices when `releases/current` names another release; a refused one is tried once only,
+    one whose models a model server does not have yet is tried again."""
 
     def __init__(self, live: LiveRelease) -> None:
         self._live = live
@@ -190,6 +215,9 @@ class PointerFollower:
             try:
                 await self._live.load_or_keep(wanted)
                 log.info("release %s is live", wanted)
+            except ServerNotReady as error:
+                self._seen = ""
+                log.warning("release %s waits: %s", wanted, error)
             except UserError as error:
                 log.error("%s; keeping release %s", error, self._live.current.release_id)
 

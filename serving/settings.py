@@ -51,6 +51,16 @@ class Settings(BaseSettings):
     release_poll_seconds: Annotated[float, Field(gt=0)] = Field(
         0.5, description="How often `releases/current` is looked at."
     )
+    triton_url: str | None = Field(
+        None,
+        description="A Triton server's gRPC address, grpc://triton:8001: the models run there. "
+        "Without it they run in this process.",
+    )
+    triton_control: bool = Field(
+        True,
+        description="Whether to ask that server to load missing versions and to load broken models "
+        "anew. It must run with --model-control-mode=explicit for that.",
+    )
     shutdown_seconds: Positive = Field(
         20, description="How long running requests may take to finish after SIGTERM."
     )

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from contract.clock import Clock
 from serving.decision.decide import Decider
 from serving.inference.releases import LiveRelease
+from serving.inference.triton import TritonBackends
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects
@@ -41,6 +42,7 @@ class Gateway:
     registry: CollectorRegistry
     metrics: HttpMetrics
     tracing: Tracing
+    triton: TritonBackends | None = None  # None: the models run in this process
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
     known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only

@@ -32,6 +32,9 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     release_id: str
+    # What a lower rung does without. A model server that is away is no fault of this gateway: to
+    # take all gateways out of service for it would leave every checkout without an answer.
+    degraded: list[str] = []
 
 
 @router.get("/healthz", summary="Alive", response_model=Health)
@@ -42,7 +45,8 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", summary="Ready", response_model=Readiness, responses=documented(503))
 async def readyz(request: Request) -> Response:
-    """Runs every model once and writes to the event log; 503 names what failed."""
+    """Runs every model once and writes to the event log; 503 names what failed. A model server's
+    failure is named in an answer of 200."""
     gateway = gateway_of(request)
     async with gateway.checking:  # a storm of probes costs no more than one at a time
         found = await asyncio.gather(
@@ -51,10 +55,16 @@ async def readyz(request: Request) -> Response:
             _failure("control_store", _read(gateway)),
         )
     problems = [problem for problem in found if problem is not None]
+    release = gateway.live.current
+    elsewhere = [one for one in problems if one.field == "models" and release.models.remote]
+    problems = [one for one in problems if one not in elsewhere]
     if problems:
         detail = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
         raise ApiProblem(503, detail, errors=problems)
-    ready = Readiness(release_id=gateway.live.current.release_id)
+    ready = Readiness(
+        release_id=release.release_id,
+        degraded=[f"{one.field}: {one.message}" for one in elsewhere],
+    )
     return Response(ready.model_dump_json(), media_type="application/json")
 
 

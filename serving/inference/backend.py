@@ -15,13 +15,19 @@ class InferenceFailed(Exception):  # noqa: N818 - it names what happened
 
 
 class InferenceBackend(Protocol):
-    """Runs the models of one release, one request at a time as the caller sees it."""
+    """Runs the models of one release, one request at a time as the caller sees it.
+
+    `remote`: the models run in another process, so that their failure is no fault of this one.
+    """
+
+    remote: bool
 
     async def run(self, model: str, inputs: Encoded) -> Outputs:
         """The outputs of `model`, without a batch dimension.
 
         `inputs` holds one request's tensors by name, without a batch dimension; those that the
-        model does not take are left out. Raises InferenceFailed.
+        model does not take are left out. Raises InferenceFailed, or TimeoutError where the time
+        that time_left() names has run out.
         """
         ...
 

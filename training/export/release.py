@@ -32,6 +32,7 @@ from training.export.index_queries import tower_queries
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
+PYTHON_BACKEND = Path(__file__).with_name("python_backend") / "model.py"
 
 
 @dataclass(frozen=True)
@@ -133,24 +134,34 @@ def _publish_model(
     partial = folder / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    (partial / "model.onnx").write_bytes(content)
+    served = {"model.onnx": content, "model.py": PYTHON_BACKEND.read_bytes()}
+    for file, held in served.items():
+        (partial / file).write_bytes(held)
+    write_configs(folder)  # before the version: a server that finds the version finds how to run it
     os.replace(partial, folder / str(version))
-    config = model_config.render(name).encode()
-    if not (folder / "config.pbtxt").exists() or (folder / "config.pbtxt").read_bytes() != config:
-        (folder / ".config.pbtxt").write_bytes(config)
-        os.replace(folder / ".config.pbtxt", folder / "config.pbtxt")
     inputs, outputs = tensors(name, dimension)
     return ModelEntry(
         name=name,
         version=version,
         inputs=inputs,
         outputs=outputs,
-        files={
-            f"{name}/config.pbtxt": sha256(config),
-            f"{name}/{version}/model.onnx": sha256(content),
-        },
+        # Not the configurations: they say how a server runs a model, may be tuned there, and
+        # change with Tillwise's version, which must not make an older release unfit to go back to.
+        files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
         parity=difference,
     )
+
+
+def write_configs(folder: Path) -> None:
+    """Every variant of a model's configuration into its `folder`, whose name is the model's."""
+    for variant in model_config.VARIANTS:
+        path = folder / model_config.path_of(variant)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = model_config.render(folder.name, variant).encode()
+        if not path.exists() or path.read_bytes() != config:
+            draft = path.with_name(f".{path.name}")
+            draft.write_bytes(config)
+            os.replace(draft, path)
 
 
 def _check(folder: Path, models_dir: Path) -> None:
