@@ -55,7 +55,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         settings.releases,
         settings.models,
         on_batch=counted.batch,
-        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=1.0),
+        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=0.5),
         backends=triton,
     )
     await live.load_or_keep(release_id or live_release_id(settings.releases))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from time import monotonic
+from contextlib import suppress
 
 from contract.encoding import Encoded, stack
 from contract.errors import UserError
@@ -56,7 +56,7 @@ class TritonBackends:
         Raises ServerNotReady when the server does not answer as they do, unless no release is
         served yet: then the lower rungs are better than nothing.
         """
-        first = not self._open
+        once = not self._open
         backend = TritonBackend(
             self._client,
             self._watched(release, sessions),
@@ -64,12 +64,12 @@ class TritonBackends:
             self._on_state,
             self._open.discard,
         )
-        wait_s = self._settings.first_wait_s if first else self._settings.wait_s
+        wait_s = self._settings.first_wait_s if once else self._settings.wait_s
         started: Future[str | None] = asyncio.run_coroutine_threadsafe(
-            backend.start(wait_s), self._loop
+            backend.start(wait_s, once=once), self._loop
         )
         problem = started.result()
-        if problem is not None and not first:
+        if problem is not None and not once:
             backend.close()
             raise ServerNotReady(f"Triton at {self._client.address}: {problem}")
         self._open.add(backend)
@@ -145,17 +145,14 @@ class TritonBackend:
         if self._task is not None:
             self._task.cancel()
 
-    async def start(self, wait_s: float) -> str | None:
-        """Look until all models are right or `wait_s` are over, and go on looking from then on;
-        what is wrong at that point."""
+    async def start(self, wait_s: float, *, once: bool) -> str | None:
+        """Look `once`, or until all models are right, for at most `wait_s`, and go on looking from
+        then on; what is wrong at that point."""
         self._loop = asyncio.get_running_loop()
-        ends_at = monotonic() + wait_s
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while await self._look() and monotonic() + self._period_s < ends_at:
+                while await self._look() and not once:
                     await asyncio.sleep(self._period_s)
-        except TimeoutError:
-            pass
         problem = self._problem()
         if problem is not None:
             log.warning("Triton at %s: %s", self._client.address, problem)

@@ -28,8 +28,9 @@ class TritonSettings:
     """How a server is watched."""
 
     period_s: float = 0.5
-    # Longer than Triton needs to say that the process behind a model is dead (1 s).
-    probe_s: float = 1.5
+    # Triton takes 1 s to say that the process behind a model is dead, and as long again for those
+    # that wait meanwhile.
+    probe_s: float = 2.5
     first_wait_s: float = 3.0  # for the first release, which then begins without its models
     wait_s: float = 10.0  # for every other one, before it is refused for now
     # A model that only lets time pass while the server answers is loaded anew after so many probes;
@@ -65,12 +66,11 @@ class WatchedModel:
 
     async def look(self) -> None:
         """Probe it, and mend what can be mended."""
-        found = await self._judge()
-        if found is not None and self._settings.control and await self._mend():
-            found = await self._judge()
-        if found is None:
+        self.problem = await self._judge()
+        if self.problem is not None and self._settings.control and await self._mend():
+            self.problem = await self._judge()
+        if self.problem is None:
             self._reload_s, self._silent = 0.0, 0
-        self.problem = found
 
     async def _judge(self) -> str | None:
         self._late = False

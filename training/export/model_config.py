@@ -8,8 +8,10 @@ The space's dimension is left open, so that the files are the same for every rec
 can be rolled back without touching them.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from contract.manifest import Tensor, tensors
@@ -20,6 +22,8 @@ MAX_BATCH = 64
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 # How long a batch waits for company. Measured: docs/lab.md, `python -m benchmarks.triton`.
 QUEUE_DELAY_US = 0
+# What the Python backend runs; export copies it into every version's folder.
+PYTHON_BACKEND = Path(__file__).with_name("python_backend") / "model.py"
 _TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
@@ -84,6 +88,18 @@ def render(
         "",
     ]
     return "\n".join(lines)
+
+
+def write(folder: Path) -> None:
+    """Every variant of a model's configuration into its `folder`, whose name is the model's."""
+    for variant in VARIANTS:
+        path = folder / path_of(variant)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config = render(folder.name, variant).encode()
+        if not path.exists() or path.read_bytes() != config:
+            draft = path.with_name(f".{path.name}")
+            draft.write_bytes(config)
+            os.replace(draft, path)
 
 
 # Full precision, because what a GPU answers is held to the same parity as everything else.

@@ -32,7 +32,6 @@ from training.export.index_queries import tower_queries
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
-PYTHON_BACKEND = Path(__file__).with_name("python_backend") / "model.py"
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,12 @@ def _publish_model(
     partial = folder / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    served = {"model.onnx": content, "model.py": PYTHON_BACKEND.read_bytes()}
+    served = {"model.onnx": content, "model.py": model_config.PYTHON_BACKEND.read_bytes()}
     for file, held in served.items():
         (partial / file).write_bytes(held)
-    write_configs(folder)  # before the version: a server that finds the version finds how to run it
+    model_config.write(
+        folder
+    )  # before the version: a server that finds the version finds how to run it
     os.replace(partial, folder / str(version))
     inputs, outputs = tensors(name, dimension)
     return ModelEntry(
@@ -150,18 +151,6 @@ def _publish_model(
         files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
         parity=difference,
     )
-
-
-def write_configs(folder: Path) -> None:
-    """Every variant of a model's configuration into its `folder`, whose name is the model's."""
-    for variant in model_config.VARIANTS:
-        path = folder / model_config.path_of(variant)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config = model_config.render(folder.name, variant).encode()
-        if not path.exists() or path.read_bytes() != config:
-            draft = path.with_name(f".{path.name}")
-            draft.write_bytes(config)
-            os.replace(draft, path)
 
 
 def _check(folder: Path, models_dir: Path) -> None:

@@ -8,6 +8,7 @@ Tensors come and go through DLPack: with NumPy 2 this backend's own `as_numpy()`
 give wrong bytes without a word.
 """
 
+import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+_rename = ctypes.pythonapi.PyCapsule_SetName
+_rename.argtypes = (ctypes.py_object, ctypes.c_char_p)
+_TAKEN = b"used_dltensor"  # a module's constant, because a capsule keeps only the address
 # Beside any other provider, for what it cannot compute.
 _CPU = "CPUExecutionProvider"
 
@@ -67,9 +71,18 @@ class TritonPythonModel:
         return [
             pb_utils.InferenceResponse(
                 [
-                    pb_utils.Tensor.from_dlpack(name, np.ascontiguousarray(part[place]))
+                    _tensor(name, part[place])
                     for name, part in zip(self._outputs, parts, strict=True)
                 ]
             )
             for place in range(len(feeds))
         ]
+
+
+def _tensor(name: str, array: Any) -> Any:
+    """The backend marks a capsule that it took with a name that NumPy does not know, and NumPy
+    complains of it on the console for every answer."""
+    capsule = np.ascontiguousarray(array).__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    _rename(capsule, _TAKEN)
+    return tensor
