@@ -30,7 +30,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.configs: dict[str, Any] = {}
         self._sessions: dict[tuple[str, str], Any] = {}
         self.seconds_left: list[float | None] = []  # of each inference, as the caller said
-        self.withdrawn = threading.Event()
+        self.withdrawn = threading.Event()  # a request was given up by who asked
         for folder in sorted(path for path in models.iterdir() if path.is_dir()):
             text = (folder / "configs" / f"{variant}.pbtxt").read_text()
             self.configs[folder.name] = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -55,8 +55,10 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.seconds_left.append(context.time_remaining())
         mode = self._mode.read_text().strip()
         if mode == "silent":
-            context.add_callback(self.withdrawn.set)
-            self.withdrawn.wait(20)
+            over = threading.Event()
+            context.add_callback(over.set)
+            over.wait()
+            self.withdrawn.set()
         if mode == "error":
             context.abort(grpc.StatusCode.INTERNAL, "out of order")
         feed = {
@@ -95,7 +97,6 @@ def serving(service: KServe, port: int = 0) -> Iterator[int]:
     try:
         yield bound
     finally:
-        service.withdrawn.set()
         server.stop(0).wait()
 
 
