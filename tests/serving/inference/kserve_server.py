@@ -56,8 +56,8 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         mode = self._mode.read_text().strip()
         if mode == "silent":
             over = threading.Event()
-            context.add_callback(over.set)
-            over.wait()
+            if context.add_callback(over.set):  # else it is over already
+                over.wait(20)
             self.withdrawn.set()
         if mode == "error":
             context.abort(grpc.StatusCode.INTERNAL, "out of order")
