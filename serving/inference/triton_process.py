@@ -88,6 +88,16 @@ class TritonProcess:
         assert self._process is not None
         return self._process.pid
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the server and the processes behind its models have taken so far."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                fields = path.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self.pid:  # the session that we started it in
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def start(self) -> None:
         """Start it and wait until it and its models are ready. Raises UserError."""
         server = installed()

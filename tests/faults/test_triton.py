@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.kserve_server import WRONG
 from contract.manifest import MODELS
 from serving.inference.triton_process import Ports, TritonProcess
 from tests.faults.shoppers import shopping
 from tests.serving.commands.processes import ROOT, Place, Served
-from tests.serving.inference.kserve_server import WRONG
 from tests.serving.release_factory import Factory
 from tests.serving.triton_repository import prepare
 
@@ -124,7 +124,7 @@ async def test_a_server_that_answers_wrongly(other: tuple[Place, str], tmp_path:
     mode = tmp_path / "mode"
     mode.write_text("right")
     port = Ports.free().grpc
-    module = "tests.serving.inference.kserve_server"
+    module = "benchmarks.kserve_server"
     wrong = subprocess.Popen(
         [sys.executable, "-m", module, place.factory.models_dir, "python", str(port), mode],
         cwd=ROOT,

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.kserve_server import WRONG, KServe, serving
 from contract.errors import UserError
 from contract.manifest import MODELS, QUERY_TOWER, RANKER
 from serving.app import PointerFollower
@@ -28,7 +29,6 @@ from serving.inference.triton import ServerNotReady, TritonBackends
 from serving.inference.triton_client import TritonClient, address_of
 from serving.inference.triton_process import Ports, TritonProcess, installed, running
 from serving.inference.triton_watch import TritonSettings
-from tests.serving.inference.kserve_server import WRONG, KServe, serving
 from tests.serving.release_factory import Factory
 from tests.serving.triton_repository import prepare
 

@@ -1,7 +1,7 @@
 """A real server of the KServe v2 protocol that can be told to answer wrongly.
 
 It runs the same models with ONNX Runtime; a file says how it answers: `right`, or one of WRONG. As
-a process: `python -m tests.serving.inference.kserve_server MODELS VARIANT PORT MODE_FILE`.
+a process: `python -m benchmarks.kserve_server MODELS VARIANT PORT MODE_FILE`.
 """
 
 import sys
@@ -30,6 +30,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.configs: dict[str, Any] = {}
         self._sessions: dict[tuple[str, str], Any] = {}
         self.seconds_left: list[float | None] = []  # of each inference, as the caller said
+        self._ended = threading.Event()
         self.withdrawn = threading.Event()  # a request was given up by who asked
         for folder in sorted(path for path in models.iterdir() if path.is_dir()):
             text = (folder / "configs" / f"{variant}.pbtxt").read_text()
@@ -38,6 +39,10 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
                 if version.name.isdigit():
                     session = onnxruntime.InferenceSession(str(version / "model.onnx"))
                     self._sessions[folder.name, version.name] = session
+
+    def end(self) -> None:
+        """Let go of requests that are held."""
+        self._ended.set()
 
     def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=True)
@@ -55,9 +60,8 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.seconds_left.append(context.time_remaining())
         mode = self._mode.read_text().strip()
         if mode == "silent":
-            over = threading.Event()
-            if context.add_callback(over.set):  # else it is over already
-                over.wait(20)
+            while context.is_active() and not self._ended.wait(0.02):
+                pass
             self.withdrawn.set()
         if mode == "error":
             context.abort(grpc.StatusCode.INTERNAL, "out of order")
@@ -97,6 +101,7 @@ def serving(service: KServe, port: int = 0) -> Iterator[int]:
     try:
         yield bound
     finally:
+        service.end()
         server.stop(0).wait()
 
 
