@@ -27,6 +27,7 @@ from benchmarks.load import drive, positive
 from benchmarks.profiles import Segment
 from benchmarks.servers import command, free_port, server, stop
 from benchmarks.triton import read_manifest
+from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import RANKER
 from serving.inference.triton_process import Ports, TritonProcess
