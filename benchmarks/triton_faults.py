@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
 def _taken_up(url: str) -> None:
     """Wait until the gateway uses the server. Raises UserError."""
     until = time.monotonic() + 2 * RETURN_SECONDS
-    while httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).json()["degraded"]:
+    while httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).json().get("degraded"):
         if time.monotonic() > until:
             raise UserError("the gateway does not take up the Triton server")
         time.sleep(0.1)

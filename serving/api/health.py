@@ -34,7 +34,7 @@ class Readiness(BaseModel):
     release_id: str
     # What a lower rung does without. A model server that is away is no fault of this gateway: to
     # take all gateways out of service for it would leave every checkout without an answer.
-    degraded: list[str] = []
+    degraded: list[str] | None = None
 
 
 @router.get("/healthz", summary="Alive", response_model=Health)
@@ -63,9 +63,9 @@ async def readyz(request: Request) -> Response:
         raise ApiProblem(503, detail, errors=problems)
     ready = Readiness(
         release_id=release.release_id,
-        degraded=[f"{one.field}: {one.message}" for one in elsewhere],
+        degraded=[f"{one.field}: {one.message}" for one in elsewhere] or None,
     )
-    return Response(ready.model_dump_json(), media_type="application/json")
+    return Response(ready.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
