@@ -8,6 +8,9 @@ DEMO_EXIT ?=
 TORCH_INDEX ?=
 
 TORCH := torch==2.13.0
+# A real Triton server as a wheel, with its Python backend. `--no-deps`: its own requirements hold
+# numpy back and are not needed to run the server.
+TRITON := nvidia-pytriton==0.7.0
 UV := uv==0.13.9
 
 SHELL := bash
@@ -20,7 +23,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv demo test check prove clean chromium promtool again
+.PHONY: help .venv .triton demo triton test check prove clean chromium promtool again
 .DEFAULT_GOAL := help
 
 help:
@@ -30,7 +33,8 @@ help:
 	@echo 'make prove   the same checks at full counts'
 	@echo 'make check   lint, format, types, import rules, Kubernetes manifests'
 	@echo 'make .venv   the environment and nothing else'
-	@echo 'make clean   remove what was built, except .venv'
+	@echo 'make triton  a Triton server over the exported models (`make .triton` only installs it)'
+	@echo 'make clean   remove what was built, except .venv and .triton'
 	@echo
 	@echo 'PYTHON=python3.12     another interpreter (3.11 or 3.12)'
 	@echo 'TORCH_INDEX=URL       the package index to take torch from'
@@ -132,6 +136,33 @@ demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done
 	@cat $(DEMO)/evaluation.txt
 	@exec $(IN_VENV)tillwise-serve demo --data $(DEMO)/data --port $(PORT) $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
+# --- Triton ---------------------------------------------------------------------------------------
+
+.triton: .triton/.installed
+	@:
+
+# Outside .venv, because nothing imports it. The stamp is written last and says for which Python: an
+# installation that was interrupted, or made for another version, is made anew.
+TRITON_WANTED = $(TRITON) python$(shell $(IN_VENV)python -c \
+	'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(shell cat .triton/.installed 2>/dev/null),$(TRITON_WANTED))
+.triton/.installed: again
+endif
+
+.triton/.installed: | $(INSTALLED)
+	@rm -rf .triton
+	@$(PIP_SETTINGS); \
+	echo 'Installing $(TRITON) into .triton'; \
+	$(UV_INSTALL) --no-deps --target .triton '$(TRITON)'
+	@version="$$($(IN_VENV)python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
+	cd .triton/pytriton/tritonserver; \
+	cp "python_backend_stubs/$$version/triton_python_backend_stub" backends/python/; \
+	cd ../../..; \
+	printf '%s\n' "$(TRITON) python$$version" >$@
+
+triton: .triton $(DEMO)/export.done
+	@exec $(IN_VENV)tillwise-serve triton
+
 # --- checks ---------------------------------------------------------------------------------------
 
 PACKAGES := contract training serving benchmarks tests
@@ -143,10 +174,10 @@ check: $(INSTALLED)
 	@$(IN_VENV)lint-imports --no-logo
 	@$(IN_VENV)python -m tests.k8s.overlays
 
-test: $(INSTALLED) chromium promtool
+test: $(INSTALLED) .triton chromium promtool
 	@$(IN_VENV)python -m pytest
 
-prove: $(INSTALLED) chromium promtool
+prove: $(INSTALLED) .triton chromium promtool
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.

@@ -88,16 +88,17 @@ def from_gateway(url: str, key: str | None, currency: str, seed: int) -> list[by
     with httpx.Client(timeout=10.0, trust_env=False) as client:
         for _ in range(_WALKS):
             items = draw.sample(list(found), min(len(found), draw.randint(0, 4)))
-            body = _stranger(items, currency, 0)
+            body = stranger(items, currency, 0)
             found.update(dict.fromkeys(_ask(client, url, headers, body)))
             if len(found) >= _MOST_ITEMS:
                 break
     ids = list(found)
     carts = [draw.sample(ids, min(len(ids), draw.randint(1, 12))) for _ in range(500)]
-    return [_stranger(cart, currency, number) for number, cart in enumerate(carts)]
+    return [stranger(cart, currency, number) for number, cart in enumerate(carts)]
 
 
-def _stranger(items: Sequence[str], currency: str, number: int) -> bytes:
+def stranger(items: Sequence[str], currency: str, number: int) -> bytes:
+    """A checkout of somebody who consents to nothing."""
     lines = [{"item_id": item_id, "quantity": 1} for item_id in items]
     return _encode(f"load-{number}", f"load-{number}", currency, lines, _REFUSED)
 

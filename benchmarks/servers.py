@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -28,16 +28,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(module: str, arguments: Sequence[str], url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m module arguments` once it answers 200 at `url`; ended on the way out, by its
-    process id, whatever happened. Raises UserError when it does not start."""
+def server(
+    module: str, arguments: Sequence[str], url: str, settings: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m module arguments` once it answers 200 at `url`, with further `settings` in its
+    environment; ended on the way out, by its process id, whatever happened. Raises UserError when
+    it does not start."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdout=said,
             stderr=said,
             cwd=_ROOT,
-            env=_environment(),
+            env=_environment() | dict(settings or {}),
         )
         try:
             _wait(process, url)

@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from serving.commands import backfill, check, demo, keys, release, run
+from serving.commands import backfill, check, demo, keys, release, run, triton
 
 PROGRAM = "tillwise-serve"
-COMMANDS = (run, check, keys, release, backfill, demo)
+COMMANDS = (run, check, keys, release, backfill, demo, triton)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -23,6 +24,7 @@ from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
 from serving.decision.tokens import TokenSigner
 from serving.decision.watch import ReleaseWatch
+from serving.inference.breaker import BreakerSettings
 from serving.inference.follower import Follower
 from serving.inference.guard import Guard as ReleaseGuard
 from serving.inference.guard import GuardLimits
@@ -43,6 +45,9 @@ from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
 from serving.state.state_folder import CONTROL, EVENTS
 
+if TYPE_CHECKING:
+    from serving.inference.triton import TritonBackends
+
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +58,14 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     """
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
-    live = LiveRelease(settings.releases, settings.models, on_batch=counted.batch)
+    triton = _triton(settings, counted)
+    live = LiveRelease(
+        settings.releases,
+        settings.models,
+        on_batch=counted.batch,
+        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=0.5),
+        backends=triton,
+    )
     problem = None
     if release_id is None:
         problem = await load_last_good(live)
@@ -107,6 +119,22 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         registry=registry,
         metrics=HttpMetrics(registry),
         tracing=tracing,
+        triton=triton,
+    )
+
+
+def _triton(settings: Settings, counted: DecisionMetrics) -> "TritonBackends | None":
+    if settings.triton_url is None:
+        return None
+    # Here, because gRPC takes a while to import and most gateways do without it.
+    from serving.inference.triton import TritonBackends
+    from serving.inference.triton_client import TritonClient, address_of
+    from serving.inference.triton_watch import TritonSettings
+
+    return TritonBackends(
+        TritonClient(address_of(settings.triton_url)),
+        TritonSettings(control=settings.triton_control),
+        counted.model_server,
     )
 
 
@@ -143,6 +171,8 @@ async def close_gateway(gateway: Gateway) -> None:
     gateway.shadow.close()
     gateway.decider.close()
     gateway.live.close()
+    if gateway.triton is not None:
+        await gateway.triton.close()
     gateway.tracing.close()
 
 

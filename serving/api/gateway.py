@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 from fastapi import Request
@@ -23,6 +23,9 @@ from serving.state.control_store import ApiKey, ControlStore
 from serving.state.event_log import EventLog
 from serving.state.feature_store import MemoryFeatureStore
 from serving.state.secrets import Secrets
+
+if TYPE_CHECKING:
+    from serving.inference.triton import TritonBackends
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Gateway:
     registry: CollectorRegistry
     metrics: HttpMetrics
     tracing: Tracing
+    triton: "TritonBackends | None" = None  # None: the models run in this process
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
     known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only

@@ -34,6 +34,9 @@ class Readiness(BaseModel):
     release_id: str
     trial_release_id: str | None = None  # the canary or the shadow
     problems: list[str] | None = None  # why another release is served than is wanted
+    # What a lower rung does without. A model server that is away is no fault of this gateway: to
+    # take all gateways out of service for it would leave every checkout without an answer.
+    degraded: list[str] | None = None
 
 
 @router.get("/healthz", summary="Alive", response_model=Health)
@@ -45,7 +48,8 @@ async def healthz(request: Request) -> Response:
 @router.get("/readyz", summary="Ready", response_model=Readiness, responses=documented(503))
 async def readyz(request: Request) -> Response:
     """Runs every model of the live release once and writes to the event log; 503 names what
-    failed. `problems`, with 200, say why the live release is not the one that is wanted."""
+    failed. `problems`, with 200, say why the live release is not the one that is wanted; a model
+    server's failure is named in `degraded`, with 200 as well."""
     gateway = gateway_of(request)
     async with gateway.checking:  # a storm of probes costs no more than one at a time
         found = await asyncio.gather(
@@ -54,14 +58,18 @@ async def readyz(request: Request) -> Response:
             _failure("control_store", _read(gateway)),
         )
     problems = [problem for problem in found if problem is not None]
+    release = gateway.live.current
+    elsewhere = [one for one in problems if one.field == "models" and release.models.remote]
+    problems = [one for one in problems if one not in elsewhere]
     if problems:
         detail = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
         raise ApiProblem(503, detail, errors=problems)
     candidate = gateway.live.candidate
     ready = Readiness(
-        release_id=gateway.live.current.release_id,
+        release_id=release.release_id,
         trial_release_id=None if candidate is None else candidate.release_id,
         problems=gateway.follower.problems or None,
+        degraded=[f"{one.field}: {one.message}" for one in elsewhere] or None,
     )
     return Response(ready.model_dump_json(exclude_none=True), media_type="application/json")
 

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from contract.errors import UserError
 from serving.inference.breaker import Breaker
+from serving.inference.time_left import within
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Deadline:
         began, crowded = time.perf_counter(), self.crowded()
         degraded = True
         try:
-            with self._observer.stage_span(name):
+            with self._observer.stage_span(name), within(allowed_ms / 1_000):
                 async with asyncio.timeout(allowed_ms / 1_000):
                     outcome = await work()
             degraded = False

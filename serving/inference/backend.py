@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.encoding import Encoded
+from contract.errors import UserError
 
 Outputs = dict[str, npt.NDArray[np.generic]]
 
@@ -14,14 +15,24 @@ class InferenceFailed(Exception):  # noqa: N818 - it names what happened
     """A model did not answer, or answered with something that is not a number."""
 
 
+class ServerNotReady(UserError):  # noqa: N818 - it names what happened
+    """A model server does not have the release's models yet; asking again may help."""
+
+
 class InferenceBackend(Protocol):
-    """Runs the models of one release, one request at a time as the caller sees it."""
+    """Runs the models of one release, one request at a time as the caller sees it.
+
+    `remote`: the models run in another process, so that their failure is no fault of this one.
+    """
+
+    remote: bool
 
     async def run(self, model: str, inputs: Encoded) -> Outputs:
         """The outputs of `model`, without a batch dimension.
 
         `inputs` holds one request's tensors by name, without a batch dimension; those that the
-        model does not take are left out. Raises InferenceFailed.
+        model does not take are left out. Raises InferenceFailed, or TimeoutError where the time
+        that time_left() names has run out.
         """
         ...
 

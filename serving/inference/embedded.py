@@ -82,6 +82,8 @@ class Session:
 class EmbeddedBackend:
     """The models of one release behind one inference thread and a queue per model."""
 
+    remote = False
+
     def __init__(
         self,
         sessions: Mapping[str, Session],

@@ -13,7 +13,7 @@ from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.rollout import Canary, Rollout
 from serving.inference import rollout_file
-from serving.inference.backend import InferenceFailed
+from serving.inference.backend import InferenceFailed, ServerNotReady
 from serving.inference.guard import Comparison, Guard
 from serving.inference.loading import give_back_memory
 from serving.inference.probe import probe
@@ -148,7 +148,8 @@ class Follower:
         try:
             await self._live.load_or_keep(wanted)
         except UserError as error:
-            self._refuse(wanted)
+            if not isinstance(error, ServerNotReady):  # that is looked at again the next time
+                self._refuse(wanted)
             self._say(_LIVE, f"{error}; keeping release {current}")
             return
         went_back = self._rollout.rollback_of(current) is not None
@@ -176,7 +177,8 @@ class Follower:
         try:
             await self._live.try_out(canary)
         except UserError as error:
-            self._refuse(canary.release_id)
+            if not isinstance(error, ServerNotReady):
+                self._refuse(canary.release_id)
             self._say(_TRIAL, f"{error}; nobody is on trial")
             return
         self._say(_TRIAL, None)

@@ -3,8 +3,9 @@ running, keep the old one when the new one is refused."""
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from contract.errors import UserError
 from contract.manifest import MANIFEST, DigestOf, ReleaseManifest
 from contract.rollout import Canary
 from serving.inference import release_files
-from serving.inference.backend import InferenceFailed
+from serving.inference.backend import InferenceBackend, InferenceFailed
 from serving.inference.breaker import Breaker, BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
 from serving.inference.loading import load_beside
@@ -25,6 +26,8 @@ from serving.inference.release_files import ReleaseFiles
 CURRENT = "current"
 RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OnBatch = Callable[[str, int], None]
+# Makes the backend of a release that is complete but for it, given a session per model file.
+Backends = Callable[[Release, Mapping[str, Session]], InferenceBackend]
 T = TypeVar("T")
 
 
@@ -72,13 +75,28 @@ def load_release(
     *,
     on_batch: OnBatch | None = None,
     breaker: BreakerSettings = BreakerSettings(),  # noqa: B008 - frozen
+    backends: Backends | None = None,
 ) -> Release:
-    """The verified, warmed-up release; UserError with one line that names what differs."""
+    """The verified, warmed-up release; UserError with one line that names what differs.
+
+    Its models run in this process, or where `backends` runs them; the files are verified by running
+    them here in both cases.
+    """
     release, problems = _examine(releases_dir, models_dir, release_id, on_batch, breaker)
     if release is None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"release {release_id} is refused: {problems[0]}{more}")
-    return release
+    return release if backends is None else _elsewhere(release, backends)
+
+
+def _elsewhere(release: Release, backends: Backends) -> Release:
+    """The release with other models behind it; those in this process end."""
+    embedded = release.models
+    assert isinstance(embedded, EmbeddedBackend)
+    embedded.close()
+    moved = replace(release, models=backends(release, embedded.sessions))
+    moved.derive()
+    return moved
 
 
 class LiveRelease:
@@ -92,10 +110,12 @@ class LiveRelease:
         *,
         on_batch: OnBatch | None = None,
         breaker: BreakerSettings = BreakerSettings(),  # noqa: B008 - frozen
+        backends: Backends | None = None,
     ) -> None:
         self.releases_dir = releases_dir
         self.models_dir = models_dir
         self._on_batch = on_batch
+        self._backends = backends
         self._breaker = breaker
         self._current: Release | None = None
         self._candidate: Release | None = None
@@ -212,6 +232,7 @@ class LiveRelease:
                 release_id,
                 on_batch=self._on_batch,
                 breaker=self._breaker,
+                backends=self._backends,
             )
 
         try:
@@ -323,7 +344,8 @@ def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Sessi
     beside = {
         held.rpartition("/")[2]: files.content("models", held) or b""
         for held in entry.files
-        if held.startswith(f"{name}/{entry.version}/") and held != path
+        # model.py is for Triton's Python backend.
+        if held.startswith(f"{name}/{entry.version}/") and held != path and held[-3:] != ".py"
     }
     try:
         return Session(ModelFile(name, content, entry.inputs, entry.outputs, beside))

@@ -54,6 +54,12 @@ class DecisionMetrics:
             buckets=(1, 2, 3, 4, 5, 6, 7, 8),
             registry=registry,
         )
+        self._model_server = Gauge(
+            "tillwise_model_server_up",
+            "Whether the model server answers a model's probe as it should",
+            ["model"],
+            registry=registry,
+        )
         self.decision_seconds = Histogram(
             "tillwise_decision_seconds", "Time per decision", buckets=SECONDS, registry=registry
         )
@@ -89,3 +95,7 @@ class DecisionMetrics:
     def batch(self, model: str, size: int) -> None:
         """A model ran for `size` requests at once; the `on_batch` of a release."""
         self._batches.get(model, self._batches[OTHER]).observe(size)
+
+    def model_server(self, model: str, up: bool) -> None:
+        """The model server began to answer for `model` as it should, or no longer does."""
+        self._model_server.labels(model if model in MODELS else OTHER).set(up)

@@ -152,22 +152,22 @@ def _publish_model(
     partial = folder / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    (partial / "model.onnx").write_bytes(content)
+    served = {"model.onnx": content, "model.py": model_config.PYTHON_BACKEND.read_bytes()}
+    for file, held in served.items():
+        (partial / file).write_bytes(held)
+    model_config.write(
+        folder
+    )  # before the version: a server that finds the version finds how to run it
     os.replace(partial, folder / str(version))
-    config = model_config.render(name).encode()
-    if not (folder / "config.pbtxt").exists() or (folder / "config.pbtxt").read_bytes() != config:
-        (folder / ".config.pbtxt").write_bytes(config)
-        os.replace(folder / ".config.pbtxt", folder / "config.pbtxt")
     inputs, outputs = tensors(name, dimension)
     return ModelEntry(
         name=name,
         version=version,
         inputs=inputs,
         outputs=outputs,
-        files={
-            f"{name}/config.pbtxt": sha256(config),
-            f"{name}/{version}/model.onnx": sha256(content),
-        },
+        # Not the configurations: they say how a server runs a model, may be tuned there, and
+        # change with Tillwise's version, which must not make an older release unfit to go back to.
+        files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
         parity=difference,
     )
 

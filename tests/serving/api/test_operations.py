@@ -19,6 +19,20 @@ async def test_ready_names_its_release(running: Running) -> None:
     assert answer.json() == {"status": "ready", "release_id": "tiny-1"}
 
 
+async def test_a_model_server_that_is_away_is_named_and_the_gateway_stays_ready(
+    start: Start,
+) -> None:
+    running = await start(triton_url="grpc://127.0.0.1:9")  # nobody listens there
+    answer = await running.client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["degraded"][0].startswith("models: ")
+    decided = (await running.decide()).json()
+    assert decided["rung"] == "session_knn"
+    assert {"query_tower", "sequence_encoder"} <= set(decided["degraded"])
+    metrics = (await running.client.get("/metrics")).text
+    assert 'tillwise_model_server_up{model="ranker"} 0.0' in metrics
+
+
 @pytest.mark.parametrize("part", ["models", "event_log", "control_store"])
 async def test_not_ready_names_what_failed(
     running: Running, monkeypatch: pytest.MonkeyPatch, part: str

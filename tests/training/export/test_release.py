@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from tritonclient.grpc import model_config_pb2
 
 from contract.clock import FixedClock
 from contract.encoding import FIRST_ITEM, encode, stack
@@ -32,7 +31,7 @@ from contract.manifest import (
 from contract.rollout import ROLLOUT, Rollout
 from training.data.source import Source
 from training.evaluation.protocols import completion_cases, situation
-from training.export import graphs, model_config, parity
+from training.export import graphs, parity
 from training.export.index import CANDIDATES
 from training.export.index_queries import CARTS, tower_queries
 from training.export.release import Exported, export, promote
@@ -67,6 +66,9 @@ def test_a_release_verifies_and_the_first_one_is_live(exported: tuple[Path, Expo
     assert result.manifest.synthetic
     assert {entry.name for entry in result.manifest.models} == set(MODELS)
     assert all(entry.parity <= parity.TOLERANCE for entry in result.manifest.models)
+    for entry in result.manifest.models:
+        version = f"{entry.name}/{entry.version}"
+        assert set(entry.files) == {f"{version}/model.onnx", f"{version}/model.py"}
 
 
 def test_the_files_answer_like_the_models_on_real_checkouts(
@@ -162,20 +164,6 @@ def test_random_inputs_are_valid_and_reach_every_length() -> None:
     began = np.cumsum(made["sequence_types"] != 0, axis=1) > 0
     assert ((made["sequence_types"] != 0) == began).all()
     assert made["sequence_items"].max() < 50
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_configuration_says_what_the_contract_says(name: str) -> None:
-    from google.protobuf import text_format
-
-    config = text_format.Parse(model_config.render(name), model_config_pb2.ModelConfig())
-    inputs, _ = tensors(name, 64)
-    assert [i.name for i in config.input] == [tensor.name for tensor in inputs]
-    assert [tuple(i.dims) for i in config.input] == [tensor.shape for tensor in inputs]
-    assert config.HasField("dynamic_batching")
-    assert not config.dynamic_batching.HasField("default_queue_policy")
-    committed = Path(__file__).parents[3] / "model_repository" / name / "config.pbtxt"
-    assert committed.read_text() == model_config.render(name)
 
 
 def test_a_run_of_other_features_is_refused(run: Run, tmp_path: Path) -> None:

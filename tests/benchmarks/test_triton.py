@@ -1,0 +1,56 @@
+"""The benchmarks of Triton start real servers, fill their tables, and leave nothing running."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import triton, triton_faults
+from tests.serving.release_factory import Factory
+from tests.serving.triton_repository import prepare
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    factory = Factory(tmp_path_factory.mktemp("benchmark"))
+    factory.write()
+    prepare(factory)
+    yield [f"--releases={factory.releases_dir}", f"--models={factory.models_dir}"]
+    left = [one.name() for one in psutil.Process().children(recursive=True)]
+    assert not [name for name in left if "triton" in name]
+
+
+def test_one_table_with_and_without_batching(folders: list[str], tmp_path: Path) -> None:
+    target = tmp_path / "figures.json"
+    short = ["--rounds=1", "--seconds=0.3", "--callers", "8", "--delays", "0", "--stalls=300"]
+    assert triton.main([*folders, *short, f"--json={target}"]) == 0
+    written = json.loads(target.read_text())
+    rows = {row["name"]: row["metrics"] for row in written["rows"]}
+    assert list(rows)[:2] == ["without batching, 8 callers", "delay 0 us, 8 callers"]
+    assert all(rows[name]["per_second"]["mean"] > 0 for name in list(rows)[:2])
+    assert rows["stalls"]["requests"]["mean"] >= 300
+    parity = [row["parity"]["mean"] for name, row in rows.items() if name.startswith("parity")]
+    assert len(parity) == 3
+    assert max(parity) <= 1e-4
+    assert any("delay 0 us: " in note and "p99" in note for note in written["notes"])
+
+
+def test_every_fault_is_answered(folders: list[str], tmp_path: Path) -> None:
+    target = tmp_path / "figures.json"
+    one = ["--faults", "model process killed", "--rate=20", f"--json={target}"]
+    assert triton_faults.main([*folders, *one]) in (0, 3)  # 3: too busy to keep the schedule
+    written = json.loads(target.read_text())
+    rows = {row["name"]: row["metrics"] for row in written["rows"]}
+    assert "start to first answer, no Triton" in rows
+    back = rows["model process killed: return"]
+    assert back["errors"]["mean"] == 0
+    assert back["rung_no_ranker"]["mean"] > 0
+    assert any("0 not answered 200" in note for note in written["notes"])
+
+
+def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for module in (triton, triton_faults):
+        assert module.main([f"--releases={tmp_path}"]) == 2
+        assert "make demo" in capsys.readouterr().err

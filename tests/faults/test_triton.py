@@ -1,0 +1,147 @@
+"""Whatever happens to the model server under a stream of checkouts: all are answered, from the rung
+that can be answered from, and from the full one again within 5 s of the server's return."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.kserve_server import WRONG
+from contract.manifest import MODELS
+from serving.inference.triton_process import Ports, TritonProcess
+from tests.faults.shoppers import shopping
+from tests.serving.commands.processes import ROOT, Place, Served
+from tests.serving.release_factory import Factory
+from tests.serving.triton_repository import prepare
+
+RETURN_SECONDS = 5.0
+WITH_MODELS = {"full", "no_ranker"}
+KINDS = WRONG if os.environ.get("TILLWISE_PROVE") else ("nan", "name", "other", "silent")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("faults")
+    factory = Factory(root)
+    factory.write()
+    prepare(factory)
+    return Place(factory, root / "state")
+
+
+@pytest.fixture(scope="module")
+def key(place: Place) -> str:
+    return place.call("keys", "create", "--role", "checkout").stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def triton(place: Place) -> Iterator[TritonProcess]:
+    process = TritonProcess(
+        place.factory.models_dir, Ports.free(), log=place.state.parent / "triton.log"
+    )
+    yield process
+    process.end()
+
+
+@pytest.fixture(scope="module")
+def served(place: Place, triton: TritonProcess) -> Iterator[Served]:
+    """One gateway for all faults of Triton, never started again; Triton is not there yet."""
+    with place.gateway(TILLWISE_TRITON_URL=f"grpc://{triton.address}") as served:
+        yield served
+        assert served.process.poll() is None
+
+
+async def test_without_a_server_at_the_start_and_with_it_once_it_comes(
+    served: Served, key: str, triton: TritonProcess
+) -> None:
+    async with shopping(served, key) as shoppers:
+        await shoppers.sees("session_knn", 2)
+        await asyncio.to_thread(triton.start)
+        await shoppers.sees("full", RETURN_SECONDS)
+
+
+async def test_killed(served: Served, key: str, triton: TritonProcess) -> None:
+    async with shopping(served, key) as shoppers:
+        await shoppers.sees("full", RETURN_SECONDS)
+        triton.kill()
+        await shoppers.sees("session_knn", 3)
+        known = time.monotonic()
+        await asyncio.sleep(0.5)
+        assert not shoppers.since(known) & WITH_MODELS
+        await asyncio.to_thread(triton.start)
+        await shoppers.sees("full", RETURN_SECONDS)
+
+
+async def test_paused(served: Served, key: str, triton: TritonProcess) -> None:
+    async with shopping(served, key) as shoppers:
+        await shoppers.sees("full", RETURN_SECONDS)
+        triton.signal(signal.SIGSTOP)
+        try:
+            await shoppers.sees("session_knn", 3)
+            await asyncio.sleep(2)
+            await shoppers.sees("session_knn", 1)
+        finally:
+            triton.signal(signal.SIGCONT)
+        await shoppers.sees("full", RETURN_SECONDS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_process_behind_one_model_killed(
+    served: Served, key: str, triton: TritonProcess, model: str
+) -> None:
+    """With one tower or without the ranker the rung is the same, and it is not the lowest."""
+    rung = "no_ranker"
+    async with shopping(served, key) as shoppers:
+        await shoppers.sees("full", RETURN_SECONDS)
+        killed = 0
+        for child in psutil.Process(triton.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if any(f"/{model}/" in part for part in child.cmdline()):
+                    os.kill(child.pid, signal.SIGKILL)
+                    killed += 1
+        assert killed == 1
+        await shoppers.sees(rung, 3)  # before that, those who wait for it crowd the others out
+        await shoppers.sees("full", RETURN_SECONDS)
+
+
+@pytest.fixture
+def other(place: Place, tmp_path: Path) -> tuple[Place, str]:
+    """The same release with a state folder of its own, and a key for it."""
+    other = Place(place.factory, tmp_path / "state")
+    return other, other.call("keys", "create", "--role", "checkout").stdout.strip()
+
+
+async def test_a_server_that_answers_wrongly(other: tuple[Place, str], tmp_path: Path) -> None:
+    """Through every kind of wrong answer in turn, with the right ones between them."""
+    place, key = other
+    mode = tmp_path / "mode"
+    mode.write_text("right")
+    port = Ports.free().grpc
+    module = "benchmarks.kserve_server"
+    wrong = subprocess.Popen(
+        [sys.executable, "-m", module, place.factory.models_dir, "python", str(port), mode],
+        cwd=ROOT,
+    )
+    try:
+        with place.gateway(TILLWISE_TRITON_URL=f"127.0.0.1:{port}") as served:
+            async with shopping(served, key) as shoppers:
+                await shoppers.sees("full", 10)
+                for kind in KINDS:
+                    mode.write_text(kind)
+                    await shoppers.sees("session_knn", 4)
+                    seen = time.monotonic()
+                    await asyncio.sleep(0.4)
+                    assert not shoppers.since(seen) & WITH_MODELS, kind
+                    mode.write_text("right")
+                    await shoppers.sees("full", RETURN_SECONDS)
+            assert served.process.poll() is None
+    finally:
+        wrong.terminate()
+        wrong.wait(10)
