@@ -24,6 +24,7 @@ from serving.inference.triton_watch import TritonSettings, WatchedModel
 
 log = logging.getLogger(__name__)
 
+_NO_LIMIT_S = 5.0  # of those who did not say how long they wait: nobody waits for ever
 OnState = Callable[[str, bool], None]
 
 
@@ -126,7 +127,8 @@ class TritonBackend:
             raise InferenceFailed(watched.problem)
         entry = watched.entry
         batch = {tensor.name: inputs[tensor.name][None] for tensor in entry.inputs}
-        outputs = await self._client.infer(entry, batch, time_left())
+        left = time_left()
+        outputs = await self._client.infer(entry, batch, _NO_LIMIT_S if left is None else left)
         return {name: found[0] for name, found in outputs.items()}
 
     def close(self, wait_s: float = 0.0) -> None:

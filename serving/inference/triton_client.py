@@ -58,7 +58,7 @@ class TritonClient:
             self._calls = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._calls
 
-    async def infer(self, entry: ModelEntry, batch: Encoded, timeout_s: float | None) -> Outputs:
+    async def infer(self, entry: ModelEntry, batch: Encoded, timeout_s: float) -> Outputs:
         """Outputs of that very version for inputs with a batch dimension.
 
         Raises InferenceFailed, TimeoutError.
@@ -78,13 +78,13 @@ class TritonClient:
         answer = await self._call("ModelInfer", request, timeout_s)
         return _outputs(answer, entry, len(inputs[0]))
 
-    async def ready_versions(self, model: str) -> set[int]:
-        """The versions of `model` that the server says it can run."""
+    async def versions(self, model: str) -> dict[int, str]:
+        """What the server says of each version of `model` that it knows: READY, LOADING, ..."""
         index = await self._call(
-            "RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True), _CONTROL_SECONDS
+            "RepositoryIndex", service_pb2.RepositoryIndexRequest(), _CONTROL_SECONDS
         )
         return {
-            int(held.version)
+            int(held.version): held.state
             for held in index.models
             if held.name == model and held.version.isdigit()
         }
@@ -131,7 +131,7 @@ class TritonClient:
         if channel is not None:
             await channel.close()
 
-    async def _call(self, name: str, request: Any, timeout_s: float | None) -> Any:
+    async def _call(self, name: str, request: Any, timeout_s: float) -> Any:
         try:
             return await getattr(self._stub, name)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:

@@ -14,7 +14,7 @@ from contract.encoding import Encoded
 from contract.manifest import ModelEntry
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.triton_client import TritonClient
-from serving.inference.triton_loading import load_wanted
+from serving.inference.triton_loading import LOADING, READY, load_wanted
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,9 @@ class WatchedModel:
         try:
             if await load_wanted(self._client, name, wanted, self._in_use(name)):
                 return True
+            state = (await self._client.versions(name)).get(wanted)
+            if state == LOADING:
+                return False
             # The server lives and says that the model does.
             self._silent = self._silent + 1 if self._late else self._settings.silent_probes
             if self._silent < self._settings.silent_probes or monotonic() < self._reload_at:
@@ -103,7 +106,7 @@ class WatchedModel:
             self._wait_longer()
             # Several gateways see the same: whoever comes second finds it unloaded already.
             await asyncio.sleep(random.uniform(0.0, 0.3))
-            if wanted in await self._client.ready_versions(name):
+            if (await self._client.versions(name)).get(wanted) == READY:
                 log.warning("%s is loaded anew on Triton", self.label)
                 await self._client.unload(name)
             await load_wanted(self._client, name, wanted, self._in_use(name))

@@ -27,6 +27,7 @@ from serving.inference.follower import Follower
 from serving.inference.guard import Guard
 from serving.inference.probe import probe, probe_inputs
 from serving.inference.releases import LiveRelease, load_release
+from serving.inference.time_left import within
 from serving.inference.triton import TritonBackends
 from serving.inference.triton_client import TritonClient, address_of
 from serving.inference.triton_process import Ports, TritonProcess, installed, running
@@ -96,7 +97,8 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) 
 
 async def answers(live: LiveRelease) -> bool:
     try:
-        await probe(live.current)
+        with within(0.5):
+            await probe(live.current)
     except (InferenceFailed, TimeoutError):
         return False
     return True
@@ -208,7 +210,7 @@ async def test_a_release_that_the_server_lacks_waits_and_the_old_one_serves(
         await follower.look()
         return live.current.release_id == "late"
 
-    await until(arrived, 10)
+    await until(arrived, 15)
     assert await answers(live)
 
 
@@ -304,7 +306,8 @@ async def test_the_time_left_travels_and_a_request_given_up_is_withdrawn(
         "ranker", 400, lambda: live.current.models.run(RANKER, inputs[RANKER]), None
     )
     unlimited, limited = service.seconds_left
-    assert unlimited is None or unlimited > 1_000  # nobody said
+    assert unlimited is not None  # nobody said, and still nobody waits for ever
+    assert 1 < unlimited <= 6
     assert limited is not None
     assert 0.1 < limited < 0.41
     mode.write_text("silent")
