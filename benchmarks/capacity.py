@@ -37,6 +37,7 @@ LEAST_FULL = 0.99
 MOST_OF_KERNELS = 1.5
 _RATES = (50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 1_000, 1_200, 1_500)
 _BARE_RATES = (500, 1_000, 2_000, 3_000, 4_000)
+_WARM_UP_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -112,7 +113,7 @@ def _climb(
     rates: Sequence[int],
     bodies: list[bytes],
 ) -> None:
-    reached, cpu_ms, best = 0.0, 0.0, Samples()
+    reached, cpu_ms, best, missed = 0.0, 0.0, Samples(), 0
     for rate in rates:
         before = _cpu_seconds(pid)
         (samples,), _ = drive(
@@ -120,6 +121,7 @@ def _climb(
             bodies,
             [Segment("rate", rate, args.seconds)],
             arrivals=args.arrivals,
+            warm_up=_WARM_UP_SECONDS,
             options=Options(connections=256),
             seed=rate,
         )
@@ -133,10 +135,15 @@ def _climb(
             f"{samples.errors} errors{', void' if samples.void else ''}",
             file=sys.stderr,
         )
-        if not kept:
-            break
+        if not kept:  # one bad moment of the machine is not the limit
+            missed += 1
+            if missed == 2:
+                break
+            continue
+        missed = 0
         reached, best = float(rate), samples
-        cpu_ms = spent * 1_000 / max(len(samples.latencies), 1)
+        sent = len(samples.latencies) + rate * _WARM_UP_SECONDS
+        cpu_ms = spent * 1_000 / max(sent, 1)
         time.sleep(0.2)
     climb.rates.append(reached)
     climb.cpu_ms.append(cpu_ms)
