@@ -38,13 +38,16 @@ def test_it_serves_until_sigterm_and_leaves_nothing(place: Place) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    with process:  # closes its pipe
-        assert process.stdout is not None
-        said = next(line for line in process.stdout if "TILLWISE_TRITON_URL" in line)
-        assert f"grpc://127.0.0.1:{ports.grpc}" in said
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 4  # the server and a process behind each model
-        os.kill(process.pid, signal.SIGTERM)
+    with process:  # closes its pipe and waits for it
+        try:
+            assert process.stdout is not None
+            said = next(line for line in process.stdout if "TILLWISE_TRITON_URL" in line)
+            assert f"grpc://127.0.0.1:{ports.grpc}" in said
+            children = psutil.Process(process.pid).children(recursive=True)
+            names = sorted(child.name() for child in children)
+            assert names == ["triton_python_backend_stub"] * 3 + ["tritonserver"]
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0
     _, alive = psutil.wait_procs(children, 5)
     assert alive == []
