@@ -106,7 +106,7 @@ class Served:
 
     def wait_ready(self) -> None:
         began = time.monotonic()
-        while self.process.poll() is None and time.monotonic() - began < 30:
+        while self.process.poll() is None and time.monotonic() - began < 60:
             try:
                 if httpx.get(f"{self.url}/readyz").status_code == 200:
                     return
