@@ -7,6 +7,8 @@
 
 FROM python:3.11-slim AS source
 WORKDIR /source
+# Loops are compiled here for any processor of the architecture, and found again where they run.
+ENV NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES=
 COPY pyproject.toml constraints.txt overrides.txt LICENSE ./
 COPY scripts scripts
 
@@ -33,7 +35,8 @@ RUN scripts/install-image.sh trainer /opt/tillwise package
 FROM python:3.11-slim AS base
 RUN useradd --system --uid 10001 --home-dir /srv/tillwise --create-home tillwise \
     && install -d -o tillwise /srv/tillwise/state /srv/tillwise/releases /srv/tillwise/model_repository
-ENV PATH=/opt/tillwise/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+ENV PATH=/opt/tillwise/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES=
 WORKDIR /srv/tillwise
 # By number, so that an orchestrator can check that it is not root.
 USER 10001

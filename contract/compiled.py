@@ -3,13 +3,17 @@
 Numba compiles at import for the types that are declared, so that no checkout ever waits for a
 compiler, and keeps the result beside the source (or in NUMBA_CACHE_DIR). Its cache looks at one
 file alone: a compiled function may use nothing of another file, neither functions nor constants.
+An image carries what was compiled when it was built, and reads it where it may not write.
 """
 
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import types
+from numba.core.caching import InTreeCacheLocator
 
 R = TypeVar("R")
 
@@ -28,6 +32,27 @@ INTS32, KEYS, CODES, MASK = (
 INTS_2D, INTS32_2D, FLOATS_2D = (array(one, 2) for one in (types.int64, types.int32, types.float32))
 
 
+class Shipped(InTreeCacheLocator):  # type: ignore[misc]
+    """The folder beside the source, also where it may only be read but holds something."""
+
+    def ensure_cache_path(self) -> None:
+        """OSError where there is nothing to read and nowhere to write."""
+        path = str(self.get_cache_path())  # type: ignore[no-untyped-call]
+        try:
+            os.makedirs(path, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except OSError:
+            if not (os.path.isdir(path) and any(one.endswith(".nbi") for one in os.listdir(path))):
+                raise
+
+
+_config: Any = numba.config
+if not _config.CACHE_LOCATOR_CLASSES:
+    _config.CACHE_LOCATOR_CLASSES = ",".join(
+        ("UserProvidedCacheLocator", f"{__name__}.{Shipped.__name__}", "UserWideCacheLocator")
+    )
+
+
 def compiled(
     *arguments: Any, others: tuple[tuple[Any, ...], ...] = ()
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -41,7 +66,7 @@ def compiled(
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
             return cast(Callable[..., R], numba.njit(signatures, cache=True, **options)(function))
-        except RuntimeError:  # nowhere to write: compiled anew at every start
+        except (RuntimeError, OSError):  # nowhere to write: compiled anew at every start
             return cast(Callable[..., R], numba.njit(signatures, **options)(function))
 
     return decorate
