@@ -129,7 +129,7 @@ class TritonProcess:
     def wait(self) -> int:
         """Its exit status, once it ends."""
         assert self._process is not None
-        # Not `wait()`: a signal may reach one of gRPC's threads, and its handler then runs only when
+        # Not `wait()`: a signal may reach one of gRPC's threads; its handler then runs only when
         # this thread comes back to Python.
         while (status := self._process.poll()) is None:
             time.sleep(0.1)
