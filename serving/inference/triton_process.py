@@ -129,7 +129,11 @@ class TritonProcess:
     def wait(self) -> int:
         """Its exit status, once it ends."""
         assert self._process is not None
-        return self._process.wait()
+        # Not `wait()`: a signal may reach one of gRPC's threads; its handler then runs only when
+        # this thread comes back to Python.
+        while (status := self._process.poll()) is None:
+            time.sleep(0.1)
+        return status
 
     def signal(self, number: int) -> None:
         """Send a signal to the server alone."""
