@@ -37,7 +37,7 @@ class Shipped(InTreeCacheLocator):  # type: ignore[misc]
 
     def ensure_cache_path(self) -> None:
         """OSError where there is nothing to read and nowhere to write."""
-        path = str(self.get_cache_path())  # type: ignore[no-untyped-call]
+        path = str(self.get_cache_path())
         try:
             os.makedirs(path, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
