@@ -32,12 +32,12 @@ INTS32, KEYS, CODES, MASK = (
 INTS_2D, INTS32_2D, FLOATS_2D = (array(one, 2) for one in (types.int64, types.int32, types.float32))
 
 
-class Shipped(InTreeCacheLocator):  # type: ignore[misc]
+class Shipped(InTreeCacheLocator):
     """The folder beside the source, also where it may only be read but holds something."""
 
     def ensure_cache_path(self) -> None:
         """OSError where there is nothing to read and nowhere to write."""
-        path = str(self.get_cache_path())
+        path = str(self.get_cache_path())  # type: ignore[no-untyped-call]
         try:
             os.makedirs(path, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
