@@ -25,8 +25,10 @@ class ReleaseWatch:
         """See DecisionWatch."""
         role = CANARY if release is self._live.candidate else LIVE
         self._metrics.decided(role, decision.rung, seconds, failed=decision.failed)
-        # One that was shed says how busy the gateway was, not how good the release is.
-        if decision.request.deadline_ms >= _FAIR_DEADLINE_MS and not decision.shed:
+        # One that was shed says how busy the gateway was, one without its model server how that
+        # server was, and neither how good the release is.
+        fair = decision.request.deadline_ms >= _FAIR_DEADLINE_MS and not decision.shed
+        if fair and not release.models.away:
             self._guard.add(
                 release.release_id,
                 seconds,

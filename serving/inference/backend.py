@@ -27,6 +27,11 @@ class InferenceBackend(Protocol):
 
     remote: bool
 
+    @property
+    def away(self) -> bool:
+        """Whether it is known just now that the models do not answer."""
+        ...
+
     async def run(self, model: str, inputs: Encoded) -> Outputs:
         """The outputs of `model`, without a batch dimension.
 

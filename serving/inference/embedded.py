@@ -83,6 +83,7 @@ class EmbeddedBackend:
     """The models of one release behind one inference thread and a queue per model."""
 
     remote = False
+    away = False
 
     def __init__(
         self,

@@ -114,6 +114,11 @@ class TritonBackend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
+    @property
+    def away(self) -> bool:
+        """See InferenceBackend."""
+        return self._problem() is not None
+
     def version(self, model: str) -> int:
         """The version of `model` that is asked for."""
         return self._models[model].entry.version

@@ -21,6 +21,8 @@ from benchmarks.kserve_server import WRONG, KServe, serving
 from contract.errors import UserError
 from contract.manifest import MODELS, QUERY_TOWER, RANKER
 from serving.decision.deadline import Deadline
+from serving.decision.decide import Decider
+from serving.decision.watch import ReleaseWatch
 from serving.inference.backend import InferenceFailed, ServerNotReady
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
 from serving.inference.follower import Follower
@@ -33,6 +35,7 @@ from serving.inference.triton_client import TritonClient, address_of
 from serving.inference.triton_process import Ports, TritonProcess, installed, running
 from serving.inference.triton_watch import TritonSettings
 from serving.monitoring.releases import ReleaseMetrics
+from tests.serving.decision.setting import CLOCK, SIGNER, Forbidden, nobody, request
 from tests.serving.release_factory import Factory
 from tests.serving.triton_repository import prepare
 
@@ -236,15 +239,27 @@ async def test_a_server_that_comes_later_is_taken_up_and_its_restart_too(
     await live.load_or_keep("one")  # without a server: on lower rungs, and at once
     assert time.monotonic() - began < 8
     assert live.current.models.remote
+    assert live.current.models.away
     assert await silent(live)
+    guard = Guard()
+    guard.follow("one", None)
+    decider = Decider(live, Forbidden(), CLOCK, SIGNER)
+    decider.watch = ReleaseWatch(live, guard, ReleaseMetrics(CollectorRegistry()))
+    decision = await decider.decide(request("item-1"), nobody())
+    assert decision.rung == "session_knn"
+    assert not len(guard._recent("one"))  # no fault of the release
     try:
         for _ in range(2):
             await asyncio.to_thread(process.start)  # with no model loaded: it is asked for them
             await until(lambda: answers(live), 5)
+            assert not live.current.models.away
+            assert (await decider.decide(request("item-1"), nobody())).rung == "full"
             process.kill()
             await until(lambda: silent(live), 3)
+        assert len(guard._recent("one")) == 2
     finally:
         process.kill()
+        decider.close()
 
 
 @pytest.mark.parametrize("wrong", WRONG)
