@@ -51,7 +51,8 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
             [
                 *(binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
                 *("-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false"),
-                "-s3.port.iceberg=0",  # else every server wants port 8181
+                # Else every server wants the ports 8181 and 9101.
+                *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                 *("-volume.max=20", "-master.volumeSizeLimitMB=64", *chosen),
             ],
             stdout=log,
