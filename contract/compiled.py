@@ -66,7 +66,7 @@ def compiled(
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
             return cast(Callable[..., R], numba.njit(signatures, cache=True, **options)(function))
-        except (RuntimeError, OSError):  # nowhere to write: compiled anew at every start
+        except Exception:  # nowhere to write, a full disk, half a file: compiled anew
             return cast(Callable[..., R], numba.njit(signatures, **options)(function))
 
     return decorate

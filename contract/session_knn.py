@@ -224,6 +224,8 @@ def _summed(
                 distinct += 1
             totals[place] += weight[number]
     for dropped in drop:
+        if dropped < 0:  # no item, and what marks an empty slot
+            continue
         place = (dropped * 0x9E3779B1) & (room - 1)
         while keys[place] != dropped and keys[place] != -1:
             place = (place + 1) & (room - 1)

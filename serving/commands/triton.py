@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> Figures:
                 "(`make demo DEMO_EXIT=1` makes one)"
             )
     ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
-    for port in (ports.grpc, ports.http, ports.metrics):
+    chosen = (ports.grpc, ports.http, ports.metrics)
+    if not all(1 <= port <= 65_535 for port in chosen) or len(set(chosen)) < len(chosen):
+        raise UserError("the three ports must differ and lie in 1..65535")
+    for port in chosen:
         bind("127.0.0.1", port).close()
     process = TritonProcess(models, ports, variant=args.variant)
     signal.signal(signal.SIGTERM, _stop)

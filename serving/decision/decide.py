@@ -18,7 +18,7 @@ from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Answer, Checkout, StageReport
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
-from serving.decision.engine import Engine
+from serving.decision.engine import Engines
 from serving.decision.limits import (
     DecisionSettings,
     DecisionWatch,
@@ -57,7 +57,7 @@ class Decider:
         self._metrics = metrics
         self.watch: DecisionWatch | None = None
         self._report = StageReport(metrics, tracing or Tracing())
-        self._engine = Engine()
+        self._engines = Engines()
         self._workers = Workers(settings.threads, "decision")
         # The lower rung has a thread of its own: it must work when the others are stuck.
         self._spare_worker = Workers(1, "lower-rung")
@@ -65,7 +65,7 @@ class Decider:
 
     def close(self) -> None:
         """End the threads; the release stays."""
-        self._engine.close()
+        self._engines.close()
         self._workers.close()
         self._spare_worker.close()
 
@@ -163,7 +163,8 @@ class Decider:
         if not isinstance(checkout.release.models, EmbeddedBackend):
             return True
         allowed_ms = checkout.deadline.remaining_ms() - checkout.share(self.settings.reserve_share)
-        return self._engine.expected_ms() <= max(allowed_ms, 0.0) * self.settings.room_share
+        expected_ms = self._engines.of(checkout.release).expected_ms()
+        return expected_ms <= max(allowed_ms, 0.0) * self.settings.room_share
 
     async def _wait_for_turn(self, checkout: Checkout) -> None:
         """Shed decisions compute on the event loop, which the stages of full ones need too: so they
@@ -193,7 +194,8 @@ class Decider:
         """The rungs `full` and `no_ranker`; None where the models or the index failed."""
         if isinstance(checkout.release.models, EmbeddedBackend):
             reserve_ms = checkout.share(self.settings.reserve_share)
-            work = await self._engine.run(checkout, may, state, reserve_ms)
+            engine = self._engines.of(checkout.release)
+            work = await engine.run(checkout, may, state, reserve_ms)
             return _of_models(checkout, work.found, work.ranked)
         shares, deadline = self.settings, checkout.deadline
         reserve_ms = checkout.share(shares.reserve_share)

@@ -1,7 +1,10 @@
 """The models' part of decisions where the models run in this process: one thread takes whatever
 waits, up to a batch, and carries it from the encoding to the ranker's scores. Under load the models
 answer several checkouts at once and nobody pays for handing work from thread to thread; a lone
-checkout is not kept waiting for company."""
+checkout is not kept waiting for company.
+
+Every release has an engine of its own: a release on trial whose models hang, or are slow, must
+neither delay the live one nor look no worse than it to the guard."""
 
 import asyncio
 import threading
@@ -11,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from weakref import WeakKeyDictionary, finalize
 
 from contract.encoding import Encoded, Situation
 from contract.features import SubjectState
@@ -23,7 +27,7 @@ from serving.decision.deadline import tell
 from serving.decision.eligibility import Eligible
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
-from serving.inference.release import compute_single_threaded
+from serving.inference.release import Release, compute_single_threaded
 
 _QUEUE = "queue"
 # A batch takes about this long at most, however slow the machine: those behind it wait for it.
@@ -67,6 +71,26 @@ class Work:
         self.stages.append((stage, now, now, why))
 
 
+class Engines:
+    """The engines of the releases that decide; each ends with its release."""
+
+    def __init__(self) -> None:
+        self._of: WeakKeyDictionary[Release, Engine] = WeakKeyDictionary()
+
+    def of(self, release: Release) -> "Engine":
+        """The engine of `release`, begun when it is first asked for."""
+        engine = self._of.get(release)
+        if engine is None:
+            engine = self._of[release] = Engine()
+            finalize(release, engine.close).atexit = False
+        return engine
+
+    def close(self) -> None:
+        """End all of them."""
+        for engine in list(self._of.values()):
+            engine.close()
+
+
 class Engine:
     """The thread and its queue. `run` is called from one event loop."""
 
@@ -91,10 +115,9 @@ class Engine:
         deadline = checkout.deadline
         allowed_ms = deadline.remaining_ms() - reserve_ms
         stuck = self._stuck_in(checkout)
-        if stuck is not None or allowed_ms <= 0:
+        if stuck is not None or allowed_ms <= 0 or not self._enter(work):
             work.skip(stuck or "encode", "NotTried")
         else:
-            self._enter(work)
             try:
                 async with asyncio.timeout(allowed_ms / 1_000):
                     await work.done
@@ -121,13 +144,14 @@ class Engine:
             work.checkout.place.drop()
         _deliver(left)
 
-    def _enter(self, work: Work) -> None:
+    def _enter(self, work: Work) -> bool:
+        """Whether the engine takes `work`; a closed one does not."""
         with self._condition:
-            if self._closed:
-                raise RuntimeError("the engine is closed")
-            work.checkout.place.hold()
-            self._waiting.append(work)
-            self._condition.notify()
+            if not self._closed:
+                work.checkout.place.hold()
+                self._waiting.append(work)
+                self._condition.notify()
+            return not self._closed
 
     def _stuck_in(self, checkout: Checkout) -> str | None:
         """The model that the thread hangs in, once its breaker says that it does."""
@@ -147,38 +171,40 @@ class Engine:
 
     def _serve(self) -> None:
         compute_single_threaded()
-        while True:
-            with self._condition:
-                self._at = _QUEUE
-                while not self._closed and not self._waiting:
-                    self._condition.wait()
-                if self._closed:
-                    return
-                batch = self._take()
-                self._under_way = len(batch)
-            began = perf_counter()
-            asked = [work for work in batch if not work.over]
-            try:
-                self._answer(asked)
-            except Exception as error:  # nothing may end this thread
-                tell("engine", error)
-            self._under_way = 0
-            if asked:
-                took_ms = (perf_counter() - began) * 1_000 / len(asked)
-                self._each_ms += _NEWEST * (took_ms - self._each_ms)
-            for work in batch:
-                work.checkout.place.drop()
-            _deliver(batch)
-            del batch  # an idle thread must not keep the last requests alive
+        # Each turn in a call of its own: what an idle thread still names, the last requests and
+        # with them their release, would stay in memory.
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Wait for work and do one batch of it; False once the engine is closed."""
+        with self._condition:
+            self._at = _QUEUE
+            while not self._closed and not self._waiting:
+                self._condition.wait()
+            if self._closed:
+                return False
+            batch = self._take()
+            self._under_way = len(batch)
+        began = perf_counter()
+        asked = [work for work in batch if not work.over]
+        try:
+            self._answer(asked)
+        except Exception as error:  # nothing may end this thread
+            tell("engine", error)
+        self._under_way = 0
+        if asked:
+            took_ms = (perf_counter() - began) * 1_000 / len(asked)
+            self._each_ms += _NEWEST * (took_ms - self._each_ms)
+        for work in batch:
+            work.checkout.place.drop()
+        _deliver(batch)
+        return True
 
     def _take(self) -> list[Work]:
-        """The oldest and those behind it that were begun with the same release."""
-        release = self._waiting[0].checkout.release
+        """The oldest of what waits."""
         most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_ms, 0.001))))
-        taken: list[Work] = []
-        while self._waiting and len(taken) < most and self._waiting[0].checkout.release is release:
-            taken.append(self._waiting.popleft())
-        return taken
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
     def _answer(self, batch: list[Work]) -> None:
         self._each("encode", batch, _encode)
@@ -228,7 +254,11 @@ class Engine:
             return
         self._at, began = model, perf_counter()
         answered = False
-        outcomes = models.infer(model, [inputs(work) for work in asked])
+        try:
+            outcomes = models.infer(model, [inputs(work) for work in asked])
+        except Exception as error:  # the breaker waits for word all the same
+            tell(model, error)
+            outcomes = [InferenceFailed(type(error).__name__)] * len(asked)
         for work, outcome in zip(asked, outcomes, strict=True):
             try:
                 if isinstance(outcome, InferenceFailed):

@@ -151,6 +151,8 @@ def session_knn(files: ReleaseFiles, size: int) -> SessionKnn:
         knn = SessionKnn.from_arrays(arrays)
     except (KeyError, ValueError) as error:
         raise UserError(f"{SESSION_KNN}: {error} is missing or malformed") from error
+    if min(knn.m, knn.k, knn.query_items) < 1:
+        raise UserError(f"{SESSION_KNN}: its settings must be 1 or more")
     sessions = len(knn.session_offsets) - 1
     spans = (
         (knn.session_offsets, knn.session_items, size),

@@ -12,7 +12,6 @@ from serving.inference.release_place import (
     Folders,
     alone,
     digest_of_file,
-    local_manifest,
     manifest_bytes,
     manifest_files,
     sync,
@@ -41,7 +40,7 @@ def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
         return False
     manifest = parsed_manifest(content, release_id)
     for other in store.release_ids():
-        taken = _clash(manifest, parsed_manifest(store.manifest(other) or b"", other))
+        taken = _clash(manifest, _readable(store.manifest(other) or b"", other))
         if taken:
             raise UserError(
                 f"{taken} belongs to release {other} in {store.url}; "
@@ -165,15 +164,26 @@ def _replace(draft: Path, final: Path) -> None:
 def _refuse_clashes(folders: Folders, manifest: ReleaseManifest) -> None:
     for path in manifest_files(folders):
         if path.parent.name != manifest.release_id:
-            taken = _clash(manifest, local_manifest(folders, path.parent.name))
+            taken = _clash(manifest, _readable(path.read_bytes(), path.parent.name))
             if taken:
                 raise UserError(
                     f"release {manifest.release_id}: {taken} here belongs to {path.parent.name}"
                 )
 
 
-def _clash(one: ReleaseManifest, other: ReleaseManifest) -> str | None:
+def _readable(content: bytes, release_id: str) -> ReleaseManifest | None:
+    """The manifest, None where it is damaged or of another version of Tillwise: one that can not
+    be served here must not keep all others away."""
+    try:
+        return parsed_manifest(content, release_id)
+    except UserError:
+        return None
+
+
+def _clash(one: ReleaseManifest, other: ReleaseManifest | None) -> str | None:
     """The model version that two releases both claim with different files, if there is one."""
+    if other is None:
+        return None
     held = {(entry.name, entry.version): entry for entry in other.models}
     for entry in one.models:
         there = held.get((entry.name, entry.version))

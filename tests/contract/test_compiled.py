@@ -56,6 +56,15 @@ def test_a_second_start_compiles_nothing_also_where_it_may_not_write(tmp_path: P
         assert run(mode, tmp_path, tmp_path) == ["6", "1"]
 
 
+def test_a_damaged_cache_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(_KERNEL)
+    run("usual", tmp_path, tmp_path)
+    for kind in ("*.nbc", "*.nbi"):
+        (held,) = (tmp_path / "__pycache__").glob(f"kernel.total{kind}")
+        held.write_bytes(held.read_bytes()[:20])  # as after a power cut
+        assert run("usual", tmp_path, tmp_path)[0] == "6"
+
+
 def test_without_anywhere_to_write_it_still_runs(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(_KERNEL)
     assert run("read-only", tmp_path, tmp_path) == ["6", "0"]

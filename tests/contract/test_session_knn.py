@@ -167,3 +167,10 @@ def test_bad_rows_are_refused() -> None:
         fitted([(1, 7, 0)])
     with pytest.raises(ValueError, match="same length"):
         SessionKnn.fit(indices(1), indices(1, 2), indices(1), num_items=3)
+
+
+def test_what_is_no_item_drops_nothing() -> None:
+    kept, scores = sessions().score(indices(MILK))
+    items, same = sessions().score(indices(MILK), drop=np.array([-1, -1], np.int64))
+    assert items.tolist() == kept.tolist()
+    assert same.tolist() == scores.tolist()

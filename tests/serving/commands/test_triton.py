@@ -66,3 +66,7 @@ def test_what_is_missing_or_taken_is_said_in_one_line(place: Place) -> None:
         ended = place.call("triton", *flags(ports))
     assert ended.returncode == 2
     assert f"port {ports.http} on 127.0.0.1 is in use" in ended.stderr
+    for wrong in (("--grpc-port", "70000"), ("--http-port", "0"), ("--grpc-port", "8000")):
+        ended = place.call("triton", *wrong)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert "must differ and lie in 1..65535" in ended.stderr

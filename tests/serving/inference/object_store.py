@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import obstore
@@ -51,6 +51,8 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
             [
                 *(binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
                 *("-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false"),
+                # Else every server wants the ports 8181 and 9101.
+                *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                 *("-volume.max=20", "-master.volumeSizeLimitMB=64", *chosen),
             ],
             stdout=log,
@@ -67,7 +69,8 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
         _wait(process, environment, folder / "log")
         yield environment
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # asked to end, it would take ten seconds
+        with suppress(ProcessLookupError):  # it has ended by itself; why, was said already
+            os.killpg(process.pid, signal.SIGKILL)  # asked to end, it would take ten seconds
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -443,3 +443,16 @@ def test_follow_moves_nothing_twice(
     pull(folder_store, pod, "one")
     assert follow(pod, live, AT)
     assert not follow(pod, live, AT)
+
+
+def test_a_release_that_can_not_be_read_keeps_no_other_away(
+    folder_store: ReleaseStore, tmp_path: Path, made: Factory, pod: Folders
+) -> None:
+    push(folder_store, trainer(made), "one")
+    pull(folder_store, pod, "one")
+    # Of a later version of Tillwise, or damaged.
+    for root in (tmp_path / "store" / "releases", pod.releases):
+        (root / "one" / "manifest.json").write_text('{"format": 99}')
+    assert push(folder_store, trainer(made), "two")
+    assert pull(folder_store, pod, "two")
+    assert problems(pod, "two") == [] or "current" in problems(pod, "two")[0]

@@ -1,0 +1,121 @@
+"""Batches of decisions: every release has a thread of its own, and whatever becomes of it there is
+an answer, and every place is given back."""
+
+import asyncio
+import dataclasses
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.manifest import RANKER
+from contract.rollout import Canary
+from serving.decision import ranking
+from serving.decision.decide import Decider
+from serving.inference.embedded import EmbeddedBackend
+from serving.inference.release import Release
+from serving.inference.releases import LiveRelease
+from tests.serving.decision.setting import (
+    CLOCK,
+    SIGNER,
+    Forbidden,
+    Hung,
+    Stuck,
+    deciding,
+    nobody,
+    request,
+    with_models,
+)
+from tests.serving.release_factory import BUILT_AT, Factory
+
+
+def on_trial(release: Release, factory: Factory, stuck: Stuck) -> Release:
+    """The release under another name, with a ranker that hangs."""
+    held = with_models(release, factory, {})
+    assert isinstance(held.models, EmbeddedBackend)
+    held.models.sessions[RANKER] = Hung(held.models.sessions[RANKER], stuck)
+    named = held.manifest.model_copy(update={"release_id": "trial"})
+    return dataclasses.replace(held, manifest=named)
+
+
+async def test_a_canary_that_hangs_takes_nothing_from_the_live_release(
+    release: Release, factory: Factory
+) -> None:
+    stuck, held = Stuck(), with_models(release, factory, {})
+    live = LiveRelease(Path("unused"), Path("unused"))
+    live.use(held)
+    live._candidate = on_trial(release, factory, stuck)
+    live._canary = Canary(release_id="trial", percent=50, started_at=BUILT_AT)
+    decider = Decider(live, Forbidden(), CLOCK, SIGNER)
+    rungs: dict[str, list[str]] = {}
+    for number in range(40):
+        asked = request(
+            "item-1",
+            user_id=None,
+            visitor_id=f"v{number}",
+            session_id=f"s{number}",
+            deadline_ms=1_000 if number % 2 else 200,
+        )
+        made = await decider.decide(asked, nobody())
+        rungs.setdefault(made.response.release_id, []).append(made.rung)
+        if len(rungs) == 2 and len(rungs["trial"]) > 3 and len(rungs["tiny-1"]) > 3:
+            break
+    stuck.go.set()
+    assert set(rungs["tiny-1"]) == {"full"}
+    assert "full" not in rungs["trial"]
+    assert not any(breaker.is_open for breaker in held.breakers.values())
+    decider.close()
+    live.close()
+
+
+async def test_a_closed_engine_leaves_a_lower_rung(release: Release, factory: Factory) -> None:
+    held = with_models(release, factory, {})
+    with deciding(held, Forbidden()) as decider:
+        await decider.decide(request("item-1"), nobody())
+        decider._engines.close()
+        made = await decider.decide(request("item-1"), nobody())
+        assert decider.admission.active == 0
+    assert (made.rung, made.response.degraded) == ("session_knn", ("encode",))
+
+
+async def test_inputs_that_fail_are_told_and_do_not_jam_the_breaker(
+    release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(candidates: Any) -> Any:
+        raise ValueError
+
+    held = with_models(release, factory, {})
+    breaker = held.breakers[RANKER]
+    with deciding(held, Forbidden()) as decider:
+        with monkeypatch.context() as patched:
+            patched.setattr(ranking, "inputs", wrong)
+            for _ in range(breaker.settings.failures):
+                made = await decider.decide(request("item-1"), nobody())
+                assert (made.rung, made.response.degraded) == ("no_ranker", (RANKER,))
+            assert breaker.is_open
+            breaker._open_until = 0.0  # cooled off: one may try, and fails
+            await decider.decide(request("item-1"), nobody())
+        breaker._open_until = 0.0
+        made = await decider.decide(request("item-1"), nobody())
+    assert made.rung == "full"
+
+
+async def test_an_idle_engine_keeps_no_release_in_memory_and_ends_with_it(
+    release: Release, factory: Factory
+) -> None:
+    held = with_models(release, factory, {})
+    live = LiveRelease(Path("unused"), Path("unused"))
+    live.use(held)
+    decider = Decider(live, Forbidden(), CLOCK, SIGNER)
+    await decider.decide(request("item-1"), nobody())
+    thread, alive = decider._engines.of(held)._thread, weakref.ref(held)
+    live.use(with_models(release, factory, {}))
+    del held
+    gc.collect()
+    assert alive() is None
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+    decider.close()
+    live.close()
