@@ -123,6 +123,8 @@ class Engine:
                     await work.done
             except TimeoutError:
                 self._late(work, allowed_ms)
+            finally:  # also when the caller has gone away
+                self._withdraw(work)
         for stage, began, ended, wrong in list(work.stages):
             deadline.record(stage, began, ended, wrong)
         return work
@@ -152,6 +154,14 @@ class Engine:
                 self._waiting.append(work)
                 self._condition.notify()
             return not self._closed
+
+    def _withdraw(self, work: Work) -> None:
+        """Give the place of `work` back, unless the thread has it in hand."""
+        with self._condition:
+            if work not in self._waiting:
+                return
+            self._waiting.remove(work)
+        work.checkout.place.drop()
 
     def _stuck_in(self, checkout: Checkout) -> str | None:
         """The model that the thread hangs in, once its breaker says that it does."""
