@@ -122,7 +122,8 @@ class Engine:
                 async with asyncio.timeout(allowed_ms / 1_000):
                     await work.done
             except TimeoutError:
-                self._late(work, allowed_ms)
+                if work.ranked is None:  # else it ended in this very moment
+                    self._late(work, allowed_ms)
             finally:  # also when the caller has gone away
                 self._withdraw(work)
         for stage, began, ended, wrong in list(work.stages):
@@ -202,7 +203,8 @@ class Engine:
             self._answer(asked)
         except Exception as error:  # nothing may end this thread
             tell("engine", error)
-        self._under_way = 0
+        # Before anybody hears of it: who asks next must not think that it still runs.
+        self._at, self._under_way = _QUEUE, 0
         if asked:
             took_ms = (perf_counter() - began) * 1_000 / len(asked)
             self._each_ms += _NEWEST * (took_ms - self._each_ms)
