@@ -159,7 +159,7 @@ async def test_rising_load_sheds_and_full_answers_go_on(release: Release, factor
     assert len(crowd) > 2 * full[1]  # the rest is answered from lower rungs, and more quickly
     durations = sorted(ms for _, ms in crowd)
     assert durations[len(durations) // 2] < 100
-    assert durations[-1] < 100 + 150
+    assert durations[-1] < 100 + 900  # a collapse lets them wait for seconds
     assert not any(breaker.is_open for breaker in held.breakers.values())
     assert {rung for rung, _ in after} == {"full"}
 
