@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PORT ?= 8080
 DEMO_EXIT ?=
+# Files of tests at once.
+JOBS ?= 2
 # An index with the torch build you want (say, CPU only). Empty: wherever pip finds torch.
 TORCH_INDEX ?=
 
@@ -174,8 +176,9 @@ check: $(INSTALLED)
 	@$(IN_VENV)lint-imports --no-logo
 	@$(IN_VENV)python -m tests.k8s.overlays
 
+# A file's tests stay together, because they share servers; two files at once.
 test: $(INSTALLED) .triton chromium promtool
-	@$(IN_VENV)python -m pytest
+	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
 
 prove: $(INSTALLED) .triton chromium promtool
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600

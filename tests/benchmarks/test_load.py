@@ -27,10 +27,21 @@ def target(server: TinyServer) -> Target:
 
 
 def driven(plan: Plan, rate: float, seconds: float, **options: Any) -> Samples:
-    with serving(plan) as server:
-        segments = [Segment("steady", rate, seconds)]
-        (samples,), _ = drive(target(server), [b"{}"], segments, options=Options(**options))
-        return samples
+    return driven_and_seen(plan, rate, seconds, **options)[0]
+
+
+def driven_and_seen(
+    plan: Plan, rate: float, seconds: float, **options: Any
+) -> tuple[Samples, TinyServer]:
+    """The samples and the server that they are of. What a busy machine made void is done again, as
+    the benchmarks do."""
+    for _ in range(8):
+        with serving(plan) as server:
+            segments = [Segment("steady", rate, seconds)]
+            (samples,), _ = drive(target(server), [b"{}"], segments, options=Options(**options))
+        if not samples.void:
+            break
+    return samples, server
 
 
 def slower_than(samples: Samples, seconds: float) -> int:
@@ -120,20 +131,18 @@ def test_an_answer_that_never_comes_is_an_error_with_its_time() -> None:
 
 
 def test_a_connection_closed_while_idle_is_no_error() -> None:
-    with serving(lambda n: Answer(closes=True)) as server:
-        segments = [Segment("steady", 10, 1)]
-        (samples,), _ = drive(target(server), [b"{}"], segments, options=Options(connections=4))
-        assert server.connections > 4
+    samples, server = driven_and_seen(lambda n: Answer(closes=True), 10, 1, connections=4)
+    assert server.connections > 4
     assert samples.errors == 0
     assert samples.metrics()["requests"] == [10]
 
 
 def test_a_connection_that_turns_out_closed_is_tried_once_more() -> None:
     # The server hangs up on the first request after a rest, as one does whose patience ends then.
-    with serving(lambda n: Answer(status=0) if n == 1 else Answer()) as server:
-        segments = [Segment("steady", 0.8, 3)]
-        (samples,), _ = drive(target(server), [b"{}"], segments, options=Options(connections=1))
-        assert server.requests == 3
+    samples, server = driven_and_seen(
+        lambda n: Answer(status=0) if n == 1 else Answer(), 0.8, 3, connections=1
+    )
+    assert server.requests == 3
     assert samples.errors == 0
 
 
