@@ -1,7 +1,6 @@
 """What the manifests name exists in the code; what no cluster must be given is not there."""
 
 import argparse
-import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from serving.__main__ import build_parser as serving_parser
 from serving.api import health
 from serving.inference.release_store import ReleaseStore
 from serving.settings import Settings, load_settings
-from tests.k8s.overlays import K8S, OVERLAYS, ROOT, Object, containers, overlay, pods, problems
+from tests.k8s.objects import K8S, ROOT, Object, containers, pods
+from tests.k8s.overlays import OVERLAYS, overlay, problems
 from training.__main__ import build_parser as training_parser
 from training.recipes import RECIPES
 
@@ -63,51 +63,6 @@ def test_the_overlays_hold_what_they_are_for() -> None:
         *("NetworkPolicy", "HorizontalPodAutoscaler", "ScaledObject", "JobSet"),
         *("ServiceMonitor", "PrometheusRule", "ConfigMap", "PersistentVolumeClaim", "Service"),
     }
-
-
-# kind, where to go, what to put there, what the judge must say
-SPOILT: list[tuple[str, tuple[Any, ...], Any, str]] = [
-    ("Deployment", ("spec", "replicsa"), 2, "replicsa"),
-    ("Deployment", ("spec", "replicas"), "two", "spec.replicas"),
-    ("StatefulSet", ("spec", "template", "spec", "containers", 0, "image"), 7, "image"),
-    ("CronJob", ("spec", "jobTemplate", "spec", "templates"), {}, "templates"),
-    ("NetworkPolicy", ("spec", "ingres"), [], "ingres"),
-    ("ServiceMonitor", ("spec", "endpoints", 0, "intervall"), "15s", "intervall"),
-    ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), 15, "interval"),
-    ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "severity"), "critical", "severity"),
-    ("ScaledObject", ("spec", "maxReplicas"), 8, "maxReplicas"),
-    ("ScaledObject", ("spec", "triggers", 0, "metadata", "treshold"), "1", "treshold"),
-    ("JobSet", ("spec", "replicatedJobs", 0, "template", "spec", "completion"), 2, "completion"),
-    (
-        "JobSet",
-        ("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "nodeSelectors"),
-        {},
-        "nodeSelectors",
-    ),
-    ("JobSet", ("spec", "failurePolicy", "maxRestart"), 3, "maxRestart"),
-    ("Service", ("kind",), "Servic", "no schema"),
-    ("ScaledObject", ("kind",), "ScaledObjects", "no schema"),
-    ("ServiceMonitor", ("apiVersion",), "monitoring.coreos.com/v2", "no schema"),
-    ("HorizontalPodAutoscaler", ("apiVersion",), "autoscaling/v2beta2", "no schema"),
-    ("CronJob", ("apiVersion",), "batch/v1beta1", "no schema"),
-]
-
-
-@pytest.mark.parametrize(("kind", "path", "value", "said"), SPOILT)
-def test_the_judge_refuses(kind: str, path: tuple[Any, ...], value: Any, said: str) -> None:
-    objects = [one for name in ("scale", "training") for one in overlay(name)]
-    each = copy.deepcopy(next(one for one in objects if one["kind"] == kind))
-    place: Any = each
-    for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
-    found = problems([each])
-    assert len(found) == 1, found
-    assert said in found[0]
-
-
-def test_the_judge_refuses_one_name_twice() -> None:
-    assert problems([*overlay("cpu"), overlay("cpu")[0]]) == ["Namespace tillwise: twice"]
 
 
 @by_id(CONTAINERS)
