@@ -1,5 +1,6 @@
 """The overlays as `kubectl kustomize` renders them, and their strict judge: Kubernetes' own
-schemas made stricter, and ours for the custom resources. What has no schema is refused.
+schemas made stricter, ours for the custom resources, and what must fit together within an object
+and between objects. What has no schema is refused.
 
 `python -m tests.k8s.overlays` renders and judges all of them; `make check` runs it.
 """
@@ -16,9 +17,9 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
-from tests.k8s import values
+from tests.k8s import references, relations, values
 from tests.k8s.formats import FORMATS
-from tests.k8s.objects import K8S, Object, Objects
+from tests.k8s.objects import K8S, Object, Objects, templates
 
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir()))
 # Strict: a field that they do not know is refused.
@@ -27,6 +28,8 @@ SCHEMAS = (
     / "kubernetes-json-schema"
     / "v1.37.0-local-strict"
 )
+# What is applied before an overlay that is not a whole shop.
+BEFORE = {"training": "cpu"}
 
 
 def render(folder: Path) -> list[Object]:
@@ -50,8 +53,33 @@ def overlay(name: str) -> tuple[Object, ...]:
     return tuple(render(K8S / "overlays" / name))
 
 
-def problems(objects: Objects) -> list[str]:
-    """Everything that a strict API server would refuse, a line each."""
+def beside(name: str) -> Objects:
+    """What the cluster holds already when one of OVERLAYS is applied."""
+    return overlay(BEFORE[name]) if name in BEFORE else ()
+
+
+def problems(objects: Objects, applied: Objects = ()) -> list[str]:
+    """Everything that a strict API server would refuse or that could not work, a line each.
+
+    What fits together is asked only of objects that are well formed. `applied` are objects that
+    were applied before.
+    """
+    return _malformed(objects) or [
+        *(
+            f"{each['kind']} {each['metadata']['name']}: {said}"
+            for each in objects
+            for said in relations.of_object(each)
+        ),
+        *(
+            f"{template.named}: {said}"
+            for template in templates(objects)
+            for said in relations.of_template(template)
+        ),
+        *references.missing(objects, applied),
+    ]
+
+
+def _malformed(objects: Objects) -> list[str]:
     found = []
     names: set[tuple[str, str, str]] = set()
     for each in objects:
@@ -110,7 +138,7 @@ def main() -> int:
     """Render and judge every overlay; 1 where one has a problem."""
     status = 0
     for name in OVERLAYS:
-        found = problems(overlay(name))
+        found = problems(overlay(name), beside(name))
         for problem in found:
             print(f"k8s/overlays/{name}: {problem}", file=sys.stderr)
         print(f"k8s/overlays/{name}: {len(overlay(name))} objects, {len(found)} problems")

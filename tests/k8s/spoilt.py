@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
-from tests.k8s.objects import Object
-from tests.k8s.overlays import overlay
+from tests.k8s.objects import Object, Objects
+from tests.k8s.overlays import beside, overlay
 
 Path = tuple[str | int, ...]
 POD: Path = ("spec", "template", "spec")
@@ -25,8 +25,8 @@ FIT, CLAIM = "JobSet tillwise-training", "PersistentVolumeClaim tillwise-data"
 Case = tuple[str, Path, Any, str]  # an object, where to go, what to put there, what must be said
 
 
-def spoilt(named: str, path: Path, value: Any) -> list[Object]:
-    """An overlay with one field changed."""
+def spoilt(named: str, path: Path, value: Any) -> tuple[list[Object], Objects]:
+    """An overlay with one field changed, and what is applied before it."""
     home = "training" if named == FIT else "scale"
     objects = copy.deepcopy(list(overlay(home)))
     place: Any = next(o for o in objects if f"{o['kind']} {o['metadata']['name']}" == named)
@@ -36,4 +36,4 @@ def spoilt(named: str, path: Path, value: Any) -> list[Object]:
         del place[path[-1]]
     else:
         place[path[-1]] = value
-    return objects
+    return objects, beside(home)

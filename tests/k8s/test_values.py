@@ -127,7 +127,7 @@ VALUES: list[Case] = [
 
 @pytest.mark.parametrize(("one", "path", "value", "said"), FIELDS + VALUES)
 def test_what_no_object_may_hold_is_refused(one: str, path: Path, value: Any, said: str) -> None:
-    found = problems(spoilt(one, path, value))
+    found = problems(*spoilt(one, path, value))
     assert len(found) == 1, found
     assert said in found[0]
 
