@@ -1,5 +1,6 @@
 """The overlays as `kubectl kustomize` renders them, and their strict judge: Kubernetes' own
-schemas, and ours for the custom resources. What has no schema is refused.
+schemas made stricter, ours for the custom resources, and what must fit together within an object
+and between objects. What has no schema is refused.
 
 `python -m tests.k8s.overlays` renders and judges all of them; `make check` runs it.
 """
@@ -8,7 +9,6 @@ import importlib.resources
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
-ROOT = Path(__file__).resolve().parents[2]
-K8S = ROOT / "k8s"
+from tests.k8s import references, relations, values
+from tests.k8s.formats import FORMATS
+from tests.k8s.objects import K8S, Object, Objects, templates
+
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir()))
 # Strict: a field that they do not know is refused.
 SCHEMAS = (
@@ -26,7 +28,8 @@ SCHEMAS = (
     / "kubernetes-json-schema"
     / "v1.37.0-local-strict"
 )
-Object = dict[str, Any]
+# What is applied before an overlay that is not a whole shop.
+BEFORE = {"training": "cpu"}
 
 
 def render(folder: Path) -> list[Object]:
@@ -50,8 +53,33 @@ def overlay(name: str) -> tuple[Object, ...]:
     return tuple(render(K8S / "overlays" / name))
 
 
-def problems(objects: list[Object] | tuple[Object, ...]) -> list[str]:
-    """Everything that a strict API server would refuse, a line each."""
+def beside(name: str) -> Objects:
+    """What the cluster holds already when one of OVERLAYS is applied."""
+    return overlay(BEFORE[name]) if name in BEFORE else ()
+
+
+def problems(objects: Objects, applied: Objects = ()) -> list[str]:
+    """Everything that a strict API server would refuse or that could not work, a line each.
+
+    What fits together is asked only of objects that are well formed. `applied` are objects that
+    were applied before.
+    """
+    return _malformed(objects) or [
+        *(
+            f"{each['kind']} {each['metadata']['name']}: {said}"
+            for each in objects
+            for said in relations.of_object(each)
+        ),
+        *(
+            f"{template.named}: {said}"
+            for template in templates(objects)
+            for said in relations.of_template(template)
+        ),
+        *references.missing(objects, applied),
+    ]
+
+
+def _malformed(objects: Objects) -> list[str]:
     found = []
     names: set[tuple[str, str, str]] = set()
     for each in objects:
@@ -88,9 +116,11 @@ def _schema(api_version: str, kind: str) -> Path | None:
 
 
 @cache
-def _definitions() -> Any:
-    held = (SCHEMAS / "_definitions.json").read_text()
-    resource: Resource[Any] = Resource.from_contents(json.loads(held))
+def definitions() -> Any:
+    """What Kubernetes' schemas share, made stricter, as a registry that resolves `$ref`."""
+    held = json.loads((SCHEMAS / "_definitions.json").read_text())
+    values.sharpen(held["$defs"])
+    resource: Resource[Any] = Resource.from_contents(held)
     return resource @ Registry()
 
 
@@ -98,36 +128,17 @@ def _definitions() -> Any:
 def _validator(schema: Path) -> Draft202012Validator:
     content = json.loads(schema.read_text())
     Draft202012Validator.check_schema(content)
-    registry = Resource.from_contents(content) @ _definitions() if "$id" in content else None
-    return Draft202012Validator(content, registry=registry or _definitions())
-
-
-def pods(objects: list[Object] | tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
-    """The pod specification, by "Kind name", of everything that makes pods."""
-    for each in objects:
-        spec = each.get("spec", {})
-        named = f"{each['kind']} {each['metadata']['name']}"
-        if each["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
-            yield named, spec["template"]["spec"]
-        elif each["kind"] == "CronJob":
-            yield named, spec["jobTemplate"]["spec"]["template"]["spec"]
-        elif each["kind"] == "JobSet":
-            for job in spec["replicatedJobs"]:
-                yield named, job["template"]["spec"]["template"]["spec"]
-        elif each["kind"] == "Pod":
-            yield named, spec
-
-
-def containers(pod: Object) -> list[Object]:
-    """All containers of a pod, those that run first among them."""
-    return [*pod.get("initContainers", []), *pod["containers"]]
+    (kind,) = content["properties"]["kind"].get("enum") or [content["properties"]["kind"]["const"]]
+    content["allOf"] = [*content.get("allOf", []), values.named(kind)]
+    registry = Resource.from_contents(content) @ definitions() if "$id" in content else None
+    return Draft202012Validator(content, registry=registry or definitions(), format_checker=FORMATS)
 
 
 def main() -> int:
     """Render and judge every overlay; 1 where one has a problem."""
     status = 0
     for name in OVERLAYS:
-        found = problems(overlay(name))
+        found = problems(overlay(name), beside(name))
         for problem in found:
             print(f"k8s/overlays/{name}: {problem}", file=sys.stderr)
         print(f"k8s/overlays/{name}: {len(overlay(name))} objects, {len(found)} problems")

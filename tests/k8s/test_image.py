@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.overlays import ROOT
+from tests.k8s.objects import ROOT
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.conftest import checkout
 from tests.serving.release_factory import Factory

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.k8s.overlays import K8S, ROOT, overlay
+from tests.k8s.objects import K8S, ROOT
+from tests.k8s.overlays import overlay
 from tests.serving.conftest import Running, Start
 
 FUNCTIONS = frozenset(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.overlays import ROOT, overlay, pods
+from tests.k8s.objects import ROOT, pods
+from tests.k8s.overlays import overlay
 from tests.serving.commands.processes import free_port
 from tests.training.conftest import SMALL, shop_folder
 
