@@ -20,13 +20,14 @@ import httpx
 
 from benchmarks.checkouts import DECIDE, from_baskets, probe
 from benchmarks.command import execute
-from benchmarks.decide import manifest_of, seeded
+from benchmarks.decide import seeded
 from benchmarks.generator import Options, Samples
 from benchmarks.http_client import Target
 from benchmarks.kernels import kernel_ms
 from benchmarks.load import drive
 from benchmarks.profiles import ARRIVALS, Segment
 from benchmarks.servers import free_port, server
+from benchmarks.twin import live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.monitoring.decisions import STAGES
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise UserError("the generator needs a core of its own; this machine lends one in all")
-    manifest = manifest_of(args.releases)
+    manifest = live_manifest(args.releases)
     bodies = from_baskets(args.data, manifest.trained_until, seed=0)
     until = manifest.trained_until.isoformat()
     with ExitStack() as started:

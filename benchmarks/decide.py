@@ -20,9 +20,10 @@ from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.profiles import ARRIVALS, Segment
 from benchmarks.servers import command, free_port, server
+from benchmarks.twin import live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.manifest import MANIFEST, ReleaseManifest
+from contract.manifest import ReleaseManifest
 
 PROGRAM = "benchmarks.decide"
 ROWS = ("bare", "decide/full")
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The figures, and whether too many rounds were void. Raises UserError."""
-    manifest = manifest_of(args.releases)
+    manifest = live_manifest(args.releases)
     bodies = from_baskets(args.data, manifest.trained_until, seed=0)
     if args.rounds < 1:
         raise UserError("--rounds must be at least 1")
@@ -65,18 +66,6 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         probe(url, key, bodies[0])
         targets = {"bare": Target.of(bare, DECIDE, key), "decide/full": Target.of(url, DECIDE, key)}
         return _measure(args, targets, bodies)
-
-
-def manifest_of(releases: Path) -> ReleaseManifest:
-    """The manifest of the live release. Raises UserError."""
-    try:
-        release_id = (releases / "current").read_text(encoding="utf-8").strip()
-        content = (releases / release_id / MANIFEST).read_bytes()
-        return ReleaseManifest.model_validate_json(content)
-    except (OSError, ValueError):
-        raise UserError(
-            f"{releases} holds no release that can be read; make one with `make demo DEMO_EXIT=1`"
-        ) from None
 
 
 def seeded(args: argparse.Namespace, state: Path, manifest: ReleaseManifest) -> str:

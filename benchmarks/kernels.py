@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.decide import manifest_of
+from benchmarks.twin import live_manifest
 from contract.candidates import knn_scores
 from contract.encoding import FIRST_ITEM, stack
 from contract.events import EVENT_TYPE
@@ -27,7 +27,7 @@ def kernel_ms(releases: Path, models: Path) -> dict[str, float]:
     """CPU milliseconds per decision of each kernel of the live release, the median of many runs
     with other data each."""
     compute_single_threaded()
-    release = load_release(releases, models, manifest_of(releases).release_id)
+    release = load_release(releases, models, live_manifest(releases).release_id)
     try:
         return {
             **_models(release),

@@ -72,10 +72,18 @@ def pair_features(
 
     `item_vectors` [N, d] lie in the space of the query vectors. Counts and days go through log1p.
     """
-    own = _own_rows(evidence, table, index)
+    together = evidence.purchased.together
+    weight = together.recency_weight(len(evidence.purchased.index))
+    own = _own_rows(evidence, table, index, weight)
     cart, near, knn = evidence.cart, evidence.near, evidence.knn
     found: Floats = _together(
-        *(index, _COLUMNS, table.for_ranking, own, _habit_rows(evidence, table, index, own[-1])),
+        *(
+            index,
+            _COLUMNS,
+            table.for_ranking,
+            own,
+            _habit_rows(evidence, table, index, weight, own[-1]),
+        ),
         *(near.index, near.value, knn.index, knn.value, len(cart)),
         *_cart_rows(evidence, table, index),
         *(_tower_rows(evidence, index, item_vectors), _of_subject(evidence)),
@@ -93,7 +101,7 @@ _OWN = _rows(
 )
 
 
-def _own_rows(evidence: Evidence, table: ItemTable, index: Indices) -> Floats:
+def _own_rows(evidence: Evidence, table: ItemTable, index: Indices, weight: Floats) -> Floats:
     """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
     own = evidence.purchased
     count = len(own.index)
@@ -104,7 +112,7 @@ def _own_rows(evidence: Evidence, table: ItemTable, index: Indices) -> Floats:
         index,
         *(own.index, own.by_weight, own.baskets, own.weight_60d, own.weight_14d),
         *(own.days_since, own.gap_days, own.in_last),
-        *(beside, own.together.recency_weight(count)),
+        *(beside, weight),
         *(table.gap_days, table.price_level, evidence.subject_baskets),
     )
     return found
@@ -171,7 +179,7 @@ _HABITS = _rows(
 
 
 def _habit_rows(
-    evidence: Evidence, table: ItemTable, index: Indices, item_weight: Floats
+    evidence: Evidence, table: ItemTable, index: Indices, weight: Floats, item_weight: Floats
 ) -> Floats:
     """`_HABITS` of each candidate, the last two without log1p."""
     own = evidence.purchased
@@ -179,7 +187,7 @@ def _habit_rows(
         own.together,
         table.levels[own.index],
         own.weight_60d,
-        own.together.recency_weight(len(own.index)),
+        weight,
         own.days_since,
         own.first_days,
     )
