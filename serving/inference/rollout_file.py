@@ -15,6 +15,7 @@ from pathlib import Path
 from contract.errors import GateRefused, UserError
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
 from serving.inference.releases import CURRENT, RELEASE_ID
+from serving.whole_file import replacing
 
 
 def read_rollout(releases: Path) -> Rollout:
@@ -118,21 +119,8 @@ def _point(releases: Path, release_id: str) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """The new content, at once for every reader, and still there after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 The file says which feature definitions it was made with and how far the event log had been applied.
 """
 
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features import FEATURES, SubjectState, feature_hash
+from serving.whole_file import replacing
 
 
 class SnapshotUnusableError(Exception):
@@ -35,20 +35,8 @@ class Snapshot:
 def write_snapshot(path: Path, states: Mapping[str, SubjectState], position: int) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, whatever happens."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, **_arrays(states, position))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **_arrays(states, position))
 
 
 def _arrays(states: Mapping[str, SubjectState], position: int) -> dict[str, npt.NDArray[Any]]:
