@@ -30,6 +30,21 @@ def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices)
     return matrix
 
 
+def strongest(neighbours: ItemNeighbours, cart: Indices, item: int) -> int:
+    """Which place of `cart` [K >= 1] has the highest cosine to `item`; the first of equal ones."""
+    return int(_strongest(neighbours.neighbours, neighbours.similarity, cart, item))
+
+
+@compiled(INTS32_2D, FLOATS_2D, INTS, INT)
+def _strongest(neighbours: Indices, similarity: Floats, cart: Indices, item: int) -> int:
+    best, most = 0, np.float32(0)
+    for row in range(len(cart)):
+        for k in range(neighbours.shape[1]):
+            if neighbours[cart[row], k] == item and similarity[cart[row], k] > most:
+                best, most = row, similarity[cart[row], k]
+    return best
+
+
 @compiled(INTS)
 def _places_of(index: Indices) -> tuple[Places, Places]:
     """Distinct items and their places as a table of at least twice the room, a power of two."""

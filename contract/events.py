@@ -74,6 +74,8 @@ _SHORTEST_CARD, _LONGEST_CARD = 13, 19
 def looks_like_card(text: str) -> bool:
     """Whether `text` holds a payment card number: neighbouring groups of digits that together have
     an issued prefix and length and pass the Luhn check, whatever digits stand before or after."""
+    if len(text) < _SHORTEST_CARD:
+        return False
     for run in _DIGIT_GROUPS.findall(text):
         borders = list(accumulate(map(len, re.findall(r"\d+", run)), initial=0))
         if borders[-1] < _SHORTEST_CARD:

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from contract.clock import Clock
 from serving.api import consent, decide, docs_page, documentation, events, health, subjects
 from serving.api.gateway import Gateway
-from serving.api.hot_route import HotRoute
+from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.decision.decide import Decider
@@ -199,7 +199,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             await asyncio.gather(*beside, return_exceptions=True)
             await close_gateway(gateway)
 
-    app = FastAPI(
+    app = GatewayApp(
         title="Tillwise",
         version=_version(),
         description="Checkout recommendations: decisions, behaviour, consent.",
@@ -218,10 +218,12 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     return app
 
 
-def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
+def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
     settings = gateway.settings
-    (hot,) = decide.router.routes
-    app.add_middleware(HotRoute, route=hot, endpoint=decide.decide)  # the innermost
+    (route,) = decide.router.routes
+    hot = HotRoute(route, decide.decide)
+    app.hot, app.hot_path = Guard(hot, gateway.metrics), hot.path
+    app.add_middleware(Gate, hot=hot)  # the innermost
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

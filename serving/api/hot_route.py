@@ -1,10 +1,11 @@
-"""The short way to `POST /v1/checkout/decide`: past FastAPI's router, dependency solver and exit
-stacks, which this route uses nothing of. Everything else, its documentation included, is FastAPI's.
+"""The short way to `POST /v1/checkout/decide`: past FastAPI's router, dependency solver, exit stacks
+and those layers of middleware that do nothing for it. Everything else, its documentation included,
+is FastAPI's.
 """
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,26 +13,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.api.problems import ApiProblem, on_problem
 from serving.state.sqlite_writer import StoreError
 
+_FROM_A_PAGE = b"origin"
+
 
 class HotRoute:
-    """ASGI middleware, innermost: calls `endpoint` for POST on the path of `route`."""
+    """ASGI application: calls `endpoint` as `route`, whatever the path is."""
 
     def __init__(
-        self, app: ASGIApp, route: BaseRoute, endpoint: Callable[[Request], Awaitable[Response]]
+        self, route: BaseRoute, endpoint: Callable[[Request], Awaitable[Response]]
     ) -> None:
-        self._app, self._route, self._endpoint = app, route, endpoint
-        self._path: str = getattr(route, "path")  # noqa: B009 - BaseRoute does not declare it
+        self.path: str = getattr(route, "path")  # noqa: B009 - BaseRoute does not declare it
+        self._route, self._endpoint = route, endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hot = (
-            scope["type"] == "http"
-            and scope["method"] == "POST"
-            and scope["path"] == self._path
-            and not scope.get("root_path")
-        )
-        if not hot:
-            await self._app(scope, receive, send)
-            return
         scope["route"] = self._route  # by which requests are counted
         request = Request(scope, receive)
         try:
@@ -39,3 +33,41 @@ class HotRoute:
         except (ApiProblem, StoreError) as error:
             answer = await on_problem(request, error)
         await answer(scope, receive, send)
+
+
+class Gate:
+    """ASGI middleware, innermost: the same short way for what came through the other layers."""
+
+    def __init__(self, app: ASGIApp, hot: HotRoute) -> None:
+        self._app, self._hot = app, hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._hot if _is_hot(scope, self._hot.path) else self._app)(scope, receive, send)
+
+
+class GatewayApp(FastAPI):
+    """FastAPI with a way of its own for one route. What comes from a page goes through all layers
+    of middleware, because of CORS."""
+
+    hot: ASGIApp | None = None  # the HotRoute, inside the layers that it needs
+    hot_path = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            self.hot is not None
+            and _is_hot(scope, self.hot_path)
+            and all(name != _FROM_A_PAGE for name, _ in scope["headers"])
+        ):
+            scope["app"] = self
+            await self.hot(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _is_hot(scope: Scope, path: str) -> bool:
+    return bool(
+        scope["type"] == "http"
+        and scope["method"] == "POST"
+        and scope["path"] == path
+        and not scope.get("root_path")
+    )

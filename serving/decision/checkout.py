@@ -75,7 +75,9 @@ class Answer:
         if self.candidates is None or self.ranked is None:
             return self
         kept = may.mask[self.candidates.listed.index[self.ranked.places]]
-        if not kept.any():
+        if all(few := kept.tolist()) and few:
+            return self
+        if not any(few):
             return Answer("empty")
         ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])
         return Answer(self.rung, self.candidates, ranked)

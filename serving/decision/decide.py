@@ -285,20 +285,16 @@ def _respond(
     if found is None or ranked is None:
         return (), ()
     release, personal = checkout.release, checkout.subject.personal
-    places = ranked.places.tolist()
-    nothing: list[tuple[Reason, ...]] = [()] * len(places)
+    index = found.listed.index[ranked.places].tolist()
+    nothing: list[tuple[Reason, ...]] = [()] * len(index)
     told = checkout.deadline.inline(
         "reasons",
-        lambda: [reasons.explain(release, found, place, personal=personal) for place in places],
+        lambda: reasons.explain(release, found, ranked.places, personal=personal),
         nothing,
     )
     suggestions = tuple(
-        Recommendation(
-            item_id=release.vocabulary.item_id(int(found.listed.index[place])),
-            score=score,
-            reasons=why,
-        )
-        for place, score, why in zip(places, ranked.scores.tolist(), told, strict=True)
+        Recommendation(item_id=release.vocabulary.item_id(item), score=score, reasons=why)
+        for item, score, why in zip(index, ranked.scores.tolist(), told, strict=True)
     )
     shown = tuple(
         Shown(one.item_id, one.score, tuple(why.code for why in one.reasons), tuple(pair))

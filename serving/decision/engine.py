@@ -52,6 +52,7 @@ class Work:
     vectors: dict[str, Floats] = field(default_factory=dict)
     found: CandidateSet | None = None
     ranked: Ranked | None = None
+    taken: bool = False  # by the thread
     # (stage, perf_counter at its beginning and end, what went wrong) of every stage so far.
     stages: list[tuple[str, float, float, str | None]] = field(default_factory=list)
 
@@ -118,13 +119,11 @@ class Engine:
         if stuck is not None or allowed_ms <= 0 or not self._enter(work):
             work.skip(stuck or "encode", "NotTried")
         else:
+            late = loop.call_later(allowed_ms / 1_000, self._late, work, allowed_ms)
             try:
-                async with asyncio.timeout(allowed_ms / 1_000):
-                    await work.done
-            except TimeoutError:
-                if work.ranked is None:  # else it ended in this very moment
-                    self._late(work, allowed_ms)
+                await work.done
             finally:  # also when the caller has gone away
+                late.cancel()
                 self._withdraw(work)
         for stage, began, ended, wrong in list(work.stages):
             deadline.record(stage, began, ended, wrong)
@@ -158,6 +157,8 @@ class Engine:
 
     def _withdraw(self, work: Work) -> None:
         """Give the place of `work` back, unless the thread has it in hand."""
+        if work.taken:
+            return
         with self._condition:
             if work not in self._waiting:
                 return
@@ -170,7 +171,10 @@ class Engine:
         return self._at if breaker is not None and breaker.is_open else None
 
     def _late(self, work: Work, waited_ms: float) -> None:
-        """Nothing came in time: blame what runs just now."""
+        """Nothing came in time: blame what runs just now, and wait no longer."""
+        if work.done.done():
+            return
+        work.done.set_result(None)
         stage = "encode" if self._at == _QUEUE else self._at
         checkout = work.checkout
         breaker = checkout.release.breakers.get(stage)
@@ -216,7 +220,10 @@ class Engine:
     def _take(self) -> list[Work]:
         """The oldest of what waits."""
         most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_ms, 0.001))))
-        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        for work in batch:
+            work.taken = True
+        return batch
 
     def _answer(self, batch: list[Work]) -> None:
         self._each("encode", batch, _encode)

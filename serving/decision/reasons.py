@@ -1,10 +1,7 @@
 """Why an item is shown. A reason is given only where the evidence that the item was ranked with
 says so, and what is personal is said only to who agreed to personalization."""
 
-from collections.abc import Iterator
-
-import numpy as np
-
+from contract.cart_fit import strongest
 from contract.items import Indices
 from serving.decision import reason_texts as texts
 from serving.decision.candidate_set import COLUMN, CandidateSet
@@ -14,37 +11,42 @@ from serving.inference.release import Release
 MAX_REASONS = 2
 
 
+_BOUGHT_BEFORE = Reason(code="bought_before", text=texts.BOUGHT_BEFORE)
+_SIMILAR_SHOPPERS = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS)
+_SIMILAR_SHOPPERS_MODEL = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_MODEL)
+_YOUR_TASTE = Reason(code="your_taste", text=texts.YOUR_TASTE)
+_POPULAR_NOW = Reason(code="popular_now", text=texts.POPULAR_NOW)
+_EVIDENCE = [
+    COLUMN[name] for name in ("baskets", "cart_similarity", "session_knn", "category_weight")
+]
+
+
 def explain(
-    release: Release, candidates: CandidateSet, place: int, *, personal: bool
-) -> tuple[Reason, ...]:
-    """One or two reasons for the candidate at `place`, the strongest kind first."""
-    found = list(_true_reasons(release, candidates, place, personal=personal))[:MAX_REASONS]
-    if not found:
-        # Only a model brought it, and what the model knows it learned from other shoppers.
-        found = [Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_MODEL)]
-    return tuple(found)
-
-
-def _true_reasons(
-    release: Release, candidates: CandidateSet, place: int, *, personal: bool
-) -> Iterator[Reason]:
-    index, pair = int(candidates.listed.index[place]), candidates.pairs[place]
-    if personal and pair[COLUMN["baskets"]] > 0:
-        yield Reason(code="bought_before", text=texts.BOUGHT_BEFORE)
-    if pair[COLUMN["cart_similarity"]] > 0:
-        yield _goes_with_cart(release, candidates.evidence.cart, index)
-    if pair[COLUMN["session_knn"]] > 0:
-        yield Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS)
-    if personal and pair[COLUMN["category_weight"]] > 0:
-        yield Reason(code="your_taste", text=texts.YOUR_TASTE)
-    if release.is_popular[index]:
-        yield Reason(code="popular_now", text=texts.POPULAR_NOW)
+    release: Release, candidates: CandidateSet, places: Indices, *, personal: bool
+) -> list[tuple[Reason, ...]]:
+    """One or two reasons for each of the candidates at `places`, the strongest kind first."""
+    index, said = candidates.listed.index[places], candidates.pairs[places][:, _EVIDENCE] > 0
+    popular = release.is_popular[index].tolist()
+    told: list[tuple[Reason, ...]] = []
+    for place, (bought, goes, shoppers, taste) in enumerate(said.tolist()):
+        found: list[Reason] = []
+        if personal and bought:
+            found.append(_BOUGHT_BEFORE)
+        if goes:
+            found.append(_goes_with_cart(release, candidates.evidence.cart, int(index[place])))
+        if shoppers:
+            found.append(_SIMILAR_SHOPPERS)
+        if personal and taste:
+            found.append(_YOUR_TASTE)
+        if popular[place]:
+            found.append(_POPULAR_NOW)
+        # Where only a model brought it: what the model knows it learned from other shoppers.
+        told.append(tuple(found[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,))
+    return told
 
 
 def _goes_with_cart(release: Release, cart: Indices, index: int) -> Reason:
     """Names the cart item that adds most to the item's similarity."""
-    near = release.neighbours.neighbours[cart] == index
-    share = np.where(near, release.neighbours.similarity[cart], 0.0).sum(axis=1)
-    title = release.catalogue.title[int(cart[int(np.argmax(share))])]
+    title = release.catalogue.title[int(cart[strongest(release.neighbours, cart, index)])]
     text = texts.GOES_WITH_CART.format(title=title) if title else texts.GOES_WITH_CART_UNTITLED
     return Reason(code="goes_with_cart", text=text)

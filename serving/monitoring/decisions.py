@@ -3,6 +3,8 @@ sends, no item and no release becomes one."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from serving.monitoring.tally import Tally
+
 STAGES = (
     "eligibility",
     "features",
@@ -40,13 +42,6 @@ class DecisionMetrics:
             ["stage"],
             registry=registry,
         )
-        stages = Histogram(
-            "tillwise_stage_seconds",
-            "Time per stage",
-            ["stage"],
-            buckets=SECONDS,
-            registry=registry,
-        )
         batches = Histogram(
             "tillwise_inference_batch_size",
             "Requests per model run",
@@ -60,8 +55,12 @@ class DecisionMetrics:
             ["model"],
             registry=registry,
         )
-        self.decision_seconds = Histogram(
-            "tillwise_decision_seconds", "Time per decision", buckets=SECONDS, registry=registry
+        self._seconds = Tally(
+            "tillwise_decision_seconds", "Time per decision", "", ("",), SECONDS, registry
+        )
+        self._stages = Tally(
+            *("tillwise_stage_seconds", "Time per stage", "stage", (*STAGES, OTHER)),
+            *(SECONDS, registry),
         )
         self.shed = Counter(
             "tillwise_decisions_shed", "Answered from a cheaper rung", registry=registry
@@ -78,19 +77,18 @@ class DecisionMetrics:
         # Made beforehand: looking a label up costs more than counting.
         self._decisions = {rung: decisions.labels(rung) for rung in RUNGS}
         self._degraded = {stage: degraded.labels(stage) for stage in (*STAGES, OTHER)}
-        self._stages = {stage: stages.labels(stage) for stage in (*STAGES, OTHER)}
         self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}
 
     def decided(self, rung: str, seconds: float, degraded: list[str]) -> None:
         """A decision was made."""
         self._decisions[rung].inc()
-        self.decision_seconds.observe(seconds)
+        self._seconds.observe("", seconds)
         for stage in degraded:
             self._degraded.get(stage, self._degraded[OTHER]).inc()
 
     def stage(self, name: str, seconds: float) -> None:
         """A stage took `seconds`."""
-        self._stages.get(name, self._stages[OTHER]).observe(seconds)
+        self._stages.observe(name if name in self._stages else OTHER, seconds)
 
     def batch(self, model: str, size: int) -> None:
         """A model ran for `size` requests at once; the `on_batch` of a release."""

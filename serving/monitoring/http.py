@@ -31,6 +31,7 @@ class HttpMetrics:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.events = Counter(
             "tillwise_events",
             "Events received, by what became of them",
@@ -50,9 +51,13 @@ class HttpMetrics:
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answer; label values are bounded, whatever a caller sends."""
-        name = route or "unmatched"
-        self._requests.labels(method if method in _METHODS else "other", name, str(status)).inc()
-        self._seconds.labels(name).observe(seconds)
+        kind = (method if method in _METHODS else "other", route or "unmatched", status)
+        counted = self._counted.get(kind)
+        if counted is None:  # looking labels up costs more than counting
+            requests = self._requests.labels(*kind[:2], str(status))
+            counted = self._counted[kind] = (requests, self._seconds.labels(kind[1]))
+        counted[0].inc()
+        counted[1].observe(seconds)
 
 
 class JsonLines(logging.Formatter):

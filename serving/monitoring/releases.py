@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.monitoring.decisions import RUNGS, SECONDS
+from serving.monitoring.tally import Tally
 
 LIVE, CANARY, SHADOW = "live", "canary", "shadow"
 ROLES = (LIVE, CANARY, SHADOW)
@@ -24,11 +25,6 @@ class ReleaseMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"tillwise_{name}", text, labels, registry=registry)
 
-        def seconds(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(
-                f"tillwise_{name}_seconds", text, labels, buckets=SECONDS, registry=registry
-            )
-
         self._info = gauge("info", "Which release has which role", "role", "release_id")
         self.as_wanted = gauge("as_wanted", "1 while the live release is the one that is wanted")
         self.percent = gauge("trial_percent", "Share of the shoppers on trial, in percent")
@@ -38,7 +34,10 @@ class ReleaseMetrics:
         rolled_back = counter("release_rollbacks", "Rolled back by the guard", "cause")
         decisions = counter("release_decisions", "Decisions by role and rung", "role", "rung")
         failed = counter("release_failed_decisions", "Decisions with a failed stage", "role")
-        spent = seconds("release_decision", "Time per decision, by role", "role")
+        self._spent = Tally(
+            *("tillwise_release_decision_seconds", "Time per decision, by role", "role", ROLES),
+            *(SECONDS, registry),
+        )
         self._compared = gauge("guard", "What the guard last compared", "measure", "side")
         self.shadow_overlap = Histogram(
             "tillwise_shadow_overlap",
@@ -51,7 +50,6 @@ class ReleaseMetrics:
         self._rolled_back = {cause: rolled_back.labels(cause) for cause in CAUSES}
         self._decisions = {(r, s): decisions.labels(r, s) for r in ROLES for s in RUNGS}
         self._failed = {role: failed.labels(role) for role in ROLES}
-        self._spent = {role: spent.labels(role) for role in ROLES}
         self._rungs = {name: rungs.labels(name) for name in (SAME, BETTER, WORSE)}
         self._dropped = {why: dropped.labels(why) for why in DROPS}
         self._place = {rung: place for place, rung in enumerate(RUNGS)}
@@ -66,7 +64,7 @@ class ReleaseMetrics:
     def decided(self, role: str, rung: str, seconds: float, *, failed: bool) -> None:
         """A decision was made by the release in `role`."""
         self._decisions[role, rung].inc()
-        self._spent[role].observe(seconds)
+        self._spent.observe(role, seconds)
         if failed:
             self._failed[role].inc()
 

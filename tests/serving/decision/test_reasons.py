@@ -25,7 +25,8 @@ def the(*numbers: int) -> Indices:
 
 def told(release: Release, found: CandidateSet, number: int, *, personal: bool) -> list[str]:
     place = int(np.searchsorted(found.listed.index, number + FIRST_ITEM))
-    return [why.code for why in explain(release, found, place, personal=personal)]
+    (reasons,) = explain(release, found, np.array([place]), personal=personal)
+    return [why.code for why in reasons]
 
 
 def candidate_set(release: Release, situation: Situation, *numbers: int) -> CandidateSet:
@@ -49,7 +50,7 @@ def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
     # Item 24 is the 4th neighbour of item 20 (1/5) and the 2nd of item 22 (1/3).
     found = candidate_set(release, Situation(UNKNOWN, ("item-20", "item-22"), 0), 24, 55)
     place = int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))
-    reason = explain(release, found, place, personal=False)[0]
+    reason = explain(release, found, np.array([place]), personal=False)[0][0]
     assert reason.code == "goes_with_cart"
     assert reason.text == "Often bought together with Item number 22."
     assert found.column("cart_similarity")[place] == pytest.approx(1 / 5 + 1 / 3)
@@ -60,13 +61,13 @@ def test_popular_items_and_what_only_a_model_brought(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, (), 0), 3, 50)
     assert told(release, found, 3, personal=False) == ["popular_now"]
     place = int(np.searchsorted(found.listed.index, 50 + FIRST_ITEM))
-    only_model = explain(release, found, place, personal=False)
+    (only_model,) = explain(release, found, np.array([place]), personal=False)
     assert [why.code for why in only_model] == ["similar_shoppers"]
     assert "similar cart" not in only_model[0].text  # there is no cart to be similar to
 
 
 def test_at_most_two(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, ("item-1", "item-2"), 0), *range(3, 12))
-    lengths = {len(explain(release, found, place, personal=True)) for place in range(len(found))}
+    lengths = set(map(len, explain(release, found, np.arange(len(found)), personal=True)))
     assert lengths <= {1, 2}
     assert 2 in lengths
