@@ -142,6 +142,7 @@ def _decision_settings(settings: Settings) -> DecisionSettings:
     return DecisionSettings(
         max_full=min(settings.max_full_decisions, settings.max_total_decisions),
         max_total=settings.max_total_decisions,
+        query_vectors=settings.query_vectors,
     )
 
 

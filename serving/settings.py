@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     max_total_decisions: Positive = Field(
         64, description="Decisions at once in all; more are answered 429."
     )
+    query_vectors: Annotated[int, Field(ge=0)] = Field(
+        16_384,
+        description="Query vectors held per release, for inputs that come again; 0: none.",
+    )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )

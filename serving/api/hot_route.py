@@ -1,6 +1,6 @@
-"""The short way to `POST /v1/checkout/decide`: past FastAPI's router, dependency solver, exit stacks
-and those layers of middleware that do nothing for it. Everything else, its documentation included,
-is FastAPI's.
+"""The short way to `POST /v1/checkout/decide`: past FastAPI's router, dependency solver and exit
+stacks, and past those layers of middleware that do nothing for it. Everything else, its
+documentation included, is FastAPI's.
 """
 
 from collections.abc import Awaitable, Callable

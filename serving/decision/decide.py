@@ -28,6 +28,7 @@ from serving.decision.limits import (
 from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
 from serving.decision.outcome import Decision, Shown, SubjectContext, stable_id
 from serving.decision.tokens import TokenSigner
+from serving.decision.vector_cache import VectorCaches
 from serving.decision.workers import Workers
 from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
@@ -57,7 +58,9 @@ class Decider:
         self._metrics = metrics
         self.watch: DecisionWatch | None = None
         self._report = StageReport(metrics, tracing or Tracing())
-        self._engines = Engines()
+        looked_up = None if metrics is None else metrics.vector_looked_up
+        self.query_vectors = VectorCaches(settings.query_vectors, looked_up)
+        self._engines = Engines(self.query_vectors)
         self._workers = Workers(settings.threads, "decision")
         # The lower rung has a thread of its own: it must work when the others are stuck.
         self._spare_worker = Workers(1, "lower-rung")
@@ -210,7 +213,8 @@ class Decider:
         if encoded is None:
             return None
         vectors = await towers.query_vectors(
-            checkout, encoded, shares.towers_share, shares.reserve_share
+            *(checkout, encoded, self.query_vectors.of(checkout.release)),
+            *(shares.towers_share, shares.reserve_share),
         )
         if not vectors:
             return None

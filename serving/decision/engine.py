@@ -25,6 +25,7 @@ from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Checkout
 from serving.decision.deadline import tell
 from serving.decision.eligibility import Eligible
+from serving.decision.vector_cache import VectorCache, VectorCaches, key_of
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
 from serving.inference.release import Release, compute_single_threaded
@@ -49,6 +50,7 @@ class Work:
     began: float = field(default_factory=perf_counter)
     situation: Situation | None = None
     encoded: Encoded | None = None
+    keys: dict[str, bytes] = field(default_factory=dict)  # of what each tower is asked
     vectors: dict[str, Floats] = field(default_factory=dict)
     found: CandidateSet | None = None
     ranked: Ranked | None = None
@@ -75,14 +77,15 @@ class Work:
 class Engines:
     """The engines of the releases that decide; each ends with its release."""
 
-    def __init__(self) -> None:
+    def __init__(self, caches: VectorCaches) -> None:
+        self._caches = caches
         self._of: WeakKeyDictionary[Release, Engine] = WeakKeyDictionary()
 
     def of(self, release: Release) -> "Engine":
         """The engine of `release`, begun when it is first asked for."""
         engine = self._of.get(release)
         if engine is None:
-            engine = self._of[release] = Engine()
+            engine = self._of[release] = Engine(self._caches.of(release))
             finalize(release, engine.close).atexit = False
         return engine
 
@@ -95,7 +98,8 @@ class Engines:
 class Engine:
     """The thread and its queue. `run` is called from one event loop."""
 
-    def __init__(self, max_batch: int = MAX_BATCH) -> None:
+    def __init__(self, cache: VectorCache, max_batch: int = MAX_BATCH) -> None:
+        self._cache = cache
         self._max_batch = max_batch
         self._waiting: deque[Work] = deque()
         self._condition = threading.Condition()
@@ -199,7 +203,7 @@ class Engine:
                 self._condition.wait()
             if self._closed:
                 return False
-            batch = self._take()
+            batch = self._next()
             self._under_way = len(batch)
         began = perf_counter()
         asked = [work for work in batch if not work.over]
@@ -217,7 +221,7 @@ class Engine:
         _deliver(batch)
         return True
 
-    def _take(self) -> list[Work]:
+    def _next(self) -> list[Work]:
         """The oldest of what waits."""
         most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_ms, 0.001))))
         batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
@@ -228,8 +232,8 @@ class Engine:
     def _answer(self, batch: list[Work]) -> None:
         self._each("encode", batch, _encode)
         for model, (output, source) in towers.SOURCES.items():
-            encoded = [work for work in batch if work.encoded is not None]
-            self._model(model, encoded, _tower_inputs, partial(_take_vector, output, source))
+            unknown = [work for work in batch if not self._held(model, source, work)]
+            self._model(model, unknown, _tower_inputs, partial(self._take, model, output, source))
         self._each("retrieval", [work for work in batch if work.vectors], _retrieve)
         # With one tower silent its features are zero, which the ranker never saw in training.
         whole = [
@@ -238,6 +242,22 @@ class Engine:
             if work.found is not None and len(work.vectors) == len(towers.SOURCES)
         ]
         self._model(RANKER, whole, _ranker_inputs, _take_scores)
+
+    def _held(self, model: str, source: str, work: Work) -> bool:
+        """Whether `model` has nothing to do: there is no question, or its answer is held."""
+        if work.encoded is None:
+            return True
+        began = perf_counter()
+        work.keys[model] = key_of(model, work.encoded)
+        held = self._cache.get(model, work.keys[model])
+        if held is not None:
+            work.vectors[source] = held
+            work.note(model, began)
+        return held is not None
+
+    def _take(self, model: str, output: str, source: str, work: Work, outputs: Outputs) -> None:
+        vector = work.vectors[source] = towers.vector_of(outputs, output)
+        self._cache.put(work.keys[model], vector)
 
     def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
         self._at = stage
@@ -303,10 +323,6 @@ def _encode(work: Work) -> None:
 def _tower_inputs(work: Work) -> Encoded:
     assert work.encoded is not None
     return work.encoded
-
-
-def _take_vector(output: str, source: str, work: Work, outputs: Outputs) -> None:
-    work.vectors[source] = towers.vector_of(outputs, output)
 
 
 def _retrieve(work: Work) -> None:

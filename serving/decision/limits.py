@@ -45,6 +45,7 @@ class DecisionSettings:
     max_full: int = 16
     max_total: int = 64
     threads: int = 2
+    query_vectors: int = 16_384  # held per release, 64 floats each
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50

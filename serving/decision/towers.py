@@ -1,11 +1,13 @@
 """Query vectors: the query tower and the sequence encoder at once, each with its own fallback."""
 
 import asyncio
+from time import perf_counter
 
 from contract.encoding import Encoded
 from contract.items import Floats
 from contract.manifest import QUERY_TOWER, SEQUENCE_ENCODER
 from serving.decision.checkout import Checkout
+from serving.decision.vector_cache import VectorCache, key_of
 from serving.inference.backend import Outputs, finite
 
 # Model -> (its output tensor, the source of candidates that its vector is).
@@ -16,7 +18,11 @@ SOURCES = {
 
 
 async def query_vectors(
-    checkout: Checkout, encoded: Encoded, budget_share: float, reserve_share: float
+    checkout: Checkout,
+    encoded: Encoded,
+    cache: VectorCache,
+    budget_share: float,
+    reserve_share: float,
 ) -> dict[str, Floats]:
     """The vectors [d] of the towers that answered, by source; both run at once."""
     release = checkout.release
@@ -25,7 +31,12 @@ async def query_vectors(
         async def vector() -> Floats | None:
             return vector_of(await release.models.run(model, encoded), output)
 
-        return await checkout.deadline.stage(
+        key, began = key_of(model, encoded), perf_counter()
+        held = cache.get(model, key)
+        if held is not None:
+            checkout.deadline.record(model, began, perf_counter(), None)
+            return held
+        fresh = await checkout.deadline.stage(
             model,
             checkout.share(budget_share),
             vector,
@@ -33,6 +44,9 @@ async def query_vectors(
             reserve_ms=checkout.share(reserve_share),
             breaker=release.breakers[model],
         )
+        if fresh is not None:
+            cache.put(key, fresh)
+        return fresh
 
     found = await asyncio.gather(*(one(model, output) for model, (output, _) in SOURCES.items()))
     sources = [source for _, source in SOURCES.values()]

@@ -62,6 +62,12 @@ class DecisionMetrics:
             *("tillwise_stage_seconds", "Time per stage", "stage", (*STAGES, OTHER)),
             *(SECONDS, registry),
         )
+        vectors = Counter(
+            "tillwise_query_vectors",
+            "Query vectors needed, by model and whether the cache held them",
+            ["model", "held"],
+            registry=registry,
+        )
         self.shed = Counter(
             "tillwise_decisions_shed", "Answered from a cheaper rung", registry=registry
         )
@@ -77,6 +83,11 @@ class DecisionMetrics:
         # Made beforehand: looking a label up costs more than counting.
         self._decisions = {rung: decisions.labels(rung) for rung in RUNGS}
         self._degraded = {stage: degraded.labels(stage) for stage in (*STAGES, OTHER)}
+        self._vectors = {
+            (model, held): vectors.labels(model, "yes" if held else "no")
+            for model in MODELS
+            for held in (True, False)
+        }
         self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}
 
     def decided(self, rung: str, seconds: float, degraded: list[str]) -> None:
@@ -89,6 +100,10 @@ class DecisionMetrics:
     def stage(self, name: str, seconds: float) -> None:
         """A stage took `seconds`."""
         self._stages.observe(name if name in self._stages else OTHER, seconds)
+
+    def vector_looked_up(self, model: str, held: bool) -> None:
+        """The cache of query vectors was asked for one of `model`."""
+        self._vectors[model, held].inc()
 
     def batch(self, model: str, size: int) -> None:
         """A model ran for `size` requests at once; the `on_batch` of a release."""

@@ -1,5 +1,5 @@
-"""A Prometheus histogram for the hot path: its labels' values are fixed beforehand and it is counted
-from the event loop's thread alone, so that counting takes neither a lock nor a look-up of labels."""
+"""A Prometheus histogram for the hot path: its labels' values are fixed beforehand and it is
+counted from the event loop's thread alone, so that counting takes neither a lock nor a look-up."""
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Sequence
@@ -8,7 +8,6 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Tally(Collector):
@@ -24,7 +23,7 @@ class Tally(Collector):
         registry: CollectorRegistry,
     ) -> None:
         self._name, self._text, self._label = name, text, label
-        self._bounds = tuple(bounds)
+        self._bounds = tuple(map(float, bounds))
         self._counts = {value: [0] * (len(self._bounds) + 1) for value in values}
         self._sums = dict.fromkeys(values, 0.0)
         registry.register(self)
@@ -44,7 +43,7 @@ class Tally(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """All that was observed so far."""
         family = self._family()
-        bounds = (*(floatToGoString(bound) for bound in self._bounds), "+Inf")
+        bounds = (*map(str, self._bounds), "+Inf")
         for value, counts in self._counts.items():
             upto = zip(bounds, accumulate(counts), strict=True)
             labels = [value] if self._label else []
