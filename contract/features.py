@@ -160,19 +160,27 @@ def _counted(
     lines = (place >= 0).sum()
     basket, item = np.empty(lines, np.int64), np.empty(lines, np.int64)
     line, number, newest = 0, 0, np.uint64(0)
+    weighed_us, weight_60d, weight_14d = (
+        np.int64(-(2**62)),
+        0.0,
+        0.0,
+    )  # once for the lines of a basket
     for row in range(rows):
         at = place[row]
         if at < 0:
             continue
         number += line > 0 and event_key[row] != newest
         newest = event_key[row]
-        age_days = (now_us - occurred_us[row]) / 86_400_000_000  # DAY_US
+        if occurred_us[row] != weighed_us:
+            weighed_us = occurred_us[row]
+            age_days = (now_us - weighed_us) / 86_400_000_000  # DAY_US
+            weight_60d, weight_14d = 2.0 ** (-age_days / 60.0), 2.0 ** (-age_days / 14.0)
         if counts[0, at] == 0:
             times[0, at] = occurred_us[row]
         times[1, at] = occurred_us[row]
         counts[0, at] += 1
-        counts[1, at] += 2.0 ** (-age_days / 60.0)
-        counts[2, at] += 2.0 ** (-age_days / 14.0)
+        counts[1, at] += weight_60d
+        counts[2, at] += weight_14d
         basket[line], item[line] = number, at
         line += 1
     for line in range(lines):

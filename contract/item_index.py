@@ -5,6 +5,7 @@ An approximate index is only asked where most items may be shown; what a strict 
 looked at item by item. The exact vectors are always at hand, whatever the index keeps of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import faiss
@@ -20,6 +21,8 @@ Mask = npt.NDArray[np.bool_]
 # above it they are skipped over where they lie. Measured from 26,000 to a million items.
 _COPY_BELOW = 0.5
 _PART = 4_096
+# From this share on, one search without a filter answers several checkouts.
+_TOGETHER_ABOVE = 0.9
 _LOSSY = {faiss.ScalarQuantizer.QT_fp16: "ivf_fp16", faiss.ScalarQuantizer.QT_8bit: "ivf_sq8"}
 
 
@@ -49,6 +52,34 @@ class ItemIndex:
             return self.exact(queries, mask, wanted)
         wanted = min(wanted, allowed)
         rows = self.search(queries, search_limit(wanted, share, self.items))
+        return self._filtered(queries, rows, mask, wanted)
+
+    def nearest_each(
+        self, queries: Floats, masks: Sequence[Mask], wanted: int
+    ) -> list[list[Indices]]:
+        """`nearest` for several checkouts, each with its own of `queries` [B, Q, d] and of `masks`.
+
+        Those whose masks let nearly everything through are searched together, which goes over the
+        vectors once for all of them, and filtered afterwards.
+        """
+        shares = [np.count_nonzero(mask[FIRST_ITEM:]) / max(self.items, 1) for mask in masks]
+        open_ = [place for place, share in enumerate(shares) if share >= _TOGETHER_ABOVE]
+        rows: dict[int, Indices] = {}
+        if len(open_) > 1:
+            limit = search_limit(min(wanted, self.items), _TOGETHER_ABOVE, self.items)
+            _, asked, dimension = queries.shape
+            found = self.search(queries[open_].reshape(-1, dimension), limit)
+            rows = dict(zip(open_, found.reshape(len(open_), asked, -1), strict=True))
+        return [
+            self._filtered(own, rows[place], mask, min(wanted, round(shares[place] * self.items)))
+            if place in rows
+            else self.nearest(own, mask, wanted)
+            for place, (own, mask) in enumerate(zip(queries, masks, strict=True))
+        ]
+
+    def _filtered(self, queries: Floats, rows: Indices, mask: Mask, wanted: int) -> list[Indices]:
+        """The first `wanted` of each of `rows` that `mask` lets through; where that leaves too few,
+        by looking at every item."""
         found = [row[mask[row] & (row >= FIRST_ITEM)][:wanted] for row in rows]
         short = [place for place, row in enumerate(found) if len(row) < wanted]
         if short:

@@ -52,6 +52,8 @@ class Work:
     encoded: Encoded | None = None
     keys: dict[str, bytes] = field(default_factory=dict)  # of what each tower is asked
     vectors: dict[str, Floats] = field(default_factory=dict)
+    near: retrieval.Nearest | None = None  # of `vectors`, where all of a batch were searched for
+    search_seconds: float = 0.0  # its share of that search
     found: CandidateSet | None = None
     ranked: Ranked | None = None
     taken: bool = False  # by the thread
@@ -234,6 +236,7 @@ class Engine:
         for model, (output, source) in towers.SOURCES.items():
             unknown = [work for work in batch if not self._held(model, source, work)]
             self._model(model, unknown, _tower_inputs, partial(self._take, model, output, source))
+        self._search([work for work in batch if work.vectors and not work.over])
         self._each("retrieval", [work for work in batch if work.vectors], _retrieve)
         # With one tower silent its features are zero, which the ranker never saw in training.
         whole = [
@@ -259,12 +262,29 @@ class Engine:
         vector = work.vectors[source] = towers.vector_of(outputs, output)
         self._cache.put(work.keys[model], vector)
 
+    def _search(self, batch: Sequence[Work]) -> None:
+        """The nearest items for all of `batch` in one pass; if that fails, each tries alone."""
+        if len(batch) < 2:
+            return
+        self._at, began = "retrieval", perf_counter()
+        release = batch[0].checkout.release
+        try:
+            found = retrieval.nearest(release, [(work.may, work.vectors) for work in batch])
+        except Exception as error:
+            tell("retrieval", error)
+            return
+        each = (perf_counter() - began) / len(batch)
+        for work, near in zip(batch, found, strict=True):
+            work.near, work.search_seconds = near, each
+
     def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
         self._at = stage
         for work in batch:
             if work.over:
                 continue
             began = perf_counter()
+            if stage == "retrieval":
+                began -= work.search_seconds
             try:
                 act(work)
             except Exception as error:
@@ -327,7 +347,9 @@ def _tower_inputs(work: Work) -> Encoded:
 
 def _retrieve(work: Work) -> None:
     assert work.situation is not None
-    work.found = retrieval.retrieve(work.checkout.release, work.situation, work.may, work.vectors)
+    work.found = retrieval.retrieve(
+        work.checkout.release, work.situation, work.may, work.vectors, work.near
+    )
 
 
 def _ranker_inputs(work: Work) -> Encoded:

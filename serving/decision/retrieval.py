@@ -1,7 +1,7 @@
 """Retrieval: from hundreds of thousands of items to at most MAX_CANDIDATES that this shopper may be
 shown, from the index, the neighbourhoods, the shopper's own history and the popular items."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,14 +13,21 @@ from serving.decision.candidate_set import CandidateSet, collect, counting_sourc
 from serving.decision.eligibility import Eligible
 from serving.inference.release import Release
 
+Nearest = Mapping[str, Indices]
+
 
 def retrieve(
-    release: Release, situation: Situation, may: Eligible, vectors: Mapping[str, Floats]
+    release: Release,
+    situation: Situation,
+    may: Eligible,
+    vectors: Mapping[str, Floats],
+    near: Nearest | None = None,
 ) -> CandidateSet:
     """The candidates of one checkout.
 
     `vectors` maps "query_tower" and "sequence" to query vectors [d]; one that is absent brings
-    nothing. Items that `may` not be shown never appear.
+    nothing. `near`: their nearest items, where they were searched for already. Items that `may` not
+    be shown never appear.
     """
     evidence = candidates.gather(
         situation,
@@ -30,12 +37,26 @@ def retrieve(
         query_vector=vectors.get("query_tower"),
         sequence_vector=vectors.get("sequence"),
     )
-    sources = counting_sources(release, evidence, may) | _nearest(release, may, vectors)
-    return collect(release, evidence, may, sources)
+    if near is None:
+        (near,) = nearest(release, [(may, vectors)])
+    return collect(release, evidence, may, {**counting_sources(release, evidence, may), **near})
 
 
-def _nearest(release: Release, pool: Eligible, vectors: Mapping[str, Floats]) -> dict[str, Indices]:
-    if not vectors:
-        return {}
-    queries = np.stack(list(vectors.values()))
-    return dict(zip(vectors, release.index.nearest(queries, pool.mask, WANTED), strict=True))
+def nearest(
+    release: Release, asked: Sequence[tuple[Eligible, Mapping[str, Floats]]]
+) -> list[Nearest]:
+    """The items nearest to the vectors of each checkout, by source; those that have vectors from
+    the same sources are searched together."""
+    found: list[Nearest] = [{} for _ in asked]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, (_, vectors) in enumerate(asked):
+        alike.setdefault(tuple(vectors), []).append(place)
+    for sources, places in alike.items():
+        if not sources:
+            continue
+        queries = np.stack([[asked[place][1][name] for name in sources] for place in places])
+        masks = [asked[place][0].mask for place in places]
+        rows = release.index.nearest_each(queries, masks, WANTED)
+        for place, row in zip(places, rows, strict=True):
+            found[place] = dict(zip(sources, row, strict=True))
+    return found

@@ -241,3 +241,27 @@ def test_another_metric_is_refused(spec: str) -> None:
     made.add(VECTORS)
     with pytest.raises(ValueError, match="metric is not the inner product"):
         opened(made, entry("flat"))
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 1.0), (1.0, 0.95, 0.5, 0.001), (0.2, 1.0)])
+def test_several_checkouts_at_once_find_what_each_finds_alone(shares: tuple[float, ...]) -> None:
+    index = ItemIndex(padded(VECTORS))
+    masks = [random_mask(share, seed) for seed, share in enumerate(shares)]
+    queries = QUERIES[: 2 * len(shares)].reshape(len(shares), 2, -1)
+    found = index.nearest_each(queries, masks, WANTED)
+    for own, mask, rows in zip(queries, masks, found, strict=True):
+        assert [row.tolist() for row in rows] == [
+            exact(VECTORS, query, WANTED, mask) for query in own
+        ]
+
+
+def test_several_checkouts_at_once_never_leak_nor_starve(good: ItemIndex, poor: ItemIndex) -> None:
+    everything = np.ones(ITEMS + FIRST_ITEM, bool)  # PAD and OOV, as by mistake, too
+    # What is nearest of all may not be shown, which takes more than the search fetched beside it.
+    nearest = np.ones(ITEMS + FIRST_ITEM, bool)
+    nearest[ItemIndex(padded(VECTORS)).exact(QUERIES[2:3], everything, 300)[0]] = False
+    for index in (good, poor):
+        rows = index.nearest_each(QUERIES[:4].reshape(2, 2, -1), [everything, nearest], WANTED)
+        assert all(len(row) == WANTED for own in rows for row in own)
+        assert all(row.min() >= FIRST_ITEM for own in rows for row in own)
+        assert all(nearest[row].all() for row in rows[1])
