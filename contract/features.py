@@ -8,8 +8,9 @@ order, and replay gives the live state. Features see only what was written under
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -63,18 +64,31 @@ class Feature:
     event_types: frozenset[int]
     compute: Callable[[Rows, int], npt.NDArray[Any]]
 
+    @cached_property
+    def nothing(self) -> Rows:
+        """The state of a subject nothing is known about, shared: it cannot be written."""
+        rows = np.empty(0, self.kind.dtype)
+        rows.flags.writeable = False
+        return rows
+
     def empty(self) -> Rows:
-        """The state of a subject nothing is known about."""
+        """The same, made anew."""
         return np.empty(0, self.kind.dtype)
 
     def update(self, state: Rows, event: Event) -> Rows:
         """The state after `event`; the given state is left as it is."""
-        if EVENT_TYPE[event.event_name] not in self.event_types:
-            return state
-        if not allows(event.purposes, "personalization"):
-            return state
-        rows = np.array(self.kind.from_event(event), self.kind.dtype)
-        return merge(state, rows, self.capacity)
+        return self.update_all(state, (event,))
+
+    def update_all(self, state: Rows, events: Sequence[Event]) -> Rows:
+        """The state after all of `events`, which may come in any order."""
+        left = [
+            row
+            for event in events
+            if EVENT_TYPE[event.event_name] in self.event_types
+            and allows(event.purposes, "personalization")
+            for row in self.kind.from_event(event)
+        ]
+        return merge(state, np.array(left, self.kind.dtype), self.capacity) if left else state
 
     def value(self, state: Rows, now_us: int) -> npt.NDArray[Any]:
         """The feature's value at `now_us`, from rows up to then."""
@@ -276,8 +290,13 @@ UNKNOWN = view({}, 0)
 
 def update(state: SubjectState, event: Event) -> SubjectState:
     """The state of every feature after `event`."""
+    return update_all(state, (event,))
+
+
+def update_all(state: SubjectState, events: Sequence[Event]) -> SubjectState:
+    """The state of every feature after `events` of one subject, which may come in any order."""
     return {
-        feature.name: feature.update(state.get(feature.name, feature.empty()), event)
+        feature.name: feature.update_all(state.get(feature.name, feature.nothing), events)
         for feature in FEATURES
     }
 

@@ -125,21 +125,30 @@ def merge(state: Rows, rows: Rows, capacity: int) -> Rows:
     """
     if not len(rows):
         return state
-    if len(state) and _after(rows, state):  # the usual case: the newest event comes last
-        return np.concatenate((state, rows))[-capacity:]
-    return ordered(np.concatenate((state, rows)))[-capacity:]
+    if not len(state) or rows["occurred_us"][0] <= state["occurred_us"][-1] or not _ascend(rows):
+        return ordered(_joined(state, rows))[-capacity:]
+    if len(rows) >= capacity:
+        return rows[-capacity:]
+    return _joined(state[max(len(state) + len(rows) - capacity, 0) :], rows)  # the usual case
 
 
-def _after(rows: Rows, state: Rows) -> bool:
-    """Whether `rows` are those of one event, in their order, later than all of `state`."""
-    first = rows[0]
-    if first["occurred_us"] <= state["occurred_us"][-1]:
-        return False
-    one_event = (rows["event_key"] == first["event_key"]) & (
-        rows["occurred_us"] == first["occurred_us"]
-    )
-    ascending = rows["position"][1:] > rows["position"][:-1]
-    return bool(one_event.all() and ascending.all())
+def _joined(first: Rows, second: Rows) -> Rows:
+    # np.concatenate would ask anew each time whether the two types of rows agree, and how.
+    whole = np.empty(len(first) + len(second), first.dtype)
+    whole[: len(first)], whole[len(first) :] = first, second
+    return whole
+
+
+def _ascend(rows: Rows) -> bool:
+    """Whether `rows` are in the order of states, each once."""
+    if len(rows) == 1:
+        return True
+    later, same = np.zeros(len(rows) - 1, bool), np.ones(len(rows) - 1, bool)
+    for name, _ in _ORDER:
+        column = rows[name]
+        later |= same & (column[1:] > column[:-1])
+        same &= column[1:] == column[:-1]
+    return bool(later.all())
 
 
 def ordered(rows: Rows) -> Rows:
