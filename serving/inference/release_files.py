@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from contract.manifest import (
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference.release import NOT_PRICED, ReleaseCatalogue
 
-_PART = 256  # rows
+_PART = 4_096  # rows
+_BLOCK = 1 << 16  # numbers: what a core keeps at hand
 
 
 class ReleaseFiles:
@@ -101,9 +103,11 @@ def catalogue(
     files: ReleaseFiles, manifest: ReleaseManifest, vocabulary: Vocabulary
 ) -> tuple[ReleaseCatalogue, ItemTable]:
     """The catalogue and its statistics, one row per item of the vocabulary in its order."""
-    names = ("title", "brand", "category_path", "price", "currency", "available", "regions")
-    table = _table(files, CATALOGUE, ("item_id", *names, *ITEM_STATISTICS))
+    names = ("title", "brand", "price", "currency", "available")
+    lists = ("category_path", "regions")
+    table = _table(files, CATALOGUE, ("item_id", *names, *lists, *ITEM_STATISTICS))
     columns = {name: _values(table.column(name)) for name in ("item_id", *names)}
+    paths, regions = (_lists(table.column(name)) for name in lists)
     if tuple(columns["item_id"]) != vocabulary.item_ids:
         raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
     foreign = set(columns["currency"]) - {manifest.currency}
@@ -113,7 +117,6 @@ def catalogue(
         )
     statistics = {name: _numbers(name, table.column(name)) for name in ITEM_STATISTICS}
     _all_finite(CATALOGUE, statistics)
-    paths = [tuple(path or ()) for path in columns["category_path"]]
     price = [NOT_PRICED if amount is None else amount for amount in columns["price"]]
     reserved = [False] * FIRST_ITEM
     held = ReleaseCatalogue(
@@ -123,7 +126,7 @@ def catalogue(
         category_path=((),) * FIRST_ITEM + tuple(paths),
         price=np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
         available=np.array(reserved + [bool(one) for one in columns["available"]], bool),
-        regions=((),) * FIRST_ITEM + tuple(tuple(r or ()) for r in columns["regions"]),
+        regions=((),) * FIRST_ITEM + tuple(regions),
     )
     return held, ItemTable.from_columns(statistics, category_codes(paths))
 
@@ -224,6 +227,24 @@ def _values(column: Any) -> list[Any]:
     ]
 
 
+def _lists(column: Any) -> list[tuple[str, ...]]:
+    """The lists of strings of a column as tuples, where equal ones are one object: a shop has few
+    paths for many items, and every object costs time under the lock that checkouts need."""
+    found: list[tuple[str, ...]] = []
+    for part in column.chunks:
+        encoded = part.values.dictionary_encode()
+        words, codes = encoded.dictionary.to_pylist(), np.from_dlpack(encoded.indices)
+        ends, content = part.offsets.to_pylist(), codes.tobytes()
+        width, known = codes.itemsize, {b"": ()}
+        for start, end in pairwise(ends):
+            key = content[start * width : end * width]
+            held = known.get(key)
+            if held is None:
+                held = known[key] = tuple(words[code] for code in codes[start:end])
+            found.append(held)
+    return found
+
+
 def _numbers(name: str, column: Any) -> npt.NDArray[Any]:
     """A column of numbers. Not its to_numpy, which loads pandas where there is one, for a second
     in which no other thread gets on."""
@@ -252,5 +273,9 @@ def _broken_span(offsets: Numbers, rows: Numbers, bound: int) -> bool:
 
 def _all_finite(name: str, columns: dict[str, npt.NDArray[Any]]) -> None:
     for column, values in columns.items():
-        if not np.isfinite(values.astype(np.float64)).all():
+        flat = values.reshape(-1)
+        # In blocks: an array of the same size beside it is mostly the work of finding memory.
+        if not all(
+            np.isfinite(flat[start : start + _BLOCK]).all() for start in range(0, len(flat), _BLOCK)
+        ):
             raise UserError(f"{name}: {column} holds a value that is not a finite number")
