@@ -1,5 +1,5 @@
-"""A release from its files: verified, every part of it checked and built, its models run. Whatever is
-wrong is said in lines that name the file."""
+"""A release from its files: verified, every part of it checked and built, its models run. Whatever
+is wrong is said in lines that name the file."""
 
 import re
 from collections.abc import Callable

@@ -198,6 +198,7 @@ async def test_no_file_is_looked_at_on_the_loop_when_a_release_is_refused(
         return wanted.fingerprint(*folders)
 
     monkeypatch.setattr(follower, "fingerprint", noted)
+    await life.look()  # "one" is remembered as healthy
     write_half(life.factory)
     await life.try_out("two", 100)
     await life.promote("two")
@@ -205,12 +206,6 @@ async def test_no_file_is_looked_at_on_the_loop_when_a_release_is_refused(
     assert len(threads) >= 2
     await life.running.stop()
     folders = {"releases": life.factory.releases_dir, "models": life.factory.models_dir}
-    rollout_file.record_healthy(life.releases, "two")
-    life.factory.write("one", version=3, current=False)
-    rollout_file._replace(
-        life.releases / ROLLOUT,
-        rollout_file.read_rollout(life.releases).found_healthy("one").as_bytes(),
-    )
     again = await start(**folders, release_poll_seconds=NEVER)
     assert again.gateway.live.current.release_id == "one"
     before = len(threads)

@@ -103,11 +103,8 @@ def with_models(release: Release, factory: Factory, broken: Mapping[str, bytes])
         else usual_session(name, vectors)
         for name in MODELS
     }
-    return dataclasses.replace(
-        release,
-        models=EmbeddedBackend(sessions),
-        breakers={name: Breaker() for name in (*MODELS, *STAGES)},
-    )
+    breakers = {name: Breaker() for name in (*MODELS, *STAGES)}
+    return dataclasses.replace(release, models=EmbeddedBackend(sessions), breakers=breakers)
 
 
 class Stuck:
