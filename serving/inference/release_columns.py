@@ -1,6 +1,6 @@
-"""Columns of a release's Parquet files as what the gateway keeps of them. Every Python object made
-for it takes time under the lock that checkouts need too, and pyarrow lets no other thread run before
-it has made all that it was asked for."""
+"""Columns of a release's Parquet files as what the gateway keeps of them. Every Python object that
+is made for it takes time under the lock that checkouts need too, and pyarrow lets no other thread
+run before it has made all that it was asked for."""
 
 import io
 from itertools import pairwise
