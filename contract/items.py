@@ -32,14 +32,17 @@ def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
 
     A code stands for the whole path down to its level, and is the same in every release.
     """
-    codes = np.zeros((len(paths), 3), np.int64)
-    for row, path in zip(codes, paths, strict=True):
-        for level in range(min(len(path), 3)):
-            row[level] = 1 + key_of("/".join(path[: level + 1])) % (2**31)
-        # A short path repeats its narrowest level, so that the last column is always the narrowest.
-        if path:
-            row[len(path) :] = row[min(len(path), 3) - 1]
-    return codes
+    places: dict[tuple[str, ...], int] = {}  # most items share their path with others
+    place = [places.setdefault(tuple(path), len(places)) for path in paths]
+    distinct = np.array([_codes_of(path) for path in places], np.int64).reshape(-1, 3)
+    return distinct[np.array(place, np.int64)]
+
+
+def _codes_of(path: tuple[str, ...]) -> list[int]:
+    levels = range(min(len(path), 3))
+    codes = [1 + key_of("/".join(path[: level + 1])) % (2**31) for level in levels]
+    # A short path repeats its narrowest level, so that the last column is always the narrowest.
+    return codes + [codes[-1] if codes else 0] * (3 - len(codes))
 
 
 # The levels of `ItemTable.categories` that habits are counted on, and their columns.
@@ -178,12 +181,6 @@ class Sparse:
         distinct, inverse = np.unique(index, return_inverse=True)
         total = np.bincount(inverse, value, minlength=len(distinct)).astype(np.float32)
         return cls(distinct, total)
-
-    @classmethod
-    def of(cls, index: Indices, value: Floats) -> "Sparse":
-        """From distinct indices in any order."""
-        order = np.argsort(index, kind="stable")
-        return cls(index[order], value[order])
 
     def at(self, wanted: Indices) -> Floats:
         """The score of each of `wanted`, 0 where there is none."""

@@ -1,4 +1,6 @@
-"""`tillwise-serve`: wiring only. Every command is a module of `serving.commands`."""
+"""`tillwise-serve`: wiring only. Every command is a module of `serving.commands`, and only that of
+the command in hand is imported: most of them bring the whole gateway with them, models, compiled
+loops and all."""
 
 import argparse
 import json
@@ -6,15 +8,23 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from serving.commands import backfill, check, demo, keys, release, run, triton
 
 PROGRAM = "tillwise-serve"
-COMMANDS = (run, check, keys, release, backfill, demo, triton)
+COMMANDS = {
+    "run": "serve decisions until stopped",
+    "check": "verify the live release, file by file",
+    "keys": "create, list or revoke API keys",
+    "release": "list, verify, promote, try out, roll back",
+    "backfill": "seed a fresh state folder from an import",
+    "demo": "replay a real checkout, then serve the demo page",
+    "triton": "run a Triton server over the exported models",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,18 +34,23 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: {message} (see `{self.prog} --help`)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
+def build_parser(asked: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser with every command, or for the arguments `asked` with the options of theirs."""
+    chosen = COMMANDS if asked is None else [one for one in asked if one[:1] != "-"][:1]
     parser = _Parser(prog=PROGRAM, description="Serve checkout decisions.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name, described in COMMANDS.items():
+        if name in chosen:
+            import_module(f"serving.commands.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=described)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 on success, 2 on bad input, 3 when a gate refuses."""
-    args = build_parser().parse_args(argv)
+    asked = sys.argv[1:] if argv is None else argv
+    args = build_parser(asked).parse_args(asked)
     try:
         if args.json == Path("-"):
             with redirect_stdout(sys.stderr):  # what is said to people

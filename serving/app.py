@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from contract.clock import Clock
 from serving.api import consent, decide, docs_page, documentation, events, health, subjects
+from serving.api.cors import Cors
 from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
@@ -59,38 +59,20 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
     triton = _triton(settings, counted)
-    live = LiveRelease(
-        settings.releases,
-        settings.models,
-        on_batch=counted.batch,
-        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=0.5),
-        backends=triton,
-    )
-    problem = None
-    if release_id is None:
-        problem = await load_last_good(live)
-    else:
-        await live.load_or_keep(release_id)
+    live, problem = await _release(settings, counted, triton, release_id)
     secrets = load_secrets(settings.state, settings.master_key)
     control = SqliteControlStore(settings.state / CONTROL)
-    event_log = SqliteEventLog(settings.state / EVENTS)
-    features = MemoryFeatureStore(settings.state)
-    features.restore(event_log)
-    # What was restored lives as long as the process; a collection that walks over it stops every
-    # decision for tens of milliseconds and finds nothing.
-    gc.collect()
-    gc.freeze()
+    event_log, features = _behaviour(settings)
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
-    measured = ReleaseMetrics(registry)
-    guard = ReleaseGuard(_guard_limits(settings))
     histories = LinkedFeatureStore(features, control.histories)
     signer = TokenSigner(secrets.derive("attribution"), clock)
     decider = Decider(
         live, histories, clock, signer, _decision_settings(settings), counted, tracing
     )
-    decider.watch = ReleaseWatch(live, guard, measured)
     counted.in_flight.set_function(lambda: decider.admission.active)
+    measured = ReleaseMetrics(registry)
+    lost = counted.impressions_lost.inc
     return Gateway(
         settings=settings,
         clock=clock,
@@ -99,28 +81,74 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         event_log=event_log,
         features=features,
         live=live,
-        follower=Follower(
-            live,
-            guard,
-            measured,
-            healthy_after_s=settings.release_healthy_seconds,
-            guarding=settings.guard,
-            problem=problem,
-        ),
+        follower=await _watched(settings, live, decider, measured, problem),
         shadow=Shadow(
             live, histories, clock, signer, measured, busy=lambda: decider.admission.active > 0
         ),
         decider=decider,
         subjects=recognised,
         ingest=Ingest(recognised, event_log, features, clock),
-        impressions=ImpressionLog(
-            event_log, settings.impression_queue, counted.impressions_lost.inc
-        ),
+        impressions=ImpressionLog(event_log, settings.impression_queue, lost),
         registry=registry,
         metrics=HttpMetrics(registry),
         tracing=tracing,
         triton=triton,
     )
+
+
+async def _release(
+    settings: Settings,
+    counted: DecisionMetrics,
+    triton: "TritonBackends | None",
+    release_id: str | None,
+) -> tuple[LiveRelease, str | None]:
+    """The release to begin with and, where that is not the live one, what is wrong with it."""
+    live = LiveRelease(
+        settings.releases,
+        settings.models,
+        on_batch=counted.batch,
+        breaker=BreakerSettings() if triton is None else BreakerSettings(cool_off_s=0.5),
+        backends=triton,
+    )
+    if release_id is None:
+        return live, await load_last_good(live)
+    await live.load_or_keep(release_id)
+    return live, None
+
+
+def _behaviour(settings: Settings) -> tuple[SqliteEventLog, MemoryFeatureStore]:
+    """The log, and the features that follow from it."""
+    event_log = SqliteEventLog(settings.state / EVENTS)
+    features = MemoryFeatureStore(settings.state)
+    features.restore(event_log)
+    # What was restored lives as long as the process; a collection that walks over it stops every
+    # decision for tens of milliseconds and finds nothing.
+    gc.collect()
+    gc.freeze()
+    return event_log, features
+
+
+async def _watched(
+    settings: Settings,
+    live: LiveRelease,
+    decider: Decider,
+    measured: ReleaseMetrics,
+    problem: str | None,
+) -> Follower:
+    """Who follows the releases' folder, and judges by the decisions that are made."""
+    guard = ReleaseGuard(_guard_limits(settings))
+    decider.watch = ReleaseWatch(live, guard, measured)
+    follower = Follower(
+        live,
+        guard,
+        measured,
+        healthy_after_s=settings.release_healthy_seconds,
+        guarding=settings.guard,
+        problem=problem,
+    )
+    if problem is not None:
+        await follower.note_refused()
+    return follower
 
 
 def _triton(settings: Settings, counted: DecisionMetrics) -> "TritonBackends | None":
@@ -227,7 +255,7 @@ def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
     app.add_middleware(Gate, hot=hot)  # the innermost
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],

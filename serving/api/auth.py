@@ -13,17 +13,19 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import jwt
 from fastapi import Request
 
-from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
 from serving.state.control_store import ApiKey, Role
 from serving.state.secrets import Secrets
 from serving.state.sqlite_writer import StoreError
+
+if TYPE_CHECKING:  # commands that make keys do without a gateway
+    from serving.api.gateway import Gateway
 
 PAGE_TOKEN_AUDIENCE = "decide"
 PAGE_TOKEN_MESSAGE = b"tillwise-page-token"
@@ -65,7 +67,7 @@ def new_key(role: Role, at: datetime, held: Secrets) -> tuple[str, ApiKey]:
 
 
 def authenticate(
-    request: Request, gateway: Gateway, *roles: Role, page_token: bool = False
+    request: Request, gateway: "Gateway", *roles: Role, page_token: bool = False
 ) -> Caller:
     """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem."""
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
@@ -85,7 +87,7 @@ def authenticate(
     return Caller(key.key_id, key.role)
 
 
-def _held(gateway: Gateway, credential: str) -> ApiKey | None:
+def _held(gateway: "Gateway", credential: str) -> ApiKey | None:
     """The key in force. While the store can not be read, those that it vouched for before count:
     a checkout must not fail for want of it."""
     digest = digest_of_key(credential)
@@ -102,7 +104,7 @@ def _held(gateway: Gateway, credential: str) -> ApiKey | None:
     return key
 
 
-def _page(token: str, gateway: Gateway) -> Caller:
+def _page(token: str, gateway: "Gateway") -> Caller:
     """The page behind a signed token."""
     try:
         key_id = jwt.get_unverified_header(token).get("kid")

@@ -209,6 +209,7 @@ class Decider:
             lambda: self._workers.run(checkout.place, lambda: checkout.encoded(state)),
             bare,
             reserve_ms=reserve_ms,
+            breaker=checkout.release.breakers.get("encode"),
         )
         if encoded is None:
             return None
@@ -227,6 +228,7 @@ class Decider:
             ),
             None,
             reserve_ms=reserve_ms,
+            breaker=checkout.release.breakers.get("retrieval"),
         )
         if found is None:
             return None

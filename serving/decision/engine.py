@@ -172,7 +172,7 @@ class Engine:
         work.checkout.place.drop()
 
     def _stuck_in(self, checkout: Checkout) -> str | None:
-        """The model that the thread hangs in, once its breaker says that it does."""
+        """The stage that the thread hangs in, once its breaker says that it does."""
         breaker = checkout.release.breakers.get(self._at)
         return self._at if breaker is not None and breaker.is_open else None
 
@@ -183,7 +183,7 @@ class Engine:
         work.done.set_result(None)
         stage = "encode" if self._at == _QUEUE else self._at
         checkout = work.checkout
-        breaker = checkout.release.breakers.get(stage)
+        breaker = checkout.release.breakers.get(self._at)
         if breaker is not None:
             breaker.late(waited_ms, crowded=checkout.deadline.crowded())
         work.note(stage, work.began, TimeoutError())
@@ -292,6 +292,9 @@ class Engine:
                 work.note(stage, began, error)
             else:
                 work.note(stage, began)
+                came_back = work.checkout.release.breakers.get(stage)
+                if came_back is not None:
+                    came_back.succeeded()
 
     def _model(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from contract.assignment import takes_part
 from contract.clock import Clock
 from contract.errors import UserError
+from serving.decision.admission import Overloaded
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings, FeatureReader
 from serving.decision.messages import DecideRequest
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 _WAITING = 16
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.005
+# One decision at a time, and room for what a late one has left behind on a thread: with every place
+# taken the lateness of a hanging model would be put down to the crowd, and its breaker never open.
+_PLACES = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Shadow:
         self._live = live
         self._metrics = metrics
         self._busy = busy
-        settings = DecisionSettings(max_full=1, max_total=1, threads=1)
+        settings = DecisionSettings(max_full=_PLACES, max_total=_PLACES, threads=1)
         self._decider = Decider(TrialRelease(live), feature_store, clock, signer, settings)
         self._waiting: deque[_Job] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -101,6 +105,9 @@ class Shadow:
         began = time.perf_counter()
         try:
             again = await self._decider.decide(job.request, job.subject)
+        except Overloaded:  # by what earlier ones have left behind
+            self._metrics.dropped("busy")
+            return
         except UserError:  # the trial has ended in this moment
             self._metrics.dropped("ended")
             return

@@ -61,13 +61,21 @@ class Follower:
         self._problems: dict[str, str] = {}
         if problem is not None:
             self._problems[_LIVE] = problem
-            self._note_refused()
         self._publish()
 
     @property
     def problems(self) -> list[str]:
         """What keeps this gateway from serving what is wanted, a line each."""
         return list(self._problems.values())
+
+    async def note_refused(self) -> None:
+        """The start refused what `current` names: that is not to be tried again half a second
+        later."""
+        try:
+            wanted = await asyncio.to_thread(live_release_id, self._live.releases_dir)
+        except UserError:
+            return
+        await self._refuse(wanted)
 
     async def look(self) -> None:
         """Follow what has changed, judge what is new, remember what is healthy."""
@@ -149,7 +157,7 @@ class Follower:
             await self._live.load_or_keep(wanted)
         except UserError as error:
             if not isinstance(error, ServerNotReady):  # that is looked at again the next time
-                self._refuse(wanted)
+                await self._refuse(wanted)
             self._say(_LIVE, f"{error}; keeping release {current}")
             return
         went_back = self._rollout.rollback_of(current) is not None
@@ -178,7 +186,7 @@ class Follower:
             await self._live.try_out(canary)
         except UserError as error:
             if not isinstance(error, ServerNotReady):
-                self._refuse(canary.release_id)
+                await self._refuse(canary.release_id)
             self._say(_TRIAL, f"{error}; nobody is on trial")
             return
         self._say(_TRIAL, None)
@@ -206,22 +214,19 @@ class Follower:
         if refused is None:
             return True
         files, seen = refused
-        folders = self._live.releases_dir, self._live.models_dir
-        now = await asyncio.to_thread(fingerprint, *folders, release_id)
+        now = await self._fingerprint(release_id)
         self._refused[release_id] = files, now
         return now != files and now == seen
 
-    def _refuse(self, release_id: str) -> None:
-        found = fingerprint(self._live.releases_dir, self._live.models_dir, release_id)
+    async def _refuse(self, release_id: str) -> None:
+        found = await self._fingerprint(release_id)
         self._refused[release_id] = found, found
         self._metrics.refused.inc()
 
-    def _note_refused(self) -> None:
-        """The start refused it: that is not to be tried again half a second later."""
-        try:
-            self._refuse(live_release_id(self._live.releases_dir))
-        except UserError:
-            return
+    async def _fingerprint(self, release_id: str) -> Fingerprint:
+        """On a thread: it looks at every file, and the disk may be slow."""
+        folders = self._live.releases_dir, self._live.models_dir
+        return await asyncio.to_thread(fingerprint, *folders, release_id)
 
     def _say(self, what: str, problem: str | None) -> None:
         """Remember the problem, or that there is none; log it when it is new."""

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import faiss
 import numpy as np
@@ -20,6 +21,8 @@ from serving.inference.breaker import Breaker
 
 Mask = npt.NDArray[np.bool_]
 NOT_PRICED = -1
+# Beside the models, what may hang on a thread: each has a breaker too.
+STAGES = ("encode", "retrieval")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +73,18 @@ class ReleaseCatalogue:
 
     @cached_property
     def _by_category(self) -> dict[str, Indices]:
-        members: dict[str, list[int]] = defaultdict(list)
+        # By path first: there are far fewer paths than items.
+        members: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, path in enumerate(self.category_path):
+            members[path].append(index)
+        under: dict[str, list[list[int]]] = defaultdict(list)
+        for path, indices in members.items():
             for name in set(path):
-                members[name].append(index)
-        return {name: np.array(indices, np.int64) for name, indices in members.items()}
+                under[name].append(indices)
+        return {
+            name: np.array(sorted(chain.from_iterable(parts)), np.int64)
+            for name, parts in under.items()
+        }
 
 
 _NONE: Indices = np.empty(0, np.int64)
@@ -94,7 +104,7 @@ class Release:
     index: ItemIndex
     popular: Indices  # best first
     models: InferenceBackend
-    breakers: Mapping[str, Breaker]
+    breakers: Mapping[str, Breaker]  # by model, and by each of STAGES
 
     @property
     def release_id(self) -> str:

@@ -11,8 +11,6 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
@@ -35,9 +33,10 @@ from contract.manifest import (
     Root,
 )
 from contract.session_knn import Numbers, SessionKnn
+from serving.inference import release_columns
 from serving.inference.release import NOT_PRICED, ReleaseCatalogue
 
-_PART = 256  # rows
+_BLOCK = 1 << 16  # numbers: what a core keeps at hand
 
 
 class ReleaseFiles:
@@ -84,9 +83,9 @@ def _bytes_below(folder: Path, name: str) -> bytes | None:
 
 def vocabulary(files: ReleaseFiles, manifest: ReleaseManifest) -> Vocabulary:
     """The vocabulary, which must be the one the models were trained with."""
-    table = _table(files, VOCABULARY, ("item_id",))
+    table = release_columns.table(VOCABULARY, files.part(VOCABULARY), ("item_id",))
     try:
-        found = Vocabulary(tuple(_values(table.column("item_id"))))
+        found = Vocabulary(tuple(release_columns.values(table.column("item_id"))))
     except ValueError as error:
         raise UserError(f"{VOCABULARY}: {error}") from error
     if found.hash != manifest.vocabulary_hash:
@@ -101,9 +100,12 @@ def catalogue(
     files: ReleaseFiles, manifest: ReleaseManifest, vocabulary: Vocabulary
 ) -> tuple[ReleaseCatalogue, ItemTable]:
     """The catalogue and its statistics, one row per item of the vocabulary in its order."""
-    names = ("title", "brand", "category_path", "price", "currency", "available", "regions")
-    table = _table(files, CATALOGUE, ("item_id", *names, *ITEM_STATISTICS))
-    columns = {name: _values(table.column(name)) for name in ("item_id", *names)}
+    plain = ("item_id", "title", "brand", "price", "currency", "available")
+    lists = ("category_path", "regions")
+    wanted = (*plain, *lists, *ITEM_STATISTICS)
+    table = release_columns.table(CATALOGUE, files.part(CATALOGUE), wanted)
+    columns = {name: release_columns.values(table.column(name)) for name in plain}
+    paths, regions = (release_columns.lists(table.column(name)) for name in lists)
     if tuple(columns["item_id"]) != vocabulary.item_ids:
         raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
     foreign = set(columns["currency"]) - {manifest.currency}
@@ -111,9 +113,10 @@ def catalogue(
         raise UserError(
             f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's"
         )
-    statistics = {name: _numbers(name, table.column(name)) for name in ITEM_STATISTICS}
+    statistics = {
+        name: release_columns.numbers(name, table.column(name)) for name in ITEM_STATISTICS
+    }
     _all_finite(CATALOGUE, statistics)
-    paths = [tuple(path or ()) for path in columns["category_path"]]
     price = [NOT_PRICED if amount is None else amount for amount in columns["price"]]
     reserved = [False] * FIRST_ITEM
     held = ReleaseCatalogue(
@@ -123,7 +126,7 @@ def catalogue(
         category_path=((),) * FIRST_ITEM + tuple(paths),
         price=np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
         available=np.array(reserved + [bool(one) for one in columns["available"]], bool),
-        regions=((),) * FIRST_ITEM + tuple(tuple(r or ()) for r in columns["regions"]),
+        regions=((),) * FIRST_ITEM + tuple(regions),
     )
     return held, ItemTable.from_columns(statistics, category_codes(paths))
 
@@ -201,38 +204,6 @@ def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:
     return found
 
 
-def _table(files: ReleaseFiles, name: str, columns: tuple[str, ...]) -> Any:
-    content = files.part(name)
-    try:
-        # Not read_table: that would load datasets, and pandas with them, for a second.
-        table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: is no readable Parquet file") from error
-    absent = [column for column in columns if column not in table.column_names]
-    if absent:
-        raise UserError(f"{name}: column {absent[0]} is missing")
-    return table
-
-
-def _values(column: Any) -> list[Any]:
-    """The column's values, a part at a time: pyarrow lets no other thread run while it makes them,
-    and a checkout would wait for all of them."""
-    return [
-        value
-        for start in range(0, len(column), _PART)
-        for value in column.slice(start, _PART).to_pylist()
-    ]
-
-
-def _numbers(name: str, column: Any) -> npt.NDArray[Any]:
-    """A column of numbers. Not its to_numpy, which loads pandas where there is one, for a second
-    in which no other thread gets on."""
-    if column.null_count:
-        raise UserError(f"{CATALOGUE}: {name} is missing for an item")
-    parts = [np.from_dlpack(part) for part in column.chunks if len(part)]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
-
-
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(io.BytesIO(files.part(name)), allow_pickle=False) as arrays:
@@ -252,5 +223,9 @@ def _broken_span(offsets: Numbers, rows: Numbers, bound: int) -> bool:
 
 def _all_finite(name: str, columns: dict[str, npt.NDArray[Any]]) -> None:
     for column, values in columns.items():
-        if not np.isfinite(values.astype(np.float64)).all():
+        flat = values.reshape(-1)
+        # In blocks: an array of the same size beside it is mostly the work of finding memory.
+        if not all(
+            np.isfinite(flat[start : start + _BLOCK]).all() for start in range(0, len(flat), _BLOCK)
+        ):
             raise UserError(f"{name}: {column} holds a value that is not a finite number")

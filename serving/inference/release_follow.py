@@ -53,14 +53,15 @@ class Puller:
         self._refused: tuple[int, frozenset[str]] = (0, frozenset())
 
     def once(self, *, or_keep: bool = False) -> str:
-        """Be in step once; the release that is live here. Raises UserError: nothing was moved.
+        """Be in step once; the release that is live here. Raises UserError, or OSError where this
+        machine's own disk fails: nothing was moved.
 
-        `or_keep`: be content with the release that `current` names if the store can not be reached
-        or what it holds is refused.
+        `or_keep`: be content with the release that `current` names if the store can not be reached,
+        what it holds is refused, or it can not be written here.
         """
         try:
             self._step()
-        except UserError as error:
+        except (UserError, OSError) as error:
             kept = rollout_file.named(self._folders.releases)
             if not or_keep or kept is None or not (self._folders.releases / kept).is_dir():
                 raise
@@ -160,8 +161,11 @@ class Puller:
             raise NotInStep(f"release {live.current} waits: {error}") from None
 
     def _pruned(self, live: Live) -> None:
-        for gone in release_roles.prune(self._folders, set(live.needed)):
+        found = release_roles.prune(self._folders, set(live.needed))
+        for gone in found.removed:
             log.info("removed %s", gone)
+        for left in found.left:
+            log.warning("not removed: %s", left)
 
     def _usable(self) -> bool:
         named = rollout_file.named(self._folders.releases)

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -58,32 +59,67 @@ def followed(folders: Folders) -> int:
         return 0
 
 
-def prune(folders: Folders, keep: set[str]) -> list[str]:
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed, and what was left that might have been removed, with the reason."""
+
+    removed: list[str]
+    left: list[str]
+
+
+def prune(folders: Folders, keep: set[str]) -> Pruned:
     """Remove the releases that are neither in `keep` nor live, on trial or next to go back to on
-    this machine, and the model versions that no release left needs. Returns what was removed."""
+    this machine, and the model versions that no release left needs.
+
+    What can not be told to be without use stays: a release that serves may well be one whose files
+    were damaged since, and a pod must go on following the store beside it.
+    """
     with alone(folders.releases):
-        kept = keep | _in_use(folders)
         held = {path.parent.name for path in manifest_files(folders)}
+        try:
+            kept = keep | _in_use(folders)
+        except UserError as error:
+            return Pruned([], [f"any release: {error}"])
         if not held & keep:  # nothing known to be good is here: touch nothing
-            return []
-        gone = sorted(held - kept)
-        for release_id in gone:
-            shutil.rmtree(folders.releases / release_id)
-        needed = {
-            name
-            for release_id in held & kept
-            for root, name, _ in files_of(local_manifest(folders, release_id))
-            if root == "models"
-        }
+            return Pruned([], [])
+        found = Pruned([], [])
+        for release_id in sorted(held - kept):
+            _remove(folders.releases / release_id, release_id, found)
+        try:
+            needed = _needed(folders, sorted(kept))
+        except UserError as error:
+            found.left.append(f"versions of models: which ones are needed is not known, {error}")
+            return found
         for folder in _versions(folders.models):
-            place = folder.relative_to(folders.models)
+            place = str(folder.relative_to(folders.models))
             if not any(name.startswith(f"{place}/") for name in needed):
-                shutil.rmtree(folder)
-                gone.append(str(place))
-        return gone
+                _remove(folder, place, found)
+        return found
+
+
+def _needed(folders: Folders, releases: list[str]) -> set[str]:
+    """The files of models of those of `releases` that are here. Raises UserError where one can not
+    be read."""
+    return {
+        name
+        for release_id in releases
+        if (folders.releases / release_id).is_dir()
+        for root, name, _ in files_of(local_manifest(folders, release_id))
+        if root == "models"
+    }
+
+
+def _remove(folder: Path, name: str, found: Pruned) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        found.left.append(f"{name}: {error.strerror or error}")
+    else:
+        found.removed.append(name)
 
 
 def _in_use(folders: Folders) -> set[str]:
+    """Raises UserError where it can not be read."""
     live = rollout_file.named(folders.releases)
     rollout = rollout_file.read_rollout(folders.releases)
     trial = None if rollout.canary is None else rollout.canary.release_id

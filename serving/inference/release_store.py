@@ -189,12 +189,24 @@ class ReleaseStore:
             raise UserError(f"release {release_id} in {self.url} is another one of this name")
 
     def fetch(self, release_id: str, root: Root, name: str, target: Path) -> None:
-        """Copy one file of a release out, onto the disk."""
-        with self._told(name), target.open("wb") as file:
-            for chunk in obstore.get(self._store, _path(release_id, root, name)).stream():
+        """Copy one file of a release out, onto the disk. Raises OSError as well, where it is this
+        machine's disk that fails."""
+        with target.open("wb") as file:
+            for chunk in self._chunks(_path(release_id, root, name), name):
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+
+    def _chunks(self, path: str, what: str) -> Iterator[bytes]:
+        # Told apart from what is done with them: the store is not away because our disk is full.
+        with self._told(what):
+            chunks = iter(obstore.get(self._store, path).stream())
+        while True:
+            with self._told(what):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield bytes(chunk)
 
     def _read(self, path: str) -> tuple[bytes, str | None] | None:
         with self._told(path):

@@ -2,33 +2,26 @@
 running, keep the old one when the new one is refused."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-from contract import manifest as contract_manifest
 from contract.assignment import takes_part
 from contract.errors import UserError
-from contract.manifest import MANIFEST, DigestOf, ReleaseManifest
+from contract.manifest import DigestOf
 from contract.rollout import Canary
-from serving.inference import release_files
-from serving.inference.backend import InferenceBackend, InferenceFailed
-from serving.inference.breaker import Breaker, BreakerSettings
-from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
+from serving.inference.backend import InferenceBackend
+from serving.inference.breaker import BreakerSettings
+from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.loading import load_beside
-from serving.inference.probe import warm_up
 from serving.inference.release import Release
+from serving.inference.release_build import RELEASE_ID, OnBatch, examine, what
 from serving.inference.release_files import ReleaseFiles
 
 CURRENT = "current"
-RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-OnBatch = Callable[[str, int], None]
 # Makes the backend of a release that is complete but for it, given a session per model file.
 Backends = Callable[[Release, Mapping[str, Session]], InferenceBackend]
-T = TypeVar("T")
 
 
 def digest_of(releases_dir: Path, models_dir: Path, release_id: str) -> DigestOf:
@@ -62,7 +55,7 @@ def check_release(releases_dir: Path, models_dir: Path, release_id: str) -> list
         live_release_id(releases_dir)
     except UserError as error:
         problems.append(str(error))
-    built, found = _examine(releases_dir, models_dir, release_id, None, BreakerSettings())
+    built, found = examine(releases_dir, models_dir, release_id, None, BreakerSettings())
     if built is not None:
         built.models.close()
     return problems + found
@@ -82,7 +75,7 @@ def load_release(
     Its models run in this process, or where `backends` runs them; the files are verified by running
     them here in both cases.
     """
-    release, problems = _examine(releases_dir, models_dir, release_id, on_batch, breaker)
+    release, problems = examine(releases_dir, models_dir, release_id, on_batch, breaker)
     if release is None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"release {release_id} is refused: {problems[0]}{more}")
@@ -240,7 +233,7 @@ class LiveRelease:
         except UserError:
             raise
         except Exception as error:  # whatever it is, the release that serves goes on
-            raise UserError(f"release {release_id} is refused: {_what(error)}") from error
+            raise UserError(f"release {release_id} is refused: {what(error)}") from error
 
 
 class TrialRelease:
@@ -252,102 +245,3 @@ class TrialRelease:
     def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
         """See LiveRelease; UserError when nothing is on trial."""
         return self._live.lease_candidate()
-
-
-def _examine(
-    releases_dir: Path,
-    models_dir: Path,
-    release_id: str,
-    on_batch: OnBatch | None,
-    breaker: BreakerSettings,
-) -> tuple[Release | None, list[str]]:
-    """The release, or everything that speaks against it."""
-    if not RELEASE_ID.fullmatch(release_id):
-        return None, [f"{release_id!r} is no release id"]
-    if not (releases_dir / release_id).is_dir():
-        return None, [f"{release_id}: there is no such release; see `tillwise-serve release list`"]
-    files = ReleaseFiles(releases_dir, models_dir, release_id)
-    content = files.content("release", MANIFEST)
-    if content is None:
-        return None, [f"{MANIFEST}: missing"]
-    problems = contract_manifest.verify(content, files.digest, release_id=release_id)
-    if problems:
-        return None, problems
-    return _build(files, ReleaseManifest.model_validate_json(content), on_batch, breaker)
-
-
-def _build(
-    files: ReleaseFiles,
-    manifest: ReleaseManifest,
-    on_batch: OnBatch | None,
-    breaker: BreakerSettings,
-) -> tuple[Release | None, list[str]]:
-    problems: list[str] = []
-
-    def attempt(part: Callable[[], T]) -> T | None:
-        try:
-            return part()
-        except UserError as error:
-            problems.append(str(error))
-            return None
-        except Exception as error:  # sealed, yet of another form than anybody thought of
-            problems.append(f"a part can not be used: {_what(error)}")
-            return None
-
-    vocabulary = attempt(lambda: release_files.vocabulary(files, manifest))
-    if vocabulary is None:
-        return None, problems
-    size = len(vocabulary)
-    shop = attempt(lambda: release_files.catalogue(files, manifest, vocabulary))
-    index = attempt(lambda: release_files.index(files, manifest, len(vocabulary.item_ids)))
-    knn = attempt(lambda: release_files.session_knn(files, size))
-    near = attempt(lambda: release_files.neighbours(files, size))
-    popular = attempt(lambda: release_files.popular(files, vocabulary))
-    sessions = {
-        name: session
-        for name in contract_manifest.MODELS
-        if (session := attempt(lambda name=name: _session(files, manifest, name))) is not None  # type: ignore[misc]
-    }
-    if problems or not (shop and index and knn and near) or popular is None:
-        return None, problems
-    release = Release(
-        manifest,
-        vocabulary,
-        shop[0],
-        shop[1],
-        near,
-        knn,
-        index.vectors,
-        index,
-        popular,
-        EmbeddedBackend(sessions, on_batch),
-        {name: Breaker(breaker) for name in sessions},
-    )
-    release.derive()
-    problems = warm_up(release, sessions)
-    if problems:
-        release.models.close()
-        return None, problems
-    return release, []
-
-
-def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Session:
-    entry = manifest.model(name)
-    path = f"{name}/{entry.version}/model.onnx"
-    content = files.content("models", path)
-    if path not in entry.files or content is None:
-        raise UserError(f"{path}: missing")
-    beside = {
-        held.rpartition("/")[2]: files.content("models", held) or b""
-        for held in entry.files
-        # model.py is for Triton's Python backend.
-        if held.startswith(f"{name}/{entry.version}/") and held != path and held[-3:] != ".py"
-    }
-    try:
-        return Session(ModelFile(name, content, entry.inputs, entry.outputs, beside))
-    except InferenceFailed as error:
-        raise UserError(f"{path}: {error}") from error

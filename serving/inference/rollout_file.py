@@ -14,7 +14,8 @@ from pathlib import Path
 
 from contract.errors import GateRefused, UserError
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
-from serving.inference.releases import CURRENT, RELEASE_ID
+from serving.inference.release_build import RELEASE_ID
+from serving.inference.releases import CURRENT
 from serving.whole_file import replacing
 
 

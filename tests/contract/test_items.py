@@ -47,8 +47,8 @@ def test_reserved_rows_of_the_item_table_are_neutral() -> None:
 @given(SCORES, st.integers(0, 12))
 def test_best_against_sorting(scores: dict[int, int], limit: int) -> None:
     """Few distinct scores: ties stand on the cut, and go to the lower index."""
-    index = np.array(list(scores), np.int64)
-    sparse = Sparse.of(index, np.array(list(scores.values()), np.float32))
+    index = np.array(sorted(scores), np.int64)
+    sparse = Sparse(index, np.array([scores[item] for item in sorted(scores)], np.float32))
     expected = sorted(scores, key=lambda item: (-scores[item], item))[:limit]
     assert sparse.best(limit).tolist() == expected
 

@@ -75,13 +75,7 @@ def read_sequences(
         raise UserError(f"unknown event names: {', '.join(unknown)}")
     check_events(folder)
     with tempfile.TemporaryDirectory(prefix="tillwise-etl-") as scratch:
-        connection = ibis.duckdb.connect(
-            Path(scratch) / "etl.duckdb",
-            memory_limit=f"{memory_mib}MiB",
-            temp_directory=str(Path(scratch) / "spilled"),
-            threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
-            preserve_insertion_order=False,
-        )
+        connection = open_engine(Path(scratch), memory_mib)
         try:
             log = connection.read_parquet(str(folder / EVENTS_FOLDER / "*.parquet"))
             steps = _Steps(connection)
@@ -90,6 +84,21 @@ def read_sequences(
             raise UserError(f"{folder}: {str(error).partition(chr(10))[0]}") from None
         finally:
             connection.disconnect()
+
+
+def open_engine(scratch: Path, memory_mib: int) -> Any:
+    """DuckDB over a file in `scratch`, where it also puts what does not fit `memory_mib`."""
+    connection = ibis.duckdb.connect(
+        scratch / "etl.duckdb",
+        memory_limit=f"{memory_mib}MiB",
+        temp_directory=str(scratch / "spilled"),
+        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+        preserve_insertion_order=False,
+    )
+    # In a process that multiprocessing spawned it takes itself to be at a prompt, and draws one
+    # over whatever the command prints.
+    connection.raw_sql("SET enable_progress_bar = false")
+    return connection
 
 
 class _Steps:

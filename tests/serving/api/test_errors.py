@@ -170,6 +170,20 @@ async def test_cors_is_off_until_an_origin_is_allowed(start: Start, running: Run
     assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
     stranger = await opened.client.options(DECIDE, headers=ask | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
+    assert stranger.status_code == 400
+    assert stranger.headers["content-type"] == "application/problem+json"
+    assert stranger.headers["vary"].startswith("Origin")
+    assert stranger.json()["detail"].startswith("Disallowed CORS origin")
+    assert int(stranger.headers["content-length"]) == len(stranger.content)
+    wrong = await opened.client.options(
+        DECIDE, headers=ask | {"Access-Control-Request-Method": "DELETE"}
+    )
+    assert wrong.json()["title"] == "Bad request"
+    counted = (await opened.client.get("/metrics")).text
+    for status, number in ((200, 1), (400, 2)):
+        labels = f'method="OPTIONS",route="preflight",status="{status}"'
+        assert f"tillwise_http_requests_total{{{labels}}} {number}.0" in counted
+    assert 'route="unmatched"' not in counted
 
 
 async def test_a_card_number_is_never_repeated(running: Running) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import shutil
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from contract import manifest
 from contract.assignment import takes_part
 from contract.manifest import QUERY_TOWER
 from contract.rollout import ROLLOUT, Canary
-from serving.inference import rollout_file
+from serving.inference import follower, rollout_file, wanted
 from serving.inference.releases import live_release_id
 from tests.serving.conftest import ALL, Running, Start, purchase
 from tests.serving.inference.broken_models import not_a_number
@@ -185,6 +186,32 @@ async def test_what_can_not_be_served_is_refused_while_the_old_one_serves(
     assert await life.metric("tillwise_release_as_wanted") == (0 if way == "live" else 1)
     assert await life.metric('tillwise_release_info{release_id="one",role="live"}') == 1
     assert rollout_file.read_rollout(life.releases).healthy == (("one",) if way != "live" else ())
+
+
+async def test_no_file_is_looked_at_on_the_loop_when_a_release_is_refused(
+    life: Life, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def noted(*folders: Any) -> wanted.Fingerprint:
+        threads.append(threading.get_ident())
+        return wanted.fingerprint(*folders)
+
+    monkeypatch.setattr(follower, "fingerprint", noted)
+    await life.look()  # "one" is remembered as healthy
+    write_half(life.factory)
+    await life.try_out("two", 100)
+    await life.promote("two")
+    await life.look()
+    assert len(threads) >= 2
+    await life.running.stop()
+    folders = {"releases": life.factory.releases_dir, "models": life.factory.models_dir}
+    again = await start(**folders, release_poll_seconds=NEVER)
+    assert again.gateway.live.current.release_id == "one"
+    before = len(threads)
+    await again.gateway.follower.look()
+    assert len(threads) == before + 1  # as it was refused at the start, not tried again
+    assert threading.get_ident() not in threads
 
 
 async def test_a_copy_that_becomes_whole_is_served_then(life: Life) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import pytest
 from contract import features
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from contract.manifest import MANIFEST, RELEASE_FILES
-from serving.__main__ import main
+from serving.__main__ import COMMANDS, build_parser, main
 from serving.api.demo_page import DemoItem, DemoShopper
 from serving.commands import demo
 from serving.commands.held_out import split
@@ -32,6 +34,27 @@ def place(tmp_path: Path) -> Place:
     factory = Factory(tmp_path / "own")
     factory.write("one")
     return Place(factory, tmp_path / "state")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["keys", "--help"], ["nonsense"]])
+def test_small_commands_load_no_compiled_loops(arguments: list[str]) -> None:
+    code = (
+        "import sys, serving.__main__\n"
+        "try:\n"
+        f"    serving.__main__.main({arguments!r})\n"
+        "finally:\n"
+        "    assert not {'numba', 'faiss', 'onnxruntime'} & sys.modules.keys(), 'loaded'\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "loaded" not in found.stderr
+    assert found.returncode == (2 if arguments == ["nonsense"] else 0)
+
+
+def test_the_help_is_that_of_every_command() -> None:
+    whole = build_parser().format_help()
+    assert build_parser(["--help"]).format_help() == whole
+    assert build_parser(["check", "--json", "-"]).format_help() == whole
+    assert all(line in whole for line in COMMANDS.values())
 
 
 def test_check_prints_every_problem(place: Place, tmp_path: Path) -> None:

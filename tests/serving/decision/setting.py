@@ -22,7 +22,7 @@ from serving.decision.tokens import TokenSigner
 from serving.inference.backend import Outputs
 from serving.inference.breaker import Breaker
 from serving.inference.embedded import EmbeddedBackend, Session
-from serving.inference.release import Release
+from serving.inference.release import STAGES, Release
 from serving.inference.releases import LiveRelease, load_release
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.inference.broken_models import session, usual_session
@@ -103,9 +103,8 @@ def with_models(release: Release, factory: Factory, broken: Mapping[str, bytes])
         else usual_session(name, vectors)
         for name in MODELS
     }
-    return dataclasses.replace(
-        release, models=EmbeddedBackend(sessions), breakers={name: Breaker() for name in MODELS}
-    )
+    breakers = {name: Breaker() for name in (*MODELS, *STAGES)}
+    return dataclasses.replace(release, models=EmbeddedBackend(sessions), breakers=breakers)
 
 
 class Stuck:

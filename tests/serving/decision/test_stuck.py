@@ -1,8 +1,12 @@
 """Threads and models that do not come back: the answer is in time and from a lower rung."""
 
 import time
+from typing import Any
+
+import pytest
 
 from contract.manifest import QUERY_TOWER
+from serving.decision import engine
 from serving.decision.outcome import Decision
 from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
@@ -60,3 +64,42 @@ async def test_a_model_that_hangs_is_left_alone_after_a_while(
         assert quick.response.timings_ms[QUERY_TOWER] == 0.0
         stuck.go.set()
     assert quick.response.degraded == (QUERY_TOWER,)
+
+
+@pytest.mark.parametrize(
+    ("stage", "of_the_engine"), [("encode", "_encode"), ("retrieval", "_retrieve")]
+)
+async def test_a_stage_that_hangs_is_left_alone_after_a_while(
+    release: Release,
+    factory: Factory,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    of_the_engine: str,
+) -> None:
+    stuck, usual = Stuck(), getattr(engine, of_the_engine)
+
+    def hangs(work: Any) -> None:
+        stuck.go.wait(30)
+        usual(work)
+
+    held = with_models(release, factory, {})
+    breaker = held.breakers[stage]
+    asked = request("item-1", deadline_ms=400)
+    with deciding(held, Forbidden()) as decider:
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, of_the_engine, hangs)
+            for _ in range(breaker.settings.failures):
+                slow = await decider.decide(asked, nobody())
+                assert (slow.rung, slow.response.degraded) == ("session_knn", (stage,))
+                assert is_sound(slow)
+            assert breaker.is_open
+            quick = await decider.decide(asked, nobody())
+            assert quick.response.timings_ms[stage] == 0.0
+            assert (quick.rung, quick.response.degraded) == ("session_knn", (stage,))
+            stuck.go.set()
+        for _ in range(500):  # until the thread has come back
+            made = await decider.decide(request("item-1"), nobody())
+            if made.rung == "full":
+                break
+        assert made.rung == "full"
+        assert not breaker.is_open

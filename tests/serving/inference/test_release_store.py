@@ -1,6 +1,8 @@
 """Releases travel through a folder and through a real S3 server, and arrive whole or not at all."""
 
+import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,11 +18,12 @@ import pytest
 
 from contract.clock import SystemClock
 from contract.errors import UserError
+from contract.manifest import MANIFEST
 from contract.rollout import Canary
 from serving.inference import release_transfer
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
-from serving.inference.release_roles import follow, prune
+from serving.inference.release_roles import Pruned, follow, prune
 from serving.inference.release_store import ReleaseStore, StoreUnreachable
 from serving.inference.release_transfer import pull, push
 from serving.inference.releases import check_release, live_release_id
@@ -327,8 +330,58 @@ def test_only_what_nobody_needs_is_removed(
     kept = {path.name for path in pod.releases.iterdir() if path.is_dir()}
     assert kept == {"two", "three"}
     assert {path.name for path in (pod.models / "ranker").iterdir()} == {"2", "3", "config.pbtxt"}
-    assert prune(pod, {"nobody-knows"}) == []
+    assert prune(pod, {"nobody-knows"}) == Pruned([], [])
     assert problems(pod, "two") == []
+
+
+def test_a_broken_release_in_use_is_kept_with_all_that_it_may_need(
+    folder_store: ReleaseStore, made: Factory, pod: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(made, seed=9).write("three", version=3, current=False)
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+        folder_store.promote(release_id)
+        in_step(folder_store, pod)
+    (pod.releases / "one" / MANIFEST).write_bytes(b"{")  # next to go back to
+    (pod.releases / "aside").mkdir()
+    shutil.copy(pod.releases / "two" / MANIFEST, pod.releases / "aside" / MANIFEST)
+    left = prune(pod, {"two"})
+    assert left.removed == ["aside"]  # what nobody uses goes all the same
+    (line,) = left.left
+    assert "release one: its manifest.json can not be read" in line
+    (pod.releases / "one" / MANIFEST).unlink()  # and without a manifest at all
+    assert prune(pod, {"two"}).removed == []
+    assert {"1", "2"} <= {path.name for path in (pod.models / "ranker").iterdir()}
+    (pod.releases / "rollout.json").write_bytes(b"{")
+    assert len(prune(pod, {"two"}).left) == 1
+    (pod.releases / "rollout.json").unlink()
+    push(folder_store, trainer(made), "three")
+    with caplog.at_level(logging.WARNING):
+        folder_store.promote("three")
+        assert in_step(folder_store, pod) == "three"
+
+
+def test_a_full_disk_leaves_the_release_that_is_here(
+    folder_store: ReleaseStore, made: Factory, pod: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    for release_id in ("one", "two"):
+        push(folder_store, trainer(made), release_id)
+    folder_store.promote("one")
+    assert in_step(folder_store, pod) == "one"
+    folder_store.promote("two")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, usual[1]))  # no file may be larger
+    try:
+        with pytest.raises(OSError, match="too large"):
+            in_step(folder_store, pod)
+        with caplog.at_level(logging.WARNING):
+            assert in_step(folder_store, pod, or_keep=True) == "one"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "keeping release one" in caplog.text
+    assert "too large" in caplog.text
+    assert problems(pod, "one") == []
+    assert in_step(folder_store, pod) == "two"
 
 
 def test_a_store_that_is_away_stops_nobody_who_has_a_release(made: Factory, pod: Folders) -> None:
