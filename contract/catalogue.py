@@ -1,5 +1,6 @@
 """What the shop sells. Prices are integers in minor units; one currency per catalogue."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -55,3 +56,17 @@ class Item(BaseModel):
     def sold_in(self, region: str | None) -> bool:
         """Whether the item may be shown to a shopper in `region` (unknown region: yes)."""
         return not self.regions or region is None or region in self.regions
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """What the shop says of one item; None where it says nothing, so that the release's word holds.
+
+    `price` and `cost` per unit in minor units of the catalogue's currency; `cost` is nothing that a
+    release holds. `regions` empty: sold everywhere.
+    """
+
+    available: bool | None = None
+    price: int | None = None
+    cost: int | None = None
+    regions: tuple[str, ...] | None = None

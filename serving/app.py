@@ -13,7 +13,16 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from contract.clock import Clock
-from serving.api import consent, decide, docs_page, documentation, events, health, subjects
+from serving.api import (
+    catalogue,
+    consent,
+    decide,
+    docs_page,
+    documentation,
+    events,
+    health,
+    subjects,
+)
 from serving.api.cors import Cors
 from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
@@ -25,6 +34,7 @@ from serving.decision.shadow import Shadow
 from serving.decision.tokens import TokenSigner
 from serving.decision.watch import ReleaseWatch
 from serving.inference.breaker import BreakerSettings
+from serving.inference.catalogue_overlay import CatalogueOverlay
 from serving.inference.follower import Follower
 from serving.inference.guard import Guard as ReleaseGuard
 from serving.inference.guard import GuardLimits
@@ -50,6 +60,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# How long what one gateway was told of an item may take to be known to the others, at most.
+_CATALOGUE_SECONDS = 0.5
+
 
 async def open_gateway(settings: Settings, clock: Clock, release_id: str | None = None) -> Gateway:
     """A gateway that is ready to serve `release_id`, or else the live one.
@@ -63,6 +76,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     secrets = load_secrets(settings.state, settings.master_key)
     control = SqliteControlStore(settings.state / CONTROL)
     event_log, features = _behaviour(settings)
+    overlay = CatalogueOverlay(control.items_changed_since)
+    overlay.follow([live.current])
+    live.overlay = overlay.lay
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
     histories = LinkedFeatureStore(features, control.histories)
@@ -85,6 +101,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         shadow=Shadow(
             live, histories, clock, signer, measured, busy=lambda: decider.admission.active > 0
         ),
+        overlay=overlay,
         decider=decider,
         subjects=recognised,
         ingest=Ingest(recognised, event_log, features, clock),
@@ -211,12 +228,16 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     `follow_pointer`: swap to another release when `releases/current` names one.
     """
 
+    async def follow_catalogue() -> None:
+        gateway.follow_catalogue()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.impressions.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
         beside = [_every(period, gateway.features.snapshot, "snapshot")]
+        beside.append(_every(_CATALOGUE_SECONDS, follow_catalogue, "catalogue"))
         if follow_pointer:
             look = gateway.follower.look
             beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -238,7 +259,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
-    for resource in (decide, events, subjects, consent, health, docs_page):
+    for resource in (decide, events, catalogue, subjects, consent, health, docs_page):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)

@@ -16,7 +16,8 @@ from contract.text import words
 from serving.api.bodies import read_json_body
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
-from serving.inference.release import NOT_PRICED, Release
+from serving.inference.assortment import NOT_PRICED
+from serving.inference.release import Release
 
 DECIDE = "/v1/checkout/decide"
 _MOST_FOUND = 20
@@ -115,7 +116,7 @@ class Shelf:
 
     def _item(self, index: int) -> DemoItem:
         catalogue = self._release.catalogue
-        price = int(catalogue.price[index])
+        price = int(catalogue.now.price[index])
         return DemoItem(
             item_id=self._release.vocabulary.item_id(index),
             title=catalogue.title[index],
@@ -123,7 +124,7 @@ class Shelf:
             category_path=catalogue.category_path[index],
             price=None if price == NOT_PRICED else price,
             currency=catalogue.currency,
-            available=bool(np.asarray(catalogue.available)[index]),
+            available=bool(np.asarray(catalogue.now.available)[index]),
         )
 
 

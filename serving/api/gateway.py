@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from contract.clock import Clock
 from serving.decision.decide import Decider
 from serving.decision.shadow import Shadow
+from serving.inference.catalogue_overlay import CatalogueOverlay
 from serving.inference.follower import Follower
 from serving.inference.releases import LiveRelease
 from serving.ingest.accept import Ingest
@@ -41,6 +42,7 @@ class Gateway:
     live: LiveRelease
     follower: Follower
     shadow: Shadow
+    overlay: CatalogueOverlay
     decider: Decider
     subjects: Subjects
     ingest: Ingest
@@ -55,6 +57,11 @@ class Gateway:
     # Idempotency keys whose request is being acted on; only one process serves a state folder.
     answering: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def follow_catalogue(self) -> None:
+        """Let what was said of items by any gateway count from now on. Raises StoreError."""
+        held = (self.live.current, self.live.candidate)
+        self.overlay.follow(release for release in held if release is not None)
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -8,7 +8,8 @@ import numpy as np
 from contract.encoding import FIRST_ITEM
 from contract.items import Indices
 from serving.decision.messages import DecideRequest, Filter
-from serving.inference.release import Mask, Release, ReleaseCatalogue
+from serving.inference.assortment import Mask
+from serving.inference.release import Release, ReleaseCatalogue
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +29,14 @@ class Eligible:
 def eligible(release: Release, request: DecideRequest) -> Eligible:
     """Available in the region, not in the cart and not filtered out."""
     shop, wanted = release.catalogue, request.filter
-    mask = shop.sellable(request.context.region)
+    on_sale = shop.now  # one moment, whatever the shop says meanwhile
+    mask = on_sale.sellable(request.context.region)
     _apply_categories(mask, shop, wanted)
     price_ignored = False
     if wanted.max_price is not None:
         price_ignored = request.cart.currency != shop.currency
         if not price_ignored:  # an item without a price cannot be shown to be cheap enough
-            mask &= (shop.price >= 0) & (shop.price <= wanted.max_price)
+            mask &= (on_sale.price >= 0) & (on_sale.price <= wanted.max_price)
     away = (line.item_id for line in request.cart.items)
     mask[release.vocabulary.indices((*away, *wanted.exclude_items))] = False
     mask[:FIRST_ITEM] = False

@@ -3,48 +3,48 @@ with one release ends with it, whatever is swapped in meanwhile."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from contract.catalogue import ItemChange
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable
 from contract.manifest import ReleaseManifest
 from contract.session_knn import SessionKnn
+from serving.inference.assortment import Assortment, Mask
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import Breaker
 
-Mask = npt.NDArray[np.bool_]
-NOT_PRICED = -1
 # Beside the models, what may hang on a thread: each has a breaker too.
 STAGES = ("encode", "retrieval")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReleaseCatalogue:
     """What the shop sells, indexed like the vocabulary; N = len(vocabulary), rows PAD and OOV are
-    blank and never available."""
+    blank and never available. Nothing of it changes but `now`, which is replaced as a whole."""
 
     currency: str
     title: tuple[str, ...]
     brand: tuple[str, ...]
     category_path: tuple[tuple[str, ...], ...]
-    price: Indices  # [N] minor units, NOT_PRICED where there is none
-    available: Mask  # [N]
-    regions: tuple[tuple[str, ...], ...]  # empty: sold everywhere
+    released: Assortment
+    now: Assortment = field(init=False)  # with what the shop has said since
+    said: int = field(init=False, default=0)  # the number of the latest of that
 
-    def sellable(self, region: str | None) -> Mask:
-        """Which items are available in `region` (unknown: everywhere), a fresh [N]."""
-        if region is None:
-            return self.available.copy()
-        mask = self._everywhere.copy()
-        mask[self._only_in.get(region, _NONE)] = True
-        return mask
+    def __post_init__(self) -> None:
+        self.now = self.released
+
+    def say(self, changes: Mapping[int, ItemChange], number: int) -> None:
+        """Let `changes` by index, up to the `number`th of all, count for decisions to come."""
+        if changes:
+            self.now = self.now.with_changes(self.released, changes)
+        self.said = number
 
     def in_category(self, name: str) -> Indices:
         """The items with `name` at any level of their category path."""
@@ -52,24 +52,8 @@ class ReleaseCatalogue:
 
     def derive(self) -> None:
         """See Release.derive."""
-        self._everywhere.flags.writeable = False
-        for indices in (*self._only_in.values(), *self._by_category.values()):
+        for indices in self._by_category.values():
             indices.flags.writeable = False  # they are shared by all decisions
-
-    @cached_property
-    def _everywhere(self) -> Mask:
-        everywhere: Mask = np.array([not regions for regions in self.regions], bool)
-        everywhere &= self.available
-        return everywhere
-
-    @cached_property
-    def _only_in(self) -> dict[str, Indices]:
-        """The available items that are sold in a region, but not everywhere."""
-        members: dict[str, list[int]] = defaultdict(list)
-        for index in np.flatnonzero(self.available & ~self._everywhere).tolist():
-            for region in set(self.regions[index]):
-                members[region].append(index)
-        return {region: np.array(indices, np.int64) for region, indices in members.items()}
 
     @cached_property
     def _by_category(self) -> dict[str, Indices]:

@@ -34,7 +34,8 @@ from contract.manifest import (
 )
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference import release_columns
-from serving.inference.release import NOT_PRICED, ReleaseCatalogue
+from serving.inference.assortment import NOT_PRICED, Assortment
+from serving.inference.release import ReleaseCatalogue
 
 _BLOCK = 1 << 16  # numbers: what a core keeps at hand
 
@@ -124,9 +125,11 @@ def catalogue(
         title=("",) * FIRST_ITEM + tuple(title or "" for title in columns["title"]),
         brand=("",) * FIRST_ITEM + tuple(brand or "" for brand in columns["brand"]),
         category_path=((),) * FIRST_ITEM + tuple(paths),
-        price=np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
-        available=np.array(reserved + [bool(one) for one in columns["available"]], bool),
-        regions=((),) * FIRST_ITEM + tuple(regions),
+        released=Assortment.of(
+            np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
+            np.array(reserved + [bool(one) for one in columns["available"]], bool),
+            ((),) * FIRST_ITEM + tuple(regions),
+        ),
     )
     return held, ItemTable.from_columns(statistics, category_codes(paths))
 

@@ -115,6 +115,8 @@ class LiveRelease:
         self._canary: Canary | None = None
         self._users: dict[Release, int] = {}
         self._swapping = asyncio.Lock()
+        # What the shop says of its items is laid over a release before it decides anything.
+        self.overlay: Callable[[Release], None] = lambda release: None
 
     @property
     def current(self) -> Release:
@@ -219,7 +221,7 @@ class LiveRelease:
 
     async def _loaded(self, release_id: str) -> Release:
         def load() -> Release:
-            return load_release(
+            release = load_release(
                 self.releases_dir,
                 self.models_dir,
                 release_id,
@@ -227,9 +229,13 @@ class LiveRelease:
                 breaker=self._breaker,
                 backends=self._backends,
             )
+            self.overlay(release)
+            return release
 
         try:
-            return await load_beside(load)
+            release = await load_beside(load)
+            self.overlay(release)  # with what was said while it was loaded
+            return release
         except UserError:
             raise
         except Exception as error:  # whatever it is, the release that serves goes on

@@ -1,10 +1,13 @@
 """The control store: who is who, what they agreed to, whose key is whose, and which writes were
 already answered. It never sees a raw visitor or user id, only their pseudonyms."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from contract.catalogue import ItemChange
+from serving.state.catalogue_changes import Patch
 from serving.state.secrets import Pseudonyms
 
 Role = Literal["checkout", "collect", "admin"]
@@ -120,6 +123,14 @@ class ControlStore(Protocol):
         self, scope: str, answer: StoredAnswer, at: datetime, expired: datetime
     ) -> None:
         """Keep an answer, and forget those given before `expired`."""
+        ...
+
+    async def change_items(self, patches: Sequence[tuple[str, Patch]]) -> int:
+        """Lay what the shop says of items, by id, over what it said before; its number."""
+        ...
+
+    def items_changed_since(self, number: int) -> list[tuple[str, ItemChange, int]]:
+        """Item id, what is said of it and the number of that, of all said after `number`."""
         ...
 
     def version(self) -> int:

@@ -2,18 +2,22 @@
 the latest commit of all of them."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from contract.catalogue import ItemChange
+from serving.state import catalogue_changes
 from serving.state import sqlite_subjects as subjects
+from serving.state.catalogue_changes import Patch
 from serving.state.control_store import ApiKey, Consent, Identity, StoredAnswer
 from serving.state.secrets import Pseudonym, Pseudonyms
 from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
 
 _SCHEMA = (
     subjects.SCHEMA
+    + catalogue_changes.SCHEMA
     + """
 CREATE TABLE IF NOT EXISTS api_keys (
     key_id TEXT PRIMARY KEY,
@@ -160,6 +164,20 @@ class SqliteControlStore:
             )
 
         await self._writer.run(write)
+
+    async def change_items(self, patches: Sequence[tuple[str, Patch]]) -> int:
+        def write(connection: sqlite3.Connection) -> int:
+            number = catalogue_changes.patch(connection, patches)
+            _changed(connection)
+            return number
+
+        return await self._writer.run(write)
+
+    def items_changed_since(self, number: int) -> list[tuple[str, ItemChange, int]]:
+        try:
+            return catalogue_changes.since(self._reader, number)
+        except sqlite3.Error as error:
+            raise StoreError(f"the control store could not be read: {error}") from error
 
     def version(self) -> int:
         row = self._one("SELECT number FROM version")

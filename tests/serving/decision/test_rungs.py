@@ -131,9 +131,9 @@ async def test_empty_when_nothing_may_be_shown(release: Release) -> None:
 
 
 async def test_empty_when_nobody_can_say_what_may_be_shown(release: Release) -> None:
-    nothing: Any = None
-    broken = dataclasses.replace(release.catalogue, available=nothing)
-    with deciding(dataclasses.replace(release, catalogue=broken), Forbidden()) as decider:
+    broken: Any = None
+    release.catalogue.now = broken
+    with deciding(release, Forbidden()) as decider:
         decision = await decider.decide(request(), nobody())
     assert (decision.rung, decision.response.degraded) == ("empty", ("eligibility",))
 

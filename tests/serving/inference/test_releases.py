@@ -192,9 +192,9 @@ def test_the_loaded_release_holds_what_was_written(tiny: Factory) -> None:
     assert release.vocabulary.item_ids[5] == "item-5"
     assert release.catalogue.title[2 + 5] == "Item number 5"
     assert release.catalogue.category_path[2 + 5] == ("DAIRY", "DAIRY AISLE 5")
-    assert release.catalogue.price[2 + 5] == 105
-    assert release.catalogue.price[2 + 12] == -1
-    assert not release.catalogue.available[2 + 9]
+    assert release.catalogue.now.price[2 + 5] == 105
+    assert release.catalogue.now.price[2 + 12] == -1
+    assert not release.catalogue.now.available[2 + 9]
     assert np.array_equal(release.item_vectors[2:], tiny.item_vectors())
     assert not release.item_vectors[:2].any()
     assert release.popular.tolist() == list(range(2, 22))
@@ -208,16 +208,16 @@ def test_the_loaded_release_holds_what_was_written(tiny: Factory) -> None:
 def test_regions(tiny: Factory) -> None:
     release = load_release(tiny.releases_dir, tiny.models_dir, "tiny-1")
     only_west = 2 + 6
-    assert release.catalogue.sellable("west")[only_west]
-    assert not release.catalogue.sellable("east")[only_west]
-    assert release.catalogue.sellable(None)[only_west]
-    assert not release.catalogue.sellable("west")[2 + 9]  # not available anywhere
+    assert release.catalogue.now.sellable("west")[only_west]
+    assert not release.catalogue.now.sellable("east")[only_west]
+    assert release.catalogue.now.sellable(None)[only_west]
+    assert not release.catalogue.now.sellable("west")[2 + 9]  # not available anywhere
     aisle = [2 + number for number in (5, 17, 29, 41, 53)]
     assert release.catalogue.in_category("DAIRY AISLE 5").tolist() == aisle
     # One decision must not change what the others see.
     assert not release.catalogue.in_category("DAIRY").flags.writeable
-    release.catalogue.sellable("east")[:] = True
-    assert not release.catalogue.sellable("east")[only_west]
+    release.catalogue.now.sellable("east")[:] = True
+    assert not release.catalogue.now.sellable("east")[only_west]
     release.models.close()
 
 
