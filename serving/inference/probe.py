@@ -1,6 +1,7 @@
 """Real inferences before a release is trusted, and again for readiness: a model can have the right
 hash and the right shape and still answer with NaN, and a first call is slower than all others."""
 
+import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,7 +51,8 @@ def warm_up(release: Release, sessions: Mapping[str, Session]) -> list[str]:
 
 async def probe(release: Release) -> None:
     """One real inference of every model over the live path; raises InferenceFailed."""
-    inputs = probe_inputs(release)
+    # On a thread: it looks at every item, and checkouts go on meanwhile.
+    inputs = await asyncio.to_thread(probe_inputs, release)
     for name in MODELS:
         outputs = await release.models.run(name, inputs[name])
         for entry in release.manifest.model(name).outputs:

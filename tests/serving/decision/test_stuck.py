@@ -1,15 +1,19 @@
 """Threads and models that do not come back: the answer is in time and from a lower rung."""
 
+import dataclasses
 import time
 from typing import Any
 
 import pytest
 
+from contract.encoding import Encoded
 from contract.manifest import QUERY_TOWER
-from serving.decision import engine
+from serving.decision import engine, retrieval
+from serving.decision.checkout import Checkout
 from serving.decision.outcome import Decision
+from serving.inference.backend import Outputs
 from serving.inference.embedded import EmbeddedBackend
-from serving.inference.release import Release
+from serving.inference.release import STAGES, Release
 from tests.serving.decision.setting import (
     Forbidden,
     Hung,
@@ -103,3 +107,52 @@ async def test_a_stage_that_hangs_is_left_alone_after_a_while(
                 break
         assert made.rung == "full"
         assert not breaker.is_open
+
+
+class Elsewhere:
+    """Models that are not this process's: the stages around them run on the workers."""
+
+    remote, away = True, False
+
+    def __init__(self, models: EmbeddedBackend) -> None:
+        self._models = models
+
+    async def run(self, model: str, inputs: Encoded) -> Outputs:
+        return await self._models.run(model, inputs)
+
+    def close(self, wait_s: float = 0.0) -> None:
+        self._models.close(wait_s)
+
+
+@pytest.mark.parametrize("stage", ["encode", "retrieval"])
+async def test_a_stage_that_hangs_beside_a_model_server_is_left_alone_after_a_while(
+    release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    stuck = Stuck()
+    held = with_models(release, factory, {})
+    assert isinstance(held.models, EmbeddedBackend)
+    held = dataclasses.replace(held, models=Elsewhere(held.models))
+    breaker = held.breakers[stage]
+
+    def hangs(*_: Any) -> Any:
+        stuck.go.wait(30)
+        raise AssertionError("nobody waits for this")
+
+    asked = request("item-1", deadline_ms=400)
+    with deciding(held, Forbidden()) as decider:
+        assert (await decider.decide(asked, nobody())).rung == "full"
+        if stage == "encode":
+            monkeypatch.setattr(Checkout, "encoded", hangs)
+        else:
+            monkeypatch.setattr(retrieval, "retrieve", hangs)
+        # Once every worker hangs, the stage before is late as well and may be the one left alone.
+        for _ in range(breaker.settings.failures + decider.settings.threads):
+            slow = await decider.decide(asked, nobody())
+            assert slow.rung == "session_knn"
+            assert slow.response.degraded in (("encode",), (stage,))
+        assert any(held.breakers[one].is_open for one in STAGES)
+        quick = await decider.decide(asked, nobody())
+        stuck.go.set()
+    (left_alone,) = quick.response.degraded
+    assert quick.response.timings_ms[left_alone] == 0.0
+    assert quick.rung == "session_knn"
