@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from contract.manifest import ReleaseManifest, verify
-from tests.contract.golden import FOLDER, approximate_manifest, encoded_situation, meaning
+from tests.contract.golden import (
+    FOLDER,
+    approximate_manifest,
+    encoded_situation,
+    meaning,
+    quantised_manifest,
+)
 from tests.contract.release import RELEASE_ID, Release
 
 
@@ -40,3 +46,14 @@ def test_a_manifest_with_an_approximate_index_keeps_its_form() -> None:
     assert told.as_bytes() == content == approximate_manifest().encode()
     assert told.index.parameters == {"k_factor": 1, "nprobe": 32}
     assert b'"search"' not in (FOLDER / "manifest.json").read_bytes()
+
+
+def test_a_manifest_with_models_in_int8_keeps_its_form() -> None:
+    content = (FOLDER / "manifest_int8.json").read_bytes()
+    told = ReleaseManifest.model_validate_json(content)
+    assert told.as_bytes() == content == quantised_manifest().encode()
+    assert told.in_int8 == ("sequence_encoder", "ranker")
+    assert verify(content, Release.complete().digest_of, release_id=RELEASE_ID) == []
+    of_old = (FOLDER / "manifest.json").read_bytes()
+    assert b'"precision"' not in of_old
+    assert ReleaseManifest.model_validate_json(of_old).in_int8 == ()

@@ -38,6 +38,7 @@ class Factory:
     num_sessions: int = 200
     num_neighbours: int = 10
     models: dict[str, bytes] = field(default_factory=dict)  # in place of the usual ones
+    int8: tuple[str, ...] = ()  # of `models`: those that are quantised
     beside: dict[str, bytes] = field(default_factory=dict)  # more files of the model repository
     vectors: Any = None  # in place of the usual ones
     index: bytes | None = None  # in place of a flat one
@@ -191,6 +192,7 @@ class Factory:
             outputs=outputs,
             files={path: sha256(held) for path, held in files.items()},
             parity=0.0,
+            precision="int8" if name in self.int8 else "float32",
         )
 
 
