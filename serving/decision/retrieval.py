@@ -30,7 +30,8 @@ def retrieve(
         query_vector=vectors.get("query_tower"),
         sequence_vector=vectors.get("sequence"),
     )
-    sources = counting_sources(release, evidence, may) | _nearest(release, may, vectors)
+    sources = counting_sources(release, situation, evidence, may)
+    sources |= _nearest(release, may, vectors)
     return collect(release, evidence, may, sources)
 
 

@@ -84,7 +84,7 @@ class Questions:
             situations,
             [case.targets for case in cases] * 2,
             stack([encode(one, vocabulary) for one in situations]),
-            count(source.baskets, validate_us, vocabulary, source.catalogue),
+            count(source.baskets, validate_us, vocabulary, source.catalogue, source.timelines),
             vocabulary,
             vectors_ND.numpy(),
             asked(before, validate_us),
