@@ -100,7 +100,7 @@ def _convinces(own: Rates, usual: Rates, later: sparse.csr_array) -> bool:
     mine, theirs = _best(own, PLACES), _best(usual, PLACES)
     won = float(bought[np.setdiff1d(mine, theirs)].sum())
     lost = float(bought[np.setdiff1d(theirs, mine)].sum())
-    return won - lost > CONVINCING * np.sqrt(won + lost)
+    return bool(won - lost > CONVINCING * np.sqrt(won + lost))
 
 
 def _best(rates: Rates, limit: int) -> Indices:

@@ -17,10 +17,13 @@ from training.export.index import share_found
 from training.export.int8 import FORMS, Form, Inputs, Speed
 
 LOSS_GATE: Final = 0.01  # of NDCG@5, relative to the float models
-# Without being asked for by name, a model is quantised only where that pays: its file gets smaller,
-# and a call takes at most this many times as long or this much longer.
+# Without being asked for by name, a model is quantised only where that pays: a call takes at most
+# this many times as long, or this much longer, and the file gets this much smaller or a call takes
+# at most this share of the time.
 SLOWEST: Final = 1.15
 NOTICEABLE_MS: Final = 0.005
+SAVED_BYTES: Final = 2**18
+QUICKER: Final = 0.9
 _AT_RANDOM = 200
 _TOWER_OF = {QUERY_TOWER: "query_tower", SEQUENCE_ENCODER: "sequence"}
 
@@ -76,10 +79,18 @@ class Tried:
 
     @property
     def pays(self) -> bool:
-        """Whether it is smaller and not slower."""
-        return len(self.content) < self.float_bytes and all(
-            ms
-            <= max(self.float_speed.ms[size] * SLOWEST, self.float_speed.ms[size] + NOTICEABLE_MS)
+        """Whether it is not slower, and much smaller or quicker."""
+        return not self.slower and (
+            self.float_bytes - len(self.content) >= SAVED_BYTES
+            or any(ms <= self.float_speed.ms[size] * QUICKER for size, ms in self.speed.ms.items())
+        )
+
+    @property
+    def slower(self) -> bool:
+        """Whether a call takes noticeably longer."""
+        was = self.float_speed.ms
+        return any(
+            ms > max(was[size] * SLOWEST, was[size] + NOTICEABLE_MS)
             for size, ms in self.speed.ms.items()
         )
 
@@ -185,7 +196,7 @@ def verdict(one: Tried, chosen: Mapping[str, Tried]) -> str:
         return one.refused
     if one.model in chosen and one.form != FORMS[0]:
         return "not needed"
-    return "not smaller" if len(one.content) >= one.float_bytes else "slower than float"
+    return "slower than float" if one.slower else "saves too little"
 
 
 def rows(found: Int8) -> Iterator[tuple[str, dict[str, list[float]], str]]:

@@ -24,7 +24,7 @@ from training.data.source import Source, read_source
 from training.export import graphs, int8, int8_gate, parity
 from training.export.exported_decisions import Answers, Questions
 from training.export.int8 import Inputs, Speed
-from training.export.int8_gate import Change, Int8, Tried, choose
+from training.export.int8_gate import Change, Tried, choose
 from training.export.release import Exported, Quantised, export
 from training.recommender import Recommender
 from training.run_folder import Run
@@ -268,29 +268,62 @@ def test_each_passes_alone_and_all_together_do_not(
     assert {one.form for one in passed.chosen.values()} == {"whole"}
 
 
-def _tried(size: int, ms: float, change: Change | None = None, apart: float = 0.0) -> Tried:
-    was = Speed({1: 0.1, 8: 0.5})
-    now = Speed({1: ms, 8: 0.5})
-    return Tried(QUERY_TOWER, "whole", b"x" * size, 100, 0.1, apart, was, now, change)
+def _tried(
+    saved: int,
+    ms: float,
+    change: Change | None = None,
+    *,
+    apart: float = 0.0,
+    batch_ms: float = 0.5,
+) -> Tried:
+    """A form whose float takes .1 ms alone and .5 ms in a batch."""
+    was, now = Speed({1: 0.1, 8: 0.5}), Speed({1: ms, 8: batch_ms})
+    return Tried(QUERY_TOWER, "whole", b"12345", 5 + saved, 0.1, apart, was, now, change)
 
 
-def test_when_it_pays() -> None:
-    assert _tried(50, 0.1).pays
-    assert _tried(50, 0.114).pays
-    assert not _tried(50, 0.116).pays
-    assert not _tried(100, 0.05).pays
+@pytest.mark.parametrize(
+    ("saved", "ms", "batch_ms", "pays", "verdict"),
+    [
+        (int8_gate.SAVED_BYTES, 0.1, 0.5, True, None),
+        (int8_gate.SAVED_BYTES, 0.114, 0.574, True, None),
+        (int8_gate.SAVED_BYTES, 0.116, 0.4, False, "slower than float"),
+        (int8_gate.SAVED_BYTES, 0.09, 0.576, False, "slower than float"),
+        (int8_gate.SAVED_BYTES - 1, 0.1, 0.46, False, "saves too little"),
+        (100, 0.1, 0.44, True, None),
+        (100, 0.08, 0.5, True, None),
+        (-100, 0.1, 0.5, False, "saves too little"),
+    ],
+)
+def test_when_it_pays(
+    saved: int, ms: float, batch_ms: float, pays: bool, verdict: str | None
+) -> None:
+    one = _tried(saved, ms, batch_ms=batch_ms)
+    assert one.pays == pays
+    assert verdict is None or int8_gate.verdict(one, {}) == verdict
+
+
+def test_what_is_refused_in_any_case() -> None:
     assert _tried(50, 0.1, apart=float("nan")).refused
     lossy = Change({"known": 0.0, "unknown": 0.0101}, 0.5, {})
     assert _tried(50, 0.1, lossy).refused == "loses 1.01% of NDCG@5"
     assert not Change({"known": float("nan"), "unknown": 0.0}, 0.5, {}).passed
     assert Change({"known": 0.01, "unknown": -0.3}, 0.5, {}).passed
     taken = _tried(50, 0.1, Change({"known": 0.0}, 1.0, {"query_tower": 1.0}))
-    found = Int8(
-        {QUERY_TOWER: taken}, [taken, _tried(50, 0.2)], Change({"known": 0.0}, 1.0, {}), {}
-    )
-    assert int8_gate.verdict(taken, found.chosen) == "taken"
-    assert int8_gate.verdict(_tried(50, 0.2), {}) == "slower than float"
-    assert int8_gate.verdict(_tried(100, 0.2), {}) == "not smaller"
+    assert int8_gate.verdict(taken, {QUERY_TOWER: taken}) == "taken"
+
+
+def test_nothing_that_pays_is_said_and_refused(
+    questions: Questions,
+    files: dict[str, bytes],
+    modules: tuple[dict[str, torch.nn.Module], torch.Tensor],
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a processor is slow with bytes."""
+    monkeypatch.setattr(int8_gate, "SLOWEST", 0.0)
+    monkeypatch.setattr(int8_gate, "NOTICEABLE_MS", -1.0)
+    with pytest.raises(GateRefused, match=r"no model gains by it .*ranker whole: slower than float"):
+        choose(files, modules[0], questions, len(run.vocabulary))
 
 
 def test_the_change_of_the_answers_is_counted() -> None:
