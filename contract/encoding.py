@@ -4,6 +4,7 @@ serving call this and nothing else, so an input can not mean one thing here and 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -115,19 +116,30 @@ class Situation:
     context: EventContext | None = None
     recent_items: Sequence[str] = ()  # looked at on this page, oldest first
     search_terms: Sequence[str] = ()
+    personal: bool = True  # whether they agreed to be told apart from others
+
+    @cached_property
+    def local(self) -> datetime | None:
+        """The shopper's local time, None where it is not known."""
+        return segments.local_time(self.now_us, self.context)
+
+    @cached_property
+    def segments(self) -> npt.NDArray[np.float32]:
+        """Membership in each of `contract.segments.SEGMENTS`."""
+        return segments.assign(self.view, self.context, self.local)
 
 
 def encode(situation: Situation, vocabulary: Vocabulary) -> Encoded:
     """All tensors of `QUERY_TOWER_INPUTS` and `SEQUENCE_INPUTS`, without a batch dimension."""
     view, context = situation.view, situation.context
-    local = segments.local_time(situation.now_us, context)
+    local = situation.local
     cart = vocabulary.indices(situation.cart)
     encoded: Encoded = {
         "cart_items": _right_padded(cart[-CART:], CART),
         "context": _context(
             context, local.hour if local else None, local.weekday() if local else None
         ),
-        "segments": segments.assign(view, context, local),
+        "segments": situation.segments,
         "recency": np.log1p(np.maximum(view.rhythm, 0.0)).astype(np.float32),
         "search_tokens": _search_tokens(situation),
     }

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+)
 
 from contract import candidates, encoding, pair_features, segments, text
 from contract.features import feature_hash
@@ -33,6 +41,7 @@ MODELS: Final = (QUERY_TOWER, SEQUENCE_ENCODER, RANKER)
 ReleaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Root = Literal["release", "models"]
+Precision = Literal["float32", "int8"]
 DigestOf = Callable[[Root, str], str | None]
 
 
@@ -49,14 +58,28 @@ class Tensor(_Strict):
 
 
 class ModelEntry(_Strict):
-    """A model of the release; `files` maps paths inside the model repository to digests."""
+    """A model of the release; `files` maps paths inside the model repository to digests.
+
+    `precision` is of what is held and computed inside: inputs and outputs are the same in either.
+    It is not written where it is float32, as in every release before there was another.
+    """
 
     name: str
     version: Annotated[int, Field(ge=1)]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     files: dict[str, Digest]
-    parity: Annotated[float, Field(ge=0)]  # largest difference to torch over the parity inputs
+    # Largest difference to torch: in float32 over the parity inputs, which is a gate; in int8 over
+    # real checkouts, which says how far answers were moved. There the gate is what it costs them.
+    parity: Annotated[float, Field(ge=0)]
+    precision: Precision = "float32"
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_sealed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        held: dict[str, Any] = handler(self)
+        if self.precision == "float32":
+            del held["precision"]
+        return held
 
 
 class ReleaseManifest(_Strict):
@@ -92,6 +115,11 @@ class ReleaseManifest(_Strict):
             if entry.name == name:
                 return entry
         raise KeyError(name)
+
+    @property
+    def in_int8(self) -> tuple[str, ...]:
+        """The names of the models that are quantised."""
+        return tuple(entry.name for entry in self.models if entry.precision == "int8")
 
 
 def sha256(content: bytes) -> str:

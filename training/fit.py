@@ -165,7 +165,8 @@ class Fit:
         return self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
 
     def _count(self, until_us: int) -> ItemTables:
-        return count(self.source.baskets, until_us, self.vocabulary, self.source.catalogue)
+        source = self.source
+        return count(source.baskets, until_us, self.vocabulary, source.catalogue, source.timelines)
 
     def _new_towers(self) -> RetrievalModel:
         catalogue = self.source.catalogue

@@ -40,8 +40,9 @@ def neural_side(
             sequence_BD = model.sequence(tensors, vectors_ND)[:, -1]
             queries.append(query_BD)
             sequences.append(sequence_BD)
-            near_query.append(_nearest(query_BD, vectors_ND, QUOTAS["query_tower"] + CART))
-            near_sequence.append(_nearest(sequence_BD, vectors_ND, QUOTAS["sequence"] + CART))
+            # With room for the items of the cart, which `merge` takes out.
+            near_query.append(nearest(query_BD, vectors_ND, QUOTAS["query_tower"] + CART))
+            near_sequence.append(nearest(sequence_BD, vectors_ND, QUOTAS["sequence"] + CART))
     return NeuralSide(
         vectors_ND.cpu().numpy(),
         *(
@@ -51,8 +52,8 @@ def neural_side(
     )
 
 
-def _nearest(query_BD: torch.Tensor, vectors_ND: torch.Tensor, quota: int) -> torch.Tensor:
-    """The nearest items, with room for those of the cart, which `merge` takes out."""
+def nearest(query_BD: torch.Tensor, vectors_ND: torch.Tensor, quota: int) -> torch.Tensor:
+    """The `quota` nearest items of each query, [B, quota]; PAD and OOV are none."""
     scores_BN = query_BD @ vectors_ND.T
     scores_BN[:, :FIRST_ITEM] = float("-inf")
     return scores_BN.topk(min(quota, len(vectors_ND) - FIRST_ITEM), dim=1).indices

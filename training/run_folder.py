@@ -183,8 +183,7 @@ def _write_tables(
     """The frozen tables, in the very files that a release carries."""
     write_parquet(pa.table({"item_id": list(vocabulary.item_ids)}), folder / VOCABULARY)
     write_parquet(_release_catalogue(vocabulary, tables, catalogue), folder / CATALOGUE)
-    popular = [vocabulary.item_id(int(index)) for index in tables.popular]
-    (folder / POPULAR).write_text(json.dumps({"all": popular}) + "\n", encoding="utf-8")
+    (folder / POPULAR).write_bytes(tables.popular.as_bytes(vocabulary))
     arrays: dict[str, Any] = tables.knn.arrays()
     np.savez(folder / SESSION_KNN, **arrays)
     together: dict[str, Any] = tables.neighbours.arrays()

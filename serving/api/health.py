@@ -33,6 +33,7 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
     release_id: str
     trial_release_id: str | None = None  # the canary or the shadow
+    int8: list[str] | None = None  # the live release's quantised models
     problems: list[str] | None = None  # why another release is served than is wanted
     # What a lower rung does without. A model server that is away is no fault of this gateway: to
     # take all gateways out of service for it would leave every checkout without an answer.
@@ -68,6 +69,7 @@ async def readyz(request: Request) -> Response:
     ready = Readiness(
         release_id=release.release_id,
         trial_release_id=None if candidate is None else candidate.release_id,
+        int8=list(release.manifest.in_int8) or None,
         problems=gateway.follower.problems or None,
         degraded=[f"{one.field}: {one.message}" for one in elsewhere] or None,
     )

@@ -70,10 +70,12 @@ def list_releases(args: argparse.Namespace) -> Figures:
         became = "".join(f"  {one}" for one in _became(rollout, manifest.release_id, live))
         print(
             f"{mark} {manifest.release_id}  {manifest.recipe}  until {until}  "
-            f"{manifest.index.count} items{synthetic}{became}"
+            f"{manifest.index.count} items{synthetic}{_precision(manifest)}{became}"
         )
         metrics = {name: [value] for name, value in manifest.metrics.items()}
         figures.add(manifest.release_id, metrics)
+        if manifest.in_int8:
+            figures.notes.append(f"{manifest.release_id}:{_precision(manifest).replace('  ', ' ')}")
         figures.notes += [
             f"{manifest.release_id}: {one}" for one in _became(rollout, manifest.release_id, live)
         ]
@@ -81,6 +83,10 @@ def list_releases(args: argparse.Namespace) -> Figures:
         raise UserError(f"there is no release in {releases}; make one with `tillwise-train export`")
     figures.notes.append(f"live: {live or 'none'}")
     return figures
+
+
+def _precision(manifest: ReleaseManifest) -> str:
+    return f"  int8: {', '.join(manifest.in_int8)}" if manifest.in_int8 else ""
 
 
 def _became(rollout: Rollout, release_id: str, live: str) -> list[str]:

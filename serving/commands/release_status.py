@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> Figures:
 def _notes(ready: dict[str, Any], seen: "_Metrics") -> list[str]:
     wrong = ready.get("problems", [ready["detail"]] if "detail" in ready else [])
     said = [f"wrong: {one}" for one in wrong]
+    if ready.get("int8"):
+        said.append(f"live in int8: {', '.join(ready['int8'])}")
     share = seen.value("tillwise_release_trial_percent")
     said.append(f"on trial: {share:g} % of the shoppers" if share else "nothing is on trial")
     for measure, base in seen.labelled("tillwise_release_guard", side="base"):

@@ -4,12 +4,15 @@ and the sources that need no model."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from contract import candidates, pair_features
 from contract.candidates import (
     QUOTAS,
     Candidates,
     Evidence,
 )
+from contract.encoding import Situation
 from contract.items import Floats, Indices, Sparse
 from contract.pair_features import (
     PAIR_FEATURES,
@@ -55,30 +58,36 @@ def collect(
     """
     listed = candidates.merge(sources, evidence.cart)
     if len(listed.index) < min(MAX_RESULTS, may.count):
-        more = {"popular": popular(release, may, QUOTAS["popular"])}
-        listed = candidates.merge({**sources, **more}, evidence.cart)
+        more = popular(release, may, QUOTAS["popular"], sources.get("popular"))
+        listed = candidates.merge({**sources, "popular": more}, evidence.cart)
     pairs = pair_features.pair_features(evidence, listed.index, release.table, release.item_vectors)
     return CandidateSet(evidence, listed, pairs)
 
 
-def counting_sources(release: Release, evidence: Evidence, pool: Eligible) -> dict[str, Indices]:
-    """contract.candidates.sources_of over the items of `pool` alone."""
+def counting_sources(
+    release: Release, situation: Situation, evidence: Evidence, pool: Eligible
+) -> dict[str, Indices]:
+    """contract.candidates.sources_of over the items of `pool` alone; the popular ones are those of
+    the shopper's segment and region."""
+    usual = release.popular_lists.of_situation(situation)
     own = evidence.purchased
     by_weight = own.index[own.by_weight]
     return {
         "personal": pool.of(by_weight)[: QUOTAS["personal"]],
         "neighbours": _best(evidence.near, pool, QUOTAS["neighbours"]),
         "session_knn": _best(evidence.knn, pool, QUOTAS["session_knn"]),
-        "popular": popular(release, pool, QUOTAS["popular"]),
+        "popular": popular(release, pool, QUOTAS["popular"], usual),
     }
 
 
-def popular(release: Release, pool: Eligible, limit: int) -> Indices:
-    """The most popular items of `pool`, best first; fewer than `limit` only if no more exist."""
-    usual = pool.of(release.popular)
-    if len(usual) >= min(limit, pool.count):
-        return usual[:limit]
-    return pool.of(release.by_popularity)[:limit]
+def popular(release: Release, pool: Eligible, limit: int, usual: Indices | None = None) -> Indices:
+    """The most popular items of `pool`, best first, those of the list `usual` (default: what is
+    popular with everybody) before others; fewer than `limit` only if no more exist."""
+    first = pool.of(release.popular if usual is None else usual)
+    if len(first) >= min(limit, pool.count):
+        return first[:limit]
+    rest = pool.of(release.by_popularity)
+    return np.concatenate((first, rest[~np.isin(rest, first)]))[:limit]
 
 
 def _best(scores: Sparse, pool: Eligible, limit: int) -> Indices:

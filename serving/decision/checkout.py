@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.encoding import OOV, Encoded, Situation, encode
 from contract.features import UNKNOWN, SubjectState, view
@@ -48,7 +48,15 @@ class Checkout:
             self.request.context.event_context(),
             self.request.recent_items if personal else (),
             self.request.search_terms if personal else (),
+            personal,
         )
+
+    def standing(self, state: SubjectState) -> Situation:
+        """What the popular list is chosen by. A decision that was shed has no time to look at a
+        history: the request alone must do, and so no segment."""
+        if self.place.full or not state:
+            return self.situation(state)
+        return replace(self.situation({}), personal=False)
 
     def encoded(self, state: SubjectState) -> tuple[Situation, Encoded]:
         """The situation and the models' inputs."""

@@ -266,7 +266,9 @@ class Decider:
             if counted is not None:
                 return Answer("session_knn", *counted)
         popular = deadline.inline(
-            "popular", lambda: fallback.most_popular(release, may, limit), None
+            "popular",
+            lambda: fallback.most_popular(release, checkout.standing(state), may, limit),
+            None,
         )
         return Answer("popular", *popular) if popular is not None else Answer("empty")
 

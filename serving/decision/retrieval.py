@@ -39,7 +39,8 @@ def retrieve(
     )
     if near is None:
         (near,) = nearest(release, [(may, vectors)])
-    return collect(release, evidence, may, {**counting_sources(release, evidence, may), **near})
+    counted = counting_sources(release, situation, evidence, may)
+    return collect(release, evidence, may, {**counted, **near})
 
 
 def nearest(

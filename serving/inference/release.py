@@ -15,6 +15,7 @@ from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable
 from contract.manifest import ReleaseManifest
+from contract.popular import PopularLists
 from contract.session_knn import SessionKnn
 from serving.inference.assortment import Assortment, Mask
 from serving.inference.backend import InferenceBackend
@@ -86,7 +87,7 @@ class Release:
     knn: SessionKnn
     item_vectors: Floats  # [N, d]; rows PAD and OOV are zero
     index: ItemIndex
-    popular: Indices  # best first
+    popular_lists: PopularLists
     models: InferenceBackend
     breakers: Mapping[str, Breaker]  # by model, and by each of STAGES
 
@@ -94,6 +95,11 @@ class Release:
     def release_id(self) -> str:
         """The name of the release."""
         return self.manifest.release_id
+
+    @property
+    def popular(self) -> Indices:
+        """What is popular with everybody, best first."""
+        return self.popular_lists.overall
 
     @cached_property
     def by_popularity(self) -> Indices:
@@ -104,9 +110,10 @@ class Release:
 
     @cached_property
     def is_popular(self) -> Mask:
-        """Whether an item stands in `popular`, [N]."""
+        """Whether an item is popular with everybody, in a segment or in a region, [N]."""
         mask = np.zeros(len(self.vocabulary), bool)
-        mask[self.popular] = True
+        for items in (self.popular, *self.popular_lists.lists.values()):
+            mask[items] = True
         return mask
 
     def derive(self) -> None:
@@ -114,6 +121,8 @@ class Release:
         has to wait for it."""
         self.by_popularity.flags.writeable = False
         self.is_popular.flags.writeable = False
+        for items in (self.popular, *self.popular_lists.lists.values()):
+            items.flags.writeable = False
         self.catalogue.derive()
 
 

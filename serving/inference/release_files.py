@@ -3,7 +3,6 @@ are the bytes that are used. A part that does not fit raises UserError naming it
 
 import hashlib
 import io
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from contract.errors import UserError
 from contract.item_index import ItemIndex, opened
 from contract.items import (
     ITEM_STATISTICS,
-    Indices,
     ItemNeighbours,
     ItemTable,
     category_codes,
@@ -32,6 +30,7 @@ from contract.manifest import (
     ReleaseManifest,
     Root,
 )
+from contract.popular import PopularLists
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference import release_columns
 from serving.inference.assortment import NOT_PRICED, Assortment
@@ -195,16 +194,12 @@ def neighbours(files: ReleaseFiles, size: int) -> ItemNeighbours:
     return found
 
 
-def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:
+def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> PopularLists:
     """The popular items, best first; ids that the vocabulary does not know are a fault."""
     try:
-        ids = json.loads(files.part(POPULAR))["all"]
-        found = vocabulary.indices(ids)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{POPULAR}: needs a list of item ids under 'all'") from error
-    if (found < FIRST_ITEM).any() or len(np.unique(found)) != len(found):
-        raise UserError(f"{POPULAR}: names an unknown item, or one of them twice")
-    return found
+        return PopularLists.parse(files.part(POPULAR), vocabulary)
+    except ValueError as error:
+        raise UserError(f"{POPULAR}: {error}") from error
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -5,15 +5,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from contract import candidates, encoding, pair_features
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import FEATURES
 from contract.index_entry import IndexSearch, Recall
-from contract.manifest import expected_feature_hash
+from contract.manifest import MODELS, QUERY_TOWER, expected_feature_hash
+from contract.popular import PopularLists
 from contract.segments import SEGMENTS
 from tests.contract.examples import event
-from tests.contract.release import manifest
-from tests.contract.shop import VOCABULARY, situation
+from tests.contract.release import manifest, model
+from tests.contract.shop import BREAD, EGGS, MILK, SOAP, TEA, VOCABULARY, situation
 
 FOLDER = Path(__file__).parent.parent / "golden"
 KEYED = ("", "milk", "00000000-0000-0000-0000-000000000001", "Käse 200 g", "FOOD/DAIRY")
@@ -86,11 +89,32 @@ def approximate_manifest() -> str:
     return manifest(index=index).as_bytes().decode()
 
 
+def quantised_manifest() -> str:
+    """The same release with two models in int8."""
+    models = (
+        model(name, parity=0.04, precision="int8") if name != QUERY_TOWER else model(name)
+        for name in MODELS
+    )
+    return manifest(models=tuple(models)).as_bytes().decode()
+
+
+def popular_lists() -> str:
+    """What is popular with everybody, in a segment, in a region, and in both."""
+    lists = {
+        ("frequent", None): np.array([EGGS, MILK]),
+        (None, "OH"): np.array([SOAP]),
+        ("frequent", "OH"): np.array([TEA, SOAP]),
+    }
+    return PopularLists(np.array([MILK, BREAD]), lists).as_bytes(VOCABULARY).decode()
+
+
 GOLDEN: dict[str, Callable[[], str]] = {
     "contract.json": meaning,
     "encoded_situation.json": encoded_situation,
     "manifest.json": sealed_manifest,
     "manifest_ivf.json": approximate_manifest,
+    "manifest_int8.json": quantised_manifest,
+    "popular.json": popular_lists,
 }
 
 

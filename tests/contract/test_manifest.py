@@ -186,6 +186,11 @@ def test_bad_fields_are_refused(changed: dict[str, Any]) -> None:
         manifest(**changed)
 
 
+def test_a_precision_that_nobody_serves_is_refused() -> None:
+    with pytest.raises(ValidationError, match="precision"):
+        model(RANKER, precision="int4")
+
+
 def test_model_by_name() -> None:
     assert manifest().model(RANKER) == model(RANKER)
     with pytest.raises(KeyError):

@@ -38,9 +38,11 @@ class Factory:
     num_sessions: int = 200
     num_neighbours: int = 10
     models: dict[str, bytes] = field(default_factory=dict)  # in place of the usual ones
+    int8: tuple[str, ...] = ()  # of `models`: those that are quantised
     beside: dict[str, bytes] = field(default_factory=dict)  # more files of the model repository
     vectors: Any = None  # in place of the usual ones
     index: bytes | None = None  # in place of a flat one
+    popular: bytes | None = None  # in place of one list for everybody
 
     @property
     def releases_dir(self) -> Path:
@@ -106,7 +108,8 @@ class Factory:
             manifest.INDEX: self.index or faiss.serialize_index(index).tobytes(),
             manifest.VOCABULARY: _parquet({"item_id": pa.array(ids, pa.string())}),
             manifest.CATALOGUE: _parquet(self._catalogue()),
-            manifest.POPULAR: json.dumps({"all": ids[: min(200, self.num_items // 3)]}).encode(),
+            manifest.POPULAR: self.popular
+            or json.dumps({"all": ids[: min(200, self.num_items // 3)]}).encode(),
             manifest.SESSION_KNN: _npz(self._knn().arrays()),
             manifest.ITEM_NEIGHBOURS: _npz(together.arrays()),
         }
@@ -191,6 +194,7 @@ class Factory:
             outputs=outputs,
             files={path: sha256(held) for path, held in files.items()},
             parity=0.0,
+            precision="int8" if name in self.int8 else "float32",
         )
 
 

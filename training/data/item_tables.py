@@ -11,8 +11,10 @@ from scipy import sparse
 from contract.clock import DAY_US
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.items import CategoryLift, ItemNeighbours, ItemTable, category_codes
+from contract.popular import MAX_ITEMS, PopularLists
 from contract.session_knn import SessionKnn
-from training.data.baskets import Baskets, Numbers
+from training.data import popular_lists
+from training.data.baskets import Baskets, Numbers, Timelines
 
 RECENT_DAYS = 28
 WEEK_DAYS = 7
@@ -20,7 +22,6 @@ NEIGHBOURS = 64
 # Categories whose lift is kept, the most frequent ones: 2,048 x 2,048 half floats are 8 MiB.
 LIFT_CATEGORIES = 2_047
 LIFT_PRIOR = 2.0
-POPULAR = 200
 # VMIS-kNN over baskets: carts are sets rather than clicks, so more of the cart is looked up.
 KNN_SESSIONS, KNN_NEIGHBOURS, KNN_QUERY_ITEMS = 500, 100, 10
 
@@ -32,7 +33,7 @@ class ItemTables:
     statistics: ItemTable
     neighbours: ItemNeighbours
     knn: SessionKnn
-    popular: Numbers  # vocabulary indices, best first
+    popular: PopularLists
     together: sparse.csr_array  # [N, N] cosine of baskets, the diagonal left out
 
 
@@ -53,9 +54,14 @@ def incidence(baskets: Baskets, numbers: Numbers, vocabulary: Vocabulary) -> spa
 
 
 def count(
-    baskets: Baskets, until_us: int, vocabulary: Vocabulary, catalogue: pa.Table
+    baskets: Baskets,
+    until_us: int,
+    vocabulary: Vocabulary,
+    catalogue: pa.Table,
+    timelines: Timelines | None = None,
 ) -> ItemTables:
-    """The tables from all baskets before `until_us`. `catalogue` has CATALOGUE_COLUMNS."""
+    """The tables from all baskets before `until_us`. `catalogue` has CATALOGUE_COLUMNS. With
+    `timelines` the popular items are also counted by segment and region."""
     numbers = baskets.between(int(np.iinfo(np.int64).min), until_us)
     held = incidence(baskets, numbers, vocabulary)
     together = _cosine(held)
@@ -71,7 +77,11 @@ def count(
     )
     statistics = _statistics(baskets, numbers, until_us, held, vocabulary, catalogue)
     order = np.argsort(-statistics.recent_popularity, kind="stable")
-    popular = order[order >= FIRST_ITEM][:POPULAR]
+    popular = PopularLists(order[order >= FIRST_ITEM][:MAX_ITEMS])
+    if timelines is not None:
+        recent = baskets.between(until_us - RECENT_DAYS * DAY_US, until_us)
+        held_then = held[np.searchsorted(numbers, recent)]
+        popular = popular_lists.by_cell(popular.overall, baskets, timelines, recent, held_then)
     wide, narrow = (_category_lift(held, statistics.categories[:, level]) for level in (1, -1))
     near = ItemNeighbours(*_nearest(together, NEIGHBOURS), wide, narrow, float(len(numbers)))
     return ItemTables(statistics, near, knn, popular, together)

@@ -83,7 +83,7 @@ def rank_inputs(
             query_vector=neural.query_vectors[case],
             sequence_vector=neural.sequence_vectors[case],
         )
-        sources = sources_of(evidence, tables.popular)
+        sources = sources_of(evidence, tables.popular.of_situation(situation))
         sources["query_tower"] = neural.query_nearest[case]
         sources["sequence"] = neural.sequence_nearest[case]
         merged = merge(sources, evidence.cart)

@@ -56,7 +56,9 @@ class Comparison:
                 f"with min_item_baskets={MIN_BASKETS}"
             )
         self.cut_us = to_us(source.window.train_until)
-        self.tables = count(source.baskets, self.cut_us, vocabulary, source.catalogue)
+        self.tables = count(
+            source.baskets, self.cut_us, vocabulary, source.catalogue, source.timelines
+        )
         self.cases = cases_of(protocol, source.baskets, source.window, vocabulary)
         seen = bought_before(self.cases, source.baskets, self.cut_us, vocabulary)
         self._slices = Slices(self.cases, source.baskets, self.tables, self.cut_us, seen)

@@ -1,6 +1,6 @@
 """Proof that the exported file answers like the trained model: random valid inputs through both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,16 +71,23 @@ def largest_difference(
 
     A value that is not finite on either side counts as infinite.
     """
-    inputs = random_inputs(name, PARITY_INPUTS, num_items, rng)
+    return difference(graph, model, random_inputs(name, PARITY_INPUTS, num_items, rng))
+
+
+def difference(
+    graph: nn.Module, model: bytes, inputs: Mapping[str, npt.NDArray[np.generic]]
+) -> float:
+    """The largest absolute difference of any output over `inputs`, which stand in the order in
+    which `graph` takes them; infinite where a value is not finite."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     worst = 0.0
-    for start in range(0, PARITY_INPUTS, _BATCH):
+    for start in range(0, len(next(iter(inputs.values()))), _BATCH):
         part = {n: array[start : start + _BATCH] for n, array in inputs.items()}
         with torch.no_grad():
             expected = graph(*(torch.from_numpy(array) for array in part.values())).numpy()
         (answer,) = session.run(None, part)
-        difference = np.abs(np.asarray(answer, np.float64) - expected)
-        worst = max(worst, float(np.where(np.isfinite(difference), difference, np.inf).max()))
+        apart = np.abs(np.asarray(answer, np.float64) - expected)
+        worst = max(worst, float(np.where(np.isfinite(apart), apart, np.inf).max()))
     return worst
 
 

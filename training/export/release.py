@@ -20,6 +20,7 @@ from contract.manifest import (
     MODELS,
     RELEASE_FILES,
     ModelEntry,
+    Precision,
     ReleaseManifest,
     Root,
     expected_feature_hash,
@@ -28,12 +29,24 @@ from contract.manifest import (
     verify,
 )
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
+from training.data.source import Source
 from training.export import graphs, model_config, parity
+from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
+from training.export.int8_gate import Int8, choose
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The wish for int8: the data that `run` was fitted on, to judge by, and the models, by default
+    those where it pays."""
+
+    source: Source
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Exported:
     manifest: ReleaseManifest
     bytes_by_model: Mapping[str, int]
     index: Built
+    int8: Int8 | None = None
 
 
 def export(
@@ -53,10 +67,12 @@ def export(
     metrics: dict[str, float],
     *,
     flat_below: int = FLAT_BELOW,
+    quantised: Quantised | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
-    From `flat_below` items on, the index is chosen by a measured recall gate.
+    From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
+    models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
     """
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
@@ -80,6 +96,13 @@ def export(
                 f"parity: {name} differs from torch by {difference:.2e}, more than "
                 f"{parity.TOLERANCE:.0e}"
             )
+    int8 = None
+    if quantised is not None:
+        asked = Questions.of(run, quantised.source, vectors_ND)
+        int8 = choose(files, modules, asked, len(run.vocabulary), quantised.models)
+        files |= {name: one.content for name, one in int8.chosen.items()}
+        differences |= {name: one.drift for name, one in int8.chosen.items()}
+        metrics = metrics | _quality(int8)
     built = build(
         vectors_ND[FIRST_ITEM:].numpy(),
         lambda: tower_queries(run, vectors_ND),
@@ -92,7 +115,14 @@ def export(
         shutil.copyfile(run.folder / name, partial / name)
     (partial / INDEX).write_bytes(built.content)
     entries = tuple(
-        _publish_model(name, files[name], models_dir, differences[name], run.recipe.dimension)
+        _publish_model(
+            name,
+            files[name],
+            models_dir,
+            differences[name],
+            run.recipe.dimension,
+            "int8" if int8 is not None and name in int8.chosen else "float32",
+        )
         for name in MODELS
     )
     currency = run.catalogue["currency"][0].as_py()
@@ -115,7 +145,12 @@ def export(
     os.replace(partial, final)
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id, clock)
-    return Exported(manifest, {name: len(content) for name, content in files.items()}, built)
+    return Exported(manifest, {name: len(content) for name, content in files.items()}, built, int8)
+
+
+def _quality(int8: Int8) -> dict[str, float]:
+    """What the manifest says of the quality of int8."""
+    return {f"int8 NDCG@5 loss, {who}": loss for who, loss in int8.change.loss.items()}
 
 
 def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
@@ -143,7 +178,12 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _publish_model(
-    name: str, content: bytes, models_dir: Path, difference: float, dimension: int
+    name: str,
+    content: bytes,
+    models_dir: Path,
+    difference: float,
+    dimension: int,
+    precision: Precision,
 ) -> ModelEntry:
     """The model as the next version of its folder, with its configuration beside the versions."""
     folder = models_dir / name
@@ -169,6 +209,7 @@ def _publish_model(
         # change with Tillwise's version, which must not make an older release unfit to go back to.
         files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
         parity=difference,
+        precision=precision,
     )
 
 

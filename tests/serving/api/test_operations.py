@@ -2,21 +2,50 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract.manifest import QUERY_TOWER
+from serving.__main__ import main
+from serving.commands import release_status
 from serving.inference.backend import InferenceFailed
 from serving.state.event_log import SqliteEventLog
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import ALL, Running, Start
-from tests.serving.release_factory import Factory
+from tests.serving.release_factory import Factory, usual_model
 from tests.serving.state.events import stored_event
+from training.export import int8
 
 
 async def test_ready_names_its_release(running: Running) -> None:
     answer = await running.client.get("/readyz")
     assert answer.json() == {"status": "ready", "release_id": "tiny-1"}
+
+
+async def test_models_in_int8_are_served_like_any_and_named(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = Factory(tmp_path)
+    tower = usual_model(QUERY_TOWER, usual.item_vectors(), usual.seed)
+    smaller = int8.quantised(tower, "tables", {})
+    assert smaller is not None
+    assert smaller != tower
+    factory = Factory(tmp_path, models={QUERY_TOWER: smaller}, int8=(QUERY_TOWER,))
+    factory.write("small")
+    running = await start(releases=factory.releases_dir, models=factory.models_dir)
+    decided = (await running.decide()).json()
+    assert (decided["rung"], decided["release_id"]) == ("full", "small")
+    ready = (await running.client.get("/readyz")).json()
+    assert ready == {"status": "ready", "release_id": "small", "int8": [QUERY_TOWER]}
+    seen = release_status._Metrics((await running.client.get("/metrics")).text)
+    assert f"live in int8: {QUERY_TOWER}" in release_status._notes(ready, seen)
+    capsys.readouterr()
+    assert main(["release", "list", "--releases", str(factory.releases_dir)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("* small ")
+    assert f"  int8: {QUERY_TOWER}  " in f"{line}  "
 
 
 async def test_a_model_server_that_is_away_is_named_and_the_gateway_stays_ready(

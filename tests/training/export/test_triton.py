@@ -14,15 +14,16 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contract.clock import FixedClock
-from contract.manifest import MODELS, RANKER, tensors
+from contract.manifest import MODELS, QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
 from serving.inference.embedded import MAX_BATCH as EMBEDDED_BATCH
 from serving.inference.embedded import EmbeddedBackend, ModelFile, load_sessions
 from serving.inference.triton_client import TritonClient
 from serving.inference.triton_loading import KEPT
 from serving.inference.triton_process import TritonProcess, running
+from training.data.source import Source
 from training.export import model_config
 from training.export.parity import TOLERANCE, random_inputs
-from training.export.release import Exported, export
+from training.export.release import Exported, Quantised, export
 from training.run_folder import Run
 
 INPUTS = 1_000 if os.environ.get("TILLWISE_PROVE") else 150
@@ -36,7 +37,16 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 @pytest.fixture(scope="module")
-def triton(exported: tuple[Path, Exported]) -> Iterator[TritonProcess]:
+def quantised(run: Run, source: Source, exported: tuple[Path, Exported]) -> Exported:
+    """A release in int8 beside the first, in the same model repository."""
+    models, _ = exported
+    later = FixedClock(datetime(2024, 5, 2, 12, tzinfo=UTC))
+    wish = Quantised(source, (QUERY_TOWER, SEQUENCE_ENCODER))
+    return export(run, models, models.parent / "releases", later, {}, quantised=wish)
+
+
+@pytest.fixture(scope="module")
+def triton(exported: tuple[Path, Exported], quantised: Exported) -> Iterator[TritonProcess]:
     with running(exported[0]) as process:
         yield process
 
@@ -110,12 +120,21 @@ def test_what_is_written_twice_is_left_alone(tmp_path: Path) -> None:
     assert not list((tmp_path / RANKER).rglob(".*"))
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("name", MODELS)
 async def test_parity_with_the_gateways_own_models(
-    exported: tuple[Path, Exported], triton: TritonProcess, name: str
+    exported: tuple[Path, Exported],
+    quantised: Exported,
+    triton: TritonProcess,
+    name: str,
+    precision: str,
 ) -> None:
-    """Singly, in batches that form by themselves, and in batches sent as such."""
+    """Singly, in batches that form by themselves, and in batches sent as such. In int8 the
+    reference is the same: the very file, in the gateway."""
     models, result = exported
+    if precision == "int8":
+        result = quantised
+        assert result.manifest.in_int8 == (QUERY_TOWER, SEQUENCE_ENCODER)
     entry = result.manifest.model(name)
     content = (models / name / str(entry.version) / "model.onnx").read_bytes()
     sessions = load_sessions([ModelFile(name, content, entry.inputs, entry.outputs)])
