@@ -52,7 +52,7 @@ def _models(release: Release) -> dict[str, float]:
 def _searches(release: Release) -> list[Callable[[], object]]:
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(_ROUNDS, 2, release.item_vectors.shape[1])).astype(np.float32)
-    mask = release.catalogue.sellable(None)
+    mask = release.catalogue.now.sellable(None)
     return [lambda q=one: release.index.nearest(q, mask, WANTED) for one in queries]  # type: ignore[misc]
 
 
