@@ -28,6 +28,7 @@ from serving.decision.eligibility import Eligible
 from serving.decision.vector_cache import VectorCache, VectorCaches, key_of
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
+from serving.inference.loading import start_aside
 from serving.inference.release import Release, compute_single_threaded
 
 _QUEUE = "queue"
@@ -110,7 +111,7 @@ class Engine:
         self._each_ms = _FIRST_GUESS_MS  # of work for one decision, a moving mean
         self._under_way = 0
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
-        self._thread.start()
+        start_aside(self._thread)
 
     async def run(
         self, checkout: Checkout, may: Eligible, state: SubjectState, reserve_ms: float

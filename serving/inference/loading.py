@@ -1,6 +1,7 @@
 """Loading a release beside running traffic. It is a second of work for a core, half of it in Python
 and so under the one lock that every checkout needs too; everything here is for those checkouts."""
 
+import _thread
 import asyncio
 import ctypes
 import gc
@@ -48,12 +49,18 @@ async def load_beside(load: Callable[[], T]) -> T:
 
     with _others_first():
         # Not of a pool: a thread can not take back its priority.
-        threading.Thread(target=run, name="load-release", daemon=True).start()
+        start_aside(threading.Thread(target=run, name="load-release", daemon=True))
         loaded = await outcome
     # Its hundreds of thousands of small objects live as long as it is live: a collection
     # that walks over them stops every decision for 30 ms and finds nothing.
     gc.freeze()
     return loaded
+
+
+def start_aside(thread: threading.Thread) -> None:
+    """Start `thread` without waiting until it runs, as its `start` does: on a busy machine that can
+    take a tenth of a second, and every checkout would wait with the event loop."""
+    _thread.start_new_thread(thread.start, ())
 
 
 def _step_back() -> None:

@@ -4,6 +4,7 @@ an answer, and every place is given back."""
 import asyncio
 import dataclasses
 import gc
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -117,5 +118,26 @@ async def test_an_idle_engine_keeps_no_release_in_memory_and_ends_with_it(
     assert alive() is None
     await asyncio.to_thread(thread.join, 5)
     assert not thread.is_alive()
+    decider.close()
+    live.close()
+
+
+async def test_the_loop_waits_for_no_thread_to_begin_when_a_release_comes(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release brings two: the one that loads it and its engine."""
+    begun, usual = dict[str, int](), threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        begun[thread.name] = threading.get_ident()
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    live = LiveRelease(factory.releases_dir, factory.models_dir)
+    await live.load_or_keep("tiny-1")
+    decider = Decider(live, Forbidden(), CLOCK, SIGNER)
+    assert (await decider.decide(request("item-1"), nobody())).rung == "full"
+    assert {"load-release", "engine"} <= begun.keys()
+    assert threading.get_ident() not in (begun["load-release"], begun["engine"])
     decider.close()
     live.close()
