@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from contract.clock import Clock
-from serving.api import consent, decide, docs_page, documentation, events, health, subjects
+from serving.api import consent, decide, docs_page, documentation, events, health, sdk, subjects
 from serving.api.gateway import Gateway
 from serving.api.hot_route import HotRoute
 from serving.api.middleware import Guard
@@ -209,7 +209,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
-    for resource in (decide, events, subjects, consent, health, docs_page):
+    for resource in (decide, events, subjects, consent, health, docs_page, sdk):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)

@@ -2,6 +2,7 @@
 
 import { api, GatewayError, latest } from "./gateway.js";
 import { count, money } from "./format.js";
+import * as measure from "./measure.js";
 import { openSearch } from "./search.js";
 import * as views from "./views.js";
 
@@ -38,6 +39,7 @@ function say(text) {
 const act = {
   add(item) {
     learn([item]);
+    measure.tell("add_to_cart", [{ item }]);
     const line = state.lines.find((one) => one.item.item_id === item.item_id);
     if (line) line.quantity += 1;
     else state.lines.push({ item, quantity: 1 });
@@ -50,6 +52,7 @@ const act = {
   change(itemId, by) {
     const line = state.lines.find((one) => one.item.item_id === itemId);
     line.quantity = Math.max(1, line.quantity + by);
+    measure.tell(by > 0 ? "add_to_cart" : "remove_from_cart", [{ item: line.item }]);
     const focused = document.activeElement?.dataset.focus;
     basketChanged(`${line.item.title}: ${line.quantity}.`);
     const button = focused && document.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
@@ -58,6 +61,7 @@ const act = {
   remove(itemId) {
     const place = state.lines.findIndex((one) => one.item.item_id === itemId);
     const [gone] = state.lines.splice(place, 1);
+    measure.tell("remove_from_cart", [gone]);
     basketChanged(`${gone.item.title} is no longer in the basket.`);
     const near = state.lines[Math.min(place, state.lines.length - 1)];
     focusOn(near ? `remove-${near.item.item_id}` : null, "search");
@@ -92,10 +96,14 @@ function choose(shopper) {
   state.suggested = [];
   views.showPlaceholders();
   privacyChanged();
+  measure.tell("begin_checkout", state.lines);
   basketChanged("");
 }
 
 function privacyChanged() {
+  // What the browser's own control would do by itself, the page's switch does by withdrawing.
+  const agreed = state.gpc ? {} : { ...state.shopper.consent, personalization: state.consent };
+  measure.shopper(state.shopper, agreed);
   views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc });
 }
 
@@ -145,6 +153,7 @@ async function meetShoppers(signal) {
   });
   learn([...first.cart, ...first.bought_too]);
   privacyChanged();
+  measure.tell("begin_checkout", state.lines);
   views.showBasket(state.lines, currency(), act);
 }
 
@@ -164,6 +173,7 @@ function answered({ answer, roundTripMs }) {
     .filter((one) => !inCart.has(one.item_id))
     .map((one) => ({ item: known.get(one.item_id) ?? unnamed(one.item_id), reasons: one.reasons }));
   keepingFocus(paintSuggestions);
+  measure.tell("view_item_list", state.suggested);
   views.showDecision(answer, roundTripMs);
   say(`${recovered ? "Suggestions are back. " : ""}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
 }
@@ -199,12 +209,17 @@ function failed(error) {
 function pay() {
   const pieces = state.lines.reduce((sum, line) => sum + line.quantity, 0);
   const total = state.lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
+  measure.tell("add_payment_info", state.lines);
   $("paid-text").textContent = `${count(pieces, "item", "items")} for ${money(total, currency())}.`;
   $("paid").showModal();
 }
 
 function open() {
-  openSearch(act.add);
+  openSearch((item, words) => {
+    measure.tell("search", [], { search_term: words });
+    measure.tell("select_item", [{ item }]);
+    act.add(item);
+  });
   $("shopper").addEventListener("change", (event) => choose(state.shoppers[Number(event.target.value)]));
   $("consent").addEventListener("change", (event) => {
     state.consent = event.target.checked;

@@ -5,13 +5,19 @@ const formats = new Map();
 // A price in minor units of `currency`; what is not priced says so.
 export function money(minor, currency) {
   if (minor === null || minor === undefined) return "Not priced";
+  return formatOf(currency).format(minor / 10 ** digits(currency));
+}
+
+function formatOf(currency) {
   if (!formats.has(currency)) {
     const locale = document.documentElement.lang;
     formats.set(currency, new Intl.NumberFormat(locale, { style: "currency", currency }));
   }
-  const format = formats.get(currency);
-  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+  return formats.get(currency);
 }
+
+// How many digits a currency has after the point.
+export const digits = (currency) => formatOf(currency).resolvedOptions().maximumFractionDigits;
 
 export function count(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;

@@ -60,7 +60,7 @@ function basketLine({ item, quantity }, act) {
   text.append(make("button", { class: "remove", type: "button", "aria-label": `Remove ${name}`, "data-focus": `remove-${item.item_id}`, click: () => act.remove(item.item_id) }, "Remove"));
   return make(
     "li",
-    { "data-item": item.item_id },
+    { "data-item": item.item_id, "data-tillwise-item": item.item_id },
     tile(item),
     text,
     make(
@@ -100,7 +100,7 @@ function suggestion({ item, reasons }, real, act) {
   if (real) text.append(make("span", { class: "real" }, "Bought in this very basket"));
   return make(
     "li",
-    { "data-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
+    { "data-item": item.item_id, "data-tillwise-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
     tile(item),
     text,
     make(
