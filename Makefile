@@ -25,7 +25,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton demo triton test check prove clean chromium promtool again
+.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo 'make check   lint, format, types, import rules, Kubernetes manifests'
 	@echo 'make .venv   the environment and nothing else'
 	@echo 'make triton  a Triton server over the exported models (`make .triton` only installs it)'
+	@echo 'make web     the snippet for shops: web/src -> web/dist (needs Node.js 20 and npm)'
 	@echo 'make clean   remove what was built, except .venv and .triton'
 	@echo
 	@echo 'PYTHON=python3.12     another interpreter (3.11 or 3.12)'
@@ -165,22 +166,37 @@ endif
 triton: .triton $(DEMO)/export.done
 	@exec $(IN_VENV)tillwise-serve triton
 
+# --- the snippet ----------------------------------------------------------------------------------
+
+# What is built is in git, so that a gateway needs no Node.js; a test holds it against a fresh build.
+web: npm
+	@cd web && npm run --silent types && npm run --silent build
+
+# Which packages and bytes: web/package-lock.json; from where: whatever npm is set to.
+npm:
+	@command -v npm >/dev/null || { \
+		echo 'No npm: get Node.js 20 or later with npm (`apt-get install nodejs npm`, `brew install node`).' >&2; exit 1; }
+	@cmp -s web/package-lock.json web/node_modules/.installed || { \
+		echo 'Installing what builds the snippet into web/node_modules'; \
+		cd web && npm ci --silent --no-audit --no-fund && cp package-lock.json node_modules/.installed; }
+
 # --- checks ---------------------------------------------------------------------------------------
 
 PACKAGES := contract training serving benchmarks tests
 
-check: $(INSTALLED)
+check: $(INSTALLED) npm
 	@$(IN_VENV)ruff check $(PACKAGES)
 	@$(IN_VENV)ruff format --check $(PACKAGES)
 	@$(IN_VENV)mypy $(PACKAGES)
 	@$(IN_VENV)lint-imports --no-logo
 	@$(IN_VENV)python -m tests.k8s.overlays
+	@npm run --silent --prefix web types
 
 # A file's tests stay together, because they share servers; two files at once.
-test: $(INSTALLED) .triton chromium promtool
+test: $(INSTALLED) .triton chromium promtool npm
 	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
 
-prove: $(INSTALLED) .triton chromium promtool
+prove: $(INSTALLED) .triton chromium promtool npm
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.

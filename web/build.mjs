@@ -38,7 +38,7 @@ async function snippet(outdir) {
     ecma: 2020,
     toplevel: true,
     compress: { passes: 3, unsafe_arrows: true, pure_getters: true },
-    sourceMap: { content: bundled["tillwise.js.map"], filename: "tillwise.js" },
+    sourceMap: { content: bundled["tillwise.js.map"], includeSources: true, filename: "tillwise.js" },
   });
   // The name that the gateway serves the map under: 16 hexadecimal digits of its SHA-256 in it.
   const digest = createHash("sha256").update(map).digest("hex").slice(0, 16);

@@ -1,5 +1,5 @@
-"""`/sdk/tillwise.js`: the snippet for pages of the shop. Its plain name is asked about every few minutes;
-a page that names it with hash and integrity gets exactly those bytes, for ever."""
+"""`/sdk/tillwise.js`: the snippet for pages of the shop. Its plain name is asked about often; a
+page that names it with hash and integrity gets exactly those bytes, for ever."""
 
 import base64
 import hashlib

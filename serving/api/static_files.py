@@ -1,5 +1,5 @@
-"""Files that browsers and CDNs may hold for ever: their names hold the hash of their content, and what
-names them is asked about every time. Read, hashed and compressed once, at the start."""
+"""Files that browsers and CDNs may hold for ever: their names hold the hash of their content, and
+what names them is asked about every time. Read, hashed and compressed once, at the start."""
 
 import gzip
 import hashlib
