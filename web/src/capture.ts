@@ -88,7 +88,8 @@ export function capture(record: Take, signal: AbortSignal): Page {
   here("pointerout", (event) => {
     if (!(event as PointerEvent).relatedTarget) rest(null);
   });
-  here("scroll", () => {
+  here("scroll", (event) => {
+    if (event.target !== document) return; // a list within the page
     if (!measuring) setTimeout(measure, SCROLL_MS);
     measuring = true;
   });

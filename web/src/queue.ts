@@ -20,7 +20,7 @@ const QUIET_MS = 2000;
 const TIMEOUT_MS = 1e4;
 const LONGEST_PAUSE_MS = 3e5;
 const LONGEST_REFUSAL_MS = 36e5;
-const MOST_BEHIND = 6e4; // what browsers send behind a page that is left, a little less than 64 KiB
+const MOST_BEHIND = 2e4; // browsers send 64 KiB behind a page, and a character may take 3 bytes
 
 export function openQueue(settings: Settings, allowed: () => boolean) {
   let waiting: QueuedEvent[] = []; // the oldest first
