@@ -20,7 +20,7 @@ from tests.serving.release_factory import BUILT_AT
 
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"
 CART = [{"item_id": "item-1", "price": 1.01, "quantity": 2}]
-LONGER_THAN_A_BATCH_WAITS_MS = 2_600
+LONGER_THAN_A_BATCH_WAITS_MS = 1_200
 
 
 @pytest.fixture(scope="module")
@@ -481,6 +481,15 @@ def test_the_demo_shop_tells_the_gateway_once_its_shopper_agrees(
     assert searched.search_term == "coffee"
     (added,) = [one for one in events if one.event_name == "add_to_cart"]
     assert added.items[0].price is not None
+    expect(page.locator("#suggestions")).to_have_attribute("aria-busy", "false")
+    looked = page.locator("#suggestions > li[data-item]").first
+    item = looked.get_attribute("data-item")
+    looked.get_by_role("link").click()
+    expect(page.get_by_role("dialog")).to_contain_text(looked.locator(".name").inner_text())
+    events = front.wait(session, lambda found: "view_item" in {one.event_name for one in found})
+    (viewed,) = [one for one in events if one.event_name == "view_item"]
+    assert [line.item_id for line in viewed.items] == [item]
+    page.get_by_role("button", name="Close").click()
     decided = [one for one in events if one.event_name == "decision"]
     assert {one.subject_id for one in decided} <= {searched.subject_id}
     page.get_by_role("switch", name="Personalization").press("Space")

@@ -7,6 +7,7 @@ import { openSearch } from "./search.js";
 import * as views from "./views.js";
 
 const QUIET_MS = 120; // how long the basket must rest before it is asked about
+const HEARD_MS = 700; // by then what was told has reached the gateway
 const RETRY_MS = [2000, 4000, 8000, 15000];
 const $ = views.$;
 
@@ -19,6 +20,7 @@ const state = {
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   gpc: browserGpc,
+  looked: null, // the item whose dialog is or was open
   suggested: [], // { item, reasons }
   failures: 0,
   met: false, // whether the gateway has said who shops here
@@ -48,6 +50,13 @@ const act = {
     paintSuggestions();
     basketChanged(`${item.title} is in the basket.`);
     focusOn(next);
+  },
+  // The page of a product, in small. What was looked at counts for the next suggestions.
+  look(item) {
+    state.looked = item;
+    measure.tell("view_item", [{ item }]);
+    views.showProduct(item);
+    setTimeout(() => ask({ now: true }), HEARD_MS);
   },
   change(itemId, by) {
     const line = state.lines.find((one) => one.item.item_id === itemId);
@@ -232,6 +241,13 @@ function open() {
     ask({ now: true });
   });
   $("retry").addEventListener("click", () => ask({ now: true }));
+  $("product-close").addEventListener("click", () => $("product").close());
+  $("product-add").addEventListener("click", () => {
+    $("product").close();
+    act.add(state.looked);
+  });
+  // The name that led there may have been painted anew meanwhile.
+  $("product").addEventListener("close", () => focusOn(`look-${state.looked.item_id}`));
   $("pay").addEventListener("click", pay);
   $("again").addEventListener("click", () => $("paid").close());
   $("paid").addEventListener("close", () => choose(state.shopper));

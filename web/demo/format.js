@@ -65,11 +65,18 @@ export function tile(item) {
   return make("span", { class: "tile", "aria-hidden": "true" }, svg);
 }
 
-export function label(item) {
+// `look(item)` shows the item itself, where the name leads to it.
+export function label(item, look) {
+  const name = item.title || `Item ${item.item_id}`;
+  const open = (event) => {
+    event.preventDefault();
+    look(item);
+  };
+  const link = look && make("a", { href: `#${item.item_id}`, "data-focus": `look-${item.item_id}`, click: open }, name);
   return make(
     "div",
     {},
-    make("p", { class: "name" }, item.title || `Item ${item.item_id}`),
+    make("p", { class: "name" }, link || name),
     make("p", { class: "brand" }, [item.brand, aisle(item)].filter(Boolean).join(", ")),
   );
 }

@@ -16,7 +16,7 @@ export interface QueuedEvent extends EventBody, Ids {
 const MOST = 200;
 const BATCH = 50;
 const FULL = 20; // this many do not wait for more
-const QUIET_MS = 2000;
+const QUIET_MS = 500; // soon, because what was done counts for the next decision
 const TIMEOUT_MS = 1e4;
 const LONGEST_PAUSE_MS = 3e5;
 const LONGEST_REFUSAL_MS = 36e5;
