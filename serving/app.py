@@ -21,6 +21,7 @@ from serving.api import (
     documentation,
     events,
     health,
+    sdk,
     subjects,
 )
 from serving.api.cors import Cors
@@ -259,7 +260,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
-    for resource in (decide, events, catalogue, subjects, consent, health, docs_page):
+    for resource in (decide, events, catalogue, subjects, consent, health, docs_page, sdk):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)

@@ -66,11 +66,27 @@ def new_key(role: Role, at: datetime, held: Secrets) -> tuple[str, ApiKey]:
     return api_key, ApiKey(key_id, role, at, None, sealed)
 
 
+def is_beacon(request: Request) -> bool:
+    """Whether a page that is being left sent this: such a request has no headers of its own."""
+    return "authorization" not in request.headers and "key" in request.query_params
+
+
 def authenticate(
-    request: Request, gateway: "Gateway", *roles: Role, page_token: bool = False
+    request: Request,
+    gateway: "Gateway",
+    *roles: Role,
+    page_token: bool = False,
+    beacon: bool = False,
 ) -> Caller:
-    """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem."""
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem.
+
+    `beacon`: a `collect` key, which is public, may stand in the address as `?key=`.
+    """
+    by_address = beacon and is_beacon(request)
+    named = request.headers.get("authorization", "")
+    if by_address:
+        named = f"Bearer {request.query_params['key']}"
+    scheme, _, credential = named.partition(" ")
     credential = credential.strip()
     if scheme.lower() != "bearer" or not credential or len(credential) > _MOST_CHARACTERS:
         raise _unauthenticated("Send an API key as Authorization: Bearer KEY.")
@@ -81,6 +97,10 @@ def authenticate(
     key = _held(gateway, credential) if _KEY_FORM.fullmatch(credential) else None
     if key is None:
         raise _unauthenticated("This API key is not known or was revoked.")
+    if by_address and key.role != "collect":
+        raise ApiProblem(
+            403, "Only a collect key may stand in an address; this one is exposed now."
+        )
     if key.role not in roles and key.role != "admin":
         wanted = " or ".join(roles)
         raise ApiProblem(403, f"A key with the role {key.role} may not do this; use {wanted}.")

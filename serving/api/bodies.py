@@ -10,10 +10,13 @@ from serving.api.problems import ApiProblem, invalid
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_json_body(request: Request, limit: int) -> bytes:
-    """The raw body, at most `limit` bytes. Raises a 415 or 413 problem."""
+async def read_json_body(request: Request, limit: int, *, as_text: bool = False) -> bytes:
+    """The raw body, at most `limit` bytes, also when it is sent `as_text`.
+
+    Raises a 415 or 413 problem.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != "application/json" and not (as_text and kind == "text/plain"):
         raise ApiProblem(415, "Send the body as Content-Type: application/json.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message
 
@@ -16,6 +16,8 @@ from contract.text import words
 from serving.api.bodies import read_json_body
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
+from serving.api.sdk import snippet
+from serving.api.static_files import StaticFiles
 from serving.inference.assortment import NOT_PRICED
 from serving.inference.release import Release
 
@@ -38,13 +40,7 @@ _POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-}
+_HEADERS = {"Content-Security-Policy": _POLICY}
 
 
 class DemoItem(BaseModel):
@@ -134,8 +130,11 @@ def mount(
     shoppers: Sequence[DemoShopper],
     api_key: str,
     page: Path | None,
+    collect_key: str = "",
 ) -> None:
-    """Add the page in the folder `page` and its endpoints to `app`; `api_key` stays here."""
+    """Add the page in the folder `page` and its endpoints to `app`.
+
+    `api_key` stays here; `collect_key` stands in the page, for the snippet."""
     router = APIRouter(prefix="/demo", include_in_schema=False)
     shelf = Shelf(gateway.live.current)
     everyone = DemoShoppers(shoppers=tuple(shoppers)).model_dump_json()
@@ -161,9 +160,13 @@ def mount(
         kind = "application/json" if status < 400 else "application/problem+json"
         return Response(answer, status, media_type=kind)
 
-    @router.get("/{name:path}")
-    async def show(name: str) -> Response:
-        return _page_file(page, name or "index.html")
+    files = None if page is None else _page_files(page, collect_key)
+
+    @router.api_route("/{name:path}", methods=["GET", "HEAD"])
+    async def show(request: Request) -> Response:
+        if files is None:
+            raise ApiProblem(404, "The demo page is not part of this installation.")
+        return files.answer(request, request.path_params["name"] or "index.html", _HEADERS)
 
     app.add_api_route(
         "/demo", lambda: RedirectResponse("/demo/"), include_in_schema=False, response_model=None
@@ -171,13 +174,14 @@ def mount(
     app.include_router(router)
 
 
-def _page_file(page: Path | None, name: str) -> Response:
-    root = page.resolve() if page is not None else None
-    path = (root / name).resolve() if root is not None else None
-    if root is None or path is None or not path.is_relative_to(root) or not path.is_file():
-        raise ApiProblem(404, "The demo page has no such file.")
-    kind = _KINDS.get(path.suffix, "application/octet-stream")
-    return FileResponse(path, media_type=kind, headers={"Content-Security-Policy": _POLICY})
+def _page_files(page: Path, collect_key: str) -> StaticFiles:
+    held = snippet()
+    return StaticFiles.read(
+        page,
+        snippet=held.src if held else "/sdk/tillwise.js",
+        integrity=held.integrity if held else "",
+        collect_key=collect_key,
+    )
 
 
 async def forward(app: ASGIApp, body: bytes, api_key: str, gpc: str | None) -> tuple[int, bytes]:

@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
-from serving.api.auth import Caller, authenticate
+from serving.api.auth import Caller, authenticate, is_beacon
 from serving.api.bodies import read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
@@ -22,6 +22,14 @@ router = APIRouter()
 MOST_EVENTS = 500
 # A large batch gives way to waiting checkouts after this many events.
 _BREATH = 32
+_BEACON_KEY = {
+    "name": "key",
+    "in": "query",
+    "required": False,
+    "description": "A collect key, instead of the Authorization header, for navigator.sendBeacon, "
+    "which can send no header; the body may then come as text/plain. No other role may stand here.",
+    "schema": {"type": "string"},
+}
 Status = Literal["accepted", "duplicate", "rejected"]
 Reason = Literal["invalid", "forbidden", "no_consent"]
 
@@ -55,15 +63,16 @@ class EventResults(BaseModel):
     summary="Write behaviour",
     response_model=EventResults,
     responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
-    openapi_extra=body_of(EventBatch) | {"parameters": [idempotency.PARAMETER]},
+    openapi_extra=body_of(EventBatch) | {"parameters": [idempotency.PARAMETER, _BEACON_KEY]},
     tags=["events"],
 )
 async def post_events(request: Request) -> Response:
     """Accepted events are durable when this answers 202; repeats are duplicates; an event that is
     not valid, not allowed for the key or without consent is rejected with a reason, alone."""
     gateway = gateway_of(request)
-    caller = authenticate(request, gateway, "checkout", "collect")
-    body = await read_json_body(request, gateway.settings.body_limit_bytes)
+    caller = authenticate(request, gateway, "checkout", "collect", beacon=True)
+    limit = gateway.settings.body_limit_bytes
+    body = await read_json_body(request, limit, as_text=is_beacon(request))
 
     async def act() -> Response:
         results = await _accept(gateway, caller, _listed(body), gpc=says_gpc(request))

@@ -20,6 +20,7 @@ from contract.manifest import MANIFEST, ReleaseManifest
 from serving.api.auth import digest_of_key, new_key
 from serving.api.demo_page import DECIDE, SHOP_FILTER, DemoShopper, Shelf, mount
 from serving.api.gateway import Gateway
+from serving.api.static_files import web_folder
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.backfill import SeededElsewhere, backfill
 from serving.commands.held_out import choose_shoppers
@@ -31,9 +32,6 @@ from serving.settings import Settings
 from serving.state.control_store import ROLES, Role
 
 STATE = Path("build/demo/state")
-_PACKAGE = Path(__file__).resolve().parent.parent
-# In a wheel the page lies inside the package, in a checkout beside it.
-PAGES = (_PACKAGE / "web" / "demo", _PACKAGE.parent / "web" / "demo")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -98,8 +96,8 @@ class _Demo:
         await self._renew_keys(gateway)
         shelf = Shelf(gateway.live.current)
         self._shoppers = choose_shoppers(self._source, self._trained_until, shelf)
-        page = next((path for path in PAGES if path.is_dir()), None)
-        mount(app, gateway, self._shoppers, self._keys["checkout"], page)
+        keys = self._keys
+        mount(app, gateway, self._shoppers, keys["checkout"], web_folder("demo"), keys["collect"])
 
     async def replay(self, gateway: Gateway) -> bool:
         """Send the first shopper's checkout, print what came back; whether to end now."""

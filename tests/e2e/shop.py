@@ -1,10 +1,12 @@
 """A small shop: a real release with groceries in it, the import it was made from, its gateway."""
 
 import contextlib
+import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.servers import free_port, stop
+from contract.events import Event
 from contract.frames import EVENT_SCHEMA
+from serving.api.auth import digest_of_key
+from serving.state.control_store import Role
+from serving.state.event_log import SqliteEventLog
+from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import CONTROL, EVENTS
 from tests.serving.release_factory import BUILT_AT, Factory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +114,32 @@ class Demo:
 
     url: str
     process: subprocess.Popen[bytes]
+    state: Path
+
+    def events(self, session_id: str) -> list[Event]:
+        """What the log holds of a session, oldest first."""
+        log = SqliteEventLog(self.state / EVENTS)
+        try:
+            return [one for _, one in log.read_from(0) if one.session_id == session_id]
+        finally:
+            log.close()
+
+    def key(self, role: Role) -> str:
+        """The key of this run, as the demo prints it."""
+        said = self.state.with_suffix(".log").read_text()
+        found = re.search(rf"tw_{role}_[A-Za-z0-9_-]{{43}}", said)
+        assert found is not None, said
+        return found[0]
+
+    def key_id(self, role: Role) -> str:
+        """The id of that key."""
+        store = SqliteControlStore(self.state / CONTROL)
+        try:
+            held = store.key_by_digest(digest_of_key(self.key(role)))
+        finally:
+            store.close()
+        assert held is not None
+        return held.key_id
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -114,8 +148,15 @@ class Demo:
 
 
 @contextlib.contextmanager
-def demo(shop: Shop, state: Path, port: int | None = None) -> Iterator[Demo]:
-    """`tillwise-serve demo` on a port of its own, from its page being there on."""
+def demo(
+    shop: Shop,
+    state: Path,
+    port: int | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Demo]:
+    """`tillwise-serve demo` on a port of its own, from its page being there on; `settings` are
+    laid over the environment."""
     port = port or free_port()
     flags = {
         "data": shop.data,
@@ -128,12 +169,16 @@ def demo(shop: Shop, state: Path, port: int | None = None) -> Iterator[Demo]:
     said = state.with_suffix(".log")
     with said.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "demo", *arguments], cwd=ROOT, stdout=log, stderr=log
+            [sys.executable, "-m", "serving", "demo", *arguments],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env=os.environ | dict(settings or {}) | {"PYTHONUNBUFFERED": "1"},
         )
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, f"{url}/demo/", said)
-            yield Demo(url, process)
+            yield Demo(url, process, state)
         finally:
             stop(process)
 

@@ -2,10 +2,12 @@
 
 import { api, GatewayError, latest } from "./gateway.js";
 import { count, money } from "./format.js";
+import * as measure from "./measure.js";
 import { openSearch } from "./search.js";
 import * as views from "./views.js";
 
 const QUIET_MS = 120; // how long the basket must rest before it is asked about
+const HEARD_MS = 700; // by then what was told has reached the gateway
 const RETRY_MS = [2000, 4000, 8000, 15000];
 const $ = views.$;
 
@@ -18,6 +20,7 @@ const state = {
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   gpc: browserGpc,
+  looked: null, // the item whose dialog is or was open
   suggested: [], // { item, reasons }
   failures: 0,
   met: false, // whether the gateway has said who shops here
@@ -38,6 +41,7 @@ function say(text) {
 const act = {
   add(item) {
     learn([item]);
+    measure.tell("add_to_cart", [{ item }]);
     const line = state.lines.find((one) => one.item.item_id === item.item_id);
     if (line) line.quantity += 1;
     else state.lines.push({ item, quantity: 1 });
@@ -47,9 +51,17 @@ const act = {
     basketChanged(`${item.title} is in the basket.`);
     focusOn(next);
   },
+  // The page of a product, in small. What was looked at counts for the next suggestions.
+  look(item) {
+    state.looked = item;
+    measure.tell("view_item", [{ item }]);
+    views.showProduct(item);
+    setTimeout(() => ask({ now: true }), HEARD_MS);
+  },
   change(itemId, by) {
     const line = state.lines.find((one) => one.item.item_id === itemId);
     line.quantity = Math.max(1, line.quantity + by);
+    measure.tell(by > 0 ? "add_to_cart" : "remove_from_cart", [{ item: line.item }]);
     const focused = document.activeElement?.dataset.focus;
     basketChanged(`${line.item.title}: ${line.quantity}.`);
     const button = focused && document.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
@@ -58,6 +70,7 @@ const act = {
   remove(itemId) {
     const place = state.lines.findIndex((one) => one.item.item_id === itemId);
     const [gone] = state.lines.splice(place, 1);
+    measure.tell("remove_from_cart", [gone]);
     basketChanged(`${gone.item.title} is no longer in the basket.`);
     const near = state.lines[Math.min(place, state.lines.length - 1)];
     focusOn(near ? `remove-${near.item.item_id}` : null, "search");
@@ -92,10 +105,14 @@ function choose(shopper) {
   state.suggested = [];
   views.showPlaceholders();
   privacyChanged();
+  measure.tell("begin_checkout", state.lines);
   basketChanged("");
 }
 
 function privacyChanged() {
+  // What the browser's own control would do by itself, the page's switch does by withdrawing.
+  const agreed = state.gpc ? {} : { ...state.shopper.consent, personalization: state.consent };
+  measure.shopper(state.shopper, agreed);
   views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc });
 }
 
@@ -145,6 +162,7 @@ async function meetShoppers(signal) {
   });
   learn([...first.cart, ...first.bought_too]);
   privacyChanged();
+  measure.tell("begin_checkout", state.lines);
   views.showBasket(state.lines, currency(), act);
 }
 
@@ -164,6 +182,7 @@ function answered({ answer, roundTripMs }) {
     .filter((one) => !inCart.has(one.item_id))
     .map((one) => ({ item: known.get(one.item_id) ?? unnamed(one.item_id), reasons: one.reasons }));
   keepingFocus(paintSuggestions);
+  measure.tell("view_item_list", state.suggested);
   views.showDecision(answer, roundTripMs);
   say(`${recovered ? "Suggestions are back. " : ""}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
 }
@@ -199,12 +218,17 @@ function failed(error) {
 function pay() {
   const pieces = state.lines.reduce((sum, line) => sum + line.quantity, 0);
   const total = state.lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
+  measure.tell("add_payment_info", state.lines);
   $("paid-text").textContent = `${count(pieces, "item", "items")} for ${money(total, currency())}.`;
   $("paid").showModal();
 }
 
 function open() {
-  openSearch(act.add);
+  openSearch((item, words) => {
+    measure.tell("search", [], { search_term: words });
+    measure.tell("select_item", [{ item }]);
+    act.add(item);
+  });
   $("shopper").addEventListener("change", (event) => choose(state.shoppers[Number(event.target.value)]));
   $("consent").addEventListener("change", (event) => {
     state.consent = event.target.checked;
@@ -217,6 +241,13 @@ function open() {
     ask({ now: true });
   });
   $("retry").addEventListener("click", () => ask({ now: true }));
+  $("product-close").addEventListener("click", () => $("product").close());
+  $("product-add").addEventListener("click", () => {
+    $("product").close();
+    act.add(state.looked);
+  });
+  // The name that led there may have been painted anew meanwhile.
+  $("product").addEventListener("close", () => focusOn(`look-${state.looked.item_id}`));
   $("pay").addEventListener("click", pay);
   $("again").addEventListener("click", () => $("paid").close());
   $("paid").addEventListener("close", () => choose(state.shopper));

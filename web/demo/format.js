@@ -5,13 +5,19 @@ const formats = new Map();
 // A price in minor units of `currency`; what is not priced says so.
 export function money(minor, currency) {
   if (minor === null || minor === undefined) return "Not priced";
+  return formatOf(currency).format(minor / 10 ** digits(currency));
+}
+
+function formatOf(currency) {
   if (!formats.has(currency)) {
     const locale = document.documentElement.lang;
     formats.set(currency, new Intl.NumberFormat(locale, { style: "currency", currency }));
   }
-  const format = formats.get(currency);
-  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+  return formats.get(currency);
 }
+
+// How many digits a currency has after the point.
+export const digits = (currency) => formatOf(currency).resolvedOptions().maximumFractionDigits;
 
 export function count(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;
@@ -59,11 +65,18 @@ export function tile(item) {
   return make("span", { class: "tile", "aria-hidden": "true" }, svg);
 }
 
-export function label(item) {
+// `look(item)` shows the item itself, where the name leads to it.
+export function label(item, look) {
+  const name = item.title || `Item ${item.item_id}`;
+  const open = (event) => {
+    event.preventDefault();
+    look(item);
+  };
+  const link = look && make("a", { href: `#${item.item_id}`, "data-focus": `look-${item.item_id}`, click: open }, name);
   return make(
     "div",
     {},
-    make("p", { class: "name" }, item.title || `Item ${item.item_id}`),
+    make("p", { class: "name" }, link || name),
     make("p", { class: "brand" }, [item.brand, aisle(item)].filter(Boolean).join(", ")),
   );
 }

@@ -5,7 +5,7 @@ import { make, money } from "./format.js";
 
 const SHOWN = 8;
 
-// `choose(item)` is called with the item that was picked.
+// `choose(item, words)` is called with the item that was picked and what was searched.
 export function openSearch(choose) {
   const input = document.getElementById("search");
   const panel = document.getElementById("found-panel");
@@ -38,6 +38,7 @@ export function openSearch(choose) {
       {
         role: "option",
         id: `found-${place}`,
+        "data-tillwise-item": item.item_id,
         // The input keeps the focus, or the list would close before the click arrives.
         pointerdown: (event) => event.preventDefault(),
         click: () => pick(place),
@@ -61,9 +62,10 @@ export function openSearch(choose) {
   function pick(place) {
     const item = items[place];
     if (!item) return;
+    const words = input.value.trim();
     input.value = "";
     close();
-    choose(item);
+    choose(item, words);
   }
 
   input.addEventListener("input", () => {

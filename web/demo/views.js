@@ -56,11 +56,11 @@ function basketLine({ item, quantity }, act) {
       sign,
     );
   const price = item.price === null ? null : item.price * quantity;
-  const text = label(item);
+  const text = label(item, act.look);
   text.append(make("button", { class: "remove", type: "button", "aria-label": `Remove ${name}`, "data-focus": `remove-${item.item_id}`, click: () => act.remove(item.item_id) }, "Remove"));
   return make(
     "li",
-    { "data-item": item.item_id },
+    { "data-item": item.item_id, "data-tillwise-item": item.item_id },
     tile(item),
     text,
     make(
@@ -70,6 +70,13 @@ function basketLine({ item, quantity }, act) {
       make("span", { class: "price" }, money(price, item.currency)),
     ),
   );
+}
+
+export function showProduct(item) {
+  $("product-title").textContent = item.title || `Item ${item.item_id}`;
+  $("product-text").textContent = [item.brand, ...(item.category_path ?? [])].filter(Boolean).join(", ");
+  $("product-price").textContent = money(item.price, item.currency);
+  $("product").showModal();
 }
 
 export function showBusy(busy) {
@@ -95,12 +102,12 @@ export function showSuggestions(suggested, bought, act) {
 
 function suggestion({ item, reasons }, real, act) {
   const name = item.title || `Item ${item.item_id}`;
-  const text = label(item);
+  const text = label(item, act.look);
   text.append(make("p", { class: "reasons" }, reasons.map((reason) => reason.text).join(" ")));
   if (real) text.append(make("span", { class: "real" }, "Bought in this very basket"));
   return make(
     "li",
-    { "data-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
+    { "data-item": item.item_id, "data-tillwise-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
     tile(item),
     text,
     make(
