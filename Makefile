@@ -25,7 +25,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool npm again
+.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool hey npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -210,10 +210,10 @@ check: $(INSTALLED) npm
 	@$(WITH_NODE); npm run --silent --prefix web types
 
 # A file's tests stay together, because they share servers; two files at once.
-test: $(INSTALLED) .triton chromium promtool npm
+test: $(INSTALLED) .triton chromium promtool hey npm
 	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
 
-prove: $(INSTALLED) .triton chromium promtool npm
+prove: $(INSTALLED) .triton chromium promtool hey npm
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.
@@ -237,6 +237,18 @@ promtool:
 			&& cp usr/bin/promtool '$(CURDIR)/.tools/promtool' && exit 0; \
 	fi; \
 	echo 'No promtool: tests of the alert rules will fail. Get it: apt-get update && apt-get install -y prometheus' >&2
+
+# A load tool by others, to check ours against once: `python -m benchmarks.cross_check`.
+hey:
+	@command -v hey >/dev/null || [ -x .tools/hey ] && exit 0; \
+	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo 'Fetching hey to check the load generator against'; \
+		folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+		{ cd "$$folder"; apt-get download -qq hey || { apt-get update -qq && apt-get download -qq hey; }; } \
+			>/dev/null 2>&1 && dpkg-deb -x hey_*.deb . && mkdir -p '$(CURDIR)/.tools' \
+			&& cp usr/bin/hey '$(CURDIR)/.tools/hey' && exit 0; \
+	fi; \
+	echo 'No hey: the test of benchmarks.cross_check will fail. Get it: apt-get update && apt-get install -y hey' >&2
 
 clean:
 	@rm -rf build releases model_repository/*/[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

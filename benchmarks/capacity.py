@@ -36,7 +36,7 @@ PROGRAM = "benchmarks.capacity"
 MOST_P99_MS = 25.0
 LEAST_FULL = 0.99
 MOST_OF_KERNELS = 1.5
-_RATES = (50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 1_000, 1_200, 1_500)
+RATES = (50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 1_000, 1_200, 1_500)
 _BARE_RATES = (500, 1_000, 2_000, 3_000, 4_000)
 _WARM_UP_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         )
         probe(url, key, bodies[0])
         for process in (gateway, control):
-            _bind(process.pid, cores[0])
+            bind(process.pid, cores[0])
         os.sched_setaffinity(0, {cores[1]})
         climbs = {"bare": Climb(), "decide/full": Climb()}
         kernels: list[dict[str, float]] = []
@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
             rotated = bodies[turn * 97 :] + bodies[: turn * 97]
             for name, process, target, rates in (
                 ("bare", control, Target.of(bare, DECIDE, key), _BARE_RATES),
-                ("decide/full", gateway, Target.of(url, DECIDE, key), _RATES),
+                ("decide/full", gateway, Target.of(url, DECIDE, key), RATES),
             ):
-                _climb(args, climbs[name], process.pid, target, rates, rotated)
+                climb(args, climbs[name], process.pid, target, rates, rotated)
             os.sched_setaffinity(0, {cores[0]})
             kernels.append(kernel_ms(args.releases, args.models))
             os.sched_setaffinity(0, {cores[1]})
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     return _figures(args, climbs, kernels, stages)
 
 
-def _climb(
+def climb(
     args: argparse.Namespace,
     climb: Climb,
     pid: int,
@@ -161,7 +161,7 @@ def _figures(
     for name, climb in climbs.items():
         found: dict[str, list[float]] = {"per_second": climb.rates}
         if any(climb.rates):
-            kept = [one.metrics() for one in climb.best if one.latencies]
+            kept = [one.metrics() for one in climb.best if len(one.latencies)]
             found |= {name: [one[name][0] for one in kept] for name in ("p50_ms", "p99_ms")}
             found["cpu_ms"] = [ms for ms in climb.cpu_ms if ms]
         figures.add(name, found)
@@ -194,7 +194,7 @@ def _figures(
     return figures, False
 
 
-def _bind(pid: int, core: int) -> None:
+def bind(pid: int, core: int) -> None:
     """All threads of `pid` on `core`; those that they start will be there too."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})

@@ -22,6 +22,7 @@ _UNKNOWN_SHARE = 0.2  # shoppers without consent, as far as a shop can expect
 _MOST_BASKETS = 2_000
 _MOST_ITEMS = 200
 _WALKS = 40
+_MOST_ASKED = 200
 
 
 def from_baskets(source: Path, after: datetime | None, seed: int) -> list[bytes]:
@@ -82,9 +83,7 @@ def from_gateway(url: str, key: str | None, currency: str, seed: int) -> list[by
     into carts. Nobody in it consents, so a real gateway remembers none of it. Raises UserError."""
     draw = random.Random(seed)
     found: dict[str, None] = {}
-    headers = {"Content-Type": "application/json"}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
+    headers = _headers(key)
     with httpx.Client(timeout=10.0, trust_env=False) as client:
         for _ in range(_WALKS):
             items = draw.sample(list(found), min(len(found), draw.randint(0, 4)))
@@ -104,7 +103,17 @@ def stranger(items: Sequence[str], currency: str, number: int) -> bytes:
 
 
 def _ask(client: httpx.Client, url: str, headers: dict[str, str], body: bytes) -> list[str]:
-    """The items suggested for `body`; an answer that is none says what to do. Raises UserError."""
+    """The items suggested for `body`. Raises UserError."""
+    try:
+        answer = _answer(client, url, headers, body)
+        return [one["item_id"] for one in answer["recommendations"]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{url} does not answer like a Tillwise gateway") from None
+
+
+def _answer(client: httpx.Client, url: str, headers: dict[str, str], body: bytes) -> Any:
+    """What is answered to `body`; an answer that is none says what to do. Raises UserError, and
+    ValueError for what is not JSON."""
     try:
         answer = client.post(url.rstrip("/") + DECIDE, content=body, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -116,19 +125,40 @@ def _ask(client: httpx.Client, url: str, headers: dict[str, str], body: bytes) -
         )
     if answer.status_code != 200:
         raise UserError(f"the gateway answers HTTP {answer.status_code}: {answer.text[:200]}")
-    try:
-        return [one["item_id"] for one in answer.json()["recommendations"]]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{url} does not answer like a Tillwise gateway") from None
+    return answer.json()
 
 
 def probe(url: str, key: str | None, body: bytes) -> None:
     """One request, so that what is wrong is said before any load. Raises UserError."""
+    with httpx.Client(timeout=10.0, trust_env=False) as client:
+        _ask(client, url, _headers(key), body)
+
+
+def check_items(url: str, key: str | None, bodies: Sequence[bytes]) -> None:
+    """Raises UserError unless the gateway knows most of the items in the carts of `bodies`:
+    shoppers of another catalogue would only ever be answered with what is popular."""
+    carts = [json.loads(body)["cart"] for body in bodies]
+    items = list(dict.fromkeys(line["item_id"] for cart in carts for line in cart["items"]))
+    asked = json.loads(stranger(items[:_MOST_ASKED], carts[0]["currency"], 0))
+    asked["validate_only"] = True
+    with httpx.Client(timeout=10.0, trust_env=False) as client:
+        try:
+            answer = _answer(client, url, _headers(key), json.dumps(asked).encode())
+            missing = len(answer.get("missing_item_ids", ()))
+        except (ValueError, AttributeError, TypeError):
+            raise UserError(f"{url} does not answer like a Tillwise gateway") from None
+    if missing * 2 > len(asked["cart"]["items"]):
+        raise UserError(
+            f"the gateway's release does not know {missing} of {len(asked['cart']['items'])} items "
+            "in these carts; simulate with the --catalogue of the import that it was trained on"
+        )
+
+
+def _headers(key: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    with httpx.Client(timeout=10.0, trust_env=False) as client:
-        _ask(client, url, headers, body)
+    return headers
 
 
 def _encode(

@@ -6,15 +6,13 @@ import asyncio
 import gc
 import re
 import selectors
-import statistics
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-
-from benchmarks.http_client import BROKEN, Exchange, Pool, Target
+from benchmarks.http_client import BROKEN, Exchange, Pool, Request, Target
+from benchmarks.latency import Latencies
 
 LAG_LIMIT_MS = 2.0
 _RUNG = re.compile(rb'"rung":\s*"(\w+)"')
@@ -22,29 +20,45 @@ _NOT_DEGRADED = re.compile(rb'"degraded":\s*\[\s*\]')
 _SWEEP_SECONDS = 0.1
 _LEAD_SECONDS = 0.05
 _OPEN_FIRST = 8
+_SUCCESS = (200, 202)
 T = TypeVar("T")
 
 
 @dataclass
 class Samples:
-    """What was seen of some requests; every list but `statuses` is in seconds."""
+    """What was seen of some requests; `kinds` are those that have a kind, once more by kind."""
 
-    latencies: list[float] = field(default_factory=list)
-    lags: list[float] = field(default_factory=list)
+    latencies: Latencies = field(default_factory=Latencies)
+    lags: Latencies = field(default_factory=Latencies)
     statuses: Counter[int] = field(default_factory=Counter)
     rungs: Counter[str] = field(default_factory=Counter)
     degraded: int = 0
     seconds: float = 0.0
+    kinds: dict[str, "Samples"] = field(default_factory=dict)
+
+    def add(self, latency: float, lag: float, status: int, body: bytes = b"") -> None:
+        """One more request, in seconds; the rung of a decision is read from `body`."""
+        self.latencies.add(latency)
+        self.lags.add(lag)
+        self.statuses[status] += 1
+        if status == 200 and (rung := _RUNG.search(body)) is not None:
+            self.rungs[rung.group(1).decode()] += 1
+            self.degraded += _NOT_DEGRADED.search(body) is None
+
+    @property
+    def succeeded(self) -> int:
+        """Requests that were answered 200 or, where they write, 202."""
+        return sum(self.statuses[status] for status in _SUCCESS)
 
     @property
     def errors(self) -> int:
-        """Requests that were not answered 200."""
-        return sum(number for status, number in self.statuses.items() if status != 200)
+        """Requests that were not."""
+        return self.statuses.total() - self.succeeded
 
     @property
     def lag_p99_ms(self) -> float:
         """How late the generator itself was."""
-        return _percentile(self.lags, 99)
+        return self.lags.milliseconds(99)
 
     @property
     def void(self) -> bool:
@@ -53,13 +67,18 @@ class Samples:
 
     def merge(self, other: "Samples") -> "Samples":
         """Both together."""
+        kinds = {
+            kind: self.kinds.get(kind, Samples()).merge(other.kinds.get(kind, Samples()))
+            for kind in dict.fromkeys((*self.kinds, *other.kinds))
+        }
         return Samples(
-            self.latencies + other.latencies,
-            self.lags + other.lags,
+            self.latencies.merged(other.latencies),
+            self.lags.merged(other.lags),
             self.statuses + other.statuses,
             self.rungs + other.rungs,
             self.degraded + other.degraded,
             self.seconds + other.seconds,
+            kinds,
         )
 
     def metrics(self) -> dict[str, list[float]]:
@@ -70,12 +89,9 @@ class Samples:
             f"rung_{name}": [number / answered] for name, number in sorted(self.rungs.items())
         }
         return {
-            "p50_ms": [_percentile(self.latencies, 50)],
-            "p90_ms": [_percentile(self.latencies, 90)],
-            "p99_ms": [_percentile(self.latencies, 99)],
-            "max_ms": [_percentile(self.latencies, 100)],
-            "mean_ms": [statistics.fmean(self.latencies) * 1_000 if self.latencies else 0.0],
-            "per_second": [self.statuses[200] / self.seconds if self.seconds else 0.0],
+            **{name: [ms] for name, ms in self.latencies.percentiles().items()},
+            "mean_ms": [self.latencies.mean_ms()],
+            "per_second": [self.succeeded / self.seconds if self.seconds else 0.0],
             "requests": [float(len(self.latencies))],
             "errors": [float(self.errors)],
             "lag_p99_ms": [self.lag_p99_ms],
@@ -93,17 +109,19 @@ class Options:
 
 
 class Generator:
-    """Sends `bodies` in turn to `target` at the times of `planned`."""
+    """Sends `requests` in turn to `target` at the times of `planned`, and again from the first one
+    on when they are fewer. A mere body goes to the target's own path."""
 
     def __init__(
         self,
         target: Target,
-        bodies: Sequence[bytes],
+        requests: Sequence[bytes | Request],
         planned: Sequence[tuple[float, int]],
         options: Options,
     ) -> None:
         self._planned = planned
-        self._payloads = [target.request(body) for body in bodies]
+        self._requests = [Request(one) if isinstance(one, bytes) else one for one in requests]
+        self._payloads = [target.request(one.body, one.path) for one in self._requests]
         self._options = options
         self._pool = Pool(target, options.connections, self._ended)
         segments = max((number for _, number in planned), default=-1) + 1
@@ -148,21 +166,29 @@ class Generator:
             if due > now:
                 loop.call_at(due, self._fire)
                 return
-            payload = self._payloads[self._next % len(self._payloads)]
+            payload = self._payload(self._next)
             deadline = due + self._options.timeout_seconds
             exchange = Exchange(self._next, due, payload, now - due, deadline)
             self._next += 1
             self._pool.submit(exchange)
 
+    def _payload(self, number: int) -> bytes:
+        turn, place = divmod(number, len(self._payloads))
+        renew = self._requests[place].renew
+        payload = self._payloads[place]
+        return payload if turn == 0 or renew is None else renew(payload)
+
+    def _kind(self, exchange: Exchange, status: int, body: bytes) -> str | None:
+        """As what the exchange is counted apart."""
+        return self._requests[exchange.number % len(self._requests)].kind
+
     def _ended(self, exchange: Exchange, status: int, body: bytes) -> None:
         latency = asyncio.get_running_loop().time() - exchange.scheduled
         seen = self.samples[self._planned[exchange.number][1]]
-        seen.latencies.append(latency)
-        seen.lags.append(exchange.lag)
-        seen.statuses[status] += 1
-        if status == 200 and (rung := _RUNG.search(body)) is not None:
-            seen.rungs[rung.group(1).decode()] += 1
-            seen.degraded += _NOT_DEGRADED.search(body) is None
+        seen.add(latency, exchange.lag, status, body)
+        kind = self._kind(exchange, status, body)
+        if kind is not None:
+            seen.kinds.setdefault(kind, Samples()).add(latency, exchange.lag, status, body)
         self._open -= 1
         if self._open == 0:
             self._done.set()
@@ -178,17 +204,10 @@ def run_precisely(work: Coroutine[Any, Any, T]) -> T:
 
 
 def describe_statuses(samples: Samples) -> str:
-    """The statuses that were not 200, in words."""
+    """The statuses of what did not succeed, in words."""
     named = [
         f"{number} x {'no answer' if status == BROKEN else f'HTTP {status}'}"
         for status, number in sorted(samples.statuses.items())
-        if status != 200
+        if status not in _SUCCESS
     ]
     return ", ".join(named)
-
-
-def _percentile(seconds: Sequence[float], percent: float) -> float:
-    """In milliseconds; the smallest value that is not below `percent` of all."""
-    if not seconds:
-        return 0.0
-    return float(np.percentile(seconds, percent, method="inverted_cdf")) * 1_000

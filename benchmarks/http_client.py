@@ -45,11 +45,11 @@ class Target:
         whole = parts.path.rstrip("/") + path
         return cls(parts.hostname, port or (443 if secure else 80), whole, secure, key)
 
-    def request(self, body: bytes) -> bytes:
-        """The bytes of a POST of `body`."""
+    def request(self, body: bytes, path: str | None = None) -> bytes:
+        """The bytes of a POST of `body` to `path`, by default the target's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         lines = [
-            f"POST {self.path} HTTP/1.1",
+            f"POST {path or self.path} HTTP/1.1",
             f"Host: {host}:{self.port}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
@@ -57,6 +57,17 @@ class Target:
         if self.key is not None:
             lines.append(f"Authorization: Bearer {self.key}")
         return "\r\n".join(lines).encode() + _HEAD_END + body
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: a body, its path where it is not the target's, and the kind that it counts as.
+    `renew` makes of its bytes those to be sent next time, where the same would be a repetition."""
+
+    body: bytes
+    path: str | None = None
+    kind: str | None = None
+    renew: Callable[[bytes], bytes] | None = None
 
 
 @dataclass
@@ -70,6 +81,7 @@ class Exchange:
     deadline: float = 0.0
     resent: bool = False
     over: bool = False
+    head: bytes = b""  # of the answer, each line ended
 
 
 # Told once per exchange: its status (BROKEN without a whole answer) and the answer's body.
@@ -122,15 +134,17 @@ class _Connection(asyncio.Protocol):
         else:
             return  # ends with the connection, which no gateway of ours does
         if whole:
-            self._answered(int(head[9:12]), bytes(self._buffer[body_at:]), _CLOSES.search(head))
+            self._answered(head, bytes(self._buffer[body_at:]))
 
-    def _answered(self, status: int, body: bytes, closes: object) -> None:
+    def _answered(self, head: bytes, body: bytes) -> None:
+        status, closes = int(head[9:12]), _CLOSES.search(head)
         exchange, self.exchange = self.exchange, None
         self._buffer.clear()
         self._rests_since = self._clock()
         if closes is not None:
             self.abort()
         if exchange is not None:
+            exchange.head = head
             self._pool.answered(self, exchange, status, body)
 
     def connection_lost(self, error: Exception | None) -> None:

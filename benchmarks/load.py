@@ -7,9 +7,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
-from benchmarks.checkouts import DECIDE, from_baskets, from_gateway, probe
+from benchmarks.checkouts import DECIDE, check_items, from_baskets, from_gateway, probe
 from benchmarks.command import execute
 from benchmarks.generator import (
     LAG_LIMIT_MS,
@@ -19,8 +20,10 @@ from benchmarks.generator import (
     describe_statuses,
     run_precisely,
 )
-from benchmarks.http_client import Target
+from benchmarks.http_client import Request, Target
+from benchmarks.latency import write_log
 from benchmarks.profiles import ARRIVALS, PROFILES, Segment, schedule
+from benchmarks.shoppers import from_shoppers
 from contract.errors import UserError
 from contract.figures import Figures
 
@@ -43,10 +46,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=int, default=128, help="at most so many at once")
     parser.add_argument("--timeout", type=positive, default=10.0, metavar="S", help="per request")
     parser.add_argument("--key", help=f"a checkout key (default: ${KEY_VARIABLE})")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="an import: send its late baskets")
+    sources = parser.add_mutually_exclusive_group()
+    sources.add_argument(
+        "--data", type=Path, metavar="DIR", help="an import: send its late baskets"
+    )
+    sources.add_argument(
+        "--shoppers",
+        type=Path,
+        metavar="DIR",
+        help="a simulation or an import: send its sessions, behaviour and decisions",
+    )
     parser.add_argument("--currency", default="USD", help="of carts made without --data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    parser.add_argument(
+        "--hdr-log", type=Path, metavar="PATH", help="write an HDR histogram of each segment there"
+    )
     return parser
 
 
@@ -61,17 +76,13 @@ def positive(text: str) -> float:
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The figures, and whether they are void. Raises UserError."""
     key = args.key or os.environ.get(KEY_VARIABLE)
-    if args.data is None:
-        bodies = from_gateway(args.url, key, args.currency, args.seed)
-    else:
-        bodies = from_baskets(args.data, None, args.seed)
-        probe(args.url, key, bodies[0])
+    requests = _requests(args, key)
     segments = PROFILES[args.profile](args.rate, args.seconds)
     target = Target.of(args.url, DECIDE, key)
     options = Options(max(1, min(args.connections, 900)), args.timeout)
     seen, waited = drive(
         target,
-        bodies,
+        requests,
         segments,
         arrivals=args.arrivals,
         warm_up=args.warm_up,
@@ -81,20 +92,40 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     figures = Figures("load")
     for segment, samples in zip(segments, seen, strict=True):
         figures.add(segment.name, samples.metrics(), seconds=segment.seconds)
+        for kind, part in sorted(samples.kinds.items()):
+            figures.add(f"{segment.name}/{kind}", part.metrics(), seconds=segment.seconds)
+    if args.hdr_log is not None:
+        ends = list(accumulate(segment.seconds for segment in segments))
+        begins = [0.0, *ends[:-1]]
+        write_log(args.hdr_log, list(zip(begins, ends, (s.latencies for s in seen), strict=True)))
     if waited:
         figures.notes.append(f"{waited} requests had to wait for a connection; their clock ran")
     return figures, add_notes(figures, segments, seen)
 
 
+def _requests(args: argparse.Namespace, key: str | None) -> Sequence[bytes | Request]:
+    """What is sent; the gateway has answered one of it. Raises UserError."""
+    if args.shoppers is not None:
+        requests = from_shoppers(args.shoppers, args.seed)
+        check_items(args.url, key, [one.body for one in requests if one.kind == "decide"])
+        return requests
+    if args.data is None:
+        return from_gateway(args.url, key, args.currency, args.seed)
+    bodies = from_baskets(args.data, None, args.seed)
+    probe(args.url, key, bodies[0])
+    return bodies
+
+
 def drive(
     target: Target,
-    bodies: Sequence[bytes],
+    bodies: Sequence[bytes | Request],
     segments: Sequence[Segment],
     *,
     arrivals: str = "even",
     warm_up: float = 0.0,
     seed: int = 0,
     options: Options | None = None,
+    generator: type[Generator] = Generator,
 ) -> tuple[list[Samples], int]:
     """The samples of every segment, without the warm-up, and how many requests had to wait for a
     connection. Raises UserError when nobody listens."""
@@ -103,8 +134,8 @@ def drive(
     generate = options or Options()
 
     async def generated() -> tuple[list[Samples], int]:
-        generator = Generator(target, bodies, planned, generate)
-        return await generator.run(), generator.waited
+        running = generator(target, bodies, planned, generate)
+        return await running.run(), running.waited
 
     try:
         seen, waited = run_precisely(generated())
@@ -112,7 +143,8 @@ def drive(
         raise UserError(f"nobody answers at {target.host}:{target.port}: {error}") from None
     seen += [Samples() for _ in range(len(ahead) + len(segments) - len(seen))]
     for samples, segment in zip(seen, [*ahead, *segments], strict=True):
-        samples.seconds = segment.seconds
+        for one in (samples, *samples.kinds.values()):
+            one.seconds = segment.seconds
     return seen[len(ahead) :], waited
 
 

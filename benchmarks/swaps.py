@@ -79,10 +79,7 @@ class Round:
         rows = {name: Samples() for name in ROWS}
         for one in self.seen:
             inside = any(began <= one.due <= ended for began, ended in swaps)
-            row = rows[ROWS[inside]]
-            row.latencies.append(one.latency)
-            row.lags.append(one.lag)
-            row.statuses[one.status] += 1
+            rows[ROWS[inside]].add(one.latency, one.lag, one.status)
         inside_seconds = sum(ended - began for began, ended in swaps)
         whole = self.seen[-1].due - self.seen[0].due if self.seen else 0.0
         rows[ROWS[1]].seconds = inside_seconds

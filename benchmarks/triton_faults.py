@@ -205,7 +205,7 @@ def _break(
     unanswered = sum(samples.errors for samples in seen)
     worst = max(samples.metrics()["p99_ms"][0] for samples in seen)
     for segment, samples in zip(segments, seen, strict=True):
-        if samples.latencies and segment.seconds > 1:
+        if len(samples.latencies) and segment.seconds > 1:
             figures.add(f"{name}: {segment.name}", samples.metrics(), seconds=segment.seconds)
     back = seen[-1].metrics().get("rung_full", [0.0])[0]
     kept = unanswered == 0 and worst <= TARGET_MS and back == 1.0

@@ -107,6 +107,18 @@ def authenticate(
     return Caller(key.key_id, key.role)
 
 
+def holds_known_key(request: Request, gateway: "Gateway") -> bool:
+    """Whether the caller's key was in force when it was last looked up; the store is not asked.
+    Enough to refuse by, never to allow by."""
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    credential = credential.strip()
+    return (
+        scheme.lower() == "bearer"
+        and _KEY_FORM.fullmatch(credential) is not None
+        and digest_of_key(credential) in gateway.known_keys
+    )
+
+
 def _held(gateway: "Gateway", credential: str) -> ApiKey | None:
     """The key in force. While the store can not be read, those that it vouched for before count:
     a checkout must not fail for want of it."""

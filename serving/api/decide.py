@@ -14,13 +14,14 @@ from starlette.background import BackgroundTask
 from contract.consent import NOTHING, may_store_behaviour
 from contract.encoding import OOV
 from contract.events import Event, EventItem
-from serving.api.auth import authenticate
+from serving.api.arrivals import arrival_of
+from serving.api.auth import authenticate, holds_known_key
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
-from serving.decision.admission import Overloaded
+from serving.decision.admission import RETRY_AFTER_S, Overloaded
 from serving.decision.outcome import Decision, SubjectContext
 from serving.ingest.subjects import Recognised
 from serving.state.sqlite_writer import StoreError
@@ -52,8 +53,9 @@ async def decide(request: Request) -> Response:
     answer says so: `rung` and `degraded`. An `Idempotency-Key` is ignored: every answer is computed
     afresh, and asking reserves nothing. With `Sec-GPC: 1` or without consent no history is
     touched and nothing is kept."""
-    began = time.perf_counter()
+    began = arrival_of(request.scope)
     gateway = gateway_of(request)
+    _turn_away_late(request, gateway, began)
     caller = authenticate(request, gateway, "checkout", page_token=True)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
@@ -78,11 +80,7 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
             asked, SubjectContext(subject_id, purposes), began=began
         )
     except Overloaded as error:
-        raise ApiProblem(
-            429,
-            "Too many decisions are under way; try again.",
-            headers={"Retry-After": str(error.retry_after_s)},
-        ) from None
+        raise _too_many(error.retry_after_s) from None
     await _wait(settling, _patience(gateway, asked, began))
     response = decision.response
     if who is None or (settling is not None and not _settled(settling)):
@@ -90,6 +88,24 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
         response = response.model_copy(update={"degraded": (*response.degraded, IDENTITY)})
     after = BackgroundTask(_keep, gateway, asked, decision, subject_id, purposes, settling)
     return _json(response, after)
+
+
+def _turn_away_late(request: Request, gateway: Gateway, began: float) -> None:
+    """Refuse now what would only make everything later still: without a look at the body, and for
+    a key that was in force before without one at the store, so that it costs next to nothing.
+    Raises a 429 problem."""
+    waited_s = time.perf_counter() - began
+    if gateway.decider.is_behind(waited_s) and holds_known_key(request, gateway):
+        gateway.decider.count_refusal()
+        raise _too_many(RETRY_AFTER_S)
+
+
+def _too_many(retry_after_s: int) -> ApiProblem:
+    return ApiProblem(
+        429,
+        "Too many decisions are under way; try again.",
+        headers={"Retry-After": str(retry_after_s)},
+    )
 
 
 def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response:

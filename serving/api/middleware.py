@@ -20,6 +20,7 @@ _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _CLIENT_GONE = 499
+_TOO_MANY = 429
 
 
 class Guard:
@@ -59,7 +60,9 @@ class Guard:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)
         self._metrics.observe(scope["method"], route, status, seconds)
-        level = logging.DEBUG if status < 400 else logging.INFO
+        # What is refused for want of room is counted; a line for each would cost more than the
+        # refusal, just when there is no time to lose.
+        level = logging.DEBUG if status < 400 or status == _TOO_MANY else logging.INFO
         if log.isEnabledFor(level):
             fields = {"route": route, "status": status, "ms": round(seconds * 1_000, 2)}
             log.log(level, "request", extra={"fields": fields})

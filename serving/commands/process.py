@@ -13,6 +13,7 @@ import uvloop
 
 from contract.clock import Clock
 from contract.errors import UserError
+from serving.api.arrivals import StampingProtocol
 from serving.api.gateway import Gateway
 from serving.app import create_app, open_gateway
 from serving.settings import Settings
@@ -84,6 +85,7 @@ async def _serve(
     server = _Server(
         uvicorn.Config(
             app,
+            http=StampingProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

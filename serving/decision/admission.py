@@ -2,14 +2,22 @@
 above one limit a decision is answered from a cheaper rung, above the next it is refused."""
 
 import threading
+from math import inf
 from types import TracebackType
 from typing import Self
+
+RETRY_AFTER_S = 1
+# Longer than the event loop is ever busy with what is in hand while it keeps up; a tenth of the
+# usual deadline, so that what is let in still has its time.
+_PATIENCE_S = 0.010
+# One pause of the machine is no overload: what waits because of it is over by then.
+_PAUSE_S = 0.100
 
 
 class Overloaded(Exception):  # noqa: N818 - it names what happened
     """Refused without having been looked at; try again after `retry_after_s` seconds."""
 
-    def __init__(self, retry_after_s: int = 1) -> None:
+    def __init__(self, retry_after_s: int = RETRY_AFTER_S) -> None:
         super().__init__("too many decisions are under way")
         self.retry_after_s = retry_after_s
 
@@ -27,6 +35,7 @@ class Admission:
         self.max_total = max_total
         self._active = 0
         self._active_full = 0
+        self._late_since = self._late_at = -inf  # when requests began to wait, and did last
         self._lock = threading.Lock()  # threads give places back
 
     @property
@@ -39,6 +48,20 @@ class Admission:
         """Whether all places of full decisions are taken, so that whatever is late may have queued
         behind others."""
         return self._active_full >= self.max_full
+
+    def is_behind(self, waited_s: float, now: float) -> bool:
+        """Whether a request that had to wait so long for its turn should be refused at `now` (a
+        perf_counter): there is no place, or the event loop can not keep up, and whatever it begins
+        makes everything that it has begun later still. It can not when requests wait although all
+        full places are taken, or have been waiting on and on, whatever they were answered."""
+        if self._active >= self.max_total:
+            return True
+        if waited_s <= _PATIENCE_S:
+            return False
+        if now - self._late_at > _PAUSE_S:
+            self._late_since = now
+        self._late_at = now
+        return self._active >= self.max_full or now - self._late_since > _PAUSE_S
 
     def enter(self) -> "Place":
         """A place for one decision; raises Overloaded when there is none."""

@@ -72,6 +72,15 @@ class Decider:
         self._workers.close()
         self._spare_worker.close()
 
+    def is_behind(self, waited_s: float) -> bool:
+        """Whether a request that has waited so long for its turn should be refused unseen."""
+        return self.admission.is_behind(waited_s, perf_counter())
+
+    def count_refusal(self) -> None:
+        """One more was refused."""
+        if self._metrics is not None:
+            self._metrics.rejected.inc()
+
     async def decide(
         self, request: DecideRequest, subject: SubjectContext, *, began: float | None = None
     ) -> Decision:
@@ -82,8 +91,7 @@ class Decider:
         try:
             place = self.admission.enter()
         except Overloaded:
-            if self._metrics is not None:
-                self._metrics.rejected.inc()
+            self.count_refusal()
             raise
         lease = self._live.lease(stable_id(request, subject))
         with place, lease as release, self._report.decision() as span:

@@ -22,6 +22,7 @@ class Answer:
     stall: float = 0.0
     closes: bool = False
     body: bytes = BODY
+    headers: str = ""  # more of them, each line ended
 
 
 Plan = Callable[[int], Answer]
@@ -67,7 +68,8 @@ class TinyServer:
         if answer.status == 0:
             return False
         length = len(answer.body)
-        writer.write(f"HTTP/1.1 {answer.status} X\r\nContent-Length: {length}\r\n\r\n".encode())
+        told = f"HTTP/1.1 {answer.status} X\r\nContent-Length: {length}\r\n{answer.headers}\r\n"
+        writer.write(told.encode())
         writer.write(answer.body)
         await writer.drain()
         return not answer.closes
