@@ -107,6 +107,7 @@ async def test_the_documentation_is_true(running: Running) -> None:
     assert set(described["paths"]) == {
         "/v1/checkout/decide",
         "/v1/events",
+        "/v1/catalogue/items",
         "/v1/subjects/resolve",
         "/v1/consent/{subject_id}",
         "/healthz",
