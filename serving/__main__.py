@@ -11,10 +11,26 @@ from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from serving.commands import backfill, check, demo, keys, release, run, triton
+from serving.commands import (
+    audit,
+    backfill,
+    check,
+    demo,
+    export,
+    keys,
+    migrate,
+    receipt,
+    release,
+    retention,
+    run,
+    triton,
+)
 
 PROGRAM = "tillwise-serve"
-COMMANDS = (run, check, keys, release, backfill, demo, triton)
+COMMANDS = (
+    *(run, check, keys, release, backfill, export, audit, receipt, retention, migrate),
+    *(demo, triton),
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -19,6 +19,7 @@ from serving.api.gateway import Gateway
 from serving.api.hot_route import HotRoute
 from serving.api.middleware import Guard
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
+from serving.api.subjects import item_names
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
@@ -32,6 +33,8 @@ from serving.inference.releases import LiveRelease
 from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
+from serving.ingest.retention import enforce
+from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
@@ -40,6 +43,8 @@ from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import LinkedFeatureStore, MemoryFeatureStore
+from serving.state.receipts import ReceiptSigner
+from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
     from serving.inference.triton import TritonBackends
 
 log = logging.getLogger(__name__)
+
+_RETENTION_SECONDS = 24 * 3600.0
 
 
 async def open_gateway(settings: Settings, clock: Clock, release_id: str | None = None) -> Gateway:
@@ -71,10 +78,11 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         problem = await load_last_good(live)
     else:
         await live.load_or_keep(release_id)
-    secrets = load_secrets(settings.state, settings.master_key)
-    control = SqliteControlStore(settings.state / CONTROL)
-    event_log = SqliteEventLog(settings.state / EVENTS)
-    features = MemoryFeatureStore(settings.state)
+    secrets = load_secrets(settings.state, settings.master_key, settings.master_key_file)
+    control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+    keys = SubjectKeys(control)
+    event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(keys))
+    features = MemoryFeatureStore(settings.state, keys)
     features.restore(event_log)
     # What was restored lives as long as the process; a collection that walks over it stops every
     # decision for tens of milliseconds and finds nothing.
@@ -91,6 +99,11 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     )
     decider.watch = ReleaseWatch(live, guard, measured)
     counted.in_flight.set_function(lambda: decider.admission.active)
+    ingest = Ingest(recognised, event_log, features, clock)
+    stores = Stores(control, event_log, features)
+    receipts = ReceiptSigner(control.service_key("receipt"))
+    rights = Rights(stores, ingest, clock, receipts, lambda found: item_names(live, found))
+    await rights.finish()
     return Gateway(
         settings=settings,
         clock=clock,
@@ -112,7 +125,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         ),
         decider=decider,
         subjects=recognised,
-        ingest=Ingest(recognised, event_log, features, clock),
+        ingest=ingest,
+        stores=stores,
+        rights=rights,
+        answer_key=control.service_key("answers"),
         impressions=ImpressionLog(
             event_log, settings.impression_queue, counted.impressions_lost.inc
         ),
@@ -132,7 +148,7 @@ def _triton(settings: Settings, counted: DecisionMetrics) -> "TritonBackends | N
     from serving.inference.triton_watch import TritonSettings
 
     return TritonBackends(
-        TritonClient(address_of(settings.triton_url)),
+        TritonClient(address_of(settings.triton_url), settings.triton_tls),
         TritonSettings(control=settings.triton_control),
         counted.model_server,
     )
@@ -187,7 +203,10 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         gateway.impressions.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
-        beside = [_every(period, gateway.features.snapshot, "snapshot")]
+        beside = [
+            _every(period, gateway.features.snapshot, "snapshot"),
+            _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
+        ]
         if follow_pointer:
             look = gateway.follower.look
             beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -232,6 +251,13 @@ def _add_middleware(app: FastAPI, gateway: Gateway) -> None:
             max_age=600,
         )
     app.add_middleware(Guard, metrics=gateway.metrics)
+
+
+async def _retain(gateway: Gateway) -> None:
+    removed = await enforce(
+        gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock
+    )
+    log.info("retention: %s", removed)
 
 
 def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:

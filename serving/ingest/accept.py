@@ -9,10 +9,16 @@ from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
 from contract.events import ClientEvent, Event, EventBody, honoured_time
 from serving.ingest.subjects import Recognised, Subjects
-from serving.state.event_log import EventLog
+from serving.state.event_log import Appended, EventLog
 from serving.state.feature_store import FeatureStore
 
 Outcome = Literal["accepted", "duplicate", "no_consent"]
+# Who is erased while their events are on the way has consented to nothing.
+_OUTCOMES: dict[Appended, Outcome] = {
+    "accepted": "accepted",
+    "duplicate": "duplicate",
+    "erased": "no_consent",
+}
 
 _BODY_FIELDS = tuple(EventBody.model_fields)
 # A large batch gives way to waiting checkouts after this many events.
@@ -107,4 +113,4 @@ class Ingest:
             del self._open[token]
         # Whatever another request has appended but not applied yet lies after where it began.
         self._features.position = min(self._open.values(), default=self._log.last_position)
-        return list(answers)
+        return [_OUTCOMES[answer] for answer in answers]

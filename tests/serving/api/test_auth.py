@@ -191,5 +191,5 @@ async def test_a_page_token_ends_with_its_key(running: Running) -> None:
 async def test_an_unsigned_page_token_is_refused(running: Running) -> None:
     key_id = jwt.get_unverified_header(page_token(running))["kid"]
     claims = {"aud": PAGE_TOKEN_AUDIENCE, "exp": time.time()}
-    token = jwt.encode(claims, None, algorithm="none", headers={"kid": key_id})
+    token = jwt.encode(claims, "", algorithm="none", headers={"kid": key_id})
     assert await decide_with(running, token) == 401

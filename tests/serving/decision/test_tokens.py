@@ -37,7 +37,7 @@ def test_a_changed_or_foreign_token_is_not_believed() -> None:
     forged = [
         f"{head}.{body}.{signature[:-2]}AA",
         TokenSigner(KEY[::-1], clock).sign(uuid4(), "tiny-1"),
-        jwt.encode(claims, None, algorithm="none"),
+        jwt.encode(claims, "", algorithm="none"),
         jwt.encode(claims | {"aud": "decide"}, KEY, algorithm="HS256"),
         jwt.encode(claims | {"did": "no id"}, KEY, algorithm="HS256"),
         jwt.encode({"aud": "attribution"}, KEY, algorithm="HS256"),
