@@ -198,6 +198,14 @@ class ControlStore(Protocol):
         """A random key of the shop's own, drawn once: `audit`, `receipt` or `answers`."""
         ...
 
+    def key_versions(self) -> dict[str, dict[str, int]]:
+        """By table: how many keys hang on which master key."""
+        ...
+
+    async def rewrap(self, by: Actor) -> int:
+        """Hang every key on the newest master key; returns how many. Raises UnknownMasterKey."""
+        ...
+
     def exports(self) -> list[Export]:
         """The exports that are registered."""
         ...
