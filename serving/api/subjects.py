@@ -84,13 +84,13 @@ class HeldSubject(BaseModel):
 
 
 class HeldAbout(BaseModel):
-    """Everything that is held; `features` and `segments` by subject id."""
+    """Everything that is held; `features` by subject id, `segments` those of the person."""
 
     subject_id: str
     made_at: str
     subjects: list[HeldSubject]
     features: dict[str, dict[str, list[dict[str, Any]]]]
-    segments: dict[str, list[str]]
+    segments: list[str]
     events: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
 

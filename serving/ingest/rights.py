@@ -24,7 +24,7 @@ from serving.state.audit import Actor, Entry
 from serving.state.control_store import ControlStore, Erased, SubjectRecord
 from serving.state.event_log import EventLog
 from serving.state.exports import Removed, erase_from
-from serving.state.feature_store import FeatureStore
+from serving.state.feature_store import FeatureStore, merged
 from serving.state.receipts import ReceiptSigner
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Rights:
             "made_at": self._clock.now().isoformat(),
             "subjects": [_record(one) for one in records],
             "features": {one: self._features(state) for one, state in states.items()},
-            "segments": {one: self._segments(state) for one, state in states.items()},
+            "segments": self._segments(merged(states.values())),  # as a decision would see it
             "events": [one for one in events if one["event_name"] != "decision"],
             "decisions": [one for one in events if one["event_name"] == "decision"],
         }
