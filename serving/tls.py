@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from contract.errors import UserError
 
@@ -14,14 +14,10 @@ class TlsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ca: Path | None = Field(
-        None, description="Whom to trust; without it, the system's authorities."
-    )
-    cert: Path | None = Field(None, description="Our own certificate, for mutual TLS.")
-    key: Path | None = Field(None, description="The private key of `cert`.")
-    server_name: str | None = Field(
-        None, description="The name that the server's certificate must have, where not the host's."
-    )
+    ca: Path | None = None  # whom to trust; else the system's authorities
+    cert: Path | None = None  # our own certificate, for mutual TLS
+    key: Path | None = None  # the private key of `cert`
+    server_name: str | None = None  # that the server's certificate must have, if not the host's
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
