@@ -8,7 +8,7 @@ order, and replay gives the live state. Features see only what was written under
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,6 +75,19 @@ class Feature:
             return state
         rows = np.array(self.kind.from_event(event), self.kind.dtype)
         return merge(state, rows, self.capacity)
+
+    def update_many(self, state: Rows, events: Sequence[Event]) -> Rows:
+        """The state after all of `events`, whatever their order: as `update` one by one, merged
+        once."""
+        rows: list[tuple[Any, ...]] = []
+        for event in events:
+            if EVENT_TYPE[event.event_name] in self.event_types and allows(
+                event.purposes, "personalization"
+            ):
+                rows += self.kind.from_event(event)
+        if not rows:
+            return state
+        return merge(state, np.array(rows, self.kind.dtype), self.capacity)
 
     def value(self, state: Rows, now_us: int) -> npt.NDArray[Any]:
         """The feature's value at `now_us`, from rows up to then."""
@@ -270,6 +283,14 @@ def update(state: SubjectState, event: Event) -> SubjectState:
     """The state of every feature after `event`."""
     return {
         feature.name: feature.update(state.get(feature.name, feature.empty()), event)
+        for feature in FEATURES
+    }
+
+
+def update_many(state: SubjectState, events: Sequence[Event]) -> SubjectState:
+    """The state of every feature after all of one subject's `events`."""
+    return {
+        feature.name: feature.update_many(state.get(feature.name, feature.empty()), events)
         for feature in FEATURES
     }
 

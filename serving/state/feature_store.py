@@ -6,7 +6,7 @@ of the event log. `LinkedFeatureStore` reads a user together with the visitors t
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,8 @@ SNAPSHOT = "features.npz"
 SEED = "seed.npz"  # what an import left; the log is replayed on top of it
 _CHUNK = 5_000
 _BREATH = 500
+# A large batch gives way to waiting checkouts after this many events.
+_BREATH_EVENTS = 32
 
 
 class FeatureStore(Protocol):
@@ -46,6 +48,10 @@ class FeatureStore(Protocol):
 
     async def apply(self, event: Event) -> None:
         """Let `event` change its subject's state."""
+        ...
+
+    async def absorb(self, events: Sequence[Event]) -> None:
+        """Let all of `events` do so."""
         ...
 
     async def forget(self, subject_id: str) -> None:
@@ -74,6 +80,18 @@ class MemoryFeatureStore:
     async def apply(self, event: Event) -> None:
         subject = str(event.subject_id)
         self._states[subject] = features.update(self._states.get(subject, {}), event)
+
+    async def absorb(self, events: Sequence[Event]) -> None:
+        by_subject: dict[str, list[Event]] = {}
+        for event in events:
+            by_subject.setdefault(str(event.subject_id), []).append(event)
+        done = 0
+        for subject, own in by_subject.items():
+            self._states[subject] = features.update_many(self._states.get(subject, {}), own)
+            done += len(own)
+            if done >= _BREATH_EVENTS:
+                done = 0
+                await asyncio.sleep(0)
 
     async def forget(self, subject_id: str) -> None:
         self._states.pop(subject_id, None)
@@ -170,6 +188,9 @@ class LinkedFeatureStore:
 
     async def apply(self, event: Event) -> None:
         await self._inner.apply(event)
+
+    async def absorb(self, events: Sequence[Event]) -> None:
+        await self._inner.absorb(events)
 
     async def forget(self, subject_id: str) -> None:
         await self._inner.forget(subject_id)

@@ -53,14 +53,14 @@ async def test_the_position_never_passes_what_was_not_applied(
 ) -> None:
     await line.accept(event())
     assert line.features.position == 1
-    held, apply = asyncio.Event(), line.features.apply
+    held, absorb = asyncio.Event(), line.features.absorb
 
     async def slow(stored: Any) -> None:
-        if stored.session_id == "slow":
+        if stored[0].session_id == "slow":
             await held.wait()
-        await apply(stored)
+        await absorb(stored)
 
-    monkeypatch.setattr(line.features, "apply", slow)
+    monkeypatch.setattr(line.features, "absorb", slow)
     waiting = asyncio.create_task(line.accept(event(session_id="slow")))
     while line.log.last_position < 2:
         await asyncio.sleep(0)

@@ -76,6 +76,16 @@ async def test_order_repeats_and_replay_do_not_matter(
     await assert_same(in_order, replayed)
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_events_at_once_are_as_one_by_one(tmp_path: Path, seed: int) -> None:
+    events = random_events(seed, count=300)
+    one_by_one = await live(tmp_path, events)
+    at_once = MemoryFeatureStore(tmp_path)
+    for start in range(0, 300, 70):
+        await at_once.absorb([*events[start : start + 70], *events[: start // 2]])
+    await assert_same(one_by_one, at_once)
+
+
 async def test_snapshot_and_tail_make_the_live_state(stores: Stores, tmp_path: Path) -> None:
     events = random_events(seed=3, count=200)
     log = stores.log
