@@ -28,7 +28,8 @@ class Settings(BaseSettings):
     release_store: str | None = Field(
         None,
         description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, "
-        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID.",
+        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID, "
+        "and so does an authority of one's own for its TLS: SSL_CERT_FILE.",
     )
     models: Path = Field(Path("model_repository"), description="Folder of the exported models.")
     state: Path = Field(

@@ -5,11 +5,16 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import grpc
+import obstore
 import pytest
+from obstore.exceptions import BaseError
+from obstore.store import from_url
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contract.errors import UserError
@@ -123,6 +128,41 @@ def test_pythons_own_clients_take_the_same_settings(authority: Authority, tmp_pa
         for wrong in (TlsSettings(), TlsSettings(ca=other.ca)):
             with pytest.raises(ssl.SSLCertVerificationError):
                 greeted(port, wrong)
+
+
+class Files(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not on the screen."""
+
+
+def test_an_object_store_is_trusted_by_the_authority_that_the_environment_names(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = authority.sign("localhost")
+    (tmp_path / "live.json").write_text("held")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.cert, server.key)
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
+    listening.socket = context.wrap_socket(listening.socket, server_side=True)
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+
+    def fetched() -> bytes:
+        address = f"https://localhost:{listening.server_port}"
+        store = from_url(address, retry_config={"max_retries": 0})
+        return bytes(obstore.get(store, "live.json").bytes())
+
+    try:
+        with pytest.raises(BaseError):
+            fetched()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        assert fetched() == b"held"
+    finally:
+        listening.shutdown()
+        listening.server_close()
+        thread.join()
 
 
 def test_wrong_settings_are_one_clear_line(
