@@ -30,7 +30,7 @@ from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
-from serving.state.snapshot import write_snapshot
+from serving.state.snapshot import is_plain, write_snapshot
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, StateFolder
 
@@ -77,6 +77,11 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
         control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
         try:
             held = control.note(NOTE)
+            if is_plain(settings.state / SEED):
+                raise SeededElsewhere(
+                    f"state folder {settings.state} was seeded by an earlier version, unencrypted; "
+                    "run `tillwise-serve migrate` once"
+                )
             if held == mark and (settings.state / SEED).exists():
                 figures.notes.append("skipped: the state folder holds these files already")
                 return figures

@@ -87,6 +87,15 @@ def read_snapshot(path: Path, keys: SubjectKeys) -> Snapshot:
         raise SnapshotUnusableError(f"{path.name} can not be read: {error}") from None
 
 
+def is_plain(path: Path) -> bool:
+    """Whether an earlier version wrote the file, unencrypted."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return "subjects" in archive.files
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+
+
 def read_plain_snapshot(path: Path) -> Snapshot:
     """What an earlier version wrote. Raises SnapshotUnusableError."""
     try:

@@ -19,6 +19,7 @@ from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.receipts import ReceiptSigner
 from serving.state.secrets import KEY_FILE, load_secrets
 from tests.serving.commands.processes import Place
+from tests.serving.commands.small_import import write_import
 from tests.serving.release_factory import Factory
 from tests.serving.state.events import BEGIN, random_events, stored_event
 from tests.serving.state.stores import Stores
@@ -234,11 +235,13 @@ def plain_folder(place: Place) -> None:
             np.savez(file, allow_pickle=False, **arrays)
 
 
-def test_what_an_earlier_version_left_is_encrypted(place: Place) -> None:
+def test_what_an_earlier_version_left_is_encrypted(place: Place, tmp_path: Path) -> None:
     plain_folder(place)
-    refused = place.call("retention")
-    assert refused.returncode == 2
-    assert "tillwise-serve migrate" in refused.stderr
+    source = write_import(tmp_path / "import")
+    for command in (("retention",), ("backfill", "--data", str(source))):
+        refused = place.call(*command)
+        assert refused.returncode == 2
+        assert "tillwise-serve migrate" in refused.stderr
     done = place.call("migrate")
     assert done.returncode == 0, done.stderr
     assert "60 events and 1 imported" in done.stdout
