@@ -48,7 +48,8 @@ def redact(event: Event, purposes: frozenset[str]) -> Event | None:
     """
     if not may_store_behaviour(purposes):
         return None
-    kept = event.model_copy(update={"purposes": tuple(sorted(purposes))})
+    written = tuple(sorted(purposes))
+    kept = event if event.purposes == written else event.model_copy(update={"purposes": written})
     if "personalization" in purposes:
         return kept
     context = kept.context.model_copy(update={"region": None}) if kept.context else None

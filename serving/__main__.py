@@ -19,9 +19,14 @@ PROGRAM = "tillwise-serve"
 COMMANDS = {
     "run": "serve decisions until stopped",
     "check": "verify the live release, file by file",
-    "keys": "create, list or revoke API keys",
+    "keys": "create, list, revoke or rotate keys",
     "release": "list, verify, promote, try out, roll back",
     "backfill": "seed a fresh state folder from an import",
+    "export": "write the event log as Parquet for training",
+    "audit": "verify the audit log",
+    "receipt": "verify a receipt of an erasure",
+    "retention": "delete what was kept long enough",
+    "migrate": "bring a state folder of an earlier version up to date",
     "demo": "replay a real checkout, then serve the demo page",
     "triton": "run a Triton server over the exported models",
 }

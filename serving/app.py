@@ -29,6 +29,7 @@ from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
+from serving.api.subjects import item_names
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
@@ -43,6 +44,8 @@ from serving.inference.releases import LiveRelease
 from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
+from serving.ingest.retention import enforce
+from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
@@ -51,6 +54,8 @@ from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import LinkedFeatureStore, MemoryFeatureStore
+from serving.state.receipts import ReceiptSigner
+from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
@@ -63,6 +68,7 @@ log = logging.getLogger(__name__)
 
 # How long what one gateway was told of an item may take to be known to the others, at most.
 _CATALOGUE_SECONDS = 0.5
+_RETENTION_SECONDS = 24 * 3600.0
 
 
 async def open_gateway(settings: Settings, clock: Clock, release_id: str | None = None) -> Gateway:
@@ -74,9 +80,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     counted = DecisionMetrics(registry)
     triton = _triton(settings, counted)
     live, problem = await _release(settings, counted, triton, release_id)
-    secrets = load_secrets(settings.state, settings.master_key)
-    control = SqliteControlStore(settings.state / CONTROL)
-    event_log, features = _behaviour(settings)
+    secrets = load_secrets(settings.state, settings.master_key, settings.master_key_file)
+    control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+    event_log, features = _behaviour(settings, SubjectKeys(control))
     overlay = CatalogueOverlay(control.items_changed_since)
     overlay.follow([live.current])
     live.overlay = overlay.lay
@@ -90,6 +96,11 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     counted.in_flight.set_function(lambda: decider.admission.active)
     measured = ReleaseMetrics(registry)
     lost = counted.impressions_lost.inc
+    ingest = Ingest(recognised, event_log, features, clock)
+    stores = Stores(control, event_log, features)
+    receipts = ReceiptSigner(control.service_key("receipt"))
+    rights = Rights(stores, ingest, clock, receipts, lambda found: item_names(live, found))
+    await rights.finish()
     return Gateway(
         settings=settings,
         clock=clock,
@@ -105,7 +116,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         overlay=overlay,
         decider=decider,
         subjects=recognised,
-        ingest=Ingest(recognised, event_log, features, clock),
+        ingest=ingest,
+        stores=stores,
+        rights=rights,
+        answer_key=control.service_key("answers"),
         impressions=ImpressionLog(event_log, settings.impression_queue, lost),
         registry=registry,
         metrics=HttpMetrics(registry),
@@ -134,10 +148,10 @@ async def _release(
     return live, None
 
 
-def _behaviour(settings: Settings) -> tuple[SqliteEventLog, MemoryFeatureStore]:
+def _behaviour(settings: Settings, keys: SubjectKeys) -> tuple[SqliteEventLog, MemoryFeatureStore]:
     """The log, and the features that follow from it."""
-    event_log = SqliteEventLog(settings.state / EVENTS)
-    features = MemoryFeatureStore(settings.state)
+    event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(keys))
+    features = MemoryFeatureStore(settings.state, keys)
     features.restore(event_log)
     # What was restored lives as long as the process; a collection that walks over it stops every
     # decision for tens of milliseconds and finds nothing.
@@ -178,7 +192,7 @@ def _triton(settings: Settings, counted: DecisionMetrics) -> "TritonBackends | N
     from serving.inference.triton_watch import TritonSettings
 
     return TritonBackends(
-        TritonClient(address_of(settings.triton_url)),
+        TritonClient(address_of(settings.triton_url), settings.triton_tls),
         TritonSettings(control=settings.triton_control),
         counted.model_server,
     )
@@ -237,8 +251,11 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         gateway.impressions.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
-        beside = [_every(period, gateway.features.snapshot, "snapshot")]
-        beside.append(_every(_CATALOGUE_SECONDS, follow_catalogue, "catalogue"))
+        beside = [
+            _every(period, gateway.features.snapshot, "snapshot"),
+            _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
+            _every(_CATALOGUE_SECONDS, follow_catalogue, "catalogue"),
+        ]
         if follow_pointer:
             look = gateway.follower.look
             beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -285,6 +302,13 @@ def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
             max_age=600,
         )
     app.add_middleware(Guard, metrics=gateway.metrics)
+
+
+async def _retain(gateway: Gateway) -> None:
+    removed = await enforce(
+        gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock
+    )
+    log.info("retention: %s", removed)
 
 
 def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:

@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import UserError
+from serving.retention import Retention
+from serving.tls import TlsSettings
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,7 +28,8 @@ class Settings(BaseSettings):
     release_store: str | None = Field(
         None,
         description="Where releases are pushed to and pulled from: s3://bucket/prefix, gs://, "
-        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID.",
+        "az:// or file:///folder. Credentials come from the environment, as AWS_ACCESS_KEY_ID, "
+        "and so does an authority of one's own for its TLS: SSL_CERT_FILE.",
     )
     models: Path = Field(Path("model_repository"), description="Folder of the exported models.")
     state: Path = Field(
@@ -112,6 +115,21 @@ class Settings(BaseSettings):
         description="32 bytes in base64, from which all other keys are derived; several separated "
         "by commas, the newest first, while keys are rotated. Without it a file in the state "
         "folder is used, created on the first start.",
+    )
+    master_key_file: Path | None = Field(
+        None,
+        description="A file with the same, one key a line, instead of the one in the state folder: "
+        "a backup of the state is then of no use to whoever finds it.",
+    )
+    retention: Retention = Field(
+        Retention(),
+        description="How long each kind of data is kept, in days, as JSON: "
+        '{"behaviour": 395, "decisions": 395, "subjects": 395, "exports": 90, "audit": 1095}.',
+    )
+    triton_tls: TlsSettings | None = Field(
+        None,
+        description='TLS towards the Triton server, as JSON: {"ca": FILE, "cert": FILE, "key": '
+        'FILE, "server_name": NAME}; {} trusts the system\'s authorities.',
     )
     otlp_endpoint: str | None = Field(
         None, description="Where traces go (OTLP over HTTP); no tracing without it."

@@ -20,6 +20,7 @@ import jwt
 from fastapi import Request
 
 from serving.api.problems import ApiProblem
+from serving.state.audit import Actor
 from serving.state.control_store import ApiKey, Role
 from serving.state.secrets import Secrets
 from serving.state.sqlite_writer import StoreError
@@ -42,6 +43,11 @@ class Caller:
     role: Role
     from_page: bool = False
     page_user: str | None = None  # whom the shop's server vouches for
+
+    @property
+    def actor(self) -> Actor:
+        """As the audit log names it."""
+        return Actor(self.key_id, self.role)
 
     def may_speak_for(self, user_id: str | None) -> bool:
         """Whether this caller's word that `user_id` is logged in counts."""

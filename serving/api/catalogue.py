@@ -86,7 +86,7 @@ async def patch_items(request: Request) -> Response:
             (one.item_id, one.model_dump(exclude={"item_id"}, exclude_unset=True))
             for one in asked.items
         ]
-        number = await gateway.control.change_items(patches)
+        number = await gateway.control.change_items(patches, caller.actor)
         gateway.follow_catalogue()
         vocabulary = gateway.live.current.vocabulary
         unknown = [item_id for item_id, _ in patches if vocabulary.index(item_id) == OOV]

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 IDENTITY = "identity"
-_Settling = asyncio.Task[str] | None
+_Settling = asyncio.Task[str | None] | None
 
 
 class Validated(BaseModel):
@@ -128,7 +128,7 @@ def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
     task = asyncio.create_task(gateway.subjects.settle(who))
     gateway.background.add(task)
 
-    def ended(task: asyncio.Task[str]) -> None:
+    def ended(task: asyncio.Task[str | None]) -> None:
         gateway.background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a subject could not be recorded: %s", error)
@@ -149,7 +149,7 @@ async def _wait(settling: _Settling, seconds: float) -> None:
         await asyncio.wait((settling,), timeout=seconds)
 
 
-def _settled(settling: asyncio.Task[str]) -> bool:
+def _settled(settling: asyncio.Task[str | None]) -> bool:
     return settling.done() and settling.exception() is None
 
 

@@ -1,6 +1,7 @@
 """`POST /v1/events`: behaviour, up to 500 events a request, each answered for itself."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -117,8 +118,8 @@ async def _accept(
     answered = [
         one if isinstance(one, EventResult) else _told(one, next(outcomes)) for one in results
     ]
-    for one in answered:
-        gateway.metrics.events.labels(one.reason or one.status).inc()
+    for name, count in Counter(one.reason or one.status for one in answered).items():
+        gateway.metrics.events.labels(name).inc(count)
     return answered
 
 

@@ -16,6 +16,7 @@ from serving.inference.follower import Follower
 from serving.inference.releases import LiveRelease
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
+from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
@@ -47,6 +48,9 @@ class Gateway:
     subjects: Subjects
     ingest: Ingest
     impressions: ImpressionLog
+    stores: Stores
+    rights: Rights
+    answer_key: bytes  # what answers kept for repeats are sealed with, together with the caller's
     registry: CollectorRegistry
     metrics: HttpMetrics
     tracing: Tracing

@@ -1,18 +1,30 @@
-"""`POST /v1/subjects/resolve`: from raw ids to the subject id that every other call uses."""
+"""`/v1/subjects`: from raw ids to the subject id that every other call uses; what is held about a
+subject; and its erasure."""
 
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
+from contract.encoding import FIRST_ITEM
 from contract.events import RawId
 from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
+from serving.api.consent import SUBJECT, subject_of
 from serving.api.documentation import body_of
 from serving.api.gateway import gateway_of
 from serving.api.problems import ApiProblem, documented
+from serving.inference.releases import LiveRelease
 
 router = APIRouter()
+
+_UNKNOWN = "There is no such subject; get its id from /v1/subjects/resolve."
 
 
 class ResolveRequest(BaseModel):
@@ -58,3 +70,108 @@ async def resolve(request: Request) -> Response:
         return Response(resolved.model_dump_json(), media_type="application/json")
 
     return await idempotency.once(request, gateway, caller, body, act)
+
+
+class HeldSubject(BaseModel):
+    """One record: the person has one as a visitor on each device, and one as a user."""
+
+    subject_id: str
+    made_at: str
+    linked_to: str | None
+    history_read_with: str | None
+    consent: list[dict[str, Any]]
+    audit: list[dict[str, Any]]
+
+
+class HeldAbout(BaseModel):
+    """Everything that is held; `features` by subject id, `segments` those of the person."""
+
+    subject_id: str
+    made_at: str
+    subjects: list[HeldSubject]
+    features: dict[str, dict[str, list[dict[str, Any]]]]
+    segments: list[str]
+    events: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+
+
+class Receipt(BaseModel):
+    """What was removed. `control_store_clean`: its files were looked at, byte by byte."""
+
+    receipt_id: str
+    subject_id: str
+    subject_ids: list[str]
+    erased_at: str
+    keys_destroyed: int
+    events_removed: int
+    export_rows_removed: int
+    exports_not_found: int
+    control_store_clean: bool
+    audit_line: dict[str, Any]
+
+
+class SignedReceipt(BaseModel):
+    """The signature is Ed25519 over the receipt as JSON with sorted keys and no white space."""
+
+    receipt: Receipt
+    algorithm: str
+    key_id: str
+    signature: str
+
+
+@router.get(
+    "/v1/subjects/{subject_id}",
+    summary="Read all that is held",
+    response_model=HeldAbout,
+    responses=documented(401, 403, 404, 503),
+    openapi_extra={"parameters": [SUBJECT]},
+    tags=["subjects"],
+)
+async def get_subject(request: Request) -> Response:
+    """For the shopper to read: consent with its proof, links, events and decisions, features and
+    segments, of all records that are one person. That it was read stands in the audit log."""
+    gateway = gateway_of(request)
+    caller = authenticate(request, gateway, "admin")
+    held = await gateway.rights.about(subject_of(request, gateway), caller.actor)
+    if held is None:
+        raise ApiProblem(404, _UNKNOWN)
+    content = await asyncio.to_thread(json.dumps, held)
+    return Response(content, media_type="application/json")
+
+
+@router.delete(
+    "/v1/subjects/{subject_id}",
+    summary="Erase a subject",
+    response_model=SignedReceipt,
+    responses=documented(400, 401, 403, 404, 409, 503),
+    openapi_extra={"parameters": [SUBJECT, idempotency.PARAMETER]},
+    tags=["subjects"],
+)
+async def delete_subject(request: Request) -> Response:
+    """Destroys the person's keys and removes everything, in this order; the links between visitor
+    and user are followed. When this answers, nothing can be read any more. Keep the receipt: it is
+    not kept here. Reservations and redemptions, being contracts, stay."""
+    gateway = gateway_of(request)
+    caller = authenticate(request, gateway, "admin")
+
+    async def act() -> Response:
+        receipt = await gateway.rights.erase(subject_of(request, gateway), caller.actor)
+        if receipt is None:
+            raise ApiProblem(404, _UNKNOWN)
+        # Nobody could say whose any of them is, and so nobody could say that none is left.
+        gateway.decider.query_vectors.clear()
+        return Response(json.dumps(receipt), media_type="application/json")
+
+    return await idempotency.once(request, gateway, caller, b"", act)
+
+
+def item_names(live: LiveRelease, keys: Iterable[int]) -> dict[int, str]:
+    """The ids of those item keys of feature state that the live release knows."""
+    wanted = np.fromiter(keys, np.uint64)
+    vocabulary = live.current.vocabulary
+    indices = vocabulary.of_keys(wanted).tolist()
+    return {
+        key: vocabulary.item_id(index)
+        for key, index in zip(wanted.tolist(), indices, strict=True)
+        if index >= FIRST_ITEM
+    }

@@ -23,13 +23,14 @@ from contract.consent import pseudonymise
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.frames import EXPLODED_COLUMNS, explode
-from serving.commands.arguments import add_folders, add_json, moment, settings_of
+from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
 from serving.commands.parquet import read_columns
 from serving.settings import Settings
 from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
-from serving.state.secrets import Pseudonym, Secrets, load_secrets
-from serving.state.snapshot import write_snapshot
+from serving.state.sealing import SubjectKeys
+from serving.state.secrets import Pseudonym, Secrets
+from serving.state.snapshot import is_plain, write_snapshot
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, StateFolder
 
@@ -72,9 +73,15 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
     mark = _digest([subjects_file, *event_files], until)
     figures = Figures("backfill")
     with StateFolder(settings.state):
-        control = SqliteControlStore(settings.state / CONTROL)
+        secrets = secrets_of(settings)
+        control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
         try:
             held = control.note(NOTE)
+            if is_plain(settings.state / SEED):
+                raise SeededElsewhere(
+                    f"state folder {settings.state} was seeded by an earlier version, unencrypted; "
+                    "run `tillwise-serve migrate` once"
+                )
             if held == mark and (settings.state / SEED).exists():
                 figures.notes.append("skipped: the state folder holds these files already")
                 return figures
@@ -87,13 +94,12 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
             table = _events(event_files, until)
             print(f"making features of {len(table)} events ...", file=sys.stderr, flush=True)
             states = features.replay(_exploded(table))
-            write_snapshot(settings.state / SEED, states, 0)
+            subjects = 0
+            if held is None:  # first, because states are sealed under the subjects' keys
+                subjects = asyncio.run(_import(control, secrets, subjects_file, mark, clock))
+            write_snapshot(settings.state / SEED, states, 0, SubjectKeys(control))
             # Any snapshot was made without this history.
             (settings.state / SNAPSHOT).unlink(missing_ok=True)
-            subjects = 0
-            if held is None:
-                secrets = load_secrets(settings.state, settings.master_key)
-                subjects = asyncio.run(_import(control, secrets, subjects_file, mark, clock))
         finally:
             control.close()
     seconds = time.perf_counter() - began

@@ -1,4 +1,11 @@
-"""`tillwise-serve keys create | list | revoke`: who may call the gateway."""
+"""`tillwise-serve keys create | list | revoke`: who may call the gateway; and `rotate | rewrap |
+status`: the master key that everything else hangs on.
+
+A new master key comes first, the old one stays behind it until nothing hangs on it any more:
+`rotate` does that in the key file while no gateway runs; where the key comes from a setting, put
+the new one before the old one, restart, and `rewrap` beside the running gateways. Look-up digests
+follow as shoppers come back, because nobody can make them without the raw id.
+"""
 
 import argparse
 import asyncio
@@ -9,12 +16,13 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.api.auth import digest_of_key, new_key
-from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
 from serving.settings import Settings
+from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ROLES
-from serving.state.secrets import load_secrets
+from serving.state.secrets import KEY_FILE, Secrets, drop_old_masters, new_master
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL
+from serving.state.state_folder import CONTROL, StateFolder
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,10 +34,27 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     revoke = actions.add_parser("revoke", help="end a key at once")
     revoke.add_argument("key_id", metavar="ID")
     listed = actions.add_parser("list", help="ids and roles of all keys")
-    for parser, action in ((create, _create), (listed, _list), (revoke, _revoke)):
+    rotate = actions.add_parser("rotate", help="put a new master key into use (gateway stopped)")
+    rotate.add_argument(
+        "--drop-old",
+        action="store_true",
+        help="only remove the older master keys; shoppers who have not come back since become new",
+    )
+    rewrap = actions.add_parser("rewrap", help="hang every key on the newest master key")
+    status = actions.add_parser("status", help="how many keys hang on which master key")
+    for parser, action in (
+        (create, _create),
+        (listed, _list),
+        (revoke, _revoke),
+        (rewrap, _rewrap),
+        (status, _status),
+    ):
         add_folders(parser, "state")
         add_json(parser)
         parser.set_defaults(run=_runner(action))
+    add_folders(rotate, "state")
+    add_json(rotate)
+    rotate.set_defaults(run=_rotate)
 
 
 def _runner(action: Any) -> Any:
@@ -39,7 +64,7 @@ def _runner(action: Any) -> Any:
         settings = settings_of(args)
         if action is not _create and not (settings.state / CONTROL).is_file():
             raise UserError(f"state folder {settings.state} does not exist or holds no keys")
-        control = SqliteControlStore(settings.state / CONTROL)
+        control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings))
         try:
             work: Coroutine[Any, Any, Figures] = action(args, settings, control)
             return asyncio.run(work)
@@ -52,10 +77,10 @@ def _runner(action: Any) -> Any:
 async def _create(
     args: argparse.Namespace, settings: Settings, control: SqliteControlStore
 ) -> Figures:
-    secrets = load_secrets(settings.state, settings.master_key)
+    secrets = secrets_of(settings)
     figures = Figures("keys create")
     api_key, key = new_key(args.role, SystemClock().now(), secrets)
-    await control.add_key(key, digest_of_key(api_key))
+    await control.add_key(key, digest_of_key(api_key), COMMAND_LINE)
     print(api_key)
     # The secret stands nowhere but on the screen: not in the figures, not in the store.
     figures.add(key.key_id, {})
@@ -76,9 +101,65 @@ async def _list(
 async def _revoke(
     args: argparse.Namespace, settings: Settings, control: SqliteControlStore
 ) -> Figures:
-    if not await control.revoke_key(args.key_id, SystemClock().now()):
+    if not await control.revoke_key(args.key_id, SystemClock().now(), COMMAND_LINE):
         raise UserError("there is no key in force with this id; see `tillwise-serve keys list`")
     print(f"key {args.key_id} is revoked")
     figures = Figures("keys revoke")
     figures.add(args.key_id, {})
     return figures
+
+
+async def _rewrap(
+    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+) -> Figures:
+    figures = Figures("keys rewrap")
+    count = await control.rewrap(COMMAND_LINE)
+    print(f"{count} keys hang on the newest master key now")
+    figures.add("rewrapped", {"keys": [float(count)]})
+    return figures
+
+
+async def _status(
+    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+) -> Figures:
+    figures = Figures("keys status")
+    newest = secrets_of(settings).newest
+    for table, versions in control.key_versions().items():
+        for version, count in sorted(versions.items()):
+            mark = "newest" if version == newest else "older"
+            print(f"{table:13} {count:9,} under {version} ({mark})")
+            figures.add(f"{table}/{version}", {"count": [float(count)]})
+    return figures
+
+
+def _rotate(args: argparse.Namespace) -> Figures:
+    """With the key file, while no gateway runs: a new key in front, everything hung on it."""
+    settings = settings_of(args)
+    if settings.master_key is not None:
+        raise UserError(
+            "the master key comes from TILLWISE_MASTER_KEY: put a new one before it there, "
+            "separated by a comma, restart the gateways, then run `tillwise-serve keys rewrap`"
+        )
+    if not (settings.state / CONTROL).is_file():
+        raise UserError(f"state folder {settings.state} does not exist or holds no keys")
+    path = settings.master_key_file or settings.state / KEY_FILE
+    with StateFolder(settings.state):
+        secrets = secrets_of(settings)
+        if not args.drop_old:
+            secrets = new_master(path, secrets)
+        count = asyncio.run(_hang_on(settings, secrets))
+        if args.drop_old:  # only now that nothing hangs on them
+            secrets = drop_old_masters(path, secrets)
+    done = "the older master keys are gone" if args.drop_old else "a new master key is in use"
+    print(f"{done}; {count} keys were wrapped anew")
+    figures = Figures("keys rotate")
+    figures.add("rotated", {"keys": [float(count)], "master_keys": [float(len(secrets.masters))]})
+    return figures
+
+
+async def _hang_on(settings: Settings, secrets: Secrets) -> int:
+    control = SqliteControlStore(settings.state / CONTROL, secrets)
+    try:
+        return await control.rewrap(COMMAND_LINE)
+    finally:
+        control.close()

@@ -17,6 +17,7 @@ from contract.encoding import Encoded
 from contract.errors import UserError
 from contract.manifest import ModelEntry, Tensor
 from serving.inference.backend import InferenceFailed, Outputs
+from serving.tls import TlsSettings
 
 _CONTROL_SECONDS = 5.0  # questions that read no model
 _LOAD_SECONDS = 120.0
@@ -44,19 +45,30 @@ def address_of(url: str) -> str:
 
 
 class TritonClient:
-    """One connection to the server at `address`, for one event loop, opened when first used."""
+    """One connection to the server at `address`, for one event loop, opened when first used; over
+    TLS if there are settings of it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: TlsSettings | None = None) -> None:
+        """Raises UserError when a file of `tls` is not what it should be."""
         self.address = address
+        self._tls = tls
+        self._pem = None if tls is None else tls.pem()
         self._channel: grpc.aio.Channel | None = None
         self._calls: Any = None
 
     @property
     def _stub(self) -> Any:
         if self._calls is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            self._channel = self._open()
             self._calls = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._calls
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._tls is None or self._pem is None:
+            return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(*self._pem)
+        options = (*_OPTIONS, *self._tls.grpc_options())
+        return grpc.aio.secure_channel(self.address, credentials, options=options)
 
     async def infer(self, entry: ModelEntry, batch: Encoded, timeout_s: float) -> Outputs:
         """Outputs of that very version for inputs with a batch dimension.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -9,12 +10,26 @@ from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
 from contract.events import ClientEvent, Event, EventBody, honoured_time
 from serving.ingest.subjects import Recognised, Subjects
-from serving.state.event_log import EventLog
+from serving.state.event_log import Appended, EventLog
 from serving.state.feature_store import FeatureStore
 
 Outcome = Literal["accepted", "duplicate", "no_consent"]
+# Who is erased while their events are on the way has consented to nothing.
+_OUTCOMES: dict[Appended, Outcome] = {
+    "accepted": "accepted",
+    "duplicate": "duplicate",
+    "erased": "no_consent",
+}
 
 _BODY_FIELDS = tuple(EventBody.model_fields)
+_BLANK = Event(
+    event_id=UUID(int=0),
+    event_name="page_view",
+    occurred_at=datetime.fromtimestamp(0, UTC),
+    received_at=datetime.fromtimestamp(0, UTC),
+    subject_id=UUID(int=0),
+    session_id="-",
+)
 # A large batch gives way to waiting checkouts after this many events.
 _BREATH = 32
 
@@ -41,7 +56,7 @@ class Ingest:
     async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
         """What became of each event; those accepted are durable. Raises StoreError: none is."""
         kept: list[tuple[int, Event]] = []
-        who: dict[object, tuple[Recognised, str | None]] = {}
+        who: dict[object, tuple[Recognised, UUID | None]] = {}
         for place, event in enumerate(events):
             if place % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
@@ -66,7 +81,7 @@ class Ingest:
         await asyncio.gather(*self._writing, return_exceptions=True)
 
     async def _as_stored(
-        self, event: ClientEvent, who: dict[object, tuple[Recognised, str | None]], *, gpc: bool
+        self, event: ClientEvent, who: dict[object, tuple[Recognised, UUID | None]], *, gpc: bool
     ) -> Event | None:
         """`event` under its pseudonym, or None when nothing may be stored."""
         said = None if event.consent is None else tuple(sorted(event.consent.items()))
@@ -77,7 +92,8 @@ class Ingest:
             )
             subject = None
             if may_store_behaviour(found.purposes):
-                subject = await self._subjects.settle(found)
+                settled = await self._subjects.settle(found)
+                subject = None if settled is None else UUID(settled)
                 if found.unsettled:
                     who.clear()  # what was just recorded counts for the rest of the batch
             who[key] = found, subject
@@ -85,10 +101,14 @@ class Ingest:
         if subject_id is None:
             return None
         now = self._clock.now()
-        body = {name: getattr(event, name) for name in _BODY_FIELDS}
-        body["occurred_at"] = honoured_time(event.occurred_at, now)
-        # Every field has been validated in the event as it came.
-        stored = Event.model_construct(**body, received_at=now, subject_id=UUID(subject_id))
+        sent = event.__dict__
+        written = {name: sent[name] for name in _BODY_FIELDS}
+        written["occurred_at"] = honoured_time(event.occurred_at, now)
+        written |= {"received_at": now, "subject_id": subject_id}
+        written["purposes"] = tuple(sorted(found.purposes))
+        # Every field has been validated in the event as it came. A copy with all of them changed is
+        # the quickest way that pydantic has to make a model of them.
+        stored = _BLANK.model_copy(update=written)
         return redact(stored, found.purposes)
 
     async def _write(self, events: list[Event]) -> list[Outcome]:
@@ -98,13 +118,10 @@ class Ingest:
         self._open[token] = self._log.last_position
         try:
             answers = await self._log.append(events)
-            for place, (event, answer) in enumerate(zip(events, answers, strict=True)):
-                if answer == "accepted":
-                    await self._features.apply(event)
-                if place % _BREATH == _BREATH - 1:
-                    await asyncio.sleep(0)
+            told = zip(events, answers, strict=True)
+            await self._features.absorb([event for event, answer in told if answer == "accepted"])
         finally:
             del self._open[token]
         # Whatever another request has appended but not applied yet lies after where it began.
         self._features.position = min(self._open.values(), default=self._log.last_position)
-        return list(answers)
+        return [_OUTCOMES[answer] for answer in answers]

@@ -70,8 +70,9 @@ class Subjects:
             first_word,
         )
 
-    async def settle(self, who: Recognised) -> str:
-        """Write what is missing of subject, link and consent, durably; returns the subject.
+    async def settle(self, who: Recognised) -> str | None:
+        """Write what is missing of subject, link and consent, durably; returns the subject, or None
+        when consent was withdrawn, or the subject erased, since it was recognised.
 
         Only to be called when behaviour may be stored. Raises StoreError.
         """
@@ -79,5 +80,7 @@ class Subjects:
         if who.subject_id is not None and not who.unsettled:
             return who.subject_id
         identity = await self._control.establish(who.visitor, who.user, who.consent)
-        assert identity.subject_id is not None
+        held = None if identity.consent is None else identity.consent.purposes
+        if held is None or not who.purposes <= held:
+            return None
         return identity.subject_id

@@ -1,12 +1,14 @@
 """The control store: who is who, what they agreed to, whose key is whose, and which writes were
-already answered. It never sees a raw visitor or user id, only their pseudonyms."""
+already answered; also the key that a subject's data is encrypted under, and the audit log. It never
+sees a raw visitor or user id, only their pseudonyms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from contract.catalogue import ItemChange
+from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
 from serving.state.catalogue_changes import Patch
 from serving.state.secrets import Pseudonyms
 
@@ -59,8 +61,51 @@ class StoredAnswer:
     answer: bytes
 
 
+@dataclass(frozen=True)
+class SubjectKey:
+    """The key of one subject's data; `log_key` is the random name of the subject in the event log
+    and in snapshots, which mean nothing once this record is gone."""
+
+    subject_id: str
+    log_key: bytes
+    data_key: bytes
+
+
+@dataclass(frozen=True)
+class SubjectRecord:
+    """What the control store holds about one subject, for the subject to read."""
+
+    subject_id: str
+    audit_name: str
+    made_at: datetime
+    consents: tuple[Consent, ...]
+    user_subject: str | None
+    history_owner: str | None
+    audit: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was removed: `traces` are the bytes that may be found nowhere from now on."""
+
+    subject_ids: tuple[str, ...]
+    log_keys: tuple[bytes, ...]
+    traces: tuple[bytes, ...]
+    line: Line
+
+
+@dataclass(frozen=True)
+class Export:
+    """A Parquet export that an erasure must reach; `key` makes its pseudonyms."""
+
+    export_id: str
+    folder: str
+    made_at: datetime
+    key: bytes
+
+
 class ControlStore(Protocol):
-    """Reads are quick and local; writes are durable when they return.
+    """Reads are quick and local, from any thread; writes are durable when they return.
 
     How a login joins two subjects: the visitor is linked to the user, and the user's subject is
     the identity of both from then on. The user's own consent holds; where the user has none, the
@@ -91,11 +136,95 @@ class ControlStore(Protocol):
         """The consent in force, following the subject's link."""
         ...
 
-    async def record_consent(self, subject_id: str, consent: Consent) -> None:
+    async def record_consent(self, subject_id: str, consent: Consent, by: Actor = GATEWAY) -> None:
         """Append a consent record, following the subject's link."""
         ...
 
-    async def add_key(self, key: ApiKey, digest: str) -> None:
+    def subject_key(self, subject_id: str) -> SubjectKey | None:
+        """The key of a subject's data, None once it is erased."""
+        ...
+
+    def subject_key_by_log_key(self, log_key: bytes) -> SubjectKey | None:
+        """The same by the subject's name in the event log."""
+        ...
+
+    def subject_keys(
+        self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
+    ) -> Iterator[SubjectKey]:
+        """The keys that are there of many subjects; may be read from another thread."""
+        ...
+
+    def person_of(self, subject_id: str) -> tuple[str, ...]:
+        """All subjects that are one person with this one: links are followed both ways."""
+        ...
+
+    def record_of(self, subject_id: str) -> SubjectRecord | None:
+        """Everything held here about exactly this subject."""
+        ...
+
+    def subjects_without_consent_since(self, before: datetime) -> list[str]:
+        """Subjects that were made, and last said something about consent, before then."""
+        ...
+
+    async def erase(self, subject_id: str, by: Actor) -> Erased | None:
+        """Forget the person, keys first, and write so in the audit log. None: there is no such
+        subject."""
+        ...
+
+    def erasures(self) -> int:
+        """Grows with every erasure by any process on this store."""
+        ...
+
+    def unfinished_erasures(self) -> tuple[bytes, ...]:
+        """Log keys of erased subjects whose removal from the other stores was not reported yet."""
+        ...
+
+    async def finish_erasures(self, log_keys: Sequence[bytes]) -> None:
+        """Note that nothing is left under `log_keys` elsewhere."""
+        ...
+
+    async def scrub(self, traces: Sequence[bytes]) -> bool:
+        """Make sure that `traces` stand in none of the store's files any more, unused space
+        included, and say whether that was reached."""
+        ...
+
+    async def audit(self, entry: Entry) -> Line:
+        """Write a line in the audit log."""
+        ...
+
+    def audit_log(self) -> tuple[list[Line], Head | None]:
+        """All lines and the head, as of one moment."""
+        ...
+
+    def service_key(self, name: str) -> bytes:
+        """A random key of the shop's own, drawn once: `audit`, `receipt` or `answers`."""
+        ...
+
+    def key_versions(self) -> dict[str, dict[str, int]]:
+        """By table: how many keys hang on which master key."""
+        ...
+
+    async def rewrap(self, by: Actor) -> int:
+        """Hang every key on the newest master key; returns how many. Raises UnknownMasterKey."""
+        ...
+
+    def exports(self) -> list[Export]:
+        """The exports that are registered."""
+        ...
+
+    async def add_export(self, export: Export) -> None:
+        """Register an export before its first file is written."""
+        ...
+
+    async def drop_export(self, export_id: str) -> None:
+        """Forget an export that is gone."""
+        ...
+
+    async def let_go(self, audit_before: datetime, answers_before: datetime) -> tuple[int, int]:
+        """Remove audit lines and kept answers of before then; returns how many of each."""
+        ...
+
+    async def add_key(self, key: ApiKey, digest: str, by: Actor = GATEWAY) -> None:
         """Store a key by the SHA-256 of its secret."""
         ...
 
@@ -111,7 +240,7 @@ class ControlStore(Protocol):
         """All keys, the revoked ones too, oldest first."""
         ...
 
-    async def revoke_key(self, key_id: str, at: datetime) -> bool:
+    async def revoke_key(self, key_id: str, at: datetime, by: Actor = GATEWAY) -> bool:
         """Whether there was such a key in force."""
         ...
 
@@ -125,7 +254,7 @@ class ControlStore(Protocol):
         """Keep an answer, and forget those given before `expired`."""
         ...
 
-    async def change_items(self, patches: Sequence[tuple[str, Patch]]) -> int:
+    async def change_items(self, patches: Sequence[tuple[str, Patch]], by: Actor = GATEWAY) -> int:
         """Lay what the shop says of items, by id, over what it said before; its number."""
         ...
 

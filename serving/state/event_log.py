@@ -1,26 +1,46 @@
 """The event log: what happened, once each, in the order of its writing. Everything that is
-remembered about shoppers can be made again from it."""
+remembered about shoppers can be made again from it, as long as their keys are there."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Literal, Protocol
 
+from contract.errors import UserError
 from contract.events import Event
+from serving.state.records import Codec, PlainCodec, Record, decoded
 from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
 
-Appended = Literal["accepted", "duplicate"]
+log = logging.getLogger(__name__)
 
+Appended = Literal["accepted", "duplicate", "erased"]
+Kind = Literal["behaviour", "decision"]
+
+# A row tells nobody anything but when it was written and which rows are one unknown subject's.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
+CREATE TABLE IF NOT EXISTS records (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id BLOB NOT NULL UNIQUE,
-    body TEXT NOT NULL
+    log_key BLOB NOT NULL,
+    kind INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    body BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS records_by_subject ON records (log_key);
+CREATE INDEX IF NOT EXISTS records_by_day ON records (kind, day);
 CREATE TABLE IF NOT EXISTS probe (only INTEGER PRIMARY KEY CHECK (only = 1), counter INTEGER);
 """
+_INSERT = (
+    "INSERT INTO records (event_id, log_key, kind, day, body) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (event_id) DO NOTHING"
+)
+_KINDS: dict[Kind, int] = {"behaviour": 0, "decision": 1}
 _CHUNK = 2_000
+_DELETED_AT_ONCE = 5_000
 # A large batch gives way to waiting checkouts after this many events.
 _BREATH = 64
 
@@ -34,11 +54,29 @@ class EventLog(Protocol):
         ...
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
-        """One answer per event, given when all are durable. Raises StoreError: none is."""
+        """One answer per event, given when all are durable: `erased` where the subject's key is
+        gone, so that nothing was written. Raises StoreError: none is."""
         ...
 
     def read_from(self, position: int) -> Iterator[tuple[int, Event]]:
-        """Events after `position`, oldest first."""
+        """Events after `position`, oldest first, those of erased subjects left out."""
+        ...
+
+    def events_of(self, subject_ids: Sequence[str]) -> Iterator[Event]:
+        """The events of these subjects, oldest first."""
+        ...
+
+    async def forget(self, log_keys: Sequence[bytes]) -> int:
+        """Remove what is left of erased subjects; returns how many records. A backend that can not
+        remove single records leaves them: they open no more."""
+        ...
+
+    async def let_go(self, kind: Kind, before: date) -> int:
+        """Remove events received before that day; returns how many."""
+        ...
+
+    def holds(self, log_key: bytes) -> bool:
+        """Whether there is any record of this subject."""
         ...
 
     async def check(self) -> None:
@@ -53,12 +91,19 @@ class EventLog(Protocol):
 class SqliteEventLog:
     """An `EventLog` in one SQLite file; an answered append survives the process being killed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: Codec | None = None) -> None:
+        """Raises UserError for the unencrypted file of an earlier version."""
         self._path = path
+        self._codec = codec or PlainCodec()
         self._writer = GroupCommitWriter(path, _SCHEMA)
-        reader = connect(path, read_only=True)
-        (last,) = reader.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
-        reader.close()
+        with closing(connect(path, read_only=True)) as reader:
+            if holds_plain_events(reader):
+                self._writer.close()
+                raise UserError(
+                    f"{path} holds events of an earlier version, unencrypted; stop the gateway "
+                    "and run `tillwise-serve migrate` once"
+                )
+            (last,) = reader.execute("SELECT coalesce(max(position), 0) FROM records").fetchone()
         self._last_position = int(last)
 
     @property
@@ -66,22 +111,30 @@ class SqliteEventLog:
         return self._last_position
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
-        # Serialised here, not in the writer's thread: the lock is held for inserts alone.
-        rows: list[tuple[bytes, str]] = []
+        # Sealed here, not in the writer's thread: the lock is held for inserts alone.
+        self._codec.refresh()
+        records: list[Record | None] = []
         for event in events:
-            rows.append((event.event_id.bytes, event.model_dump_json(exclude_none=True)))
-            if len(rows) % _BREATH == 0:
+            records.append(self._codec.encode(event))
+            if len(records) % _BREATH == 0:
                 await asyncio.sleep(0)
+        # Somebody may have been erased while this gave way. From here to the writer's queue it does
+        # not, and an erasure cleans up behind the queue.
+        if len(events) >= _BREATH and not self._codec.all_held(records):
+            records = [self._codec.encode(event) for event in events]
+        rows = [
+            None if record is None else _row(record, event)
+            for record, event in zip(records, events, strict=True)
+        ]
 
         def insert(connection: sqlite3.Connection) -> tuple[list[Appended], int]:
             answers: list[Appended] = []
             last = 0
             for row in rows:
-                cursor = connection.execute(
-                    "INSERT INTO events (event_id, body) VALUES (?, ?) "
-                    "ON CONFLICT (event_id) DO NOTHING",
-                    row,
-                )
+                if row is None:
+                    answers.append("erased")
+                    continue
+                cursor = connection.execute(_INSERT, row)
                 answers.append("accepted" if cursor.rowcount else "duplicate")
                 last = int(cursor.lastrowid or 0) if cursor.rowcount else last
             return answers, last
@@ -91,17 +144,62 @@ class SqliteEventLog:
         return answers
 
     def read_from(self, position: int) -> Iterator[tuple[int, Event]]:
-        reader = connect(self._path, read_only=True)
-        try:
-            while rows := reader.execute(
-                "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?",
-                (position, _CHUNK),
-            ).fetchall():
+        query = "SELECT position, body FROM records WHERE position > ? ORDER BY position LIMIT ?"
+        with closing(connect(self._path, read_only=True)) as reader:
+            while rows := reader.execute(query, (position, _CHUNK)).fetchall():
+                self._codec.refresh()
                 for place, body in rows:
-                    yield int(place), Event.model_validate_json(body)
+                    event = decoded(self._codec, body)
+                    if event is not None:
+                        yield int(place), event
                 position = int(rows[-1][0])
-        finally:
-            reader.close()
+
+    def events_of(self, subject_ids: Sequence[str]) -> Iterator[Event]:
+        query = (
+            "SELECT position, body FROM records "
+            "WHERE log_key = ? AND position > ? ORDER BY position LIMIT ?"
+        )
+        with closing(connect(self._path, read_only=True)) as reader:
+            for log_key in self._codec.keys_of(subject_ids):
+                position = 0
+                while rows := reader.execute(query, (log_key, position, _CHUNK)).fetchall():
+                    events = (decoded(self._codec, body) for _, body in rows)
+                    yield from (event for event in events if event is not None)
+                    position = int(rows[-1][0])
+
+    async def forget(self, log_keys: Sequence[bytes]) -> int:
+        def delete(connection: sqlite3.Connection) -> int:
+            cursors = [
+                connection.execute("DELETE FROM records WHERE log_key = ?", (one,))
+                for one in log_keys
+            ]
+            return sum(cursor.rowcount for cursor in cursors)
+
+        removed = await self._writer.run(delete)
+        # The write-ahead log still holds the old pages, though nothing in them opens any more.
+        await self._writer.run(
+            lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(),
+            alone=True,
+        )
+        return removed
+
+    async def let_go(self, kind: Kind, before: date) -> int:
+        def delete(connection: sqlite3.Connection) -> int:
+            return connection.execute(
+                "DELETE FROM records WHERE position IN "
+                "(SELECT position FROM records WHERE kind = ? AND day < ? LIMIT ?)",
+                (_KINDS[kind], before.toordinal(), _DELETED_AT_ONCE),
+            ).rowcount
+
+        total = 0
+        while removed := await self._writer.run(delete):  # in steps, so that checkouts get between
+            total += removed
+        return total
+
+    def holds(self, log_key: bytes) -> bool:
+        with closing(connect(self._path, read_only=True)) as reader:
+            query = "SELECT 1 FROM records WHERE log_key = ? LIMIT 1"
+            return reader.execute(query, (log_key,)).fetchone() is not None
 
     async def check(self) -> None:
         await self._writer.run(
@@ -114,4 +212,33 @@ class SqliteEventLog:
         self._writer.close()
 
 
-__all__ = ["Appended", "EventLog", "SqliteEventLog", "StoreError"]
+def _row(record: Record, event: Event) -> tuple[bytes, bytes, int, int, str | bytes]:
+    kind = _KINDS["decision" if event.event_name == "decision" else "behaviour"]
+    day = event.received_at.toordinal()
+    return record.event_id.bytes, record.key, kind, day, record.body
+
+
+def holds_plain_events(connection: sqlite3.Connection) -> bool:
+    """Whether the file has the table of a version that did not encrypt."""
+    row = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone()
+    return row is not None
+
+
+def plain_events(connection: sqlite3.Connection) -> Iterator[list[Event]]:
+    """The events of that table, oldest first, some at a time."""
+    position = 0
+    query = "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?"
+    while rows := connection.execute(query, (position, _CHUNK)).fetchall():
+        yield [Event.model_validate_json(body) for _, body in rows]
+        position = int(rows[-1][0])
+
+
+__all__ = [
+    "Appended",
+    "EventLog",
+    "Kind",
+    "SqliteEventLog",
+    "StoreError",
+    "holds_plain_events",
+    "plain_events",
+]

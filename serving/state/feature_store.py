@@ -6,7 +6,7 @@ of the event log. `LinkedFeatureStore` reads a user together with the visitors t
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +14,16 @@ from typing import Protocol
 import pyarrow as pa
 
 from contract import features
+from contract.errors import UserError
 from contract.events import Event
 from contract.features import FEATURES, SubjectState
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from contract.rows import merge
 from serving.state.event_log import EventLog
+from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import (
     SnapshotMissingError,
+    SnapshotPlainError,
     SnapshotUnusableError,
     read_snapshot,
     write_snapshot,
@@ -31,6 +34,9 @@ log = logging.getLogger(__name__)
 SNAPSHOT = "features.npz"
 SEED = "seed.npz"  # what an import left; the log is replayed on top of it
 _CHUNK = 5_000
+_BREATH = 500
+# A large batch gives way to waiting checkouts after this many events.
+_BREATH_EVENTS = 32
 
 
 class FeatureStore(Protocol):
@@ -44,12 +50,26 @@ class FeatureStore(Protocol):
         """Let `event` change its subject's state."""
         ...
 
+    async def absorb(self, events: Sequence[Event]) -> None:
+        """Let all of `events` do so."""
+        ...
+
+    async def forget(self, subject_id: str) -> None:
+        """Know nothing of `subject_id` any more."""
+        ...
+
+    async def let_go(self, before_us: int) -> int:
+        """Drop rows of before then from every state; returns how many states that changed."""
+        ...
+
 
 class MemoryFeatureStore:
-    """All states in this process. States are never changed in place, only replaced."""
+    """All states in this process, in the clear: no decision decrypts anything. States are never
+    changed in place, only replaced. Without `keys` there are no snapshots."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: SubjectKeys | None = None) -> None:
         self._folder = folder
+        self._keys = keys
         self._states: dict[str, SubjectState] = {}
         self.position = 0  # every event of the log up to here has been applied
         self._written: int | None = None  # the position of the snapshot on disk
@@ -60,6 +80,46 @@ class MemoryFeatureStore:
     async def apply(self, event: Event) -> None:
         subject = str(event.subject_id)
         self._states[subject] = features.update(self._states.get(subject, {}), event)
+
+    async def absorb(self, events: Sequence[Event]) -> None:
+        by_subject: dict[str, list[Event]] = {}
+        for event in events:
+            by_subject.setdefault(str(event.subject_id), []).append(event)
+        done = 0
+        for subject, own in by_subject.items():
+            self._states[subject] = features.update_all(self._states.get(subject, {}), own)
+            done += len(own)
+            if done >= _BREATH_EVENTS:
+                done = 0
+                await asyncio.sleep(0)
+
+    async def forget(self, subject_id: str) -> None:
+        self._states.pop(subject_id, None)
+
+    async def let_go(self, before_us: int) -> int:
+        changed = 0
+        for place, (subject, state) in enumerate(list(self._states.items()), start=1):
+            kept = _since(state, before_us)
+            if kept is not state and self._states.get(subject) is state:
+                self._states[subject] = kept
+                changed += 1
+            if place % _BREATH == 0:
+                await asyncio.sleep(0)
+        if changed:
+            self._written = None  # so that the next snapshot is written whatever its position
+        if self._keys is not None and (self._folder / SEED).exists():
+            await asyncio.to_thread(self._let_go_of_seed, before_us, self._keys)
+        return changed
+
+    def _let_go_of_seed(self, before_us: int, keys: SubjectKeys) -> None:
+        try:
+            held = read_snapshot(self._folder / SEED, keys).states
+        except SnapshotUnusableError as problem:
+            log.error("imported history can not be shortened: %s", problem)
+            return
+        kept = {subject: _since(state, before_us) for subject, state in held.items()}
+        if any(kept[subject] is not state for subject, state in held.items()):
+            write_snapshot(self._folder / SEED, kept, 0, keys)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -76,10 +136,14 @@ class MemoryFeatureStore:
         return replayed
 
     def _base(self) -> tuple[dict[str, SubjectState], int]:
+        if self._keys is None:
+            return {}, 0
         try:
-            snapshot = read_snapshot(self._folder / SNAPSHOT)
+            snapshot = read_snapshot(self._folder / SNAPSHOT, self._keys)
             self._written = snapshot.position
             return snapshot.states, snapshot.position
+        except SnapshotPlainError as problem:
+            raise _to_migrate(self._folder, problem) from None
         except SnapshotMissingError:
             log.info("there is no snapshot yet; replaying the whole event log")
         except SnapshotUnusableError as problem:
@@ -87,7 +151,9 @@ class MemoryFeatureStore:
         if not (self._folder / SEED).exists():
             return {}, 0
         try:
-            return read_snapshot(self._folder / SEED).states, 0
+            return read_snapshot(self._folder / SEED, self._keys).states, 0
+        except SnapshotPlainError as problem:
+            raise _to_migrate(self._folder, problem) from None
         except SnapshotUnusableError as problem:
             log.error("imported history is lost until it is backfilled again: %s", problem)
             return {}, 0
@@ -100,11 +166,12 @@ class MemoryFeatureStore:
 
     async def snapshot(self) -> None:
         """Write the snapshot beside the running traffic, unless the one on disk says the same."""
-        if self._written == self.position:
+        if self._written == self.position or self._keys is None:
             return
         # A shallow copy is a consistent picture, because states are replaced, never changed.
         states, position = dict(self._states), self.position
-        await asyncio.to_thread(write_snapshot, self._folder / SNAPSHOT, states, position)
+        path = self._folder / SNAPSHOT
+        await asyncio.to_thread(write_snapshot, path, states, position, self._keys)
         self._written = position
 
 
@@ -122,6 +189,15 @@ class LinkedFeatureStore:
     async def apply(self, event: Event) -> None:
         await self._inner.apply(event)
 
+    async def absorb(self, events: Sequence[Event]) -> None:
+        await self._inner.absorb(events)
+
+    async def forget(self, subject_id: str) -> None:
+        await self._inner.forget(subject_id)
+
+    async def let_go(self, before_us: int) -> int:
+        return await self._inner.let_go(before_us)
+
 
 def merged(states: Iterable[SubjectState]) -> SubjectState:
     """One state that holds what all of `states` do, cut to each feature's capacity."""
@@ -132,6 +208,17 @@ def merged(states: Iterable[SubjectState]) -> SubjectState:
                 held = whole.get(feature.name, feature.empty())
                 whole[feature.name] = merge(held, state[feature.name], feature.capacity)
     return whole
+
+
+def _since(state: SubjectState, before_us: int) -> SubjectState:
+    """`state` without rows of before then; the same object when there are none."""
+    if not any(rows["occurred_us"][0] < before_us for rows in state.values() if len(rows)):
+        return state
+    return {name: rows[rows["occurred_us"] >= before_us] for name, rows in state.items()}
+
+
+def _to_migrate(folder: Path, problem: SnapshotPlainError) -> UserError:
+    return UserError(f"state folder {folder}: {problem}; run `tillwise-serve migrate` once")
 
 
 def _chunks(rows: Iterator[tuple[int, Event]]) -> Iterator[list[tuple[int, Event]]]:

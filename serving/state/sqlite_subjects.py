@@ -1,13 +1,17 @@
-"""Subjects, links and consent in SQLite: plain functions over a connection, each one a whole step
-of a transaction that the control store opens."""
+"""Subjects, links, consent and data keys in SQLite: plain functions over a connection, each one a
+whole step of a transaction that the control store opens."""
 
+import os
 import sqlite3
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
+from contract.clock import Clock
+from serving.state import sqlite_audit
+from serving.state.audit import GATEWAY, Actor, Entry
 from serving.state.control_store import Consent, Identity
-from serving.state.secrets import Pseudonyms
+from serving.state.secrets import KEY_BYTES, Pseudonyms, Secrets
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS subjects (
@@ -31,9 +35,37 @@ CREATE TABLE IF NOT EXISTS consents (
     wording_version TEXT
 );
 CREATE INDEX IF NOT EXISTS consents_by_subject ON consents (subject_id, number);
+CREATE TABLE IF NOT EXISTS subject_keys (
+    subject_id TEXT PRIMARY KEY,
+    log_key BLOB NOT NULL UNIQUE,
+    audit_name TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    wrapped BLOB NOT NULL
+) WITHOUT ROWID;
 """
+LOG_KEY_BYTES = 16
 
-Changed = Callable[[sqlite3.Connection], None]  # called with every change others must notice
+
+@dataclass(frozen=True)
+class Writing:
+    """A transaction under way, and what its steps write with."""
+
+    connection: sqlite3.Connection
+    secrets: Secrets
+    audit_key: bytes
+    clock: Clock
+
+    def changed(self) -> None:
+        """Let everybody who reads this store notice."""
+        self.connection.execute("UPDATE version SET number = number + 1")
+
+    def audit(
+        self, action: str, by: Actor, subject_id: str | None = None, **detail: object
+    ) -> None:
+        """Write that `by` did `action`, to the subject if there is one."""
+        name = None if subject_id is None else audit_name(self.connection, subject_id)
+        entry = Entry(action, self.clock.now(), by, name, detail)
+        sqlite_audit.append(self.connection, entry, self.audit_key)
 
 
 def look_up(
@@ -54,29 +86,26 @@ def look_up(
 
 
 def establish(
-    connection: sqlite3.Connection,
-    visitor: Pseudonyms,
-    user: Pseudonyms | None,
-    consent: Consent | None,
-    changed: Changed,
+    writing: Writing, visitor: Pseudonyms, user: Pseudonyms | None, consent: Consent | None
 ) -> Identity:
     """Make what is missing of subjects, link and consent."""
-    visitor_subject = _get_or_create(connection, visitor)
+    connection = writing.connection
+    visitor_subject = _get_or_create(writing, visitor)
     linked = _linked_user(connection, visitor_subject)
     subject = linked or visitor_subject
     if user is not None:
-        subject = _get_or_create(connection, user)
+        subject = _get_or_create(writing, user)
         if linked is None:
-            _link(connection, visitor_subject, subject, changed)
+            _link(writing, visitor_subject, subject)
         elif linked != subject:
             connection.execute(
                 "UPDATE links SET user_subject = ? WHERE visitor_subject = ?",
                 (subject, visitor_subject),
             )
-            changed(connection)
+            writing.changed()
     held = latest_consent(connection, subject)
     if held is None and consent is not None:
-        add_consent(connection, subject, consent, changed)
+        add_consent(writing, subject, consent, GATEWAY)
         held = consent
     return Identity(subject, held, settled=True)
 
@@ -101,16 +130,30 @@ def latest_consent(connection: sqlite3.Connection, subject_id: str) -> Consent |
         "WHERE subject_id = ? ORDER BY number DESC LIMIT 1",
         (subject_id,),
     ).fetchone()
-    if row is None:
-        return None
-    return Consent(frozenset(row[0].split()), datetime.fromisoformat(row[1]), row[2], row[3])
+    return None if row is None else _consent(row)
 
 
-def add_consent(
-    connection: sqlite3.Connection, subject_id: str, consent: Consent, changed: Changed
-) -> None:
+def consent_records(connection: sqlite3.Connection, subject_id: str) -> list[Consent]:
+    """All records of exactly this subject, oldest first."""
+    rows = connection.execute(
+        "SELECT purposes, recorded_at, source, wording_version FROM consents "
+        "WHERE subject_id = ? ORDER BY number",
+        (subject_id,),
+    )
+    return [_consent(row) for row in rows]
+
+
+def add_consent(writing: Writing, subject_id: str, consent: Consent, by: Actor) -> None:
     """Append a record; older ones stay as proof."""
-    connection.execute(
+    insert_consent(writing, subject_id, consent)
+    # The purposes alone: source and wording are the caller's own words, and stand in the record.
+    writing.audit("consent.recorded", by, subject_id, purposes=sorted(consent.purposes))
+    writing.changed()
+
+
+def insert_consent(writing: Writing, subject_id: str, consent: Consent) -> None:
+    """The record alone, without telling anybody."""
+    writing.connection.execute(
         "INSERT INTO consents (subject_id, purposes, recorded_at, source, wording_version) "
         "VALUES (?, ?, ?, ?, ?)",
         (
@@ -121,19 +164,60 @@ def add_consent(
             consent.wording_version,
         ),
     )
-    changed(connection)
 
 
-def _link(
-    connection: sqlite3.Connection, visitor_subject: str, user_subject: str, changed: Changed
-) -> None:
+def insert_subject(writing: Writing, digest: str, key_version: str, subject_id: str) -> None:
+    """Write the pseudonym of a new or re-keyed subject."""
+    writing.connection.execute(
+        "INSERT INTO subjects VALUES (?, ?, ?)", (digest, key_version, subject_id)
+    )
+
+
+def insert_key(writing: Writing, subject_id: str) -> None:
+    """Draw the data key of a new subject, and the random names under which the event log and the
+    audit log know it."""
+    writing.connection.execute(
+        "INSERT INTO subject_keys VALUES (?, ?, ?, ?, ?)",
+        (
+            subject_id,
+            os.urandom(LOG_KEY_BYTES),
+            os.urandom(LOG_KEY_BYTES).hex(),
+            writing.clock.now().isoformat(),
+            writing.secrets.wrap(subject_id.encode(), os.urandom(KEY_BYTES)),
+        ),
+    )
+
+
+def audit_name(connection: sqlite3.Connection, subject_id: str) -> str | None:
+    """The subject's name in the audit log."""
+    row = connection.execute(
+        "SELECT audit_name FROM subject_keys WHERE subject_id = ?", (subject_id,)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def linked(connection: sqlite3.Connection, visitor_subject: str) -> tuple[str, str] | None:
+    """The user that a visitor is linked to and the one that owns its history."""
+    row: tuple[str, str] | None = connection.execute(
+        "SELECT user_subject, history_owner FROM links WHERE visitor_subject = ?",
+        (visitor_subject,),
+    ).fetchone()
+    return row
+
+
+def _consent(row: tuple[str, str, str, str | None]) -> Consent:
+    return Consent(frozenset(row[0].split()), datetime.fromisoformat(row[1]), row[2], row[3])
+
+
+def _link(writing: Writing, visitor_subject: str, user_subject: str) -> None:
+    connection = writing.connection
     connection.execute(
         "INSERT INTO links VALUES (?, ?, ?)", (visitor_subject, user_subject, user_subject)
     )
     carried = latest_consent(connection, visitor_subject)
     if carried is not None and latest_consent(connection, user_subject) is None:
-        add_consent(connection, user_subject, carried, changed)
-    changed(connection)
+        add_consent(writing, user_subject, carried, GATEWAY)
+    writing.changed()
 
 
 def _subject(connection: sqlite3.Connection, names: Pseudonyms) -> tuple[str | None, bool]:
@@ -147,32 +231,24 @@ def _subject(connection: sqlite3.Connection, names: Pseudonyms) -> tuple[str | N
     return None, False
 
 
-def _get_or_create(connection: sqlite3.Connection, names: Pseudonyms) -> str:
-    found, fresh = _subject(connection, names)
+def _get_or_create(writing: Writing, names: Pseudonyms) -> str:
+    found, fresh = _subject(writing.connection, names)
     newest = names[0]
     if found is None:
         found = str(uuid4())
-        insert_subject(connection, newest.digest, newest.key_version, found)
+        insert_subject(writing, newest.digest, newest.key_version, found)
+        insert_key(writing, found)
     elif not fresh:
-        connection.executemany(
+        writing.connection.executemany(
             "DELETE FROM subjects WHERE digest = ?", [(name.digest,) for name in names[1:]]
         )
-        insert_subject(connection, newest.digest, newest.key_version, found)
+        insert_subject(writing, newest.digest, newest.key_version, found)
     return found
 
 
-def insert_subject(
-    connection: sqlite3.Connection, digest: str, key_version: str, subject_id: str
-) -> None:
-    """Write the pseudonym of a new or re-keyed subject."""
-    connection.execute("INSERT INTO subjects VALUES (?, ?, ?)", (digest, key_version, subject_id))
-
-
 def _linked_user(connection: sqlite3.Connection, visitor_subject: str) -> str | None:
-    row = connection.execute(
-        "SELECT user_subject FROM links WHERE visitor_subject = ?", (visitor_subject,)
-    ).fetchone()
-    return None if row is None else str(row[0])
+    found = linked(connection, visitor_subject)
+    return None if found is None else found[0]
 
 
 def _consent_if(connection: sqlite3.Connection, subject_id: str | None) -> Consent | None:

@@ -27,14 +27,16 @@ def connect(path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_S
     )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
     if read_only:
         connection.execute("PRAGMA query_only=ON")
     return connection
 
 
 class _Job(Generic[Result]):
-    def __init__(self, work: Callable[[sqlite3.Connection], Result]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], Result], *, alone: bool) -> None:
         self.work = work
+        self.alone = alone
         self.future: Future[Result] = Future()
         self.result: Result | None = None
         self.error: BaseException | None = None
@@ -52,17 +54,24 @@ class GroupCommitWriter:
         self._thread = threading.Thread(target=self._run, name=f"writer-{path.stem}", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[sqlite3.Connection], Result]) -> "Future[Result]":
-        """`work`'s result, once it is durable. Raises StoreError after `close`."""
+    def submit(
+        self, work: Callable[[sqlite3.Connection], Result], *, alone: bool = False
+    ) -> "Future[Result]":
+        """`work`'s result, once it is durable. Raises StoreError after `close`.
+
+        `alone`: outside of any transaction, after all that was submitted before.
+        """
         if self._closing:
             raise StoreError("the store is closed")
-        job = _Job(work)
+        job = _Job(work, alone=alone)
         self._waiting.put(job)
         return job.future
 
-    async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def run(
+        self, work: Callable[[sqlite3.Connection], Result], *, alone: bool = False
+    ) -> Result:
         """As `submit`, awaited."""
-        return await asyncio.wrap_future(self.submit(work))
+        return await asyncio.wrap_future(self.submit(work, alone=alone))
 
     def close(self) -> None:
         """Finish what waits, then end the thread. May be called twice."""
@@ -79,8 +88,17 @@ class GroupCommitWriter:
             while len(group) < MAX_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get())
             ended = None in group
-            jobs = [job for job in group if job is not None]
-            self._commit([job for job in jobs if job.future.set_running_or_notify_cancel()])
+            together: list[_Job[Any]] = []
+            for job in group:
+                if job is None or not job.future.set_running_or_notify_cancel():
+                    continue
+                if job.alone:
+                    self._commit(together)
+                    together = []
+                    self._by_itself(job)
+                else:
+                    together.append(job)
+            self._commit(together)
 
     def _commit(self, jobs: list[_Job[Any]]) -> None:
         if not jobs:
@@ -101,6 +119,14 @@ class GroupCommitWriter:
                 job.future.set_exception(job.error)
             else:
                 job.future.set_result(job.result)
+
+    def _by_itself(self, job: _Job[Any]) -> None:
+        try:
+            job.future.set_result(job.work(self._connection))
+        except sqlite3.Error as error:
+            job.future.set_exception(StoreError(f"the store could not do it: {error}"))
+        except Exception as error:
+            job.future.set_exception(error)
 
     def _attempt(self, job: _Job[Any]) -> None:
         """One piece of work inside the group; its failure undoes only itself."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ from contract.frames import EVENT_SCHEMA
 from serving.api.auth import digest_of_key
 from serving.state.control_store import Role
 from serving.state.event_log import SqliteEventLog
+from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS
 from tests.serving.release_factory import BUILT_AT, Factory
@@ -118,11 +121,13 @@ class Demo:
 
     def events(self, session_id: str) -> list[Event]:
         """What the log holds of a session, oldest first."""
-        log = SqliteEventLog(self.state / EVENTS)
-        try:
-            return [one for _, one in log.read_from(0) if one.session_id == session_id]
-        finally:
-            log.close()
+        with closing(self._control()) as control:
+            codec = SealedCodec(SubjectKeys(control))
+            with closing(SqliteEventLog(self.state / EVENTS, codec)) as log:
+                return [one for _, one in log.read_from(0) if one.session_id == session_id]
+
+    def _control(self) -> SqliteControlStore:
+        return SqliteControlStore(self.state / CONTROL, load_secrets(self.state, None))
 
     def key(self, role: Role) -> str:
         """The key of this run, as the demo prints it."""
@@ -133,11 +138,8 @@ class Demo:
 
     def key_id(self, role: Role) -> str:
         """The id of that key."""
-        store = SqliteControlStore(self.state / CONTROL)
-        try:
+        with closing(self._control()) as store:
             held = store.key_by_digest(digest_of_key(self.key(role)))
-        finally:
-            store.close()
         assert held is not None
         return held.key_id
 

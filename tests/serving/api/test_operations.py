@@ -4,6 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -109,6 +110,7 @@ async def test_the_documentation_is_true(running: Running) -> None:
         "/v1/events",
         "/v1/catalogue/items",
         "/v1/subjects/resolve",
+        "/v1/subjects/{subject_id}",
         "/v1/consent/{subject_id}",
         "/healthz",
         "/readyz",
@@ -146,8 +148,11 @@ async def test_the_docs_page_needs_no_other_host(running: Running) -> None:
 
 
 async def test_shutting_down_writes_what_waits(running: Running, tmp_path: Any) -> None:
+    known = await running.post("/v1/subjects/resolve", {"visitor_id": "a"})
+    subject_id = UUID(known.json()["subject_id"])
     for number in range(1, 301):
-        running.gateway.impressions.offer(stored_event(number), frozenset({"analytics"}))
+        shown = stored_event(number, subject_id=subject_id)
+        running.gateway.impressions.offer(shown, frozenset({"analytics"}))
     await running.stop()
     log = SqliteEventLog(tmp_path / "state" / "events.sqlite")
     assert log.last_position == 300

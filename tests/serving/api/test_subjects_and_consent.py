@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID, uuid4
 
+from serving.state.audit import COMMAND_LINE
 from tests.serving.conftest import ALL, Running, Start, event
 
 NONE = dict.fromkeys(ALL, False)
@@ -120,6 +121,7 @@ async def test_identity_outlives_a_restart_and_a_rotated_key(start: Start) -> No
     await running.stop()
     running = await start(master_key=f"{new},{old}")
     assert await resolve(running, "a", "u") == subject  # found under the old key, re-keyed
+    assert await running.gateway.control.rewrap(COMMAND_LINE) > 0
     await running.stop()
     running = await start(master_key=new)
     assert await resolve(running, "a", "u") == subject

@@ -22,10 +22,11 @@ from serving.api.demo_page import DemoItem, DemoShopper
 from serving.commands import demo
 from serving.commands.held_out import split
 from serving.commands.replay import describe
-from serving.state.snapshot import read_snapshot
+from serving.state.secrets import load_secrets
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.commands.small_import import CUT, baskets, write_import
 from tests.serving.release_factory import Factory
+from tests.serving.state.stores import Stores
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def test_backfill_leads_to_the_states_of_a_replay(place: Place, tmp_path: Path) 
     row = json.loads(report.read_text())["rows"][0]
     before = [event_row(event) for event in baskets() if event.occurred_at < CUT]
     assert row["metrics"]["events"]["mean"] == len(before)
-    states = read_snapshot(place.state / "seed.npz").states
+    states = Stores(place.state, load_secrets(place.state, None)).read_seed()
     expected = features.replay(explode(pa.Table.from_pylist(before, EVENT_SCHEMA)))
     assert states.keys() == expected.keys()
     for subject, state in expected.items():

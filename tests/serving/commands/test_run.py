@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from contract.manifest import RELEASE_FILES
-from serving.state.event_log import SqliteEventLog
+from serving.state.secrets import load_secrets
 from serving.state.snapshot import read_snapshot
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.conftest import ALL, checkout, event
 from tests.serving.release_factory import Factory
+from tests.serving.state.stores import Stores
 
 
 @pytest.fixture
@@ -44,10 +45,12 @@ def test_a_gateway_serves_ends_on_sigterm_and_remembers(place: Place, tmp_path: 
     assert served.process.returncode == 0
     assert all(json.loads(line)["level"] for line in log.splitlines()), log
     assert "visitor-raw-1" not in log
-    snapshot = read_snapshot(place.state / "features.npz")
+    stores = Stores(place.state, load_secrets(place.state, None))
+    snapshot = read_snapshot(place.state / "features.npz", stores.keys)
     assert snapshot.position == 5
     assert len(snapshot.states) == 1
-    stored = [found for _, found in SqliteEventLog(place.state / "events.sqlite").read_from(0)]
+    stored = [found for _, found in stores.log.read_from(0)]
+    stores.close()
     assert [found.event_name for found in stored] == ["view_item"] * 5 + ["decision"]
     assert stored[-1].occurred_at.year == 2017
 

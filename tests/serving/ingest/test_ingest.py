@@ -13,12 +13,10 @@ from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects
 from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import MemoryFeatureStore
-from serving.state.secrets import Secrets
-from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import NOON, event, purchase
 from tests.serving.state.events import stored_event
+from tests.serving.state.stores import SECRETS, Stores
 
 
 class Line:
@@ -26,10 +24,9 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         self.clock = FixedClock(NOON)
-        self.control = SqliteControlStore(folder / "control.sqlite")
-        self.log = SqliteEventLog(folder / "events.sqlite")
-        self.features = MemoryFeatureStore(folder)
-        subjects = Subjects(self.control, Secrets((b"m" * 32,)), self.clock)
+        stores = Stores(folder, clock=self.clock)
+        self.control, self.log, self.features = stores.control, stores.log, stores.features
+        subjects = Subjects(self.control, SECRETS, self.clock)
         self.ingest = Ingest(subjects, self.log, self.features, self.clock)
 
     async def accept(self, *sent: dict[str, Any]) -> list[str]:
@@ -56,14 +53,14 @@ async def test_the_position_never_passes_what_was_not_applied(
 ) -> None:
     await line.accept(event())
     assert line.features.position == 1
-    held, apply = asyncio.Event(), line.features.apply
+    held, absorb = asyncio.Event(), line.features.absorb
 
     async def slow(stored: Any) -> None:
-        if stored.session_id == "slow":
+        if stored[0].session_id == "slow":
             await held.wait()
-        await apply(stored)
+        await absorb(stored)
 
-    monkeypatch.setattr(line.features, "apply", slow)
+    monkeypatch.setattr(line.features, "absorb", slow)
     waiting = asyncio.create_task(line.accept(event(session_id="slow")))
     while line.log.last_position < 2:
         await asyncio.sleep(0)

@@ -24,7 +24,7 @@ AGREED = Consent(frozenset({"analytics"}), NOW, "banner", "1")
 @pytest.fixture
 def two_replicas(tmp_path: Path) -> Iterator[tuple[SqliteControlStore, SqliteControlStore]]:
     """Two stores on one file, as two gateways have them."""
-    one, other = (SqliteControlStore(tmp_path / "control.sqlite") for _ in range(2))
+    one, other = (SqliteControlStore(tmp_path / "control.sqlite", SECRETS) for _ in range(2))
     yield one, other
     one.close()
     other.close()

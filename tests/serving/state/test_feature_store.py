@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +12,6 @@ import pytest
 from contract.events import Event
 from contract.features import FEATURES, SubjectState
 from serving.state import snapshot as snapshots
-from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import (
     SEED,
     SNAPSHOT,
@@ -19,8 +19,10 @@ from serving.state.feature_store import (
     MemoryFeatureStore,
     merged,
 )
+from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import SnapshotUnusableError, read_snapshot, write_snapshot
 from tests.serving.state.events import random_events, stored_event
+from tests.serving.state.stores import Stores
 
 SUBJECTS = [str(UUID(int=number)) for number in range(1, 5)]
 
@@ -32,17 +34,22 @@ def same(left: SubjectState, right: SubjectState) -> bool:
     )
 
 
-async def live(folder: Path, events: list[Event]) -> MemoryFeatureStore:
-    store = MemoryFeatureStore(folder)
+async def live(
+    folder: Path, events: list[Event], keys: SubjectKeys | None = None
+) -> MemoryFeatureStore:
+    store = MemoryFeatureStore(folder, keys)
     for event in events:
         await store.apply(event)
     return store
 
 
-async def logged(folder: Path, events: list[Event]) -> SqliteEventLog:
-    log = SqliteEventLog(folder / "events.sqlite")
-    await log.append(events)
-    return log
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
+    """A folder's stores with the subjects of `SUBJECTS`."""
+    made = Stores(tmp_path)
+    await made.add_subjects(len(SUBJECTS))
+    yield made
+    made.close()
 
 
 async def assert_same(one: MemoryFeatureStore, other: MemoryFeatureStore) -> None:
@@ -54,55 +61,72 @@ async def assert_same(one: MemoryFeatureStore, other: MemoryFeatureStore) -> Non
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_order_repeats_and_replay_do_not_matter(tmp_path: Path, seed: int) -> None:
+async def test_order_repeats_and_replay_do_not_matter(
+    stores: Stores, tmp_path: Path, seed: int
+) -> None:
     events = random_events(seed, count=300)
     in_order = await live(tmp_path, events)
     shuffled = [*events, *events[:40]]
     random.Random(seed).shuffle(shuffled)
     await assert_same(in_order, await live(tmp_path, shuffled))
-    log = await logged(tmp_path, shuffled)
-    replayed = MemoryFeatureStore(tmp_path)
+    log = stores.log
+    await log.append(shuffled)
+    replayed = stores.restarted_features()
     assert replayed.restore(log) == 300
     await assert_same(in_order, replayed)
-    log.close()
 
 
-async def test_snapshot_and_tail_make_the_live_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_events_at_once_are_as_one_by_one(tmp_path: Path, seed: int) -> None:
+    events = random_events(seed, count=300)
+    one_by_one = await live(tmp_path, events)
+    at_once = MemoryFeatureStore(tmp_path)
+    for start in range(0, 300, 70):
+        await at_once.absorb([*events[start : start + 70], *events[: start // 2]])
+    await assert_same(one_by_one, at_once)
+
+
+async def test_snapshot_and_tail_make_the_live_state(stores: Stores, tmp_path: Path) -> None:
     events = random_events(seed=3, count=200)
-    log = await logged(tmp_path, events[:150])
-    store = MemoryFeatureStore(tmp_path)
+    log = stores.log
+    await log.append(events[:150])
+    store = stores.restarted_features()
     assert store.restore(log) == 150
     await store.snapshot()
     await log.append(events[150:])
-    restarted = MemoryFeatureStore(tmp_path)
+    restarted = stores.restarted_features()
     assert restarted.restore(log) == 50
     assert restarted.position == 200
     await assert_same(restarted, await live(tmp_path, events))
-    log.close()
 
 
-async def test_capacity_is_kept_across_a_restart(tmp_path: Path) -> None:
+async def test_capacity_is_kept_across_a_restart(stores: Stores, tmp_path: Path) -> None:
     events = [stored_event(n, event_name="view_item") for n in range(1, 201)]
-    log = await logged(tmp_path, events[:120])
-    store = MemoryFeatureStore(tmp_path)
+    log = stores.log
+    await log.append(events[:120])
+    store = stores.restarted_features()
     store.restore(log)
     await store.snapshot()
     await log.append(events[120:])
-    restarted = MemoryFeatureStore(tmp_path)
+    restarted = stores.restarted_features()
     restarted.restore(log)
     state = await restarted.read(SUBJECTS[0])
     assert len(state["recent_interactions"]) == 64
     assert same(state, await (await live(tmp_path, events)).read(SUBJECTS[0]))
-    log.close()
 
 
 @pytest.mark.parametrize("harm", ["truncated", "other features", "not a file", "pickle"])
 async def test_an_unusable_snapshot_is_replayed_from_the_log(
-    tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stores: Stores,
+    tmp_path: Path,
+    harm: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     events = random_events(seed=5, count=100)
-    log = await logged(tmp_path, events)
-    store = MemoryFeatureStore(tmp_path)
+    log = stores.log
+    await log.append(events)
+    store = stores.restarted_features()
     store.restore(log)
     path = tmp_path / SNAPSHOT
     if harm == "other features":
@@ -115,34 +139,35 @@ async def test_an_unusable_snapshot_is_replayed_from_the_log(
     else:
         await store.snapshot()
         path.write_bytes(path.read_bytes()[:1_000] if harm == "truncated" else b"nonsense")
-    restarted = MemoryFeatureStore(tmp_path)
+    restarted = stores.restarted_features()
     assert restarted.restore(log) == 100
     await assert_same(restarted, store)
     assert "replaying the whole event log" in caplog.text
-    log.close()
 
 
-async def test_imported_history_outlives_the_loss_of_a_snapshot(tmp_path: Path) -> None:
+async def test_imported_history_outlives_the_loss_of_a_snapshot(
+    stores: Stores, tmp_path: Path
+) -> None:
     events = random_events(seed=6, count=100)
     seeded = await live(tmp_path, events[:60])
     states = {subject: await seeded.read(subject) for subject in SUBJECTS}
-    write_snapshot(tmp_path / SEED, states, 0)
-    log = await logged(tmp_path, events[60:])
-    store = MemoryFeatureStore(tmp_path)
+    write_snapshot(tmp_path / SEED, states, 0, stores.keys)
+    log = stores.log
+    await log.append(events[60:])
+    store = stores.restarted_features()
     assert store.restore(log) == 40
     await assert_same(store, await live(tmp_path, events))
     await store.snapshot()
     (tmp_path / SNAPSHOT).unlink()
-    again = MemoryFeatureStore(tmp_path)
+    again = stores.restarted_features()
     assert again.restore(log) == 40
     await assert_same(again, store)
-    log.close()
 
 
 async def test_a_snapshot_is_whole_or_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await live(tmp_path, random_events(seed=7, count=50))
+    store = await live(tmp_path, random_events(seed=7, count=50), stores.keys)
     store.position = 50
     await store.snapshot()
     before = (tmp_path / SNAPSHOT).read_bytes()
@@ -157,13 +182,13 @@ async def test_a_snapshot_is_whole_or_absent(
         with pytest.raises(OSError, match="No space"):
             await store.snapshot()
     assert (tmp_path / SNAPSHOT).read_bytes() == before
-    assert read_snapshot(tmp_path / SNAPSHOT).position == 50
-    assert [path.name for path in tmp_path.iterdir()] == [SNAPSHOT]
+    assert read_snapshot(tmp_path / SNAPSHOT, stores.keys).position == 50
+    assert [path.name for path in tmp_path.glob("*features*")] == [SNAPSHOT]
 
 
-def test_no_snapshot_says_so(tmp_path: Path) -> None:
+def test_no_snapshot_says_so(stores: Stores, tmp_path: Path) -> None:
     with pytest.raises(SnapshotUnusableError, match=r"there is no features\.npz"):
-        read_snapshot(tmp_path / SNAPSHOT)
+        read_snapshot(tmp_path / SNAPSHOT, stores.keys)
 
 
 async def test_linked_histories_are_read_as_one(tmp_path: Path) -> None:

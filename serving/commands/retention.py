@@ -1,0 +1,67 @@
+"""`tillwise-serve retention`: remove now what is older than its period. A running gateway does so
+by itself, once a day."""
+
+import argparse
+import asyncio
+from dataclasses import asdict
+
+from contract.clock import AsOfClock, Clock, SystemClock
+from contract.errors import UserError
+from contract.figures import Figures
+from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.ingest.accept import Ingest
+from serving.ingest.retention import Removed, enforce
+from serving.ingest.rights import Rights, Stores
+from serving.ingest.subjects import Subjects
+from serving.settings import Settings
+from serving.state.event_log import SqliteEventLog
+from serving.state.feature_store import MemoryFeatureStore
+from serving.state.receipts import ReceiptSigner
+from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import CONTROL, EVENTS, StateFolder
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "retention", help="remove what is older than its period (gateway stopped)"
+    )
+    parser.add_argument("--as-of", metavar="TIME", help="as if it were this time (UTC)")
+    add_folders(parser, "state")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Enforce the periods of the setting `retention` once."""
+    settings = settings_of(args)
+    clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
+    if not (settings.state / CONTROL).is_file():
+        raise UserError(f"state folder {settings.state} does not exist")
+    with StateFolder(settings.state):
+        removed = asyncio.run(_enforce(settings, clock))
+    figures = Figures("retention")
+    figures.add("removed", {name: [float(count)] for name, count in asdict(removed).items()})
+    print(figures.table())
+    return figures
+
+
+async def _enforce(settings: Settings, clock: Clock) -> Removed:
+    secrets = secrets_of(settings)
+    control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+    keys = SubjectKeys(control)
+    event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(keys))
+    try:
+        features = MemoryFeatureStore(settings.state, keys)
+        features.restore(event_log)
+        stores = Stores(control, event_log, features)
+        ingest = Ingest(Subjects(control, secrets, clock), event_log, features, clock)
+        signer = ReceiptSigner(control.service_key("receipt"))
+        rights = Rights(stores, ingest, clock, signer, lambda _: {})
+        removed = await enforce(settings.retention, stores, rights, clock)
+        await features.snapshot()
+        return removed
+    finally:
+        event_log.close()
+        control.close()

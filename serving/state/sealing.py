@@ -1,0 +1,146 @@
+"""Encryption at rest: what is written about a subject is encrypted with AES-256-GCM under a key of
+that subject's own, so that destroying the key makes all of it unreadable, wherever it lies.
+
+The body of a record, whatever log it is in: one byte for its form, the subject's log key (16), the
+event id (16), a random nonce (12), the encrypted JSON with its tag. Form, event id and subject are
+bound to it as associated data. The log key is a random name, also the key of a Kafka record: only
+the control store knows whose it is, and forgets it with the data key.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Lock
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from contract.events import Event
+from serving.state.control_store import ControlStore, SubjectKey
+from serving.state.records import Record
+
+FORM = b"\x01"
+_LOG_KEY = slice(1, 17)
+_EVENT_ID = slice(17, 33)
+_HEADER = 33
+_NONCE_BYTES = 12
+_MOST_CACHED = 50_000
+
+
+class Tampered(ValueError):  # noqa: N818 - it names what was found
+    """The bytes are not those that were written for this event or subject."""
+
+
+class HeldKey:
+    """A subject's key, ready to be used."""
+
+    __slots__ = ("_cipher", "log_key", "subject", "subject_id")
+
+    def __init__(self, key: SubjectKey) -> None:
+        self.subject_id = key.subject_id
+        self.log_key = key.log_key
+        self.subject = UUID(key.subject_id).bytes
+        self._cipher = AESGCM(key.data_key)
+
+    def seal(self, content: bytes, bound_to: bytes) -> bytes:
+        """Nonce and `content` encrypted, bound to the subject and to `bound_to`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, content, FORM + bound_to + self.subject)
+
+    def open(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """What `seal` hid. Raises Tampered."""
+        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, rest, FORM + bound_to + self.subject)
+        except (InvalidTag, ValueError):
+            raise Tampered("the bytes were changed since they were written") from None
+
+
+class SubjectKeys:
+    """Keys of subjects, unwrapped once and kept until somebody is erased. From any thread."""
+
+    def __init__(self, control: ControlStore) -> None:
+        self._control = control
+        self._lock = Lock()
+        self._held: dict[str, HeldKey] = {}
+        self._by_log_key: dict[bytes, HeldKey | None] = {}
+        self._erasures = -1
+
+    def refresh(self) -> None:
+        """Let go of everything if somebody was erased since, by whatever process."""
+        erasures = self._control.erasures()
+        with self._lock:
+            if erasures != self._erasures or len(self._by_log_key) > _MOST_CACHED:
+                self._held.clear()
+                self._by_log_key.clear()
+                self._erasures = erasures
+
+    def of(self, subject_id: str) -> HeldKey | None:
+        """The key of a subject, None once it is erased. Call `refresh` before a batch."""
+        held = self._held.get(subject_id)
+        if held is not None:
+            return held
+        with self._lock:
+            key = self._control.subject_key(subject_id)
+            if key is None:
+                return None
+            held = self._held[subject_id] = self._by_log_key[key.log_key] = HeldKey(key)
+            return held
+
+    def by_log_key(self, log_key: bytes) -> HeldKey | None:
+        """The same by the name that the log knows."""
+        try:
+            return self._by_log_key[log_key]
+        except KeyError:
+            pass
+        with self._lock:
+            key = self._control.subject_key_by_log_key(log_key)
+            held = None if key is None else HeldKey(key)
+            self._by_log_key[log_key] = held
+            if held is not None:
+                self._held[held.subject_id] = held
+            return held
+
+    def of_subjects(self, subject_ids: Iterable[str]) -> Iterator[HeldKey]:
+        """The keys that are there of many subjects; they are not kept."""
+        return (HeldKey(key) for key in self._control.subject_keys(subject_ids=subject_ids))
+
+    def of_log_keys(self, log_keys: Iterable[bytes]) -> Iterator[HeldKey]:
+        """The same by log key."""
+        return (HeldKey(key) for key in self._control.subject_keys(log_keys=log_keys))
+
+
+class SealedCodec:
+    """The `Codec` of every gateway."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+
+    def refresh(self) -> None:
+        self._keys.refresh()
+
+    def encode(self, event: Event) -> Record | None:
+        key = self._keys.of(str(event.subject_id))
+        if key is None:
+            return None
+        event_id = event.event_id.bytes
+        content = event.model_dump_json(exclude_none=True).encode()
+        header = FORM + key.log_key + event_id
+        return Record(event.event_id, key.log_key, header + key.seal(content, event_id))
+
+    def all_held(self, records: Iterable[Record | None]) -> bool:
+        self._keys.refresh()
+        wanted = {record.key for record in records if record is not None}
+        return all(self._keys.by_log_key(one) is not None for one in wanted)
+
+    def decode(self, body: str | bytes) -> Event | None:
+        if isinstance(body, str) or body[:1] != FORM or len(body) < _HEADER:
+            raise Tampered("not a sealed event")
+        key = self._keys.by_log_key(body[_LOG_KEY])
+        if key is None:
+            return None
+        return Event.model_validate_json(key.open(body[_HEADER:], body[_EVENT_ID]))
+
+    def keys_of(self, subject_ids: Sequence[str]) -> list[bytes]:
+        self._keys.refresh()
+        return [held.log_key for one in subject_ids if (held := self._keys.of(one)) is not None]

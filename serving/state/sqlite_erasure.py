@@ -1,0 +1,81 @@
+"""Erasure in the control store: which records are one person's, and their removal in one step."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from serving.state import sqlite_audit
+from serving.state.audit import Actor, Entry
+from serving.state.control_store import Erased
+from serving.state.sqlite_subjects import Writing, audit_name, current, histories
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS erasures (log_key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erasure_count (
+    only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER
+);
+INSERT OR IGNORE INTO erasure_count VALUES (1, 0);
+"""
+
+
+def person_of(connection: sqlite3.Connection, subject_id: str) -> tuple[str, ...]:
+    """The subjects that are this person: the one that speaks for `subject_id` now, the visitors
+    whose history is read with it, and `subject_id` itself."""
+    return tuple(
+        dict.fromkeys((*histories(connection, current(connection, subject_id)), subject_id))
+    )
+
+
+def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
+    """Remove everything that this store holds about the person, keys first; what other stores
+    still hold opens no more, and is listed for removal (`erasures`) until that is done."""
+    connection = writing.connection
+    person = person_of(connection, subject_id)
+    name = audit_name(connection, subject_id)
+    traces, log_keys = _keys(connection, person)
+    for one in person:
+        connection.execute("DELETE FROM subject_keys WHERE subject_id = ?", (one,))
+        connection.execute("DELETE FROM consents WHERE subject_id = ?", (one,))
+        _unlink(connection, one)
+        connection.execute("DELETE FROM subjects WHERE subject_id = ?", (one,))
+    connection.executemany(
+        "INSERT OR IGNORE INTO erasures VALUES (?)", [(log_key,) for log_key in log_keys]
+    )
+    connection.execute("UPDATE erasure_count SET number = number + 1")
+    entry = Entry("subject.erased", writing.clock.now(), by, name, {"records": len(person)})
+    line = sqlite_audit.append(connection, entry, writing.audit_key)
+    writing.changed()
+    return Erased(person, tuple(log_keys), tuple(traces), line)
+
+
+def _keys(connection: sqlite3.Connection, person: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
+    """What must be found nowhere afterwards, and the log keys."""
+    traces: list[bytes] = []
+    log_keys: list[bytes] = []
+    for one in person:
+        traces.append(one.encode())
+        query = "SELECT digest FROM subjects WHERE subject_id = ?"
+        traces += [digest.encode() for (digest,) in connection.execute(query, (one,))]
+        row = connection.execute(
+            "SELECT log_key, wrapped FROM subject_keys WHERE subject_id = ?", (one,)
+        ).fetchone()
+        if row is not None:
+            log_keys.append(row[0])
+            traces.append(row[1])
+    return traces, log_keys
+
+
+def _unlink(connection: sqlite3.Connection, subject_id: str) -> None:
+    """Undo the links of `subject_id`. A device that somebody else used first goes back to that one
+    without being recognised again: nobody knows who holds it now."""
+    connection.execute(
+        "DELETE FROM links WHERE visitor_subject = ? OR history_owner = ?",
+        (subject_id, subject_id),
+    )
+    shared = connection.execute(
+        "SELECT visitor_subject FROM links WHERE user_subject = ?", (subject_id,)
+    ).fetchall()
+    for (visitor,) in shared:
+        connection.execute(
+            "UPDATE links SET user_subject = history_owner WHERE visitor_subject = ?", (visitor,)
+        )
+        connection.execute("DELETE FROM subjects WHERE subject_id = ?", (visitor,))

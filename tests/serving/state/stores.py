@@ -1,0 +1,51 @@
+"""Stores of one folder, put together as a gateway does it."""
+
+from pathlib import Path
+from uuid import UUID
+
+from contract.clock import Clock
+from contract.features import SubjectState
+from serving.state.control_store import Consent
+from serving.state.event_log import SqliteEventLog
+from serving.state.feature_store import SEED, MemoryFeatureStore
+from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.secrets import Pseudonym, Secrets
+from serving.state.snapshot import read_snapshot
+from serving.state.sqlite_control_store import SqliteControlStore
+from tests.serving.state.events import BEGIN
+
+SECRETS = Secrets((b"m" * 32,))
+
+
+class Stores:
+    """Control store, keys, event log and features of `folder`."""
+
+    def __init__(
+        self, folder: Path, secrets: Secrets = SECRETS, clock: Clock | None = None
+    ) -> None:
+        self.folder = folder
+        self.control = SqliteControlStore(folder / "control.sqlite", secrets, clock)
+        self.keys = SubjectKeys(self.control)
+        self.log = SqliteEventLog(folder / "events.sqlite", SealedCodec(self.keys))
+        self.features = MemoryFeatureStore(folder, self.keys)
+
+    async def add_subjects(self, count: int) -> None:
+        """Subjects 1 to `count`, as `tests.serving.state.events` names them."""
+        rows = [(Pseudonym("v", f"digest-{n}"), str(UUID(int=n))) for n in range(1, count + 1)]
+        agreed = Consent(frozenset({"analytics", "personalization"}), BEGIN, "test")
+        await self.control.import_subjects(rows, agreed, ("test", "made"))
+
+    def restarted_features(self) -> MemoryFeatureStore:
+        """What the next start begins with."""
+        return MemoryFeatureStore(self.folder, self.keys)
+
+    def read_seed(self) -> dict[str, SubjectState]:
+        """The states that an import left; the stores are closed."""
+        states = read_snapshot(self.folder / SEED, self.keys).states
+        self.close()
+        return states
+
+    def close(self) -> None:
+        """As the gateway does."""
+        self.log.close()
+        self.control.close()

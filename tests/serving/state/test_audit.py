@@ -1,0 +1,152 @@
+"""The audit log: any changed, missing, added or reordered line is found, and a cut tail."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.state.audit import START, Actor, Entry, Head, Line, first_fault, next_line, sealed_head
+from serving.state.audit import parsed_line as parsed
+from serving.state.secrets import Secrets
+from serving.state.sqlite_control_store import SqliteControlStore
+
+KEY = b"k" * 32
+NOW = datetime(2017, 11, 20, tzinfo=UTC)
+BY = Actor("key-1", "admin")
+
+
+def chain(count: int, key: bytes = KEY) -> tuple[list[Line], Head]:
+    lines: list[Line] = []
+    for number in range(1, count + 1):
+        previous = lines[-1].mac if lines else START
+        entry = Entry("consent.recorded", NOW + timedelta(seconds=number), BY, f"name-{number % 3}")
+        lines.append(next_line(entry, number, previous, key))
+    return lines, sealed_head(0, START, count, lines[-1].mac if lines else START, key)
+
+
+def test_a_whole_chain_has_no_fault() -> None:
+    for count in (0, 1, 2, 20):
+        lines, head = chain(count)
+        assert first_fault(lines, head, KEY) is None
+        assert first_fault([parsed(line.as_json()) for line in lines], head, KEY) is None
+
+
+@given(st.data())
+def test_every_harm_is_found_and_the_line_named(data: st.DataObject) -> None:
+    lines, head = chain(12)
+    place = data.draw(st.integers(0, 11))
+    harm = data.draw(st.sampled_from(["drop", "swap", "repeat", "change", "forge", "cut", "mac"]))
+    harmed = list(lines)
+    if harm == "drop":
+        del harmed[place]
+    elif harm == "swap":
+        other = data.draw(st.integers(0, 11).filter(lambda one: one != place))
+        harmed[place], harmed[other] = harmed[other], harmed[place]
+        place = min(place, other)
+    elif harm == "repeat":
+        harmed.insert(place + 1, lines[place])
+    elif harm == "change":
+        at = data.draw(st.integers(0, len(lines[place].text) - 1))
+        text = lines[place].text
+        changed = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+        harmed[place] = Line(lines[place].number, changed, lines[place].mac)
+    elif harm == "forge":  # whoever has not the key can still compute a chain, of another key
+        entry = Entry("key.created", NOW, BY)
+        previous = lines[place - 1].mac if place else START
+        harmed[place] = next_line(entry, place + 1, previous, b"x" * 32)
+    elif harm == "cut":
+        harmed = harmed[:place]
+    else:
+        harmed[place] = Line(lines[place].number, lines[place].text, lines[(place + 1) % 12].mac)
+    fault = first_fault(harmed, head, KEY)
+    assert fault is not None
+    assert f"line {place + 1} " in fault, (harm, fault)
+
+
+def test_a_cut_tail_is_found_even_with_an_older_head_forged() -> None:
+    lines, _ = chain(5)
+    without_key = sealed_head(0, START, 3, lines[2].mac, b"x" * 32)
+    assert first_fault(lines[:3], without_key, KEY) == "the head was changed"
+    assert first_fault(lines[:3], None, KEY) is not None
+
+
+def test_lines_renumbered_after_a_drop_are_found() -> None:
+    lines, head = chain(5)
+    moved = [Line(n, line.text, line.mac) for n, line in enumerate(lines[1:], start=1)]
+    assert first_fault(moved, head, KEY) is not None
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[SqliteControlStore]:
+    """A store of its own."""
+    made = SqliteControlStore(tmp_path / "control.sqlite", Secrets((b"m" * 32,)))
+    yield made
+    made.close()
+
+
+def fault_of(control: SqliteControlStore) -> str | None:
+    lines, head = control.audit_log()
+    return first_fault(lines, head, control.service_key("audit"))
+
+
+HARMS: list[tuple[str, str]] = [
+    ("UPDATE audit SET text = replace(text, 'admin', 'owner') WHERE number = 3", "line 3 "),
+    ("DELETE FROM audit WHERE number = 4", "line 4 "),
+    ("DELETE FROM audit WHERE number > 7", "line 8 "),
+    ("UPDATE audit SET number = -number; UPDATE audit SET number = 11 + number", "line 1 "),
+    ("DELETE FROM audit WHERE number = 1", "line 1 "),
+    ("UPDATE audit_head SET number = 9", "head"),
+    ("DELETE FROM audit_head", "head"),
+    ("DELETE FROM audit WHERE number > 9; UPDATE audit_head SET number = 9", "head"),
+    ("INSERT INTO audit SELECT 11, text, mac FROM audit WHERE number = 10", "line 11 "),
+]
+
+
+@pytest.mark.parametrize(("harm", "named"), HARMS)
+async def test_harm_done_to_the_file_is_found(
+    control: SqliteControlStore, tmp_path: Path, harm: str, named: str
+) -> None:
+    for number in range(10):
+        await control.audit(Entry("consent.recorded", NOW, BY, "name", {"number": number}))
+    assert fault_of(control) is None
+    with sqlite3.connect(tmp_path / "control.sqlite") as connection:
+        connection.executescript(harm)
+    connection.close()
+    fault = fault_of(control)
+    assert fault is not None
+    assert named in fault
+
+
+async def test_lines_whose_time_is_over_go_and_the_rest_stays_proven(
+    control: SqliteControlStore, tmp_path: Path
+) -> None:
+    for number in range(10):
+        await control.audit(Entry("consent.recorded", NOW + timedelta(days=number), BY))
+    assert await control.let_go(NOW + timedelta(days=4), NOW) == (4, 0)
+    lines, _ = control.audit_log()
+    assert [line.number for line in lines] == [5, 6, 7, 8, 9, 10]
+    assert fault_of(control) is None
+    await control.audit(Entry("consent.recorded", NOW, BY))
+    assert fault_of(control) is None
+    with sqlite3.connect(tmp_path / "control.sqlite") as connection:
+        connection.execute("DELETE FROM audit WHERE number = 5")
+    connection.close()
+    fault = fault_of(control)
+    assert fault is not None
+    assert "line 5 " in fault
+
+
+async def test_two_writers_make_one_chain(tmp_path: Path, control: SqliteControlStore) -> None:
+    other = SqliteControlStore(tmp_path / "control.sqlite", Secrets((b"m" * 32,)))
+    writers: list[Callable[[Entry], object]] = [control.audit, other.audit]
+    for number in range(20):
+        await writers[number % 2](Entry("key.created", NOW, BY, None, {"n": number}))  # type: ignore[misc]
+    lines, _ = control.audit_log()
+    assert [json.loads(line.text)["detail"]["n"] for line in lines] == list(range(20))
+    assert fault_of(other) is None
+    other.close()
