@@ -28,6 +28,7 @@ from serving.api.cors import Cors
 from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
+from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
 from serving.decision.decide import Decider
@@ -47,6 +48,7 @@ from serving.ingest.impressions import ImpressionLog
 from serving.ingest.retention import enforce
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
+from serving.ingest.traffic import Traffic
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.releases import ReleaseMetrics
@@ -121,6 +123,8 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         rights=rights,
         answer_key=control.service_key("answers"),
         impressions=ImpressionLog(event_log, settings.impression_queue, lost),
+        traffic=Traffic(settings.internal_networks),
+        page_limits=PageLimits(settings.page_requests_per_minute, settings.page_events_per_minute),
         registry=registry,
         metrics=HttpMetrics(registry),
         tracing=tracing,

@@ -6,7 +6,7 @@ Each field is the variable TILLWISE_<FIELD IN CAPITALS>; a flag of `tillwise-ser
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import UserError
@@ -39,6 +39,19 @@ class Settings(BaseSettings):
         (), description='Origins that browsers may call from, as JSON: ["https://shop.example"].'
     )
     body_limit_bytes: Positive = Field(1_048_576, description="Largest request body.")
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1",),
+        description="Addresses and networks whose X-Forwarded-For is believed, as JSON.",
+    )
+    internal_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="The shop's own networks, as JSON: what their browsers do is not stored."
+    )
+    page_requests_per_minute: Positive = Field(
+        600, description="Requests from one address with a collect key or a page's token."
+    )
+    page_events_per_minute: Positive = Field(
+        600, description="Events of one visitor with a collect key; nobody does more by hand."
+    )
     max_full_decisions: Positive = Field(
         16,
         description="Decisions at once that may use the models, as far as they are expected to be "

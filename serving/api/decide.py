@@ -19,6 +19,7 @@ from serving.api.auth import authenticate, holds_known_key
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
+from serving.api.page_limits import foreign_to_shoppers
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
 from serving.decision.admission import RETRY_AFTER_S, Overloaded
@@ -57,13 +58,16 @@ async def decide(request: Request) -> Response:
     gateway = gateway_of(request)
     _turn_away_late(request, gateway, began)
     caller = authenticate(request, gateway, "checkout", page_token=True)
+    await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
     if not caller.may_speak_for(asked.user_id):
         raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:
         return _json(Validated(missing_item_ids=_missing(gateway, asked)))
-    return await answer(gateway, asked, began, gpc=asked.gpc or says_gpc(request))
+    # Of a crawler nothing is kept and nothing is known, as of a browser that says so.
+    nothing = asked.gpc or says_gpc(request) or bool(foreign_to_shoppers(request, gateway, caller))
+    return await answer(gateway, asked, began, gpc=nothing)
 
 
 async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: bool) -> Response:

@@ -16,7 +16,9 @@ from serving.api.auth import Caller, authenticate, is_beacon
 from serving.api.bodies import read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
+from serving.api.page_limits import foreign_to_shoppers, is_page
 from serving.api.problems import ApiProblem, documented, invalid, without_card
+from serving.ingest.traffic import Foreign
 
 router = APIRouter()
 
@@ -32,7 +34,7 @@ _BEACON_KEY = {
     "schema": {"type": "string"},
 }
 Status = Literal["accepted", "duplicate", "rejected"]
-Reason = Literal["invalid", "forbidden", "no_consent"]
+Reason = Literal["bot", "internal", "invalid", "forbidden", "no_consent"]
 
 
 class EventBatch(BaseModel):
@@ -63,7 +65,7 @@ class EventResults(BaseModel):
     status_code=202,
     summary="Write behaviour",
     response_model=EventResults,
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 409, 413, 415, 422, 429, 503),
     openapi_extra=body_of(EventBatch) | {"parameters": [idempotency.PARAMETER, _BEACON_KEY]},
     tags=["events"],
 )
@@ -73,10 +75,19 @@ async def post_events(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "checkout", "collect", beacon=True)
     limit = gateway.settings.body_limit_bytes
+    await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, limit, as_text=is_beacon(request))
 
     async def act() -> Response:
-        results = await _accept(gateway, caller, _listed(body), gpc=says_gpc(request))
+        sent = _listed(body)
+        foreign = foreign_to_shoppers(request, gateway, caller)
+        results = (
+            await _accept(gateway, caller, sent, gpc=says_gpc(request))
+            if foreign is None
+            else [_foreign(raw, foreign) for raw in sent]
+        )
+        for name, count in Counter(one.reason or one.status for one in results).items():
+            gateway.metrics.events.labels(name).inc(count)
         return Response(
             EventResults(results=results).model_dump_json(exclude_none=True),
             202,
@@ -108,25 +119,39 @@ async def _accept(
 ) -> list[EventResult]:
     results: list[ClientEvent | EventResult] = []
     for raw in sent:
-        results.append(_read(raw, caller))
+        event = _read(raw, caller)
+        if (
+            is_page(caller)
+            and isinstance(event, ClientEvent)
+            and not await gateway.page_limits.takes(event.visitor_id)
+        ):
+            event = _foreign(raw, "bot")
+        results.append(event)
         if len(results) % _BREATH == 0:
             await asyncio.sleep(0)
     valid = [one for one in results if isinstance(one, ClientEvent)]
     if all(isinstance(one, EventResult) and one.reason == "forbidden" for one in results):
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
     outcomes = iter(await gateway.ingest.accept(valid, gpc=gpc))
-    answered = [
-        one if isinstance(one, EventResult) else _told(one, next(outcomes)) for one in results
-    ]
-    for name, count in Counter(one.reason or one.status for one in answered).items():
-        gateway.metrics.events.labels(name).inc(count)
-    return answered
+    return [one if isinstance(one, EventResult) else _told(one, next(outcomes)) for one in results]
+
+
+def _foreign(raw: Any, kind: Foreign) -> EventResult:
+    detail = {
+        "bot": "a crawler, or more than a person does; nothing was stored",
+        "internal": "from the shop's own network; nothing was stored",
+    }
+    return EventResult(event_id=_id_of(raw), status="rejected", reason=kind, detail=detail[kind])
+
+
+def _id_of(raw: Any) -> str | None:
+    named = raw.get("event_id") if isinstance(raw, dict) else None
+    return named[:64] if isinstance(named, str) else None
 
 
 def _read(raw: Any, caller: Caller) -> ClientEvent | EventResult:
     """A valid event that this caller may send, or the result that refuses it."""
-    named = raw.get("event_id") if isinstance(raw, dict) else None
-    event_id = named[:64] if isinstance(named, str) else None
+    event_id = _id_of(raw)
     try:
         # In JSON's strict mode, where times and ids are strings but numbers are not.
         event = ClientEvent.model_validate_json(to_json(raw), strict=True)

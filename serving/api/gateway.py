@@ -18,6 +18,7 @@ from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
+from serving.ingest.traffic import Traffic
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
@@ -27,6 +28,7 @@ from serving.state.feature_store import MemoryFeatureStore
 from serving.state.secrets import Secrets
 
 if TYPE_CHECKING:
+    from serving.api.page_limits import PageLimits
     from serving.inference.triton import TritonBackends
 
 
@@ -51,6 +53,8 @@ class Gateway:
     stores: Stores
     rights: Rights
     answer_key: bytes  # what answers kept for repeats are sealed with, together with the caller's
+    traffic: Traffic
+    page_limits: "PageLimits"
     registry: CollectorRegistry
     metrics: HttpMetrics
     tracing: Tracing

@@ -89,6 +89,7 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            forwarded_allow_ips=list(settings.trusted_proxies),
             lifespan="on",
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )

@@ -58,6 +58,10 @@ def browser() -> Iterator[Browser]:
 
 
 OpenPage = Callable[..., Page]
+BROWSER = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/141.0.0.0 Safari/537.36"
+)
 
 
 @pytest.fixture
@@ -69,6 +73,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
         def open_one(url: str, *, complains: bool = False, **options: Any) -> Page:
             width, height = options.pop("width", 1_280), options.pop("height", 900)
+            options.setdefault("user_agent", BROWSER)  # a headless one is taken for a crawler
             context = browser.new_context(viewport={"width": width, "height": height}, **options)
             opened.callback(context.close)
             context.add_init_script(NOTE_VIOLATIONS)

@@ -73,6 +73,7 @@ class Running:
 
 
 Start = Callable[..., Awaitable[Running]]
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 def checkout(**changed: Any) -> dict[str, Any]:
@@ -137,7 +138,9 @@ async def start(release_root: Factory, tmp_path: Path) -> AsyncIterator[Start]:
         lifespan = app.router.lifespan_context(app)
         await lifespan.__aenter__()
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        client = httpx.AsyncClient(
+            transport=transport, base_url="http://gateway", headers={"User-Agent": BROWSER}
+        )
         keys: dict[Role, str] = {}
         for role in ("checkout", "collect", "admin"):
             keys[role], key = new_key(role, clock.now(), gateway.secrets)

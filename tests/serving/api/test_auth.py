@@ -20,6 +20,9 @@ CALLS: dict[str, tuple[str, str, Any, set[Role]]] = {
     "read consent": ("GET", f"/v1/consent/{uuid4()}", None, {"checkout", "admin"}),
     "write consent": ("PUT", f"/v1/consent/{uuid4()}", {}, {"checkout", "admin"}),
     "events": ("POST", "/v1/events", {"events": [event()]}, {"checkout", "collect", "admin"}),
+    "export": ("GET", f"/v1/subjects/{uuid4()}", None, {"admin"}),
+    "erase": ("DELETE", f"/v1/subjects/{uuid4()}", None, {"admin"}),
+    "catalogue": ("PATCH", "/v1/catalogue/items", {"items": [{"item_id": "i"}]}, {"admin"}),
 }
 
 

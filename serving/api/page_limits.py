@@ -1,0 +1,57 @@
+"""Limits for whoever calls with what stands in a page, a collect key or a page's token: anybody can
+read those and use them as often as they like. Servers hold their own keys, and what they may ask at
+once is the admission's matter."""
+
+from fastapi import Request
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from serving.api.auth import Caller
+from serving.api.gateway import Gateway
+from serving.api.problems import ApiProblem
+from serving.ingest.traffic import Foreign
+
+_RETRY_AFTER_S = 10
+
+
+class PageLimits:
+    """Counts requests by address and events by visitor, in this process and for a minute or two.
+    Neither is written down anywhere."""
+
+    def __init__(self, requests_per_minute: int, events_per_minute: int) -> None:
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._requests = RateLimitItemPerMinute(requests_per_minute)
+        self._events = RateLimitItemPerMinute(events_per_minute)
+
+    async def check(self, request: Request, caller: Caller) -> None:
+        """Raises a 429 problem when the caller's address asks too often."""
+        if not is_page(caller):
+            return
+        if not await self._limiter.hit(self._requests, "requests", address_of(request) or "?"):
+            raise ApiProblem(
+                429,
+                "Too many requests from this address; try again.",
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
+            )
+
+    async def takes(self, visitor_id: str) -> bool:
+        """Whether one more event of this visitor is what a person could do."""
+        return await self._limiter.hit(self._events, "events", visitor_id)
+
+
+def is_page(caller: Caller) -> bool:
+    """Whether the caller's credential is one that a page may show."""
+    return caller.role == "collect" or caller.from_page
+
+
+def foreign_to_shoppers(request: Request, gateway: Gateway, caller: Caller) -> Foreign | None:
+    """What a page's caller is where that is no shopper. A server speaks for whom it serves."""
+    if not is_page(caller):
+        return None
+    return gateway.traffic.foreign(request.headers.get("user-agent", ""), address_of(request))
+
+
+def address_of(request: Request) -> str | None:
+    """The address that the request came from; behind a proxy that is trusted, the one it names."""
+    return None if request.client is None else request.client.host

@@ -1,0 +1,85 @@
+"""What comes from pages: crawlers, the shop's own people and floods are kept out, servers never."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+
+from serving.api.auth import Caller
+from serving.api.page_limits import is_page
+from serving.state.control_store import Role
+from tests.serving.api.test_auth import page_token
+from tests.serving.conftest import ALL, BROWSER, Running, Start, checkout, event, purchase
+
+CRAWLER = "Googlebot/2.1 (+http://www.google.com/bot.html)"
+
+
+async def send(
+    running: Running, *events: dict[str, Any], role: Role = "collect", agent: str = BROWSER
+) -> httpx.Response:
+    return await running.client.post(
+        "/v1/events",
+        json={"events": list(events)},
+        headers=running.bearer(role) | {"User-Agent": agent},
+    )
+
+
+def told(answer: httpx.Response) -> list[tuple[str, str | None]]:
+    assert answer.status_code == 202, answer.text
+    return [(one["status"], one.get("reason")) for one in answer.json()["results"]]
+
+
+async def test_what_a_crawler_does_in_a_page_is_not_stored(running: Running) -> None:
+    assert told(await send(running, event(), event(), agent=CRAWLER)) == [("rejected", "bot")] * 2
+    assert running.logged() == []
+    assert told(await send(running, event())) == [("accepted", None)]
+    # A server speaks for its shopper, with whatever library.
+    sent = await send(running, purchase("item-1"), role="checkout", agent="python-httpx/0.28")
+    assert told(sent) == [("accepted", None)]
+
+
+async def test_the_shops_own_people_leave_nothing(start: Start) -> None:
+    running = await start(internal_networks=[ip_network("127.0.0.0/8")])
+    assert told(await send(running, event())) == [("rejected", "internal")]
+    assert told(await send(running, event(), role="checkout")) == [("accepted", None)]
+
+
+async def test_nobody_does_so_much_by_hand(start: Start) -> None:
+    running = await start(page_events_per_minute=3)
+    results = told(await send(running, *(event() for _ in range(5))))
+    assert results == [("accepted", None)] * 3 + [("rejected", "bot")] * 2
+    assert told(await send(running, event(visitor_id="another"))) == [("accepted", None)]
+    many = [event(visitor_id="served") for _ in range(5)]
+    assert told(await send(running, *many, role="checkout")) == [("accepted", None)] * 5
+
+
+async def test_an_address_that_asks_too_often_is_told_to_wait(start: Start) -> None:
+    running = await start(page_requests_per_minute=2)
+    answers = [await send(running, event()) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert int(answers[2].headers["retry-after"]) > 0
+    assert answers[2].headers["content-type"] == "application/problem+json"
+    assert (await send(running, event(), role="checkout")).status_code == 202
+    assert (await running.decide()).status_code == 200
+
+
+async def test_a_crawlers_decision_leaves_nothing_and_knows_nothing(running: Running) -> None:
+    await send(running, *(event(items=[{"item_id": f"item-{n}"}]) for n in range(3)))
+    token = page_token(running)
+    before = len(running.logged())
+    for agent, kept in ((BROWSER, 1), (CRAWLER, 1)):
+        answer = await running.client.post(
+            "/v1/checkout/decide",
+            json=checkout(consent=ALL),
+            headers={"Authorization": f"Bearer {token}", "User-Agent": agent},
+        )
+        assert answer.status_code == 200, answer.text
+        await running.quiet()
+        assert len(running.logged()) == before + kept
+
+
+def test_only_what_stands_in_a_page_is_limited(running: Running) -> None:
+    assert is_page(Caller("k", "collect"))
+    assert is_page(Caller("k", "checkout", from_page=True))
+    assert not is_page(Caller("k", "checkout"))
+    assert not is_page(Caller("k", "admin"))
