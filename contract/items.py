@@ -42,6 +42,11 @@ def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
     return codes
 
 
+def category_of(path: Sequence[str] | None) -> str | None:
+    """The `item_category` that events of an item carry: the two widest levels of its path."""
+    return "/".join(path[:2])[:200] if path else None
+
+
 # The levels of `ItemTable.categories` that habits are counted on, and their columns.
 LEVELS = {"narrow": -1, "wide": 1}
 

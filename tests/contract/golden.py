@@ -10,7 +10,7 @@ from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import FEATURES
 from contract.index_entry import IndexSearch, Recall
 from contract.manifest import expected_feature_hash
-from contract.segments import SEGMENTS
+from contract.segments import SEGMENTS, SEGMENTS_VERSION
 from tests.contract.examples import event
 from tests.contract.release import manifest
 from tests.contract.shop import VOCABULARY, situation
@@ -40,6 +40,7 @@ def meaning() -> str:
         "encoder_version": encoding.ENCODER_VERSION,
         "tensors": encoding.QUERY_TOWER_INPUTS | encoding.SEQUENCE_INPUTS,
         "context_sizes": encoding.CONTEXT_SIZES,
+        "segments_version": SEGMENTS_VERSION,
         "segments": SEGMENTS,
         "vocabulary_hash": VOCABULARY.hash,
     }
