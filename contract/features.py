@@ -303,10 +303,12 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     # Of purchases both the value and what it was counted from are told.
     rows = state.get(PURCHASES.name, PURCHASES.empty())
     purchased, lines = _bought(_until(rows, now_us), now_us)
-    rhythm, interactions, searches, *evidence = (
+    rhythm, interactions, searches, ordered, promotions, browsed = (
         feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES[1:]
     )
-    return SubjectView(purchased, rhythm, interactions, searches, lines, *evidence, now_us)
+    return SubjectView(
+        *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us
+    )
 
 
 UNKNOWN = view({}, 0)

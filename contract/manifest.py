@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from contract import candidates, encoding, pair_features, segments, text
+from contract import candidates, encoding, pair_features, segment_config, segments, text
 from contract.features import feature_hash
 from contract.index_entry import IndexEntry, index_problems
 
@@ -119,7 +119,7 @@ def expected_feature_hash() -> str:
         candidates.MAX_CANDIDATES,
         candidates.QUOTAS,
         segments.SEGMENTS_VERSION,
-        segments.RULES,
+        segment_config.RULES,
         segments.NUM_SEGMENTS,
     )
 

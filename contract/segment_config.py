@@ -42,10 +42,11 @@ TITLES: Final = {
 CONTEXT_SLOTS: Final = 8
 
 # Europe by ISO 3166-1: the UN's list (M49), with Cyprus, a member of the EU, and Kosovo (XK).
-EUROPE: Final = tuple(
-    "AD AL AT AX BA BE BG BY CH CY CZ DE DK EE ES FI FO FR GB GG GI GR HR HU IE IM IS IT JE LI LT "
-    "LU LV MC MD ME MK MT NL NO PL PT RO RS RU SE SI SJ SK SM UA VA XK".split()
-)
+_EUROPE = """
+    AD AL AT AX BA BE BG BY CH CY CZ DE DK EE ES FI FO FR GB GG GI GR HR HU IE IM IS IT JE LI LT LU
+    LV MC MD ME MK MT NL NO PL PT RO RS RU SE SI SJ SK SM UA VA XK
+"""
+EUROPE: Final = tuple(_EUROPE.split())
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -66,46 +67,50 @@ class _Strict(BaseModel):
 class FirstTimeBuyers(_Strict):
     """One order so far, and that not long ago."""
 
-    within_days: Days = Field(60.0, description="The order is younger than this.")
+    within_days: Annotated[Days, Field(description="The order is younger than this.")] = 60.0
 
 
 class RepeatBuyers(_Strict):
     """Came back."""
 
-    min_orders: Count = Field(2, description="Orders that were not given back in full.")
+    min_orders: Annotated[Count, Field(description="Orders that were not given back in full.")] = 2
 
 
 class HighValueRepeatBuyers(_Strict):
     """Came back, and spends much."""
 
-    min_orders: Count = Field(3, description="Orders that were not given back in full.")
-    min_spend_per_order: MinorUnits = Field(
-        5_000, description="Mean of their net amounts, in minor units (cents)."
-    )
+    min_orders: Annotated[Count, Field(description="Orders that were not given back in full.")] = 3
+    min_spend_per_order: Annotated[
+        MinorUnits, Field(description="Mean of their net amounts, in minor units (cents).")
+    ] = 5_000
 
 
 class BrowsingExplorers(_Strict):
     """Look around without buying."""
 
-    min_items: Count = Field(3, description="Different products looked at since the last order.")
-    min_categories: Count = Field(1, description="Different categories that these are of.")
-    within_days: Days = Field(30.0, description="How far back looking counts.")
+    min_items: Annotated[
+        Count, Field(description="Different products looked at since the last order.")
+    ] = 3
+    min_categories: Annotated[
+        Count, Field(description="Different categories that these are of.")
+    ] = 1
+    within_days: Annotated[Days, Field(description="How far back looking counts.")] = 30.0
 
 
 class PromoSeekers(_Strict):
     """Buy with coupons, or look at promotions: one of the two is enough."""
 
-    min_coupon_orders: Count = Field(2, description="Orders with a coupon.")
-    min_coupon_share: Share = Field(0.5, description="Their share of all orders.")
-    min_promotions: Count = Field(3, description="Promotions seen or chosen.")
-    within_days: Days = Field(30.0, description="How far back promotions count.")
+    min_coupon_orders: Annotated[Count, Field(description="Orders with a coupon.")] = 2
+    min_coupon_share: Annotated[Share, Field(description="Their share of all orders.")] = 0.5
+    min_promotions: Annotated[Count, Field(description="Promotions seen or chosen.")] = 3
+    within_days: Annotated[Days, Field(description="How far back promotions count.")] = 30.0
 
 
 class Lapsing(_Strict):
     """Bought, but not lately."""
 
-    min_orders: Count = Field(1, description="Orders that were not given back in full.")
-    days: Days = Field(45.0, description="Days since the last of them.")
+    min_orders: Annotated[Count, Field(description="Orders that were not given back in full.")] = 1
+    days: Annotated[Days, Field(description="Days since the last of them.")] = 45.0
 
 
 class Hours(_Strict):
@@ -169,20 +174,23 @@ _MOBILE_EUROPE = ContextualSegment(
 class SegmentConfig(_Strict):
     """All segments of a shop but the learned ones."""
 
-    currency: Currency | None = Field(
-        None,
-        description="Only orders in this currency count for spending; none: those in the currency "
-        "of the latest order.",
-    )
+    currency: Annotated[
+        Currency | None,
+        Field(
+            description="Only orders in this currency count for spending; none: those in that of "
+            "the latest order."
+        ),
+    ] = None
     first_time_buyers: FirstTimeBuyers = FirstTimeBuyers()
     repeat_buyers: RepeatBuyers = RepeatBuyers()
     high_value_repeat_buyers: HighValueRepeatBuyers = HighValueRepeatBuyers()
     browsing_explorers: BrowsingExplorers = BrowsingExplorers()
     promo_seekers: PromoSeekers = PromoSeekers()
     lapsing: Lapsing = Lapsing()
-    country_groups: dict[GroupName, Annotated[tuple[Country, ...], Field(min_length=1)]] = Field(
-        {"europe": EUROPE}, description="Countries by the name of their group, by ISO 3166-1."
-    )
+    country_groups: Annotated[
+        dict[GroupName, Annotated[tuple[Country, ...], Field(min_length=1)]],
+        Field(description="Countries by the name of their group, by ISO 3166-1."),
+    ] = {"europe": EUROPE}
     contextual: Annotated[tuple[ContextualSegment, ...], Field(max_length=CONTEXT_SLOTS)] = (
         _MOBILE_EUROPE,
     )

@@ -14,7 +14,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from contract.clock import Clock
-from serving.api import consent, decide, docs_page, documentation, events, health, subjects
+from serving.api import (
+    consent,
+    decide,
+    docs_page,
+    documentation,
+    events,
+    health,
+    segments,
+    subjects,
+)
 from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
@@ -112,7 +121,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         ),
         decider=decider,
         subjects=recognised,
-        ingest=Ingest(recognised, event_log, features, clock),
+        ingest=Ingest(
+            *(recognised, event_log, features, clock),
+            lambda item_id: live.current.category(item_id),
+        ),
         impressions=ImpressionLog(
             event_log, settings.impression_queue, counted.impressions_lost.inc
         ),
@@ -210,7 +222,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
-    for resource in (decide, events, subjects, consent, health, docs_page):
+    for resource in (decide, events, subjects, consent, health, docs_page, segments):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)

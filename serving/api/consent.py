@@ -19,7 +19,7 @@ from serving.state.control_store import Consent
 router = APIRouter()
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-_SUBJECT = path_parameter("subject_id", "The id that resolve gave.", "uuid")
+SUBJECT = path_parameter("subject_id", "The id that resolve gave.", "uuid")
 
 
 class Purposes(BaseModel):
@@ -57,14 +57,14 @@ class ConsentRecord(BaseModel):
     summary="Read consent",
     response_model=ConsentRecord,
     responses=documented(401, 403, 404, 503),
-    openapi_extra={"parameters": [_SUBJECT]},
+    openapi_extra={"parameters": [SUBJECT]},
     tags=["consent"],
 )
 async def get_consent(request: Request) -> Response:
     """The latest record of the subject, or of the user that it is linked to."""
     gateway = gateway_of(request)
     authenticate(request, gateway, "checkout")
-    subject_id = _subject(request, gateway)
+    subject_id = subject_of(request, gateway)
     return _answer(subject_id, gateway.control.consent_of(subject_id))
 
 
@@ -73,14 +73,14 @@ async def get_consent(request: Request) -> Response:
     summary="Record consent",
     response_model=ConsentRecord,
     responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
-    openapi_extra=body_of(ConsentWord) | {"parameters": [_SUBJECT, idempotency.PARAMETER]},
+    openapi_extra=body_of(ConsentWord) | {"parameters": [SUBJECT, idempotency.PARAMETER]},
     tags=["consent"],
 )
 async def put_consent(request: Request) -> Response:
     """Durable when answered, and in effect for the next request. Older records stay as proof."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "checkout")
-    subject_id = _subject(request, gateway)
+    subject_id = subject_of(request, gateway)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     word = parse(ConsentWord, body)
 
@@ -93,7 +93,7 @@ async def put_consent(request: Request) -> Response:
     return await idempotency.once(request, gateway, caller, body, act)
 
 
-def _subject(request: Request, gateway: Gateway) -> str:
+def subject_of(request: Request, gateway: Gateway) -> str:
     """The subject of the path. Raises a 404 problem, the same for malformed and unknown ids."""
     try:
         subject_id = str(UUID(request.path_params["subject_id"]))

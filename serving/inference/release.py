@@ -10,10 +10,12 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
-from contract.items import Floats, Indices, ItemNeighbours, ItemTable
+from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_of
 from contract.manifest import ReleaseManifest
+from contract.segment_config import SegmentConfig
 from contract.session_knn import SessionKnn
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import Breaker
@@ -95,6 +97,8 @@ class Release:
     popular: Indices  # best first
     models: InferenceBackend
     breakers: Mapping[str, Breaker]
+    rules: SegmentConfig  # that its models were trained under
+    learned: LearnedSegments | None = None
 
     @property
     def release_id(self) -> str:
@@ -114,6 +118,10 @@ class Release:
         mask = np.zeros(len(self.vocabulary), bool)
         mask[self.popular] = True
         return mask
+
+    def category(self, item_id: str) -> str | None:
+        """The `item_category` of an item of the catalogue."""
+        return category_of(self.catalogue.category_path[self.vocabulary.index(item_id)])
 
     def derive(self) -> None:
         """Compute now what is otherwise computed when it is first asked for, so that no checkout

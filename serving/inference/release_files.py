@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
 from contract.item_index import ItemIndex, opened
@@ -28,12 +29,15 @@ from contract.manifest import (
     CATALOGUE,
     INDEX,
     ITEM_NEIGHBOURS,
+    LEARNED_SEGMENTS,
     POPULAR,
+    SEGMENT_CONFIG,
     SESSION_KNN,
     VOCABULARY,
     ReleaseManifest,
     Root,
 )
+from contract.segment_config import SegmentConfig
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference.release import NOT_PRICED, ReleaseCatalogue
 
@@ -199,6 +203,23 @@ def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> Indices:
     if (found < FIRST_ITEM).any() or len(np.unique(found)) != len(found):
         raise UserError(f"{POPULAR}: names an unknown item, or one of them twice")
     return found
+
+
+def segment_rules(files: ReleaseFiles) -> SegmentConfig:
+    """The thresholds and contextual segments that the models were trained under."""
+    return SegmentConfig.parse(files.part(SEGMENT_CONFIG), SEGMENT_CONFIG)
+
+
+def learned_segments(files: ReleaseFiles, manifest: ReleaseManifest) -> LearnedSegments | None:
+    """The learned segments, None where the release was exported without."""
+    if LEARNED_SEGMENTS not in manifest.files:
+        return None
+    try:
+        return LearnedSegments.from_arrays(_arrays(files, LEARNED_SEGMENTS))
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{LEARNED_SEGMENTS}: {error}") from error
 
 
 def _table(files: ReleaseFiles, name: str, columns: tuple[str, ...]) -> Any:

@@ -131,9 +131,7 @@ def _contexts(column: pa.ChunkedArray) -> list[EventContext | None]:
 class Timelines:
     """Every feature's rows over the whole of time, so that its state at any moment is a slice."""
 
-    def __init__(
-        self, rows: dict[str, dict[str, Rows]], rules: SegmentConfig = DEFAULT
-    ) -> None:
+    def __init__(self, rows: dict[str, dict[str, Rows]], rules: SegmentConfig = DEFAULT) -> None:
         self._rows = rows  # by feature, then by subject
         self.rules = rules  # which segments the shop tells apart
 

@@ -1,10 +1,10 @@
 """Drawing examples so that every kind of shopper keeps its share: the sparse ones are few in any
 sample, and a plain random draw can lose them.
 
-A stratum is what the shopper's rhythm (`contract.features.RHYTHM`) says at a basket: how many baskets
-came before, whether the shopper stayed away for long, and whether the baskets are large. It has
-limits of its own, so that a shop's segments do not change what is learned from. Counted over columns
-here, because a draw looks at every basket; a test holds both together.
+A stratum is what the shopper's rhythm (`contract.features.RHYTHM`) says at a basket: how many
+baskets came before, whether the shopper stayed away for long, and whether the baskets are large. It
+has limits of its own, so that a shop's segments do not change what is learned from. Counted over
+columns here, because a draw looks at every basket; a test holds both together.
 """
 
 import numpy as np
