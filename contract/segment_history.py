@@ -159,7 +159,7 @@ def _moments(state: SubjectState, now_us: int, ages: Mapping[str, tuple[float, .
 
 def _days_since(orders: Moments, now_us: int) -> Moments:
     """The moments at which the latest order was 1, 2, ... whole days old."""
-    ends = np.append(orders[1:], now_us)
+    ends = np.append(orders, now_us)[1:]
     spans = [
         np.arange(order + DAY_US, min(end, order + LONGEST_DAYS * DAY_US) + 1, DAY_US)
         for order, end in zip(orders.tolist(), ends.tolist(), strict=True)

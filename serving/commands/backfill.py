@@ -29,7 +29,7 @@ from serving.settings import Settings
 from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.secrets import Pseudonym, Secrets, load_secrets
-from serving.state.snapshot import write_snapshot
+from serving.state.snapshot import is_readable, write_snapshot
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, StateFolder
 
@@ -75,7 +75,7 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
         control = SqliteControlStore(settings.state / CONTROL)
         try:
             held = control.note(NOTE)
-            if held == mark and (settings.state / SEED).exists():
+            if held == mark and is_readable(settings.state / SEED):
                 figures.notes.append("skipped: the state folder holds these files already")
                 return figures
             if held not in (None, mark):

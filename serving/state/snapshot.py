@@ -66,6 +66,15 @@ def read_snapshot(path: Path) -> Snapshot:
         raise SnapshotUnusableError(f"{path.name} can not be read: {error}") from None
 
 
+def is_readable(path: Path) -> bool:
+    """Whether `path` is a snapshot of these feature definitions."""
+    try:
+        read_snapshot(path)
+    except SnapshotUnusableError:
+        return False
+    return True
+
+
 def _states(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, SubjectState]:
     subjects = arrays["subjects"].tolist()
     states: dict[str, SubjectState] = {subject: {} for subject in subjects}

@@ -37,7 +37,8 @@ LOG = (
 
 
 def test_by_hand() -> None:
-    told = dict(zip(BEHAVIOUR, figures_of_behaviour(view_of(*LOG, day=110.5)).tolist()))
+    figures = figures_of_behaviour(view_of(*LOG, day=110.5)).tolist()
+    told = dict(zip(BEHAVIOUR, figures, strict=True))
     assert told == {
         "orders": 2,  # the first is older than 90 days
         "gap_days": 50,  # 100 / 2
@@ -116,7 +117,10 @@ def test_arrays_come_back() -> None:
 def test_what_does_not_fit_is_refused(changed: dict[str, np.ndarray], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         LearnedSegments.from_arrays(learned().arrays() | changed)
+
+
+def test_what_is_missing_is_named() -> None:
+    arrays = learned().arrays()
+    del arrays["scale"]
     with pytest.raises(KeyError, match="scale"):
-        arrays = learned().arrays()
-        del arrays["scale"]
         LearnedSegments.from_arrays(arrays)

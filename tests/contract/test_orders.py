@@ -16,9 +16,9 @@ def slow_orders(log: list[Event], now_us: int) -> list[tuple[int, int, bool, int
     by_transaction: dict[str, list[tuple[int, int, Event]]] = defaultdict(list)
     for one in log:
         at = int(one.occurred_at.timestamp() * 10**6)
-        if one.event_name in {"purchase", "refund"} and "personalization" in one.purposes:
-            if at <= now_us:
-                by_transaction[str(one.transaction_id)].append((at, key_of(str(one.event_id)), one))
+        told = one.event_name in {"purchase", "refund"} and "personalization" in one.purposes
+        if told and at <= now_us:
+            by_transaction[str(one.transaction_id)].append((at, key_of(str(one.event_id)), one))
     found = []
     for events in by_transaction.values():
         events.sort(key=lambda told: told[:2])

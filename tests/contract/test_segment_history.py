@@ -118,7 +118,8 @@ def two_segments() -> LearnedSegments:
 
 def test_since_of_a_learned_segment() -> None:
     learned = two_segments()
-    # Halfway between log1p(2) and log1p(20) lies log1p(6.94): the seventh whole day is nearer to 20.
+    # Halfway between log1p(2) and log1p(20) lies log1p(6.94): from the seventh whole day on it is
+    # nearer to 20.
     state = state_of([event(1, day=0), event(2, day=30.5)])
     assert learned.names[learned.of(features.view(state, us(37.4))) or 0] == "fresh"
     assert learned_since(state, us(37.4), learned) == Since(us(30.5), exact=True)

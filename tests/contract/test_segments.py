@@ -162,8 +162,10 @@ def test_mobile_shoppers_in_europe_during_peak_hours(hour_utc: int, expected: se
 
 @pytest.mark.parametrize(
     "changed",
-    [{"device": "desktop"}, {"device": None}, {"country": "US"}, {"country": None}]
-    + [{"timezone": None}, {"timezone": "Mars/Olympus"}, {"timezone": "America/New_York"}],
+    [
+        *({"device": "desktop"}, {"device": None}, {"country": "US"}, {"country": None}),
+        *({"timezone": None}, {"timezone": "Mars/Olympus"}, {"timezone": "America/New_York"}),
+    ],
 )
 def test_every_condition_of_a_context_must_hold(changed: dict[str, str | None]) -> None:
     said: dict[str, str | None] = {"device": "mobile", "country": "DE", "timezone": "Europe/Berlin"}

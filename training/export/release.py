@@ -2,8 +2,10 @@
 manifest that binds them. Nothing is visible under its final name before it is complete."""
 
 import fcntl
+import io
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from contract.behaviour import LearnedSegments
 from contract.clock import Clock
 from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
 from contract.manifest import (
     INDEX,
+    LEARNED_SEGMENTS,
     MANIFEST,
     MODELS,
-    RELEASE_FILES,
     ModelEntry,
     ReleaseManifest,
     Root,
@@ -53,11 +56,14 @@ def export(
     metrics: dict[str, float],
     *,
     flat_below: int = FLAT_BELOW,
+    segments: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
-    From `flat_below` items on, the index is chosen by a measured recall gate.
+    `segments`: a folder of learned segments that the release is to carry. From `flat_below` items
+    on, the index is chosen by a measured recall gate.
     """
+    learned = None if segments is None else learned_segments(segments)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -91,6 +97,8 @@ def export(
     for name in TABLE_FILES:
         shutil.copyfile(run.folder / name, partial / name)
     (partial / INDEX).write_bytes(built.content)
+    if learned is not None:
+        (partial / LEARNED_SEGMENTS).write_bytes(learned)
     entries = tuple(
         _publish_model(name, files[name], models_dir, differences[name], run.recipe.dimension)
         for name in MODELS
@@ -107,7 +115,7 @@ def export(
         synthetic=run.synthetic,
         index=built.entry,
         models=entries,
-        files={name: sha256((partial / name).read_bytes()) for name in RELEASE_FILES},
+        files={path.name: sha256(path.read_bytes()) for path in sorted(partial.iterdir())},
         metrics=metrics,
     ).sealed()
     (partial / MANIFEST).write_bytes(manifest.as_bytes())
@@ -116,6 +124,23 @@ def export(
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id, clock)
     return Exported(manifest, {name: len(content) for name, content in files.items()}, built)
+
+
+def learned_segments(folder: Path) -> bytes:
+    """The learned segments in `folder`, as `segments` wrote them; UserError where they are missing
+    or were learned from other behaviour than this version computes."""
+    path = folder / LEARNED_SEGMENTS
+    try:
+        content = path.read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            LearnedSegments.from_arrays(dict(arrays))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make it with `tillwise-train segments`") from None
+    except KeyError as error:
+        raise UserError(f"{path}: array {error.args[0]} is missing") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: {error}") from None
+    return content
 
 
 def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
