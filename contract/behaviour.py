@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from contract.clock import DAY_US
 from contract.features import SubjectView
+from contract.orders import mean_spend
 from contract.segment_config import SegmentConfig
-from contract.segments import Membership, latest, mean_spend, names
+from contract.segments import Membership, latest, names
 
 Vectors = npt.NDArray[np.float64]
 
@@ -57,7 +58,7 @@ def figures_of_behaviour(view: SubjectView) -> Vectors:
             gap,
             days,
             items,
-            mean_spend(orders, None),
+            mean_spend(orders, 0),
             len(set(browsed["item_key"].tolist())),
             len(set(browsed["category_key"].tolist())),
             len(latest(view.promotions, view.now_us, LOOK_DAYS)),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import CODES, INT, INTS, KEYS, compiled
+from contract.compiled import CODES, INT, INTS, KEY, KEYS, compiled
 from contract.events import EVENT_TYPE
 from contract.rows import Rows
 
@@ -49,28 +49,54 @@ def _net(
 ) -> tuple[Any, Any]:
     """The rows that are orders, in their order, and what was spent on each."""
     rows = len(event_type)
-    by_transaction = np.argsort(transaction_key, kind="mergesort")
-    spend = np.full(rows, -2, np.int64)  # -2: no order
-    start = 0
-    while start < rows:
-        key = transaction_key[by_transaction[start]]
-        end, first, back = start, -1, np.int64(0)
-        while end < rows and transaction_key[by_transaction[end]] == key:
-            row = by_transaction[end]
+    size = 1
+    while size < 2 * rows:
+        size *= 2
+    # A hash table of transactions; their keys are digests, so their low bits will do.
+    held = np.zeros(size, np.uint64)
+    first, back = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+    kept, spend = np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
+    for row in range(rows):
+        key = transaction_key[row]
+        if key == 0:  # without a transaction's id every purchase is an order of its own
             if event_type[row] == purchase:
-                # Without a transaction's id every purchase is an order of its own.
-                if key == 0:
-                    spend[row] = amount[row]
-                elif first < 0:
-                    first = row
-            elif amount[row] > 0:
-                back += amount[row]
-            end += 1
-        if first >= 0:
-            if amount[first] < 0:
-                spend[first] = -1
-            elif amount[first] == 0 or back < amount[first]:
-                spend[first] = amount[first] - back if amount[first] > 0 else 0
-        start = end
-    kept = np.flatnonzero(spend > -2)
-    return kept, spend[kept]
+                kept[row], spend[row] = True, amount[row]
+            continue
+        slot = np.int64(key & np.uint64(size - 1))
+        while held[slot] != key and held[slot] != 0:
+            slot = (slot + 1) % size
+        held[slot] = key
+        if event_type[row] != purchase:
+            back[slot] += max(amount[row], 0)
+        elif first[slot] < 0:
+            first[slot] = row
+    for slot in range(size):
+        row = first[slot]
+        if row >= 0:
+            said = amount[row] > 0
+            kept[row] = not said or back[slot] < amount[row]
+            spend[row] = amount[row] - back[slot] if said else amount[row]
+    return np.flatnonzero(kept), spend[kept]
+
+
+def mean_spend(orders: npt.NDArray[Any], currency_key: int) -> float:
+    """Mean net amount in minor units of the ORDERED rows in the currency of that key (0: in that of
+    the latest one with an amount); 0 where none says its amount."""
+    if not len(orders):
+        return 0.0
+    spend, of = (np.ascontiguousarray(orders[name]) for name in ("spend", "currency_key"))
+    return float(_mean(spend, of, np.uint64(currency_key)))
+
+
+@compiled(INTS, KEYS, KEY)
+def _mean(spend: npt.NDArray[np.int64], of: npt.NDArray[np.uint64], wanted: np.uint64) -> float:
+    total, count, chosen = 0, 0, wanted != 0
+    for row in range(len(spend) - 1, -1, -1):
+        if spend[row] < 0:
+            continue
+        if not chosen:
+            wanted, chosen = of[row], True
+        if of[row] == wanted:
+            total += int(spend[row])
+            count += 1
+    return total / count if count else 0.0

@@ -16,6 +16,7 @@ from pydantic import model_validator as validator
 from contract.catalogue import Currency, MinorUnits
 from contract.clock import DAY_US
 from contract.errors import UserError
+from contract.events import key_of
 
 # In the order of the models' input. Their meaning is in `contract.segments`.
 RULES: Final = (
@@ -211,6 +212,11 @@ class SegmentConfig(_Strict):
     def names(self) -> tuple[str, ...]:
         """Rules, then contextual segments: what a membership is told of, in its order."""
         return (*RULES, *(segment.name for segment in self.contextual))
+
+    @cached_property
+    def currency_key(self) -> int:
+        """The key of `currency`, as orders carry it; 0 where there is none."""
+        return 0 if self.currency is None else key_of(self.currency)
 
     @cached_property
     def titles(self) -> dict[str, str]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.clock import DAY_US, from_us
-from contract.events import EventContext, key_of
+from contract.events import EventContext
 from contract.features import SubjectView
+from contract.orders import mean_spend
 from contract.rows import Rows
 from contract.segment_config import (
     CONTEXT_SLOTS,
@@ -76,25 +77,11 @@ def figures_of(
         known=known,
         orders=len(orders),
         coupon_orders=int(np.count_nonzero(orders["coupon"])) if len(orders) else 0,
-        spend_per_order=mean_spend(orders, rules.currency),
+        spend_per_order=mean_spend(orders, rules.currency_key),
         since_order_us=0 if last_us is None else now_us - last_us,
         promotions=len(latest(promotions, now_us, rules.promo_seekers.within_days)),
         **_looked_at(latest(browsed, now_us, rules.browsing_explorers.within_days), last_us),
     )
-
-
-def mean_spend(orders: npt.NDArray[Any], currency: str | None) -> float:
-    """Mean net amount in minor units of the orders in `currency` (None: that of the latest order
-    with an amount); 0 where none says its amount."""
-    if not len(orders):
-        return 0.0
-    spend, of = orders["spend"], orders["currency_key"]
-    said = spend >= 0
-    if currency is not None:
-        said &= of == key_of(currency)
-    elif said.any():
-        said &= of == of[said][-1]
-    return float(spend[said].mean()) if said.any() else 0.0
 
 
 def latest(rows: Rows, now_us: int, days: float) -> Rows:
