@@ -70,12 +70,12 @@ def _net(
             back[slot] += max(amount[row], 0)
         elif first[slot] < 0:
             first[slot] = row
-    for slot in range(size):
-        row = first[slot]
-        if row >= 0:
-            said = amount[row] > 0
-            kept[row] = not said or back[slot] < amount[row]
-            spend[row] = amount[row] - back[slot] if said else amount[row]
+    for place in range(size):
+        order = first[place]
+        if order >= 0:
+            said = amount[order] > 0
+            kept[order] = not said or back[place] < amount[order]
+            spend[order] = amount[order] - back[place] if said else amount[order]
     return np.flatnonzero(kept), spend[kept]
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from contract.behaviour import LONGEST_DAYS, LOOK_DAYS, ORDER_DAYS, LearnedSegments
 from contract.clock import DAY_US
-from contract.events import EventContext
+from contract.events import EVENT_TYPE, EventContext
 from contract.features import (
     BROWSING,
     FEATURES,
@@ -44,11 +44,13 @@ from contract.segments import figures_of, held_rules, in_time, local_time
 Moments = npt.NDArray[np.int64]
 _HOUR_US: Final = DAY_US // 24
 _HOURS_BACK: Final = 24 * 7
-# A walk over learned segments looks at each day; one that is longer ends without an answer.
-MOST_MOMENTS: Final = 1_000
-_KNOWN_BY = (RECENT_INTERACTIONS, PURCHASES, RECENT_SEARCHES, PROMOTIONS)
+# A walk over learned segments looks at each day and event, a fifth of a millisecond each; one that
+# is longer than this ends without an answer.
+MOST_MOMENTS: Final = 400
+_PURCHASE = EVENT_TYPE["purchase"]
+_KNOWN_BY = (RECENT_INTERACTIONS, RECENT_SEARCHES, PROMOTIONS)
 _TOLD_FROM: Final[dict[str, tuple[Feature, ...]]] = {
-    "prospects": (*_KNOWN_BY, ORDERS),
+    "prospects": (*_KNOWN_BY, PURCHASES, ORDERS),
     "browsing_explorers": (BROWSING, ORDERS),
     "promo_seekers": (PROMOTIONS, ORDERS),
 }
@@ -78,7 +80,7 @@ def rules_since(
     )
     if not len(moments):
         return {}
-    first_us = int(moments[-1])
+    first_us = _first_known(state)
 
     def held_at(moment: int) -> set[str]:
         orders, promotions, browsed = (
@@ -88,7 +90,7 @@ def rules_since(
         told = figures_of(orders, promotions, browsed, moment, moment >= first_us, rules)
         return {name for name, held in zip(RULES, held_rules(told, rules), strict=True) if held}
 
-    lasting, found = held_at(now_us), {}
+    lasting, found = held_at(now_us) - {"unknown"}, {}
     for moment in moments.tolist():
         held = held_at(moment)
         lasting &= held
@@ -155,6 +157,16 @@ def _moments(state: SubjectState, now_us: int, ages: Mapping[str, tuple[float, .
             parts += [times, *(times + microseconds(age) for age in ages.get(feature.name, ()))]
     moments = np.unique(np.concatenate(parts))
     return moments[moments <= now_us][::-1]
+
+
+def _first_known(state: SubjectState) -> int:
+    """The first moment at which `SubjectView.known` held; after now where it never did. A refund
+    alone makes nobody known."""
+    seen = [state[one.name] for one in _KNOWN_BY if one.name in state]
+    if PURCHASES.name in state:
+        rows = state[PURCHASES.name]
+        seen.append(rows[rows["event_type"] == _PURCHASE])
+    return min((int(rows["occurred_us"][0]) for rows in seen if len(rows)), default=2**62)
 
 
 def _days_since(orders: Moments, now_us: int) -> Moments:

@@ -56,12 +56,13 @@ def test_since_is_when_it_began_and_replay_says_the_same(
     replayed = features.replay(frame_of(log)).get(SUBJECT, {})
     assert rules_since(replayed, now_us, HASTY) == since
     held = held_at(state, now_us)
+    assert held_at(replayed, now_us) == held
     assert set(since) == held - {"unknown"}
     for name, began in since.items():
         assert began.exact
         assert name in held_at(state, began.us)
         assert name not in held_at(state, began.us - 1)
-        for moment in np.linspace(began.us, now_us, 20).astype(int).tolist():
+        for moment in np.linspace(began.us, now_us, 8).astype(int).tolist():
             assert name in held_at(state, moment)
 
 
@@ -105,6 +106,7 @@ def test_a_state_that_was_cut_says_so() -> None:
 def test_nobody() -> None:
     assert rules_since({}, us(0)) == {}
     assert rules_since(state_of([event(1, day=1)]), us(0)) == {}
+    assert rules_since(state_of([event(1, "refund")]), us(1)) == {}  # alone it makes nobody known
 
 
 def two_segments() -> LearnedSegments:
@@ -128,6 +130,10 @@ def test_since_of_a_learned_segment() -> None:
     late = state_of([event(1, day=0), event(2, day=30.5), event(3, day=40)])
     assert learned_since(late, us(50), learned) == Since(us(47), exact=True)
     assert learned_since({}, us(50), learned) is None
+    # Longer ago than is looked back: no answer rather than a wrong one.
+    assert learned_since(state_of([event(1, day=0)]), us(380), learned) == Since(us(7), exact=True)
+    often = [event(n, day=n / 4) for n in range(1, 410)]
+    assert learned_since(state_of(often), us(103), learned) is None
 
 
 @pytest.mark.parametrize(
