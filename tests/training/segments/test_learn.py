@@ -136,7 +136,8 @@ def test_the_command_writes_what_it_found_and_the_same_again(
     summary = json.loads((tmp_path / "one" / "segments.json").read_text())
     assert summary["shoppers"] == sum(one["shoppers"] for one in summary["segments"]) == 180
     assert summary["chosen"] == 3
-    assert summary["without_spread"] == ["promotions"]
+    # Everybody looks at something, and no event says its category.
+    assert summary["without_spread"] == ["categories_viewed", "promotions"]
     rows = {row["name"]: row["metrics"] for row in json.loads(told.read_text())["rows"]}
     tried_row = rows["k-means, 3 segments"]
     assert len(tried_row["stability"]["values"]) == 10
