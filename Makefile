@@ -110,31 +110,38 @@ FITTING := $(addprefix training/,models recipes.py trainer.py tasks.py fit.py re
 	run_folder.py commands/fit.py)
 
 $(DEMO)/data/.done: $(call sources,training/data $(COMMANDS) training/commands/import_events.py) | $(INSTALLED)
-	@echo '1/4 Importing the baskets'
+	@echo '1/5 Importing the baskets'
 	@rm -rf $(@D)
 	@mkdir -p $(DEMO)
 	@$(IN_VENV)tillwise-train import completejourney --output $(@D)
 	@touch $@
 
 $(DEMO)/run/.done: $(DEMO)/data/.done $(call sources,$(FITTING) $(COMMANDS))
-	@echo '2/4 Training'
+	@echo '2/5 Training'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train fit --data $(DEMO)/data --recipe demo --output $(@D)
 	@touch $@
 
 # The table is kept, so that a second run can show it without computing it.
 $(DEMO)/evaluation.txt: $(DEMO)/run/.done $(call sources,training/evaluation)
-	@echo '3/4 Evaluating against the baselines'
+	@echo '3/5 Evaluating against the baselines'
 	@$(IN_VENV)tillwise-train evaluate $(DEMO)/run --data $(DEMO)/data --protocol basket-completion \
 		--skip lightgbm --json $(DEMO)/evaluation.json >$@.partial
 	@mv $@.partial $@
 
-$(DEMO)/export.done: $(DEMO)/evaluation.txt $(call sources,training/export) \
+$(DEMO)/segments/.done: $(DEMO)/data/.done $(call sources,training/segments \
+		training/commands/segments.py)
+	@echo '4/5 Learning segments'
+	@rm -rf $(@D)
+	@$(IN_VENV)tillwise-train segments --data $(DEMO)/data --output $(@D) >/dev/null
+	@touch $@
+
+$(DEMO)/export.done: $(DEMO)/evaluation.txt $(DEMO)/segments/.done $(call sources,training/export) \
 		$(if $(and $(wildcard releases/current),$(wildcard model_repository/*/[0-9]*/model.onnx)),,again)
-	@echo '4/4 Exporting'
+	@echo '5/5 Exporting'
 	@rm -f $@
 	@$(IN_VENV)tillwise-train export $(DEMO)/run --models model_repository --releases releases \
-		--promote
+		--segments $(DEMO)/segments --promote
 	@touch $@
 
 demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done

@@ -17,7 +17,7 @@ from numba.core.caching import InTreeCacheLocator
 
 R = TypeVar("R")
 
-INT, FLOAT = types.int64, types.float64
+INT, FLOAT, KEY = types.int64, types.float64, types.uint64
 
 
 def array(dtype: Any, dimensions: int = 1) -> Any:

@@ -14,13 +14,14 @@ from contract import segments
 from contract.clock import MICROSECONDS
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import SubjectView
+from contract.segment_config import DEFAULT, SegmentConfig
 from contract.text import token_numbers
 
 PAD = 0
 OOV = 1
 FIRST_ITEM = 2
 
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 LENGTH = 50  # L: latest interactions and the cart, for the sequence encoder
 FREQUENT = 48  # F: the subject's strongest items, for the query tower
 CART = 32  # C: the latest cart lines
@@ -37,7 +38,7 @@ QUERY_TOWER_INPUTS: dict[str, tuple[tuple[int, ...], str]] = {
     "frequent_weights": ((FREQUENT,), "float32"),
     "cart_items": ((CART,), "int64"),
     "context": ((len(CONTEXT_SIZES),), "int64"),
-    "segments": ((len(segments.SEGMENTS),), "float32"),
+    "segments": ((segments.NUM_SEGMENTS,), "float32"),
     "recency": ((4,), "float32"),
     "search_tokens": ((TOKENS,), "int64"),
 }
@@ -117,6 +118,7 @@ class Situation:
     recent_items: Sequence[str] = ()  # looked at on this page, oldest first
     search_terms: Sequence[str] = ()
     personal: bool = True  # whether they agreed to be told apart from others
+    rules: SegmentConfig = DEFAULT  # of the release, or of the run
 
     @cached_property
     def local(self) -> datetime | None:
@@ -124,9 +126,9 @@ class Situation:
         return segments.local_time(self.now_us, self.context)
 
     @cached_property
-    def segments(self) -> npt.NDArray[np.float32]:
-        """Membership in each of `contract.segments.SEGMENTS`."""
-        return segments.assign(self.view, self.context, self.local)
+    def segments(self) -> segments.Membership:
+        """Membership in each of `rules.names`."""
+        return segments.assign(self.view, self.context, self.local, self.rules)
 
 
 def encode(situation: Situation, vocabulary: Vocabulary) -> Encoded:
@@ -139,7 +141,7 @@ def encode(situation: Situation, vocabulary: Vocabulary) -> Encoded:
         "context": _context(
             context, local.hour if local else None, local.weekday() if local else None
         ),
-        "segments": situation.segments,
+        "segments": segments.padded(situation.segments),
         "recency": np.log1p(np.maximum(view.rhythm, 0.0)).astype(np.float32),
         "search_tokens": _search_tokens(situation),
     }

@@ -120,7 +120,8 @@ SessionId = Annotated[
 
 
 class EventItem(BaseModel):
-    """One line of an event: `price` per unit in minor units, `index` its place in a list."""
+    """One line of an event: `price` per unit in minor units, `index` its place in a list. Where a
+    caller does not say the `item_category`, the gateway adds that of its catalogue to views."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -128,6 +129,7 @@ class EventItem(BaseModel):
     quantity: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     price: MinorUnits | None = None
     index: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    item_category: Text | None = None
 
 
 class EventContext(BaseModel):
@@ -212,6 +214,21 @@ def key_of(text: str) -> int:
     Feature state holds keys instead of ids, so it does not depend on any release's vocabulary.
     """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+NO_AMOUNT: Final = -1
+MOST_PER_LINE: Final = 10**15  # 500 of these still fit 64 bits
+
+
+def order_amount(event: EventBody) -> int:
+    """What a purchase or refund is worth in minor units: its `value`, else its lines where all of
+    them are priced, else NO_AMOUNT."""
+    if event.value is not None:
+        return event.value
+    lines = [item.price for item in event.items]
+    if not lines or None in lines:
+        return NO_AMOUNT
+    return sum(min((item.price or 0) * item.quantity, MOST_PER_LINE) for item in event.items)
 
 
 def honoured_time(occurred_at: datetime, now: datetime) -> datetime:

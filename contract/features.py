@@ -20,7 +20,9 @@ from contract.clock import DAY_US
 from contract.compiled import CODES, INT, INTS, INTS32, KEYS, compiled
 from contract.consent import allows
 from contract.events import EVENT_TYPE, Event
+from contract.evidence_rows import BROWSED, ORDER, PROMOTION
 from contract.frames import EventFrame
+from contract.orders import ORDERED, orders
 from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, by_subject, merge
 
 Scope = Literal["subject"]
@@ -252,7 +254,39 @@ RECENT_SEARCHES = Feature(
     frozenset({EVENT_TYPE["search"]}),
     _as_is,
 )
-FEATURES: tuple[Feature, ...] = (PURCHASES, SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES)
+# What segments are told from.
+ORDERS = Feature(
+    "orders", 1, "subject", ORDERED, ORDER, 512, frozenset({_PURCHASE, _REFUND}), orders
+)
+PROMOTIONS = Feature(
+    "promotions",
+    1,
+    "subject",
+    PROMOTION.dtype,
+    PROMOTION,
+    64,
+    frozenset({EVENT_TYPE["view_promotion"], EVENT_TYPE["select_promotion"]}),
+    _as_is,
+)
+BROWSING = Feature(
+    "browsing",
+    1,
+    "subject",
+    BROWSED.dtype,
+    BROWSED,
+    64,
+    frozenset({EVENT_TYPE["view_item"], EVENT_TYPE["select_item"]}),
+    _as_is,
+)
+FEATURES: tuple[Feature, ...] = (
+    PURCHASES,
+    SHOPPING_RHYTHM,
+    RECENT_INTERACTIONS,
+    RECENT_SEARCHES,
+    ORDERS,
+    PROMOTIONS,
+    BROWSING,
+)
 
 SubjectState = dict[str, Rows]
 
@@ -266,11 +300,16 @@ class SubjectView:
     interactions: Rows  # INTERACTION rows, oldest first
     searches: Rows  # SEARCH rows, oldest first
     lines: npt.NDArray[Any]  # BASKET_LINE rows
+    orders: npt.NDArray[Any]  # ORDERED rows
+    promotions: Rows  # PROMOTION rows, oldest first
+    browsed: Rows  # BROWSED rows, oldest first
+    now_us: int  # the moment
 
     @property
     def known(self) -> bool:
         """Whether anything at all is remembered."""
-        return bool(len(self.interactions) or len(self.purchased) or len(self.searches))
+        seen = (self.interactions, self.purchased, self.searches, self.promotions)
+        return any(len(rows) for rows in seen)
 
 
 def view(state: SubjectState, now_us: int) -> SubjectView:
@@ -278,11 +317,12 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     # Of purchases both the value and what it was counted from are told.
     rows = state.get(PURCHASES.name, PURCHASES.empty())
     purchased, lines = _bought(_until(rows, now_us), now_us)
-    rhythm, interactions, searches = (
-        feature.value(state.get(feature.name, feature.empty()), now_us)
-        for feature in (SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES)
+    rhythm, interactions, searches, ordered, promotions, browsed = (
+        feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES[1:]
     )
-    return SubjectView(purchased, rhythm, interactions, searches, lines)
+    return SubjectView(
+        *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us
+    )
 
 
 UNKNOWN = view({}, 0)

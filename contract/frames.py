@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.events import EVENT_TYPE, Event, key_of
+from contract.events import EVENT_TYPE, MOST_PER_LINE, NO_AMOUNT, Event, key_of
 
 _TIME = pa.timestamp("us", tz="UTC")
 _ITEM = pa.struct(
@@ -18,6 +18,7 @@ _ITEM = pa.struct(
         ("quantity", pa.int64()),
         ("price", pa.int64()),
         ("index", pa.int64()),
+        ("item_category", pa.string()),
     ]
 )
 _CONTEXT = pa.struct(
@@ -73,6 +74,12 @@ class EventFrame:
     quantity: npt.NDArray[np.int32]  # [R]
     search_term: npt.NDArray[np.object_]  # [R] text or None
     personal: npt.NDArray[np.bool_]  # [R] written under `personalization`
+    category_key: npt.NDArray[np.uint64]  # [R] of the item's category, 0 where it is not said
+    # Of the event, the same in each of its rows; a key is 0 where there is nothing.
+    amount: npt.NDArray[np.int64]  # [R] contract.events.order_amount
+    coupon: npt.NDArray[np.bool_]  # [R] whether there was one
+    transaction_key: npt.NDArray[np.uint64]  # [R]
+    currency_key: npt.NDArray[np.uint64]  # [R]
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -97,6 +104,10 @@ EXPLODED_COLUMNS: tuple[str, ...] = (
     "items",
     "purposes",
     "search_term",
+    "value",
+    "currency",
+    "coupon",
+    "transaction_id",
 )
 
 
@@ -121,10 +132,13 @@ def explode(table: pa.Table) -> EventFrame:
     flat = pc.list_flatten(items)
     item_key = np.zeros(len(event), np.uint64)
     item_key[has_item] = _keys(_complete(pc.struct_field(flat, "item_id"), "items.item_id"))
+    category_key = np.zeros(len(event), np.uint64)
+    category_key[has_item] = _keys_or_none(pc.struct_field(flat, "item_category"))
+    each = pc.fill_null(pc.struct_field(flat, "quantity"), 1).to_numpy(zero_copy_only=False)
     quantity = np.ones(len(event), np.int32)
-    quantity[has_item] = pc.fill_null(pc.struct_field(flat, "quantity"), 1).to_numpy(
-        zero_copy_only=False
-    )
+    quantity[has_item] = each
+    price = pc.fill_null(pc.struct_field(flat, "price"), -1).to_numpy(zero_copy_only=False)
+    amount = _amounts(_one(table["value"]), price, each, lengths)
     subjects, subject = _codes(_one(table["subject_id"]))
     names, name = _codes(_one(table["event_name"]))
     unknown = [n for n in names if n not in EVENT_TYPE]
@@ -146,7 +160,32 @@ def explode(table: pa.Table) -> EventFrame:
         quantity=quantity,
         search_term=_one(table["search_term"]).to_numpy(zero_copy_only=False)[event],
         personal=holds(table["purposes"], "personalization")[event],
+        category_key=category_key,
+        amount=amount[event],
+        coupon=_said(_one(table["coupon"]))[event],
+        transaction_key=_keys_or_none(_one(table["transaction_id"]))[event],
+        currency_key=_keys_or_none(_one(table["currency"]))[event],
     )
+
+
+def _amounts(
+    value: Any,
+    price: npt.NDArray[np.int64],
+    quantity: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """`order_amount` of every event; `price` (-1: not said) and `quantity` of all lines in order,
+    `lengths` of them in each event."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    line = np.minimum(price.clip(0) * quantity.astype(np.int64), MOST_PER_LINE)
+    total = np.concatenate(([0], np.cumsum(line)))
+    unpriced = np.concatenate(([0], np.cumsum(price < 0)))
+    priced = (lengths > 0) & (unpriced[ends] == unpriced[starts])
+    counted = np.where(priced, total[ends] - total[starts], NO_AMOUNT)
+    said = value.is_valid().to_numpy(zero_copy_only=False)
+    given = pc.fill_null(value, 0).to_numpy(zero_copy_only=False)
+    return np.where(said, given, counted).astype(np.int64)
 
 
 def _complete(column: Any, name: str) -> Any:
@@ -161,6 +200,13 @@ def _one(column: pa.ChunkedArray) -> Any:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
+def _said(column: Any) -> npt.NDArray[np.bool_]:
+    """Where a column of strings holds at least one character."""
+    longer = pc.greater(pc.utf8_length(column), 0)
+    said: npt.NDArray[np.bool_] = pc.fill_null(longer, False).to_numpy(zero_copy_only=False)
+    return said
+
+
 def _codes(column: Any) -> tuple[list[str], npt.NDArray[np.int64]]:
     encoded = pc.dictionary_encode(column)
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(
@@ -172,6 +218,12 @@ def _keys(column: Any) -> npt.NDArray[np.uint64]:
     """`key_of` of every string, computed once per distinct one."""
     distinct, code = _codes(column)
     return np.array([key_of(text) for text in distinct], np.uint64)[code]
+
+
+def _keys_or_none(column: Any) -> npt.NDArray[np.uint64]:
+    """The same, 0 where there is no string."""
+    keys = _keys(pc.fill_null(column, ""))
+    return np.where(column.is_valid().to_numpy(zero_copy_only=False), keys, np.uint64(0))
 
 
 def holds(lists: pa.ChunkedArray, word: str) -> npt.NDArray[np.bool_]:

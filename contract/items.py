@@ -45,6 +45,11 @@ def _codes_of(path: tuple[str, ...]) -> list[int]:
     return codes + [codes[-1] if codes else 0] * (3 - len(codes))
 
 
+def category_of(path: Sequence[str] | None) -> str | None:
+    """The `item_category` that events of an item carry: the two widest levels of its path."""
+    return "/".join(path[:2])[:200] if path else None
+
+
 # The levels of `ItemTable.categories` that habits are counted on, and their columns.
 LEVELS = {"narrow": -1, "wide": 1}
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_serializer,
 )
 
-from contract import candidates, encoding, pair_features, segments, text
+from contract import candidates, encoding, pair_features, segment_config, segments, text
 from contract.features import feature_hash
 from contract.index_entry import IndexEntry, index_problems
 
@@ -31,7 +31,12 @@ CATALOGUE: Final = "catalogue.parquet"
 POPULAR: Final = "popular.json"
 SESSION_KNN: Final = "session_knn.npz"
 ITEM_NEIGHBOURS: Final = "item_neighbours.npz"
-RELEASE_FILES: Final = (INDEX, VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS)
+SEGMENT_CONFIG: Final = "segment_config.json"  # which segments there are: the models read them
+RELEASE_FILES: Final = (
+    *(INDEX, VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS),
+    SEGMENT_CONFIG,
+)
+LEARNED_SEGMENTS: Final = "segments.npz"  # a release may do without
 
 QUERY_TOWER: Final = "query_tower"
 SEQUENCE_ENCODER: Final = "sequence_encoder"
@@ -141,8 +146,9 @@ def expected_feature_hash() -> str:
         pair_features.PAIR_FEATURES,
         candidates.MAX_CANDIDATES,
         candidates.QUOTAS,
-        segments.SEGMENTS,
-        segments.THRESHOLDS,
+        segments.SEGMENTS_VERSION,
+        segment_config.RULES,
+        segments.NUM_SEGMENTS,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.items import Indices
+from contract.segment_config import RULES
 from contract.segments import SEGMENTS, names
 
 FORMAT: Final = 2
@@ -21,8 +22,9 @@ MAX_LISTS: Final = 256
 # A shopper is in several segments; the first of these that has a list speaks for them. What the
 # shopper does stands before when and where they do it, and what is rare before what is common.
 PRECEDENCE: Final[tuple[str, ...]] = (
-    *("lapsing", "first_time", "large_baskets", "browsing", "frequent", "repeat", "unknown"),
-    *("peak_hours", "weekend", "mobile"),
+    *("lapsing", "promo_seekers", "high_value_repeat_buyers", "browsing_explorers"),
+    *("first_time_buyers", "prospects", "repeat_buyers", "unknown"),
+    *(one for one in SEGMENTS if one not in RULES),
 )
 assert set(PRECEDENCE) == set(SEGMENTS)
 
@@ -53,7 +55,8 @@ class PopularLists:
         if not self.lists:
             return self.overall
         region = situation.context.region if situation.context is not None else None
-        return self.of(names(situation.segments) if situation.personal else (), region)
+        held = names(situation.segments, situation.rules) if situation.personal else ()
+        return self.of(held, region)
 
     def as_bytes(self, vocabulary: Vocabulary) -> bytes:
         """What is written."""

@@ -16,7 +16,7 @@ from contract.text import token_numbers
 Rows = npt.NDArray[np.void]
 Numbers = npt.NDArray[np.int64]
 
-_ORDER: list[Any] = [("occurred_us", "<i8"), ("event_key", "<u8"), ("position", "<u2")]
+ORDER_OF_ROWS: list[Any] = [("occurred_us", "<i8"), ("event_key", "<u8"), ("position", "<u2")]
 TOKENS_PER_SEARCH = 8
 
 
@@ -31,11 +31,13 @@ class RowKind:
     from_frame: Callable[[EventFrame, Numbers], tuple[Rows, Numbers]]
 
 
-def _stamp(event: Event) -> tuple[int, int]:
+def stamp_of(event: Event) -> tuple[int, int]:
+    """When `event` was, and its key."""
     return to_us(event.occurred_at), key_of(str(event.event_id))
 
 
-def _copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:
+def copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:
+    """Rows of `dtype` filled from the columns of the same name."""
     rows = np.zeros(len(kept), dtype)
     for column in dtype.names or ():
         if hasattr(frame, column):
@@ -44,7 +46,7 @@ def _copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:
 
 
 def _interaction_rows(event: Event) -> list[tuple[Any, ...]]:
-    occurred, key = _stamp(event)
+    occurred, key = stamp_of(event)
     code, session = EVENT_TYPE[event.event_name], key_of(event.session_id)
     return [
         (occurred, key, place, code, item.quantity, key_of(item.item_id), session)
@@ -54,11 +56,11 @@ def _interaction_rows(event: Event) -> list[tuple[Any, ...]]:
 
 def _interactions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     kept = kept[frame.item_key[kept] != 0]
-    return _copied(frame, kept, INTERACTION.dtype), frame.subject[kept]
+    return copied(frame, kept, INTERACTION.dtype), frame.subject[kept]
 
 
 def _visit_row(event: Event) -> list[tuple[Any, ...]]:
-    return [(*_stamp(event), 0, len(event.items))] if event.items else []
+    return [(*stamp_of(event), 0, len(event.items))] if event.items else []
 
 
 def _visits(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
@@ -69,7 +71,7 @@ def _visits(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     copies = np.bincount(
         np.searchsorted(keys, frame.event_key[kept][at_first]), minlength=len(keys)
     )
-    rows = _copied(frame, kept[first], VISIT.dtype)
+    rows = copied(frame, kept[first], VISIT.dtype)
     rows["position"] = 0
     rows["items"] = counts // np.maximum(copies, 1)
     return rows, frame.subject[kept[first]]
@@ -83,13 +85,13 @@ def _search_tokens(term: str) -> tuple[int, ...]:
 def _search_row(event: Event) -> list[tuple[Any, ...]]:
     if event.search_term is None:
         return []
-    return [(*_stamp(event), 0, _search_tokens(event.search_term))]
+    return [(*stamp_of(event), 0, _search_tokens(event.search_term))]
 
 
 def _searches(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     said = np.array([term is not None for term in frame.search_term[kept]], bool)
     kept = kept[said & (frame.position[kept] == 0)]
-    rows = _copied(frame, kept, SEARCH.dtype)
+    rows = copied(frame, kept, SEARCH.dtype)
     if len(kept):
         rows["tokens"] = [_search_tokens(term) for term in frame.search_term[kept]]
     return rows, frame.subject[kept]
@@ -99,7 +101,7 @@ INTERACTION = RowKind(
     "interaction",
     np.dtype(
         [
-            *_ORDER,
+            *ORDER_OF_ROWS,
             ("event_type", "u1"),
             ("quantity", "<i4"),
             ("item_key", "<u8"),
@@ -109,10 +111,10 @@ INTERACTION = RowKind(
     _interaction_rows,
     _interactions,
 )
-VISIT = RowKind("visit", np.dtype([*_ORDER, ("items", "<i4")]), _visit_row, _visits)
+VISIT = RowKind("visit", np.dtype([*ORDER_OF_ROWS, ("items", "<i4")]), _visit_row, _visits)
 SEARCH = RowKind(
     "search",
-    np.dtype([*_ORDER, ("tokens", "<i8", (TOKENS_PER_SEARCH,))]),
+    np.dtype([*ORDER_OF_ROWS, ("tokens", "<i8", (TOKENS_PER_SEARCH,))]),
     _search_row,
     _searches,
 )
@@ -144,7 +146,7 @@ def _ascend(rows: Rows) -> bool:
     if len(rows) == 1:
         return True
     later, same = np.zeros(len(rows) - 1, bool), np.ones(len(rows) - 1, bool)
-    for name, _ in _ORDER:
+    for name, _ in ORDER_OF_ROWS:
         column = rows[name]
         later |= same & (column[1:] > column[:-1])
         same &= column[1:] == column[:-1]

@@ -22,6 +22,7 @@ from serving.api import (
     events,
     health,
     sdk,
+    segments,
     subjects,
 )
 from serving.api.cors import Cors
@@ -98,7 +99,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     counted.in_flight.set_function(lambda: decider.admission.active)
     measured = ReleaseMetrics(registry)
     lost = counted.impressions_lost.inc
-    ingest = Ingest(recognised, event_log, features, clock)
+    ingest = Ingest(
+        *(recognised, event_log, features, clock),
+        lambda item_id: live.current.category(item_id),
+    )
     stores = Stores(control, event_log, features)
     receipts = ReceiptSigner(control.service_key("receipt"))
     rights = Rights(stores, ingest, clock, receipts, lambda found: item_names(live, found))
@@ -281,7 +285,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
-    for resource in (decide, events, catalogue, subjects, consent, health, docs_page, sdk):
+    for resource in (
+        *(decide, events, catalogue, subjects, segments, consent, health, docs_page, sdk),
+    ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)

@@ -16,11 +16,12 @@ from training.commands import (
     fit,
     import_events,
     is_first_process,
+    segments,
     simulate,
 )
 
 PROGRAM = "tillwise-train"
-COMMANDS = (import_events, simulate, fit, evaluate, benchmark, export)
+COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, export)
 
 
 class _Parser(argparse.ArgumentParser):

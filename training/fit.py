@@ -104,6 +104,7 @@ class Fit:
         recipe, window or data is never gone on with."""
         baskets = self.source.baskets
         digest = hashlib.sha256(repr((self.recipe, self.source.window)).encode())
+        digest.update(self.source.timelines.rules.as_bytes())
         digest.update(self.vocabulary.hash.encode())
         for column in (baskets.subject, baskets.occurred_us, baskets.offsets, baskets.item):
             digest.update(np.ascontiguousarray(column).tobytes())

@@ -21,14 +21,16 @@ from contract.manifest import (
     CATALOGUE,
     ITEM_NEIGHBOURS,
     POPULAR,
+    SEGMENT_CONFIG,
     SESSION_KNN,
     VOCABULARY,
     expected_feature_hash,
 )
+from contract.segment_config import SegmentConfig
 from training import checkpoint
 from training.commands import CHECKPOINTS, EVALUATION
 from training.data.item_tables import ItemTables
-from training.data.source import Source
+from training.data.source import Source, segment_rules
 from training.data.storage import read_parquet, write_parquet
 from training.evaluation.protocols import Window
 from training.fit import Report, new_towers
@@ -39,7 +41,7 @@ from training.recipes import Recipe
 from training.recommender import Recommender
 
 RUN_FILE, WEIGHTS_FILE = "run.json", "weights.pt"
-TABLE_FILES = (VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS)
+TABLE_FILES = (VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS, SEGMENT_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Run:
     synthetic: bool
     fitted_at: datetime
     gap: dict[str, dict[str, float]]  # see `Report`
+    rules: SegmentConfig  # that the models have learned the segments of
 
 
 def write_run(
@@ -82,6 +85,7 @@ def write_run(
     }
     with replaced(folder, told) as new:
         _write_tables(new, recommender.vocabulary, recommender.tables, source.catalogue)
+        (new / SEGMENT_CONFIG).write_bytes(source.timelines.rules.as_bytes())
         checkpoint.save(new / WEIGHTS_FILE, weights)
 
 
@@ -144,6 +148,7 @@ def read_run(folder: Path) -> Run:
         told["synthetic"],
         datetime.fromisoformat(told["fitted_at"]),
         told["report"].get("gap", {}),
+        segment_rules(folder),
     )
 
 

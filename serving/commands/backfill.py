@@ -30,7 +30,7 @@ from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
-from serving.state.snapshot import is_plain, write_snapshot
+from serving.state.snapshot import is_plain, is_readable, write_snapshot
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, StateFolder
 
@@ -82,7 +82,7 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
                     f"state folder {settings.state} was seeded by an earlier version, unencrypted; "
                     "run `tillwise-serve migrate` once"
                 )
-            if held == mark and (settings.state / SEED).exists():
+            if held == mark and is_readable(settings.state / SEED, SubjectKeys(control)):
                 figures.notes.append("skipped: the state folder holds these files already")
                 return figures
             if held not in (None, mark):

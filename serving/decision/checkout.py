@@ -1,11 +1,15 @@
 """One decision under way: what every stage of it may need, gathered once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
+from contract.behaviour import LearnedSegments, in_effect
 from contract.encoding import OOV, Encoded, Situation, encode
+from contract.events import EventContext
 from contract.features import UNKNOWN, SubjectState, view
+from contract.segment_config import SegmentConfig
 from serving.decision.admission import Place
 from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.deadline import Deadline
@@ -49,6 +53,17 @@ class Checkout:
             self.request.recent_items if personal else (),
             self.request.search_terms if personal else (),
             personal,
+            rules=self.release.rules,
+        )
+
+    def segments(self, state: SubjectState) -> Callable[[], tuple[str, ...]]:
+        """The names of the segments in effect, computed when they are asked for: none without
+        consent. It holds on to the state, not to the release."""
+        if not self.subject.personal:
+            return tuple
+        context = self.request.context.event_context()
+        return partial(
+            _in_effect, state, self.now_us, context, self.release.rules, self.release.learned
         )
 
     def standing(self, state: SubjectState) -> Situation:
@@ -68,6 +83,17 @@ class Checkout:
         named = dict.fromkeys((*self.cart, *self.request.recent_items))
         vocabulary = self.release.vocabulary
         return tuple(item_id for item_id in named if vocabulary.index(item_id) == OOV)
+
+
+def _in_effect(
+    state: SubjectState,
+    now_us: int,
+    context: EventContext | None,
+    rules: SegmentConfig,
+    learned: LearnedSegments | None,
+) -> tuple[str, ...]:
+    situation = Situation(view(state, now_us), (), now_us, context, rules=rules)
+    return in_effect(situation.view, situation.segments, rules, learned)
 
 
 @dataclass(frozen=True, eq=False)

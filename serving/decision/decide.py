@@ -128,9 +128,9 @@ class Decider:
         )
         now = self._clock.now()
         checkout = Checkout(request, subject, release, place, deadline, _behaviour_us(request, now))
-        answer = Answer("full")
+        answer, state = Answer("full"), None
         if "recommendations" in request.placements:
-            answer = await self._recommend(checkout)
+            answer, state = await self._recommend(checkout)
         suggestions, shown = _respond(checkout, answer)
         decision_id = uuid4()
         response = DecideResponse(
@@ -143,16 +143,19 @@ class Decider:
             release_id=release.release_id,
             timings_ms=_rounded(deadline),
         )
-        return Decision(response, request, subject, now, shown)
+        unread = state is None or "features" in deadline.degraded
+        segments = None if unread else checkout.segments(state or {})
+        return Decision(response, request, subject, now, shown, segments)
 
-    async def _recommend(self, checkout: Checkout) -> Answer:
+    async def _recommend(self, checkout: Checkout) -> tuple[Answer, SubjectState | None]:
+        """The answer, and the state that was read for it; None where none was."""
         if not checkout.place.full:
             await self._wait_for_turn(checkout)
         may = checkout.deadline.inline(
             "eligibility", lambda: eligible(checkout.release, checkout.request), None
         )
         if may is None or not may.count:
-            return Answer("empty")
+            return Answer("empty"), None
         if may.price_ignored:
             checkout.deadline.degrade("price_filter")
         state = await self._features(checkout)
@@ -166,7 +169,7 @@ class Decider:
             if self._metrics is not None:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
-        return answer.checked(may)
+        return answer.checked(may), state
 
     def _has_room(self, checkout: Checkout) -> bool:
         """Whether the models would be done in time. To find out by being late would cost the time

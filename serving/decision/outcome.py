@@ -1,5 +1,6 @@
 """What a decision leaves behind: the answer, and the record of it that training learns from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -60,6 +61,8 @@ class Decision:
     subject: SubjectContext
     occurred_at: datetime
     shown: tuple[Shown, ...]
+    # The segments in effect, computed when asked for; None where no history could be read.
+    segments: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
 
     @property
     def decision_id(self) -> UUID:
@@ -84,9 +87,10 @@ class Decision:
     def event_body(self) -> dict[str, Any]:
         """The `decision` of its event: what was shown, how likely, with what and by what.
 
-        Features are there only under `personalization`, the one purpose that models may use.
+        Features and segments are there only under `personalization`, the one purpose that models
+        may use.
         """
-        return {
+        body: dict[str, Any] = {
             "decision_id": str(self.decision_id),
             "release_id": self.response.release_id,
             "rung": self.rung,
@@ -97,6 +101,9 @@ class Decision:
             "offers": [],
             "experiments": [],
         }
+        if self.subject.personal and self.segments is not None:
+            body["segments"] = list(self.segments())
+        return body
 
     def _shown(self, place: int, item: Shown) -> dict[str, Any]:
         record: dict[str, Any] = {

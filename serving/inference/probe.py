@@ -18,7 +18,7 @@ from serving.inference.release import Release
 def probe_inputs(release: Release) -> dict[str, Encoded]:
     """A plain checkout of an unknown shopper with two items, as inputs of every model."""
     cart = release.vocabulary.item_ids[:2]
-    situation = Situation(UNKNOWN, cart, 0)
+    situation = Situation(UNKNOWN, cart, 0, rules=release.rules)
     encoded = encode(situation, release.vocabulary)
     evidence = candidates.gather(situation, release.vocabulary, release.neighbours, release.knn)
     index = np.arange(FIRST_ITEM, len(release.vocabulary))[: candidates.MAX_CANDIDATES]

@@ -10,12 +10,14 @@ from itertools import chain
 import faiss
 import numpy as np
 
+from contract.behaviour import LearnedSegments
 from contract.catalogue import ItemChange
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
-from contract.items import Floats, Indices, ItemNeighbours, ItemTable
+from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_of
 from contract.manifest import ReleaseManifest
 from contract.popular import PopularLists
+from contract.segment_config import SegmentConfig
 from contract.session_knn import SessionKnn
 from serving.inference.assortment import Assortment, Mask
 from serving.inference.backend import InferenceBackend
@@ -90,6 +92,8 @@ class Release:
     popular_lists: PopularLists
     models: InferenceBackend
     breakers: Mapping[str, Breaker]  # by model, and by each of STAGES
+    rules: SegmentConfig  # that its models were trained under
+    learned: LearnedSegments | None = None
 
     @property
     def release_id(self) -> str:
@@ -115,6 +119,10 @@ class Release:
         for items in (self.popular, *self.popular_lists.lists.values()):
             mask[items] = True
         return mask
+
+    def category(self, item_id: str) -> str | None:
+        """The `item_category` of an item of the catalogue."""
+        return category_of(self.catalogue.category_path[self.vocabulary.index(item_id)])
 
     def derive(self) -> None:
         """Compute now what is otherwise computed when it is first asked for, so that no checkout

@@ -71,12 +71,14 @@ def _build(
     knn = attempt(lambda: release_files.session_knn(files, size))
     near = attempt(lambda: release_files.neighbours(files, size))
     popular = attempt(lambda: release_files.popular(files, vocabulary))
+    rules = attempt(lambda: release_files.segment_rules(files))
+    learned = attempt(lambda: release_files.learned_segments(files, manifest))
     sessions = {
         name: session
         for name in contract_manifest.MODELS
         if (session := attempt(lambda name=name: _session(files, manifest, name))) is not None  # type: ignore[misc]
     }
-    if problems or not (shop and index and knn and near) or popular is None:
+    if problems or not (shop and index and knn and near and rules) or popular is None:
         return None, problems
     release = Release(
         manifest,
@@ -90,6 +92,8 @@ def _build(
         popular,
         EmbeddedBackend(sessions, on_batch),
         {name: Breaker(breaker) for name in (*sessions, *STAGES)},
+        rules,
+        learned,
     )
     release.derive()
     problems = warm_up(release, sessions)

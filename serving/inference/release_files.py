@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
 from contract.item_index import ItemIndex, opened
@@ -24,13 +25,16 @@ from contract.manifest import (
     CATALOGUE,
     INDEX,
     ITEM_NEIGHBOURS,
+    LEARNED_SEGMENTS,
     POPULAR,
+    SEGMENT_CONFIG,
     SESSION_KNN,
     VOCABULARY,
     ReleaseManifest,
     Root,
 )
 from contract.popular import PopularLists
+from contract.segment_config import SegmentConfig
 from contract.session_knn import Numbers, SessionKnn
 from serving.inference import release_columns
 from serving.inference.assortment import NOT_PRICED, Assortment
@@ -200,6 +204,23 @@ def popular(files: ReleaseFiles, vocabulary: Vocabulary) -> PopularLists:
         return PopularLists.parse(files.part(POPULAR), vocabulary)
     except ValueError as error:
         raise UserError(f"{POPULAR}: {error}") from error
+
+
+def segment_rules(files: ReleaseFiles) -> SegmentConfig:
+    """The thresholds and contextual segments that the models were trained under."""
+    return SegmentConfig.parse(files.part(SEGMENT_CONFIG), SEGMENT_CONFIG)
+
+
+def learned_segments(files: ReleaseFiles, manifest: ReleaseManifest) -> LearnedSegments | None:
+    """The learned segments, None where the release was exported without."""
+    if LEARNED_SEGMENTS not in manifest.files:
+        return None
+    try:
+        return LearnedSegments.from_arrays(_arrays(files, LEARNED_SEGMENTS))
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{LEARNED_SEGMENTS}: {error}") from error
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

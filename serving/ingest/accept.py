@@ -1,14 +1,14 @@
 """Accepting events: consent -> pseudonym -> redaction -> durable append -> features."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
 from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
-from contract.events import ClientEvent, Event, EventBody, honoured_time
+from contract.events import ClientEvent, Event, EventBody, EventItem, honoured_time
 from serving.ingest.subjects import Recognised, Subjects
 from serving.state.event_log import Appended, EventLog
 from serving.state.feature_store import FeatureStore
@@ -21,6 +21,9 @@ _OUTCOMES: dict[Appended, Outcome] = {
     "erased": "no_consent",
 }
 
+CategoryOf = Callable[[str], str | None]
+
+_CATEGORISED = frozenset({"view_item", "select_item"})
 _BODY_FIELDS = tuple(EventBody.model_fields)
 _BLANK = Event(
     event_id=UUID(int=0),
@@ -44,12 +47,19 @@ class Ingest:
     """The one way in which behaviour is written."""
 
     def __init__(
-        self, subjects: Subjects, event_log: EventLog, features: TracksPosition, clock: Clock
+        self,
+        subjects: Subjects,
+        event_log: EventLog,
+        features: TracksPosition,
+        clock: Clock,
+        category: CategoryOf = lambda item_id: None,
     ) -> None:
+        """`category`: of an item of the catalogue, for views that do not say it."""
         self._subjects = subjects
         self._log = event_log
         self._features = features
         self._clock = clock
+        self._category = category
         self._open: dict[object, int] = {}
         self._writing: set[asyncio.Task[list[Outcome]]] = set()
 
@@ -106,10 +116,20 @@ class Ingest:
         written["occurred_at"] = honoured_time(event.occurred_at, now)
         written |= {"received_at": now, "subject_id": subject_id}
         written["purposes"] = tuple(sorted(found.purposes))
+        if event.event_name in _CATEGORISED:
+            written["items"] = tuple(map(self._categorised, event.items))
         # Every field has been validated in the event as it came. A copy with all of them changed is
         # the quickest way that pydantic has to make a model of them.
         stored = _BLANK.model_copy(update=written)
         return redact(stored, found.purposes)
+
+    def _categorised(self, item: EventItem) -> EventItem:
+        """`item` with its category, written down with the event: what is replayed later must not
+        depend on the catalogue of that day."""
+        if item.item_category is not None:
+            return item
+        category = self._category(item.item_id)
+        return item if category is None else item.model_copy(update={"item_category": category})
 
     async def _write(self, events: list[Event]) -> list[Outcome]:
         if not events:

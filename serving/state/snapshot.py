@@ -87,6 +87,15 @@ def read_snapshot(path: Path, keys: SubjectKeys) -> Snapshot:
         raise SnapshotUnusableError(f"{path.name} can not be read: {error}") from None
 
 
+def is_readable(path: Path, keys: SubjectKeys) -> bool:
+    """Whether `path` is a snapshot of these feature definitions."""
+    try:
+        read_snapshot(path, keys)
+    except SnapshotUnusableError:
+        return False
+    return True
+
+
 def is_plain(path: Path) -> bool:
     """Whether an earlier version wrote the file, unencrypted."""
     try:

@@ -23,7 +23,10 @@ many = settings(max_examples=1_000 if PROVE else 50, deadline=None)
 BEGIN = datetime(2017, 11, 20, tzinfo=UTC)
 ITEM_IDS = ("milk", "bread", "eggs", "soap", "tea")
 PERSONAL = ("analytics", "personalization")
-NAMES = ("purchase", "purchase", "refund", "view_item", "add_to_cart", "click", "search", "hover")
+NAMES = (
+    *("purchase", "purchase", "refund", "view_item", "add_to_cart", "click", "search", "hover"),
+    *("select_item", "view_promotion", "select_promotion"),
+)
 
 
 def on_day(day: float) -> datetime:
@@ -40,11 +43,11 @@ def event(
     name: str = "purchase",
     *,
     day: float = 0.0,
-    items: Iterable[str | tuple[str, int]] = ("milk",),
+    items: Iterable[str | tuple[str, int] | EventItem] = ("milk",),
     **changed: Any,
 ) -> Event:
     """Event `number` of subject 1; an item is an id, or an id with its quantity."""
-    lines = [(line, 1) if isinstance(line, str) else line for line in items]
+    lines = tuple(_line(line) for line in items)
     fields: dict[str, Any] = {
         "event_id": UUID(int=number),
         "event_name": name,
@@ -53,22 +56,39 @@ def event(
         "session_id": "session-1",
         "subject_id": UUID(int=1),
         "purposes": PERSONAL,
-        "items": tuple(EventItem(item_id=item, quantity=quantity) for item, quantity in lines),
+        "items": lines,
         "transaction_id": f"t-{number}" if name in {"purchase", "refund"} else None,
     }
     return Event(**(fields | changed))
 
 
+def _line(line: str | tuple[str, int] | EventItem) -> EventItem:
+    if isinstance(line, EventItem):
+        return line
+    item_id, quantity = (line, 1) if isinstance(line, str) else line
+    return EventItem(item_id=item_id, quantity=quantity)
+
+
 @st.composite
 def _events(draw: st.DrawFn, number: int) -> Event:
     name = draw(st.sampled_from(NAMES))
-    lines = st.tuples(st.sampled_from(ITEM_IDS), st.integers(1, 3))
+    lines = st.builds(
+        EventItem,
+        item_id=st.sampled_from(ITEM_IDS),
+        quantity=st.integers(1, 3),
+        price=st.sampled_from((None, 0, 150, 10**12)),
+        item_category=st.sampled_from((None, "", "FOOD/DAIRY", "HOME/BATH")),
+    )
     items = draw(st.lists(lines, min_size=int(name in NEEDS_ITEMS), max_size=5))
     return event(
         number,
         name,
         day=draw(st.integers(0, 4)) / 8,  # few moments, so that many events share one
-        items=items,
+        items=tuple(items),
+        value=draw(st.sampled_from((None, None, 0, 100, 1_000))),
+        currency=draw(st.sampled_from((None, "USD", "USD", "EUR"))),
+        coupon=draw(st.sampled_from((None, None, "", "SAVE10"))),
+        transaction_id=draw(st.sampled_from(("t-1", "t-2", f"t-{number}"))),
         subject_id=UUID(int=draw(st.integers(1, 2))),
         session_id=draw(st.sampled_from(("session-1", "session-2"))),
         purposes=draw(st.sampled_from((PERSONAL, PERSONAL, PERSONAL, ("analytics",)))),

@@ -13,7 +13,7 @@ from contract.features import FEATURES
 from contract.index_entry import IndexSearch, Recall
 from contract.manifest import MODELS, QUERY_TOWER, expected_feature_hash
 from contract.popular import PopularLists
-from contract.segments import SEGMENTS
+from contract.segments import SEGMENTS, SEGMENTS_VERSION
 from tests.contract.examples import event
 from tests.contract.release import manifest, model
 from tests.contract.shop import BREAD, EGGS, MILK, SOAP, TEA, VOCABULARY, situation
@@ -43,6 +43,7 @@ def meaning() -> str:
         "encoder_version": encoding.ENCODER_VERSION,
         "tensors": encoding.QUERY_TOWER_INPUTS | encoding.SEQUENCE_INPUTS,
         "context_sizes": encoding.CONTEXT_SIZES,
+        "segments_version": SEGMENTS_VERSION,
         "segments": SEGMENTS,
         "vocabulary_hash": VOCABULARY.hash,
     }

@@ -27,7 +27,7 @@ from contract.encoding import (
 )
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import UNKNOWN
-from contract.segments import SEGMENTS
+from contract.segments import NUM_SEGMENTS
 from contract.text import NUM_TOKENS, token_numbers
 from tests.contract.examples import event, many, us
 from tests.contract.shop import BREAD, EGGS, MILK, SOAP, VOCABULARY, situation, situations
@@ -78,7 +78,7 @@ def test_nothing_known_is_padding_everywhere() -> None:
     check_declared(encoded)
     for name, tensor in encoded.items():
         assert tensor.any() == (name == "segments")
-    assert encoded["segments"].tolist() == [float(name == "unknown") for name in SEGMENTS]
+    assert encoded["segments"].tolist() == [1.0] + [0.0] * (NUM_SEGMENTS - 1)
 
 
 def test_by_hand() -> None:

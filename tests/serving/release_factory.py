@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from contract import manifest, pair_features
+from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.index_entry import IndexEntry
 from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import ModelEntry, ReleaseManifest, sha256, tensors
+from contract.segment_config import DEFAULT, SegmentConfig
 from contract.session_knn import SessionKnn
 
 CURRENCY = "USD"
@@ -43,6 +45,8 @@ class Factory:
     vectors: Any = None  # in place of the usual ones
     index: bytes | None = None  # in place of a flat one
     popular: bytes | None = None  # in place of one list for everybody
+    rules: SegmentConfig = DEFAULT
+    learned: LearnedSegments | None = None
 
     @property
     def releases_dir(self) -> Path:
@@ -83,9 +87,7 @@ class Factory:
                 count=len(vectors),
             ),
             "models": tuple(self._model(name, version, vectors) for name in manifest.MODELS),
-            "files": {
-                name: sha256((folder / name).read_bytes()) for name in manifest.RELEASE_FILES
-            },
+            "files": {path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
         }
         sealed = ReleaseManifest(**(fields | changed)).sealed()
         (folder / manifest.MANIFEST).write_bytes(sealed.as_bytes())
@@ -112,6 +114,12 @@ class Factory:
             or json.dumps({"all": ids[: min(200, self.num_items // 3)]}).encode(),
             manifest.SESSION_KNN: _npz(self._knn().arrays()),
             manifest.ITEM_NEIGHBOURS: _npz(together.arrays()),
+            manifest.SEGMENT_CONFIG: self.rules.as_bytes(),
+            **(
+                {}
+                if self.learned is None
+                else {manifest.LEARNED_SEGMENTS: _npz(self.learned.arrays())}
+            ),
         }
 
     def _catalogue(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ def _checkout(args: argparse.Namespace) -> Figures:
         "test_until": f"{window.test_until:%Y-%m-%d}",
     }
     source = read_source(args.data, days)
+    source = replace(source, timelines=source.timelines.under(fitted.rules))
     comparison = Comparison(args.protocol, source, fitted.vocabulary)
     comparison.add_counting()
     if args.skip != "lightgbm":

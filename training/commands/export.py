@@ -28,6 +28,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
+    parser.add_argument(
+        "--segments", type=Path, metavar="DIR", help="learned segments to put into the release"
+    )
     parser.add_argument("--promote", action="store_true", help="make the release the live one")
     parser.add_argument(
         "--int8",
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> Figures:
         SystemClock(),
         _metrics(args.run_folder),
         quantised=_quantised(args, fitted),
+        segments=args.segments,
     )
     manifest = exported.manifest
     if args.promote:

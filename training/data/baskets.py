@@ -13,6 +13,7 @@ from contract.events import EventContext
 from contract.features import FEATURES, SubjectState, SubjectView, view
 from contract.frames import explode, holds
 from contract.rows import Rows
+from contract.segment_config import DEFAULT, SegmentConfig
 
 Numbers = npt.NDArray[np.int64]
 
@@ -130,14 +131,24 @@ def _contexts(column: pa.ChunkedArray) -> list[EventContext | None]:
 class Timelines:
     """Every feature's rows over the whole of time, so that its state at any moment is a slice."""
 
-    def __init__(self, rows: dict[str, dict[str, Rows]]) -> None:
+    def __init__(self, rows: dict[str, dict[str, Rows]], rules: SegmentConfig = DEFAULT) -> None:
         self._rows = rows  # by feature, then by subject
+        self.rules = rules  # which segments the shop tells apart
 
     @classmethod
-    def of(cls, events: pa.Table) -> "Timelines":
+    def of(cls, events: pa.Table, rules: SegmentConfig = DEFAULT) -> "Timelines":
         """From a table with the columns of EVENT_SCHEMA."""
         frame = explode(events)
-        return cls({f.name: f.replay(frame, capacity=len(frame) + 1) for f in FEATURES})
+        return cls({f.name: f.replay(frame, capacity=len(frame) + 1) for f in FEATURES}, rules)
+
+    def under(self, rules: SegmentConfig) -> "Timelines":
+        """The same timelines under other segment rules."""
+        return Timelines(self._rows, rules)
+
+    @property
+    def subjects(self) -> list[str]:
+        """Everybody of whom anything is remembered, in order."""
+        return sorted(set().union(*self._rows.values()))
 
     def without(self, item_keys: npt.NDArray[np.uint64]) -> "Timelines":
         """The same timelines without any row of the items `item_keys`."""
@@ -145,7 +156,8 @@ class Timelines:
             {
                 name: {subject: _without(rows, item_keys) for subject, rows in by_subject.items()}
                 for name, by_subject in self._rows.items()
-            }
+            },
+            self.rules,
         )
 
     def state(self, subject: str, before_us: int) -> SubjectState:

@@ -46,7 +46,10 @@ def one_item_each(item_ids: Any) -> pa.Array:
     num_events = len(item_ids)
     unknown = pa.nulls(num_events, pa.int64())
     quantity = pa.repeat(1, num_events)
-    entry = pa.StructArray.from_arrays([item_ids, quantity, unknown, unknown], fields=list(_ITEM))
+    nameless = pa.nulls(num_events, pa.string())
+    entry = pa.StructArray.from_arrays(
+        [item_ids, quantity, unknown, unknown, nameless], fields=list(_ITEM)
+    )
     return pa.ListArray.from_arrays(np.arange(num_events + 1, dtype=np.int32), entry)
 
 

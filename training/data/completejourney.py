@@ -107,6 +107,7 @@ def baskets_of(lines: Any) -> Any:
             "quantity": lines.quantity,
             "price": lines.price,
             "index": ibis.null().cast("int64"),
+            "item_category": ibis.null().cast("string"),
         }
     )
     return (

@@ -12,8 +12,7 @@ from scipy import sparse
 from contract.clock import DAY_US
 from contract.encoding import FIRST_ITEM, Situation
 from contract.items import Indices
-from contract.popular import MAX_ITEMS, MAX_LISTS, Cell, PopularLists
-from contract.segments import SEGMENTS
+from contract.popular import MAX_ITEMS, MAX_LISTS, PRECEDENCE, Cell, PopularLists
 from training.data.baskets import Baskets, Numbers, Timelines
 
 # A cell that buys less has no list. Above that, its counts are joined by PRIOR_BASKETS baskets that
@@ -66,7 +65,7 @@ def _situation(baskets: Baskets, timelines: Timelines, number: int) -> Situation
     """The shopper just before the basket."""
     now_us = int(baskets.occurred_us[number])
     view = timelines.view(baskets.subjects[int(baskets.subject[number])], now_us, now_us)
-    return Situation(view, (), now_us, baskets.contexts[number])
+    return Situation(view, (), now_us, baskets.contexts[number], rules=timelines.rules)
 
 
 def _cells(situations: list[Situation]) -> Iterator[tuple[Cell, Mask]]:
@@ -79,8 +78,9 @@ def _cells(situations: list[Situation]) -> Iterator[tuple[Cell, Mask]]:
         here = np.ones(len(named), bool) if place is None else named == place
         if place is not None:
             yield (None, place), here
-        for column, segment in enumerate(SEGMENTS):
-            yield (segment, place), here & member[:, column]
+        for column, segment in enumerate(situations[0].rules.names):
+            if segment in PRECEDENCE:  # the others choose no list
+                yield (segment, place), here & member[:, column]
 
 
 def _rates(held: sparse.csr_array, mask: Mask, prior: Rates | None) -> Rates:

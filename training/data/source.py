@@ -11,11 +11,13 @@ import pyarrow.compute as pc
 from contract.clock import from_us
 from contract.errors import UserError
 from contract.frames import EXPLODED_COLUMNS
+from contract.manifest import SEGMENT_CONFIG
+from contract.segment_config import DEFAULT, SegmentConfig
 from training.data.baskets import Baskets, Timelines, read_baskets
 from training.data.storage import SPLIT_FILE, read_catalogue, read_events
 from training.evaluation.protocols import Window
 
-_COLUMNS = [*EXPLODED_COLUMNS, "transaction_id", "context", "synthetic"]
+_COLUMNS = [*EXPLODED_COLUMNS, "context", "synthetic"]
 _TEST_SHARE, _VALIDATION_SHARE = 0.12, 0.05
 
 
@@ -31,7 +33,8 @@ class Source:
 
 
 def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Source:
-    """Read `folder` (events/*.parquet, catalogue.parquet).
+    """Read `folder` (events/*.parquet, catalogue.parquet, and segment_config.json where there is
+    one).
 
     The window is what `days` says (ISO dates by field name of `Window`), else what the importer
     wrote to split.json, else the last 12 % of the time for testing and 5 % before it for choosing.
@@ -42,10 +45,17 @@ def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Sour
     return Source(
         catalogue,
         baskets,
-        Timelines.of(events),
+        Timelines.of(events, segment_rules(folder)),
         _window(folder, baskets, days or {}),
         bool(pc.any(events["synthetic"]).as_py()),
     )
+
+
+def segment_rules(folder: Path) -> SegmentConfig:
+    """The shop's own segment rules in `folder`, the defaults where there are none. UserError naming
+    what is wrong with the file."""
+    path = folder / SEGMENT_CONFIG
+    return SegmentConfig.parse(path.read_bytes(), path.name) if path.exists() else DEFAULT
 
 
 def _window(folder: Path, baskets: Baskets, days: dict[str, str | None]) -> Window:

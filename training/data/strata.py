@@ -1,20 +1,21 @@
 """Drawing examples so that every kind of shopper keeps its share: the sparse ones are few in any
 sample, and a plain random draw can lose them.
 
-A stratum is what the rule segments of `contract.segments` say of a shopper at a basket: how many
-baskets came before, whether the shopper was lapsing, and whether the baskets are large. Counted
-over columns here, because a draw looks at every basket; a test holds both together.
+A stratum is what the shopper's rhythm (`contract.features.RHYTHM`) says at a basket: how many
+baskets came before, whether the shopper stayed away for long, and whether the baskets are large. It
+has limits of its own, so that a shop's segments do not change what is learned from. Counted over
+columns here, because a draw looks at every basket; a test holds both together.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.clock import DAY_US
-from contract.segments import THRESHOLDS
 from training.data.baskets import Baskets
 
 Numbers = npt.NDArray[np.int64]
 NUM_STRATA = 16
+FREQUENT_BASKETS, LAPSING_DAYS, LARGE_BASKET_ITEMS = 24, 45.0, 15.0
 LEAST = 3  # of a stratum that has as many
 
 
@@ -39,10 +40,10 @@ def strata(baskets: Baskets, numbers: Numbers, frozen_us: int | None) -> Numbers
     place = np.searchsorted(key, own * stride + np.maximum(until - earliest, 0))
     before = place - first[own]
     last = times[np.maximum(place - 1, 0)]
-    lapsing = (before > 0) & (now - last >= THRESHOLDS.lapsing_days * DAY_US)
+    lapsing = (before > 0) & (now - last >= LAPSING_DAYS * DAY_US)
     mean_size = (total[place] - total[first[own]]) / np.maximum(before, 1)
-    large = (before > 0) & (mean_size >= THRESHOLDS.large_basket_items)
-    activity = np.digitize(before, (1, 2, THRESHOLDS.frequent_baskets))
+    large = (before > 0) & (mean_size >= LARGE_BASKET_ITEMS)
+    activity = np.digitize(before, (1, 2, FREQUENT_BASKETS))
     codes: Numbers = np.asarray(activity * 4 + lapsing * 2 + large, np.int64)
     return codes
 

@@ -76,7 +76,9 @@ def questions(
         if rng.random() >= unknown_share:
             subject = baskets.subjects[int(baskets.subject[number])]
             view = timelines.view(subject, before_us, now_us)
-        situation = Situation(view, tuple(ids[:size]), now_us, baskets.contexts[number])
+        situation = Situation(
+            *(view, tuple(ids[:size]), now_us, baskets.contexts[number]), rules=timelines.rules
+        )
         asked.append(Question(situation, vocabulary.indices(ids[size:])))
     return asked
 

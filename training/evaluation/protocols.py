@@ -94,7 +94,9 @@ def situation(
     view = UNKNOWN
     if not unknown:
         view = timelines.view(case.subject, min(frozen_us, case.now_us), case.now_us)
-    return Situation(view, case.cart, case.now_us, baskets.contexts[case.number])
+    return Situation(
+        *(view, case.cart, case.now_us, baskets.contexts[case.number]), rules=timelines.rules
+    )
 
 
 def bought_before(

@@ -24,7 +24,7 @@ def tower_queries(run: Run, vectors_ND: torch.Tensor) -> Floats:
     """Both towers' vectors for at most CARTS carts, [2 * carts, D]: those of one cart are
     neighbours. `vectors_ND` are the item vectors, PAD and OOV included."""
     now_us = to_us(run.window.train_until)
-    asked = [Situation(UNKNOWN, cart, now_us) for cart in _carts(run)]
+    asked = [Situation(UNKNOWN, cart, now_us, rules=run.rules) for cart in _carts(run)]
     found = []
     with torch.no_grad():
         for start in range(0, len(asked), _CHUNK):

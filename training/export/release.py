@@ -2,8 +2,10 @@
 manifest that binds them. Nothing is visible under its final name before it is complete."""
 
 import fcntl
+import io
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from contract.behaviour import LearnedSegments
 from contract.clock import Clock
 from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
 from contract.manifest import (
     INDEX,
+    LEARNED_SEGMENTS,
     MANIFEST,
     MODELS,
-    RELEASE_FILES,
     ModelEntry,
     Precision,
     ReleaseManifest,
@@ -68,12 +71,15 @@ def export(
     *,
     flat_below: int = FLAT_BELOW,
     quantised: Quantised | None = None,
+    segments: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
+    `segments`: a folder of learned segments that the release is to carry.
     """
+    learned = None if segments is None else learned_segments(segments)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -114,6 +120,8 @@ def export(
     for name in TABLE_FILES:
         shutil.copyfile(run.folder / name, partial / name)
     (partial / INDEX).write_bytes(built.content)
+    if learned is not None:
+        (partial / LEARNED_SEGMENTS).write_bytes(learned)
     entries = tuple(
         _publish_model(
             name,
@@ -137,7 +145,7 @@ def export(
         synthetic=run.synthetic,
         index=built.entry,
         models=entries,
-        files={name: sha256((partial / name).read_bytes()) for name in RELEASE_FILES},
+        files={path.name: sha256(path.read_bytes()) for path in sorted(partial.iterdir())},
         metrics=metrics,
     ).sealed()
     (partial / MANIFEST).write_bytes(manifest.as_bytes())
@@ -151,6 +159,23 @@ def export(
 def _quality(int8: Int8) -> dict[str, float]:
     """What the manifest says of the quality of int8."""
     return {f"int8 NDCG@5 loss, {who}": loss for who, loss in int8.change.loss.items()}
+
+
+def learned_segments(folder: Path) -> bytes:
+    """The learned segments in `folder`, as `segments` wrote them; UserError where they are missing
+    or were learned from other behaviour than this version computes."""
+    path = folder / LEARNED_SEGMENTS
+    try:
+        content = path.read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            LearnedSegments.from_arrays(dict(arrays))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make it with `tillwise-train segments`") from None
+    except KeyError as error:
+        raise UserError(f"{path}: array {error.args[0]} is missing") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: {error}") from None
+    return content
 
 
 def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import CONTEXT_SIZES, TOKENS
-from contract.segments import SEGMENTS
+from contract.segments import NUM_SEGMENTS
 from training.data.item_text import TEXT_DIMENSION
 from training.models.embeddings import (
     ITEM_FEATURES,
@@ -142,7 +142,7 @@ class QueryTower(nn.Module):
         for table in codes:
             nn.init.zeros_(table.weight)
         self.contexts = nn.ModuleList(codes)
-        width = 3 * dimension + 8 * len(CONTEXT_SIZES) + len(SEGMENTS) + _RECENCY + 2
+        width = 3 * dimension + 8 * len(CONTEXT_SIZES) + NUM_SEGMENTS + _RECENCY + 2
         self.mix = Layers(
             nn.Linear(width, 4 * dimension),
             nn.GELU(),

@@ -111,6 +111,7 @@ async def test_the_documentation_is_true(running: Running) -> None:
         "/v1/catalogue/items",
         "/v1/subjects/resolve",
         "/v1/subjects/{subject_id}",
+        "/v1/subjects/{subject_id}/segments",
         "/v1/consent/{subject_id}",
         "/healthz",
         "/readyz",

@@ -1,8 +1,10 @@
 """A release is used only when every byte, shape and number in it is what it says."""
 
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import faiss
 import numpy as np
@@ -10,6 +12,7 @@ import onnx
 import pytest
 
 from contract import manifest
+from contract.behaviour import BEHAVIOUR, LearnedSegments
 from contract.errors import UserError
 from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import sha256
@@ -163,6 +166,43 @@ def test_a_lift_table_that_does_not_fit_is_refused(
     factory = made(tmp_path)
     factory.write()
     assert problems(factory) == [f"item_neighbours.npz: {line}"]
+
+
+class _OwnSegments(Factory):
+    """With other files of segments, sealed all the same."""
+
+    own: ClassVar[dict[str, bytes]] = {}
+
+    def _parts(self, vectors: Any) -> dict[str, bytes]:
+        return super()._parts(vectors) | self.own
+
+
+def _learned_of(version: int) -> bytes:
+    width = len(BEHAVIOUR)
+    made = LearnedSegments(("one",), np.zeros(width), np.ones(width), np.zeros((1, width)))
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = made.arrays() | {"behaviour_version": np.array(version)}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("segment_config.json", b"{", "segment_config.json: Invalid JSON"),
+        ("segment_config.json", b'{"lapsing": {"days": 0}}', "segment_config.json: lapsing.days: "),
+        ("segments.npz", b"nonsense", "segments.npz: is no readable file of arrays"),
+        ("segments.npz", _learned_of(99), "segments.npz: learned from behaviour 99, this version"),
+    ],
+)
+def test_segments_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, line: str
+) -> None:
+    monkeypatch.setattr(_OwnSegments, "own", {name: content})
+    factory = _OwnSegments(tmp_path)
+    factory.write()
+    (found,) = problems(factory)
+    assert found.startswith(line)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

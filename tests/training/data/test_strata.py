@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from contract import segments
 from training.data.source import Source
 from training.data.strata import LEAST, NUM_STRATA, allotted, strata, stratified
 from training.data.synthetic_baskets import partners, recombined
 
 
-def test_a_stratum_says_what_the_rule_segments_say(source: Source) -> None:
+def test_a_stratum_says_what_the_rhythm_says(source: Source) -> None:
     baskets, timelines = source.baskets, source.timelines
     numbers = np.arange(0, len(baskets), 7)
     for frozen_us in (None, int(baskets.occurred_us[len(baskets) // 2])):
@@ -18,9 +17,9 @@ def test_a_stratum_says_what_the_rule_segments_say(source: Source) -> None:
             now_us = int(baskets.occurred_us[number])
             until = now_us if frozen_us is None else min(now_us, frozen_us)
             view = timelines.view(baskets.subjects[baskets.subject[number]], until, now_us)
-            held = segments.names(segments.assign(view, None, None))
-            activity = 3 if "frequent" in held else 2 if "repeat" in held else int(view.known)
-            lapsing, large = "lapsing" in held, "large_baskets" in held
+            before, since, _, size = view.rhythm.tolist()
+            activity = 3 if before >= 24 else min(int(before), 2)
+            lapsing, large = before > 0 and since >= 45, size >= 15
             assert code == activity * 4 + lapsing * 2 + large
     assert len(set(strata(baskets, np.arange(len(baskets)), None).tolist())) >= 3
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.errors import UserError
+from contract.items import category_of
 from training.data.simulate.draws import Floats, Generator, Ints
 from training.data.simulate.world import World
 
@@ -26,6 +27,7 @@ class Shop:
     """What is sold, ready for drawing from."""
 
     item_ids: pa.Array  # [I] text
+    item_categories: pa.Array  # [I] text as events say it, null where there is none
     price: Ints  # [I] minor units
     relative_price: Floats  # [I] log of the price over the median of its category
     category: Ints  # [I]
@@ -80,6 +82,9 @@ def open_shop(rng: Generator, catalogue: pa.Table, world: World) -> Shop:
     within = (running[1:] - running[start[category]]) / total[category]
     return Shop(
         item_ids=sold["item_id"].combine_chunks(),
+        item_categories=pa.array(
+            [category_of(path) for path in sold["category_path"].to_pylist()], pa.string()
+        ),
         price=price,
         relative_price=np.log(price / medians[category]),
         category=category,

@@ -103,6 +103,7 @@ def _items(shop: Shop, timeline: Timeline, pool: Pool) -> tuple[pa.Array, Ints]:
         pa.array(quantity),
         pa.array(price),
         pa.array(first_index + within, mask=first_index < 0),
+        shop.item_categories.take(pa.array(item)),
     ]
     entries = pa.StructArray.from_arrays(columns, fields=list(_ITEM))
     running = np.concatenate([[0], np.cumsum(price * quantity)])

@@ -1,0 +1,160 @@
+"""Behaviour as a vector of fixed length, and the segments that are learned from it: the same
+function for everybody that clustering looks at and for the one shopper that serving assigns."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.clock import DAY_US
+from contract.features import SubjectView
+from contract.orders import mean_spend
+from contract.segment_config import SegmentConfig
+from contract.segments import Membership, latest, names
+
+Vectors = npt.NDArray[np.float64]
+
+BEHAVIOUR_VERSION: Final = 1  # raise it when a figure means something else
+ORDER_DAYS, LOOK_DAYS, LONGEST_DAYS = 90, 30, 365
+# Counts and amounts are told by their logarithm (log1p): twice as much is one step, however much.
+LOGARITHMIC: Final = (
+    "orders",
+    "gap_days",
+    "days_since_order",
+    "items_per_order",
+    "spend_per_order",
+    "items_viewed",
+    "categories_viewed",
+    "promotions",
+)
+BEHAVIOUR: Final = (*LOGARITHMIC, "coupon_share", "repeat_share")
+_NUM_LOGARITHMIC = len(LOGARITHMIC)
+
+
+def figures_of_behaviour(view: SubjectView) -> Vectors:
+    """`BEHAVIOUR` in its own units, [len(BEHAVIOUR)].
+
+    orders: of the last 90 days. gap_days: mean time between orders. days_since_order: whole days,
+    at most 365, which also stands for no order at all. items_per_order. spend_per_order: minor
+    units. items_viewed, categories_viewed, promotions: of the last 30 days. coupon_share: of all
+    orders. repeat_share: of all order lines, those of an item that had been bought before.
+    """
+    _, _, gap, items = view.rhythm.tolist()
+    orders, browsed = view.orders, latest(view.browsed, view.now_us, LOOK_DAYS)
+    days = float(LONGEST_DAYS)
+    coupons = repeats = 0.0
+    if len(orders):
+        # Whole days: so the vector changes at known moments only, and "since when" has an answer.
+        days = min(days, float((view.now_us - int(orders["occurred_us"][-1])) // DAY_US))
+        coupons = float(orders["coupon"].mean())
+    if len(view.lines):
+        repeats = 1.0 - len(view.purchased) / len(view.lines)
+    return np.array(
+        [
+            len(latest(orders, view.now_us, ORDER_DAYS)),
+            gap,
+            days,
+            items,
+            mean_spend(orders, 0),
+            len(set(browsed["item_key"].tolist())),
+            len(set(browsed["category_key"].tolist())),
+            len(latest(view.promotions, view.now_us, LOOK_DAYS)),
+            coupons,
+            repeats,
+        ]
+    )
+
+
+def behaviour(view: SubjectView) -> Vectors:
+    """What is clustered: `figures_of_behaviour`, the logarithmic ones as log1p."""
+    vector = figures_of_behaviour(view)
+    vector[:_NUM_LOGARITHMIC] = np.log1p(vector[:_NUM_LOGARITHMIC])
+    return vector
+
+
+def in_units(vectors: Vectors) -> Vectors:
+    """The figures of `behaviour` vectors [..., len(BEHAVIOUR)] back in their own units."""
+    figures = vectors.copy()
+    figures[..., :_NUM_LOGARITHMIC] = np.expm1(figures[..., :_NUM_LOGARITHMIC])
+    return figures
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedSegments:
+    """Segments by their centroids. Shapes: k segments, B = len(BEHAVIOUR)."""
+
+    names: tuple[str, ...]  # [k]
+    mean: Vectors  # [B]
+    scale: Vectors  # [B] standard deviation; 0 where everybody was alike: counts for nothing
+    centroids: Vectors  # [k, B] standardised
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names as rules and offers write them."""
+        return tuple(f"learned/{re.sub(r'[^a-z0-9]+', '_', name.lower())}" for name in self.names)
+
+    def standardised(self, vectors: Vectors) -> Vectors:
+        """`behaviour` vectors [..., B] as distances from the mean in standard deviations."""
+        alike = self.scale == 0
+        return np.where(alike, 0.0, (vectors - self.mean) / np.where(alike, 1.0, self.scale))
+
+    def nearest(self, vectors: Vectors) -> npt.NDArray[np.int64]:
+        """The segment of each of `vectors` [n, B]; the first where two are equally near."""
+        apart = self.standardised(vectors)[:, None, :] - self.centroids[None]
+        nearest: npt.NDArray[np.int64] = np.einsum("nkb,nkb->nk", apart, apart).argmin(1)
+        return nearest
+
+    def of(self, view: SubjectView) -> int | None:
+        """The segment of a shopper; None for one nothing is known about."""
+        return int(self.nearest(behaviour(view)[None])[0]) if view.known else None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What is written to `segments.npz`."""
+        return {
+            "behaviour_version": np.array(BEHAVIOUR_VERSION),
+            "behaviour": np.array(BEHAVIOUR),
+            "names": np.array(self.names),
+            "mean": self.mean,
+            "scale": self.scale,
+            "centroids": self.centroids,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "LearnedSegments":
+        """What `arrays` wrote. KeyError naming what is missing, ValueError saying what is wrong."""
+        version, told = int(arrays["behaviour_version"]), tuple(arrays["behaviour"].tolist())
+        if version != BEHAVIOUR_VERSION or told != BEHAVIOUR:
+            raise ValueError(
+                f"learned from behaviour {version}, this version has {BEHAVIOUR_VERSION}; "
+                "run `tillwise-train segments` and export again"
+            )
+        titles = tuple(str(name) for name in arrays["names"].tolist())
+        mean, scale, centroids = (
+            np.asarray(arrays[name], np.float64) for name in ("mean", "scale", "centroids")
+        )
+        width = (len(BEHAVIOUR),)
+        if (mean.shape, scale.shape, centroids.shape) != (width, width, (len(titles), *width)):
+            raise ValueError("mean, scale and centroids do not fit one another")
+        if not titles or len(set(titles)) < len(titles) or not all(titles):
+            raise ValueError("needs one name for each segment")
+        if not all(np.isfinite(each).all() for each in (mean, scale, centroids)):
+            raise ValueError("holds a value that is not a finite number")
+        if (scale < 0).any():
+            raise ValueError("a standard deviation is below zero")
+        return cls(titles, mean, scale, centroids)
+
+
+def in_effect(
+    view: SubjectView,
+    membership: Membership,
+    rules: SegmentConfig,
+    learned: LearnedSegments | None,
+) -> tuple[str, ...]:
+    """The names of all segments in effect for a decision: those of `membership` (a situation's
+    `segments`), then the learned one. What rules and offers decide by and what a decision logs."""
+    held = names(membership, rules)
+    segment = None if learned is None else learned.of(view)
+    return held if learned is None or segment is None else (*held, learned.keys[segment])

@@ -1,0 +1,84 @@
+"""The rows that segments are told from: orders with their amounts, promotions, and what was looked
+at with its category. One event at a time and a frame at a time, like all of `contract.rows`."""
+
+from typing import Any
+
+import numpy as np
+
+from contract.events import EVENT_TYPE, Event, key_of, order_amount
+from contract.frames import EventFrame
+from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, copied, stamp_of
+
+
+def _order_row(event: Event) -> list[tuple[Any, ...]]:
+    return [
+        (
+            *stamp_of(event),
+            0,
+            EVENT_TYPE[event.event_name],
+            order_amount(event),
+            bool(event.coupon),
+            0 if event.transaction_id is None else key_of(event.transaction_id),
+            0 if event.currency is None else key_of(event.currency),
+        )
+    ]
+
+
+def _promotion_row(event: Event) -> list[tuple[Any, ...]]:
+    return [(*stamp_of(event), 0, EVENT_TYPE[event.event_name])]
+
+
+def _browsed_rows(event: Event) -> list[tuple[Any, ...]]:
+    occurred, key = stamp_of(event)
+    return [
+        (
+            *(occurred, key, place, key_of(item.item_id)),
+            0 if item.item_category is None else key_of(item.item_category),
+        )
+        for place, item in enumerate(event.items)
+    ]
+
+
+def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    """One row an event."""
+    kept = kept[frame.position[kept] == 0]
+    return copied(frame, kept, dtype), frame.subject[kept]
+
+
+def _orders(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    return _once(ORDER.dtype, frame, kept)
+
+
+def _promotions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    return _once(PROMOTION.dtype, frame, kept)
+
+
+def _browsed(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    kept = kept[frame.item_key[kept] != 0]
+    return copied(frame, kept, BROWSED.dtype), frame.subject[kept]
+
+
+ORDER = RowKind(
+    "order",
+    np.dtype(
+        [
+            *ORDER_OF_ROWS,
+            ("event_type", "u1"),
+            ("amount", "<i8"),  # minor units; NO_AMOUNT where it was not said
+            ("coupon", "?"),
+            ("transaction_key", "<u8"),
+            ("currency_key", "<u8"),
+        ]
+    ),
+    _order_row,
+    _orders,
+)
+PROMOTION = RowKind(
+    "promotion", np.dtype([*ORDER_OF_ROWS, ("event_type", "u1")]), _promotion_row, _promotions
+)
+BROWSED = RowKind(
+    "browsed",
+    np.dtype([*ORDER_OF_ROWS, ("item_key", "<u8"), ("category_key", "<u8")]),
+    _browsed_rows,
+    _browsed,
+)

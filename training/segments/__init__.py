@@ -1,0 +1,1 @@
+"""Segments learned from behaviour: clusters of shoppers, how well they hold, their names."""
