@@ -102,9 +102,9 @@ def quantised_manifest() -> str:
 def popular_lists() -> str:
     """What is popular with everybody, in a segment, in a region, and in both."""
     lists = {
-        ("frequent", None): np.array([EGGS, MILK]),
+        ("repeat_buyers", None): np.array([EGGS, MILK]),
         (None, "OH"): np.array([SOAP]),
-        ("frequent", "OH"): np.array([TEA, SOAP]),
+        ("repeat_buyers", "OH"): np.array([TEA, SOAP]),
     }
     return PopularLists(np.array([MILK, BREAD]), lists).as_bytes(VOCABULARY).decode()
 
