@@ -32,6 +32,7 @@ from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
+from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
@@ -105,7 +106,12 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     )
     stores = Stores(control, event_log, features)
     receipts = ReceiptSigner(control.service_key("receipt"))
-    rights = Rights(stores, ingest, clock, receipts, lambda found: item_names(live, found))
+    rights = Rights(
+        *(stores, ingest, clock, receipts, lambda found: item_names(live, found)),
+        lambda state, now_us: segments_of(
+            state, now_us, None, live.current.rules, live.current.learned
+        ),
+    )
     await rights.finish()
     return Gateway(
         settings=settings,

@@ -58,7 +58,7 @@ async def _enforce(settings: Settings, clock: Clock) -> Removed:
         stores = Stores(control, event_log, features)
         ingest = Ingest(Subjects(control, secrets, clock), event_log, features, clock)
         signer = ReceiptSigner(control.service_key("receipt"))
-        rights = Rights(stores, ingest, clock, signer, lambda _: {})
+        rights = Rights(stores, ingest, clock, signer, lambda _: {}, lambda *_: ())
         removed = await enforce(settings.retention, stores, rights, clock)
         await features.snapshot()
         return removed

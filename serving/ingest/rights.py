@@ -15,9 +15,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from contract import segments
 from contract.clock import Clock, from_us, to_us
-from contract.features import FEATURES, SubjectState, view
+from contract.features import FEATURES, SubjectState
 from contract.rows import Rows
 from serving.ingest.accept import Ingest
 from serving.state.audit import Actor, Entry
@@ -30,6 +29,8 @@ from serving.state.receipts import ReceiptSigner
 log = logging.getLogger(__name__)
 
 ItemNames = Callable[[Iterable[int]], dict[int, str]]  # item keys of feature state to item ids
+# The names of the segments of a state at a moment (microseconds), by the live release's rules.
+SegmentNames = Callable[[SubjectState, int], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,20 @@ class Rights:
     """Answers for the stores of one gateway."""
 
     def __init__(
-        self, stores: Stores, ingest: Ingest, clock: Clock, signer: ReceiptSigner, items: ItemNames
+        self,
+        stores: Stores,
+        ingest: Ingest,
+        clock: Clock,
+        signer: ReceiptSigner,
+        items: ItemNames,
+        segments: SegmentNames,
     ) -> None:
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
         self._signer = signer
         self._items = items
+        self._segments = segments
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
         """Everything that is held about the person, to be read by a person; None when nobody is
@@ -71,7 +79,8 @@ class Rights:
             "made_at": self._clock.now().isoformat(),
             "subjects": [_record(one) for one in records],
             "features": {one: self._features(state) for one, state in states.items()},
-            "segments": self._segments(merged(states.values())),  # as a decision would see it
+            # As a decision would see it that knows nothing of where and when.
+            "segments": list(self._segments(merged(states.values()), to_us(self._clock.now()))),
             "events": [one for one in events if one["event_name"] != "decision"],
             "decisions": [one for one in events if one["event_name"] == "decision"],
         }
@@ -134,10 +143,6 @@ class Rights:
                 one["item_id"] = items.get(keys[place], f"key {keys[place]:016x}")
             told.append(one)
         return told
-
-    def _segments(self, state: SubjectState) -> list[str]:
-        seen = view(state, to_us(self._clock.now()))
-        return list(segments.names(segments.assign(seen, None, None)))
 
 
 _HIDDEN = frozenset({"occurred_us", "item_key", "event_key", "session_key", "position"})

@@ -64,7 +64,7 @@ def lists(*cells: Cell) -> PopularLists:
             SOAP,
         ),
         ([("repeat_buyers", "west"), (None, "west"), ("repeat_buyers", None)], (), "west", EGGS),
-        # Of several segments the first that has a list: lapsing stands before repeat buyers and mobile.
+        # Of several segments the first that has a list: lapsing stands before repeat buyers.
         (
             [("mobile_shoppers_in_europe_during_peak_hours", None), ("repeat_buyers", None)],
             ("mobile_shoppers_in_europe_during_peak_hours", "repeat_buyers"),

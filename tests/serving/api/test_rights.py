@@ -66,7 +66,7 @@ async def test_everything_that_is_held_can_be_read(running: Running) -> None:
     consents = [one for part in held["subjects"] for one in part["consent"]]
     assert any(one["source"] == "banner" and one["wording_version"] == "v7" for one in consents)
     assert {row["item_id"] for row in held["features"][user]["purchases"]} == {"item-3", "item-4"}
-    assert held["segments"] == ["browsing"]
+    assert held["segments"] == ["first_time_buyers"]
     actions = [one["action"] for part in held["subjects"] for one in part["audit"]]
     assert "consent.recorded" in actions
     assert "raw-" not in json.dumps(held)
