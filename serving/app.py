@@ -36,14 +36,15 @@ from serving.ingest.subjects import Subjects
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.releases import ReleaseMetrics
+from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
-from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import LinkedFeatureStore, MemoryFeatureStore
+from serving.state.feature_store import LinkedFeatureStore
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
-from serving.state.state_folder import CONTROL, EVENTS
+from serving.state.state_folder import CONTROL
+from serving.stores import open_stores
 
 if TYPE_CHECKING:
     from serving.inference.triton import TritonBackends
@@ -73,9 +74,8 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         await live.load_or_keep(release_id)
     secrets = load_secrets(settings.state, settings.master_key)
     control = SqliteControlStore(settings.state / CONTROL)
-    event_log = SqliteEventLog(settings.state / EVENTS)
-    features = MemoryFeatureStore(settings.state)
-    features.restore(event_log)
+    stores = open_stores(settings)
+    StoreMetrics(registry, stores.feed)
     # What was restored lives as long as the process; a collection that walks over it stops every
     # decision for tens of milliseconds and finds nothing.
     gc.collect()
@@ -84,7 +84,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     tracing = open_tracing(settings.otlp_endpoint)
     measured = ReleaseMetrics(registry)
     guard = ReleaseGuard(_guard_limits(settings))
-    histories = LinkedFeatureStore(features, control.histories)
+    histories = LinkedFeatureStore(stores.features, control.histories)
     signer = TokenSigner(secrets.derive("attribution"), clock)
     decider = Decider(
         live, histories, clock, signer, _decision_settings(settings), counted, tracing
@@ -96,8 +96,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         clock=clock,
         secrets=secrets,
         control=control,
-        event_log=event_log,
-        features=features,
+        event_log=stores.event_log,
+        features=stores.features,
+        feed=stores.feed,
         live=live,
         follower=Follower(
             live,
@@ -112,9 +113,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         ),
         decider=decider,
         subjects=recognised,
-        ingest=Ingest(recognised, event_log, features, clock),
+        ingest=Ingest(recognised, stores.event_log, stores.told, clock),
         impressions=ImpressionLog(
-            event_log, settings.impression_queue, counted.impressions_lost.inc
+            stores.event_log, settings.impression_queue, counted.impressions_lost.inc
         ),
         registry=registry,
         metrics=HttpMetrics(registry),
@@ -162,10 +163,13 @@ async def close_gateway(gateway: Gateway) -> None:
     await asyncio.gather(*gateway.background, return_exceptions=True)
     await gateway.ingest.drain()
     await gateway.impressions.stop()
+    if gateway.feed is not None:
+        await gateway.feed.stop()
     try:
         await gateway.features.snapshot()
     except OSError as error:  # the next start replays more of the log
         log.error("no snapshot could be written: %s", error)
+    await gateway.features.aclose()
     gateway.event_log.close()
     gateway.control.close()
     gateway.shadow.close()
@@ -185,6 +189,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.impressions.start()
+        if gateway.feed is not None:
+            gateway.feed.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
         beside = [_every(period, gateway.features.snapshot, "snapshot")]

