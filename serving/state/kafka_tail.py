@@ -58,8 +58,8 @@ class KafkaTail:
                 auto_offset_reset="earliest",  # also where the wanted offset is held no more
                 fetch_wait_max_ms=100,
                 fetch_error_backoff_ms=100,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=2_000,
+                session_timeout_ms=6_000,
+                heartbeat_interval_ms=1_500,
                 partition_assignment_strategy="range",  # moves all at once: no partition has two
             )
         )

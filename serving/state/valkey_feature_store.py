@@ -29,7 +29,7 @@ T = TypeVar("T")
 Change = Callable[[SubjectState], SubjectState]
 
 _READ_S, _WRITE_S = 0.25, 2.0
-_CONNECTIONS = 128
+_CONNECTIONS, _WRITERS = 128, 4
 _AT_ONCE = 200  # subjects in one round trip of a writer
 _ATTEMPTS = 50
 _BREATH = 16
@@ -96,14 +96,19 @@ def key_of_subject(subject_id: str) -> str:
 
 class ValkeyFeatureStore:
     """A `FeatureStore` in a Valkey server or cluster. `retention`: how long a subject is remembered
-    that leaves no more events."""
+    that leaves no more events; `read_s`: the longest wait of a reader that has more time than a
+    decision."""
 
     definitions = DEFINITIONS  # of the features; another has marks of its own, so starts anew
 
-    def __init__(self, place: ValkeyPlace, retention: timedelta, gate: Gate) -> None:
+    def __init__(
+        self, place: ValkeyPlace, retention: timedelta, gate: Gate, *, read_s: float = _READ_S
+    ) -> None:
         # Apart, so that checkouts never wait for a connection that a writer holds.
-        self._reads: Client = place.client(_READ_S, _CONNECTIONS)
-        self._writes: Client = place.client(_WRITE_S, 4)
+        self._reads: Client = place.client(read_s, _CONNECTIONS)
+        self._read_s = read_s
+        self._writes: Client = place.client(_WRITE_S, _WRITERS)
+        self._turns = asyncio.Semaphore(_WRITERS)
         self._retention_ms = int(retention.total_seconds() * 1_000)
         self._gate = gate
 
@@ -117,7 +122,7 @@ class ValkeyFeatureStore:
             raise StoreAwayError("the feature store does not answer and is left alone for a while")
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(_READ_S):
+            async with asyncio.timeout(self._read_s):
                 found = await _fetch(self._reads, subject_ids)
         except (TimeoutError, asyncio.CancelledError) as error:
             self._gate.late((time.perf_counter() - began) * 1_000, crowded=False)
@@ -228,7 +233,7 @@ class ValkeyFeatureStore:
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(_WRITE_S):
+            async with self._turns, asyncio.timeout(_WRITE_S):
                 return await work()
         except FAILURES as error:
             raise StoreError(_told(error)) from None

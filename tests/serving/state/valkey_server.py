@@ -25,16 +25,19 @@ def binary() -> str:
     return str(get_binary_path())
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class ValkeyServer:
     """One server on a port that stays the same."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._folder, self._arguments = folder, arguments
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port, self.bus_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
 
     @property
     def url(self) -> str:
@@ -43,8 +46,9 @@ class ValkeyServer:
     def start(self) -> None:
         """Start, on the files that are there, and wait until it answers."""
         settings = ("--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "")
+        bus = ("--cluster-port", str(self.bus_port))  # read by a cluster only
         self._process = subprocess.Popen(
-            [binary(), "--port", str(self.port), *settings, *self._arguments],
+            [binary(), "--port", str(self.port), *settings, *bus, *self._arguments],
             stdout=subprocess.DEVNULL,
         )
         self.wait_for(b"PING", answer=(b"+PONG",))
@@ -90,6 +94,7 @@ def valkey(folder: Path, *arguments: str) -> Iterator[ValkeyServer]:
     """A running server, ended on the way out."""
     server = ValkeyServer(folder, *arguments)
     try:
+        server.start()
         yield server
     finally:
         server.stop()
