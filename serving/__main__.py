@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from serving.commands import backfill, check, demo, keys, release, run, triton
+from serving.commands import backfill, check, demo, export, keys, release, run, triton
 
 PROGRAM = "tillwise-serve"
-COMMANDS = (run, check, keys, release, backfill, demo, triton)
+COMMANDS = (run, check, keys, release, backfill, export, demo, triton)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -43,7 +43,7 @@ class Stores:
 
 def open_stores(settings: Settings) -> Stores:
     """The stores, with what memory holds restored. Raises UserError."""
-    event_log = _event_log(settings)
+    event_log = open_event_log(settings)
     if settings.feature_store == "memory":
         memory = MemoryFeatureStore(settings.state)
         memory.restore(event_log)
@@ -59,7 +59,8 @@ def open_stores(settings: Settings) -> Stores:
     )
 
 
-def _event_log(settings: Settings) -> EventLog:
+def open_event_log(settings: Settings) -> EventLog:
+    """The event log alone. Raises UserError."""
     if settings.event_log == "sqlite":
         return SqliteEventLog(settings.state / EVENTS)
     try:
