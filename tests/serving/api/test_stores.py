@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import pytest
 
+from benchmarks.kafka_brokers import brokers
+from benchmarks.valkey_process import ValkeyServer, valkey
 from contract.errors import UserError
 from serving.settings import load_settings
 from serving.stores import open_stores
 from tests.serving.conftest import Running, Start, event, purchase
-from tests.serving.state.kafka_brokers import brokers
-from tests.serving.state.valkey_server import ValkeyServer, valkey
 
 
 @pytest.fixture(scope="module")

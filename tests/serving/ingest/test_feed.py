@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.kafka_brokers import brokers
+from benchmarks.valkey_process import ValkeyServer, valkey
 from contract import features
 from contract.events import Event
 from contract.features import FEATURES, SubjectState
@@ -26,8 +28,6 @@ from serving.state.sqlite_writer import StoreError
 from serving.state.valkey_client import valkey_place
 from serving.state.valkey_feature_store import ValkeyFeatureStore
 from tests.serving.state.events import random_events
-from tests.serving.state.kafka_brokers import brokers
-from tests.serving.state.valkey_server import ValkeyServer, valkey
 
 SUBJECTS = [str(UUID(int=number)) for number in range(1, 5)]
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")

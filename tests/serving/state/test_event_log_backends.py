@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
+from benchmarks.kafka_brokers import brokers
 from contract.events import Event
 from serving.state.event_log import EventLog, Offsets, SqliteEventLog, Tail
 from serving.state.kafka_event_log import KafkaEventLog
 from serving.state.kafka_place import kafka_place
 from serving.state.sqlite_writer import StoreError
 from tests.serving.state.events import random_events, stored_event
-from tests.serving.state.kafka_brokers import brokers
 
 Open = Callable[[], EventLog]
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.valkey_process import ValkeyServer, valkey
 from contract import features
 from contract.events import Event
 from contract.features import FEATURES, SubjectState, view
@@ -23,7 +24,6 @@ from serving.state.valkey_client import ValkeyPlace, valkey_place
 from serving.state.valkey_feature_store import ValkeyFeatureStore, key_of_subject
 from tests.serving.state.events import random_events, stored_event
 from tests.serving.state.gates import OpenGate
-from tests.serving.state.valkey_server import ValkeyServer, valkey
 
 SUBJECTS = [str(UUID(int=number)) for number in range(1, 5)]
 KINDS = ("memory", "valkey", "cluster")

