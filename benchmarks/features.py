@@ -4,6 +4,7 @@ and so has three states that are read at once and merged."""
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 import tempfile
@@ -36,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Time feature reads.")
     parser.add_argument("--subjects", type=int, default=2_000)
-    parser.add_argument("--reads", type=int, default=5_000, help="of each row")
+    parser.add_argument("--reads", type=int, default=5_000, help="of each row and run")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--concurrent", type=int, default=8, help="reads at once, of its row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
@@ -45,9 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The figures; they are never void. Raises UserError."""
-    if min(args.subjects, args.reads, args.concurrent) < 1:
-        raise UserError("--subjects, --reads and --concurrent must be at least 1")
-    figures = Figures("features")
+    if min(args.subjects, args.reads, args.runs, args.concurrent) < 1:
+        raise UserError("--subjects, --reads, --runs and --concurrent must be at least 1")
+    figures = Figures("features", machine={"load_average": round(os.getloadavg()[0], 2)})
     with tempfile.TemporaryDirectory(prefix="tillwise-") as folder, valkey(Path(folder)) as server:
         place = valkey_place(server.url)
         makers: dict[str, Callable[[], FeatureStore]] = {
@@ -82,15 +84,18 @@ async def _measure(
 
         for at_once in (1, args.concurrent):
             label = f"{name}, {linked} linked, {at_once} at once"
-            asked = chance.choices(subjects, k=args.reads)
-            times = await _timed(read, asked, at_once)
-            await asyncio.sleep(0)
-            metrics = {f"p{part}_ms": [float(np.percentile(times, part))] for part in (50, 99)}
+            metrics: dict[str, list[float]] = {"p50_ms": [], "p99_ms": []}
+            for _ in range(args.runs):
+                times = await _timed(read, chance.choices(subjects, k=args.reads), at_once)
+                metrics["p50_ms"].append(float(np.percentile(times, 50)))
+                metrics["p99_ms"].append(float(np.percentile(times, 99)))
             figures.add(label, metrics)
             if at_once == 1:
-                limit, p99 = LIMITS_MS[name], metrics["p99_ms"][0]
+                limit, p99 = LIMITS_MS[name], float(np.median(metrics["p99_ms"]))
                 held = "reached" if p99 <= limit else "MISSED"
-                figures.notes.append(f"{label}: p99 at most {limit:g} ms: {held}, {p99:.3f} ms")
+                figures.notes.append(
+                    f"{label}: p99 at most {limit:g} ms: {held}, {p99:.3f} ms in the median run"
+                )
     await store.aclose()
 
 

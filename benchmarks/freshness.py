@@ -8,6 +8,7 @@ The brokers are librdkafka's mock cluster: the real protocol, but no broker's di
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
     """The figures; they are never void. Raises UserError."""
     if args.trials < 1 or args.rate < 0:
         raise UserError("--trials must be at least 1, --rate not negative")
-    figures = Figures("freshness")
+    figures = Figures("freshness", machine={"load_average": round(os.getloadavg()[0], 2)})
     for name in ROWS:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tillwise-")))

@@ -120,7 +120,7 @@ SEARCH = RowKind(
 
 
 def merge(state: Rows, rows: Rows, capacity: int) -> Rows:
-    """The newest `capacity` rows of the union of two states, each in the order of `ordered`.
+    """The newest `capacity` rows of the union of two states.
 
     Commutative, associative and idempotent, because it is a function of the union alone.
     """
@@ -128,8 +128,13 @@ def merge(state: Rows, rows: Rows, capacity: int) -> Rows:
         return state
     if len(state) and _after(rows, state):  # the usual case: the newest event comes last
         return np.concatenate((state, rows))[-capacity:]
-    kept = _union(*_columns(state), *_columns(rows))
-    return np.concatenate((state, rows))[kept[-capacity:]]
+    return ordered(np.concatenate((state, rows)))[-capacity:]
+
+
+def union(left: Rows, right: Rows, capacity: int) -> Rows:
+    """As `merge`, of two states that are each in the order of `ordered`, in a tenth of the time."""
+    kept = _union(*_columns(left), *_columns(right))
+    return np.concatenate((left, right))[kept[-capacity:]]
 
 
 def _columns(rows: Rows) -> tuple[npt.NDArray[Any], ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from contract.features import FEATURES, SubjectState
-from contract.rows import merge
+from contract.rows import union
 
 
 def merged(states: Iterable[SubjectState]) -> SubjectState:
@@ -11,7 +11,7 @@ def merged(states: Iterable[SubjectState]) -> SubjectState:
     whole: SubjectState = {}
     for state in states:
         for feature in FEATURES:
-            if feature.name in state:
-                held = whole.get(feature.name, feature.empty())
-                whole[feature.name] = merge(held, state[feature.name], feature.capacity)
+            rows, held = state.get(feature.name), whole.get(feature.name)
+            if rows is not None and len(rows):
+                whole[feature.name] = rows if held is None else union(held, rows, feature.capacity)
     return whole
