@@ -29,7 +29,7 @@ from tests.serving.commands.processes import Place, Served
 from tests.serving.conftest import ALL
 from tests.serving.release_factory import Factory
 
-KILLS = 50 if os.environ.get("TILLWISE_PROVE") else 3
+KILLS = 50 if os.environ.get("TILLWISE_PROVE") else 2
 SENDERS, BATCH, VISITORS = 4, 25, 8
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
