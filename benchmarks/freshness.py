@@ -97,6 +97,7 @@ async def _trials(url: str, key: str, count: int, rate: float) -> list[float]:
             raise UserError("the gateway suggests nothing")
         others = asyncio.create_task(_others(client, items, rate))
         try:
+            await _trial(client, items[0])  # by then the gateway has joined its group of consumers
             return [await _trial(client, items[0]) for _ in range(count)]
         finally:
             others.cancel()
