@@ -84,7 +84,9 @@ def read_sequences(
         )
         try:
             log = connection.read_parquet(
-                [str(part) for part in event_parts(folder)], hive_partitioning=False, union_by_name=True
+                [str(part) for part in event_parts(folder)],
+                hive_partitioning=False,
+                union_by_name=True,
             )
             steps = _Steps(connection)
             return _read(steps, log, folder, by, events, min_item_count)
