@@ -1,4 +1,4 @@
-"""Event files of an older schema version: what they lack is read as empty, beside newer ones too."""
+"""Event files of an older schema version: what they lack is read as empty, beside newer ones."""
 
 from pathlib import Path
 
