@@ -14,7 +14,10 @@ from serving.ingest.retention import enforce
 from serving.retention import Retention
 from serving.state.audit import COMMAND_LINE, first_fault
 from serving.state.control_store import Export
-from serving.state.exports import write_export
+from serving.state.exports import row_of
+from serving.state.feature_store import MemoryFeatureStore
+from serving.state.parquet_parts import export as export_log
+from serving.state.parquet_parts import open_parts
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
 from tests.serving.api.test_subjects_and_consent import resolve, say
 from tests.serving.conftest import ALL, Running, Start, event, purchase
@@ -105,16 +108,23 @@ async def exported(running: Running, folder: Path) -> Export:
         consent = control.consent_of(subject_id)
         return frozenset() if consent is None else consent.purposes
 
-    write_export(export, (one for _, one in log.read_from(0)), agreed)
+    with open_parts(folder, log.log_id) as parts:
+        export_log(log, parts, row=row_of(export, agreed))
     return export
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [
         row
-        for path in sorted((folder / "events").glob("*.parquet"))
+        for path in sorted((folder / "events").glob("**/*.parquet"))
         for row in pq.ParquetFile(path).read().to_pylist()
     ]
+
+
+def remembered(running: Running) -> int:
+    features = running.gateway.features
+    assert isinstance(features, MemoryFeatureStore)
+    return len(features)
 
 
 async def test_after_an_erasure_nothing_is_left_anywhere(running: Running, tmp_path: Path) -> None:
@@ -263,7 +273,7 @@ async def test_events_under_way_are_not_stored(
     await shown
     await running.quiet()
     assert running.logged() == []
-    assert len(running.gateway.features) == 0
+    assert remembered(running) == 0
 
 
 async def test_an_erasure_cut_short_is_finished_at_the_next_start(
@@ -278,7 +288,7 @@ async def test_an_erasure_cut_short_is_finished_at_the_next_start(
     running = await start()
     assert len(sealed_events(tmp_path / "state" / "events.sqlite")) == held / 2
     assert running.gateway.control.unfinished_erasures() == ()
-    assert len(running.gateway.features) == 1
+    assert remembered(running) == 1
 
 
 async def test_a_moved_export_is_told_in_the_receipt(running: Running, tmp_path: Path) -> None:
