@@ -55,7 +55,7 @@ def open_stores(settings: Settings, keys: SubjectKeys) -> OpenStores:
         return OpenStores(event_log, memory, None, FeatureFeed(event_log, memory, group=None))
     shared = _valkey(settings, keys)
     # Gateways of two versions that define features differently do not do each other's work.
-    group = f"tillwise-features-{shared.definitions}"
+    group = f"tillwise-features-{shared.definitions}-{event_log.log_id}"
     before = _seeding(shared, settings.state / SEED, keys)
     return OpenStores(
         event_log, shared, None, FeatureFeed(event_log, shared, group=group, before=before)
