@@ -1,6 +1,7 @@
 """Stores of one folder, put together as a gateway does it."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,20 @@ async def add_subjects(control: SqliteControlStore, count: int) -> None:
     rows = [(Pseudonym("v", f"digest-{n}"), str(UUID(int=n))) for n in range(1, count + 1)]
     agreed = Consent(frozenset({"analytics", "personalization"}), BEGIN, "test")
     await control.import_subjects(rows, agreed, ("test", "made"))
+
+
+def destroy_key(control: SqliteControlStore, subject: int) -> bytes:
+    """The first step of an erasure alone, done at once; returns the log key."""
+    subject_id = str(UUID(int=subject))
+    key = control.subject_key(subject_id)
+    assert key is not None
+
+    def destroy(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM subject_keys WHERE subject_id = ?", (subject_id,))
+        connection.execute("UPDATE erasure_count SET number = number + 1")
+
+    control._writer.submit(destroy).result()
+    return key.log_key
 
 
 @contextmanager

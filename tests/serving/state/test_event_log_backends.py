@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from sqlite3 import Connection
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,7 +21,7 @@ from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
 from serving.state.state_folder import EVENTS
 from tests.serving.state.events import random_events, stored_event
-from tests.serving.state.stores import control_of
+from tests.serving.state.stores import control_of, destroy_key
 
 Open = Callable[[], EventLog]
 
@@ -328,16 +327,8 @@ async def test_a_batch_in_preparation_is_looked_through_once_more(
         nonlocal count
         count += 1
         if count == len(events):  # the last one is being sealed when the keys go
-            control._writer.submit(lambda one: delete(one, str(UUID(int=1)))).result()
+            keys.append(destroy_key(control, 1))
         return encode(event)  # type: ignore[no-any-return]
-
-    def delete(connection: Connection, subject: str) -> None:
-        (key,) = connection.execute(
-            "SELECT log_key FROM subject_keys WHERE subject_id = ?", (subject,)
-        ).fetchone()
-        keys.append(key)
-        connection.execute("DELETE FROM subject_keys WHERE subject_id = ?", (subject,))
-        connection.execute("UPDATE erasure_count SET number = number + 1")
 
     monkeypatch.setattr(codec, "encode", encoding)
     said = await log.append(events)
