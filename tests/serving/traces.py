@@ -63,7 +63,10 @@ def _opens(body: bytes, data_key: bytes, subject_id: str) -> bool:
     return True
 
 
-def messages_in(addresses: str, topic: str) -> list[tuple[bytes, dict[str, bytes], bytes]]:
+Message = tuple[bytes, dict[str, bytes], bytes]
+
+
+def messages_in(addresses: str, topic: str) -> list[Message]:
     """Key, headers and value of every message of a topic, through a consumer of its own."""
     consumer = Consumer(
         {
@@ -79,16 +82,20 @@ def messages_in(addresses: str, topic: str) -> list[tuple[bytes, dict[str, bytes
             high - low for low, high in (consumer.get_watermark_offsets(one) for one in places)
         )
         consumer.assign(places)
-        found = []
+        found: list[Message] = []
         while len(found) < left:
             message = consumer.poll(10)
             assert message is not None, "the topic gave up before its end"
             assert message.error() is None
-            headers = message.headers() or []
-            found.append((message.key() or b"", dict(headers), message.value() or b""))
+            headers = {name: _bytes(value) for name, value in message.headers() or ()}
+            found.append((_bytes(message.key()), headers, _bytes(message.value())))
         return found
     finally:
         consumer.close()
+
+
+def _bytes(written: str | bytes | None) -> bytes:
+    return written.encode() if isinstance(written, str) else written or b""
 
 
 def valkey_holds(url: str) -> dict[bytes, dict[bytes, bytes]]:
