@@ -1,5 +1,5 @@
-"""`tillwise-serve export`: the event log as Parquet, for training. Run again it adds what is new;
-a gateway may be running on the log meanwhile."""
+"""`tillwise-serve export`: the event log as Parquet, for training. Run again it adds what is new,
+and takes out what is no longer agreed to; a gateway may be running on the log meanwhile."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ from serving.commands.parquet import read_columns
 from serving.inference.releases import live_release_id
 from serving.settings import Settings
 from serving.state.control_store import ControlStore, Export
-from serving.state.exports import erase_from, row_of
+from serving.state.exports import erase_from, narrow, row_of
 from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
@@ -82,7 +82,9 @@ def _brought_up(settings: Settings, control: ControlStore, output: Path) -> tupl
     try:
         with open_parts(output, event_log.log_id) as parts:
             registered = _registered(control, output.resolve(), parts)
-            row = row_of(registered, _agreed(control))
+            agreed = _agreed(control)
+            narrow(registered, control.subject_ids(), agreed)
+            row = row_of(registered, agreed)
 
             def after(events: Sequence[Event]) -> None:
                 # Whoever was erased meanwhile was looked for before this round was there.

@@ -8,7 +8,7 @@ anew without them. An export that was moved or copied elsewhere can not be reach
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract.consent import may_store_behaviour
+from contract.consent import PURPOSES, may_store_behaviour
 from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.frames import event_row
 from serving.state.control_store import Export
-from serving.state.parquet_parts import EVENTS_FOLDER, LOCK_FILE, Row
+from serving.state.parquet_parts import EVENTS_FOLDER, LOCK_FILE, REWRITE_FILE, Row, rewriting
 from serving.whole_file import replacing
 
 Purposes = Callable[[str], frozenset[str]]
@@ -70,33 +70,60 @@ def erase_from(exports: Sequence[Export], subject_ids: Sequence[str]) -> Removed
             missing += 1
             continue
         names = pa.array([pseudonym(export, one) for one in subject_ids], pa.string())
-        for path in sorted(folder.glob("**/*.parquet")):
-            try:
-                removed = _without(path, names)
-            except FileNotFoundError:  # of a round that was interrupted, and is made again
-                continue
-            files, rows = files + bool(removed), rows + removed
+        with rewriting(folder):
+            for path in sorted(folder.glob("**/*.parquet")):
+                removed = _changed(path, names, lambda _: None)
+                files, rows = files + bool(removed), rows + removed
     return Removed(files, rows, missing)
 
 
-def _without(path: Path, names: pa.Array) -> int:
+def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> int:
+    """Bring rows that were added earlier down to what their subjects agree to now; returns how many
+    rows that changed or removed."""
+    limited = {
+        pseudonym(export, one): agreed
+        for one in subject_ids
+        if not (agreed := purposes(one)) >= PURPOSES
+    }
+
+    def narrowed(row: Row) -> Row | None:
+        agreed = [one for one in row["purposes"] if one in limited[row["subject_id"]]]
+        return {**row, "purposes": agreed} if may_store_behaviour(agreed) else None
+
+    folder = Path(export.folder) / EVENTS_FOLDER
+    names = pa.array(list(limited), pa.string())
+    with rewriting(folder):
+        return sum(_changed(path, names, narrowed) for path in sorted(folder.glob("**/*.parquet")))
+
+
+def _changed(path: Path, names: pa.Array, change: Callable[[Row], Row | None]) -> int:
+    """Make of each row under one of `names` what `change` says, None for nothing, and write the
+    file anew if that changes any; returns how many."""
     with pq.ParquetFile(path) as file:
         found = pc.is_in(file.read(columns=["subject_id"])["subject_id"], value_set=names)
-        count = int(pc.sum(found).as_py() or 0)
-        if not count:
+        if not pc.any(found).as_py():
             return 0
-        kept = file.read().filter(pc.invert(found))
-    with replacing(path) as whole:
-        pq.write_table(kept, whole, compression="zstd")
+        whole = file.read()
+    before = whole.filter(found).to_pylist()
+    after = [change(row) for row in before]
+    count = sum(new != old for new, old in zip(after, before, strict=True))
+    if count:
+        changed = pa.Table.from_pylist([row for row in after if row is not None], whole.schema)
+        with replacing(path) as draft:
+            kept = pa.concat_tables([whole.filter(pc.invert(found)), changed])
+            pq.write_table(kept, draft, compression="zstd")
     return count
 
 
 def delete_export(export: Export) -> None:
     """Remove the files of an export, and its folder if nothing else is in it."""
     folder = Path(export.folder) / EVENTS_FOLDER
-    parts = [*folder.glob("**/*.parquet"), *folder.glob("**/.*.draft")]
-    for path in (folder / PARTS_FILE, *parts, folder / LOCK_FILE):  # no reader sees half of it
-        path.unlink(missing_ok=True)
+    if folder.is_dir():
+        with rewriting(folder):
+            parts = [*folder.glob("**/*.parquet"), *folder.glob("**/.*.draft")]
+            locks = [folder / LOCK_FILE, folder / REWRITE_FILE]
+            for path in (folder / PARTS_FILE, *parts, *locks):  # no reader sees half of it
+                path.unlink(missing_ok=True)
     for emptied in (*folder.glob("day=*"), folder, Path(export.folder)):
         if emptied.is_dir() and not any(emptied.iterdir()):
             emptied.rmdir()

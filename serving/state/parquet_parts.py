@@ -22,7 +22,8 @@ from serving.state.event_log import EventLog
 from serving.whole_file import replacing
 
 EVENTS_FOLDER = "events"
-LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"  # held as long as an export grows
+REWRITE_FILE = ".rewrite"  # held while files that are there are written anew or removed
 AT_ONCE = 20_000  # events of a round: what an interrupted run makes again, and what memory holds
 Row = Mapping[str, Any]
 _DAYS_REMEMBERED = 64  # event ids of so many days are held while a run goes on
@@ -90,9 +91,10 @@ class ParquetParts:
     def _remove_unfinished(self) -> None:
         """Files of a round that was interrupted: nobody reads them, and it is made again."""
         listed = set(self.held.parts)
-        for path in self._folder.glob("day=*/*"):
-            if str(path.relative_to(self._folder)) not in listed:
-                path.unlink()
+        with rewriting(self._folder):
+            for path in self._folder.glob("day=*/*"):
+                if str(path.relative_to(self._folder)) not in listed:
+                    path.unlink()
 
 
 def export(
@@ -113,6 +115,18 @@ def export(
         read += len(some)
         after([event for _, event in some])
     return read, added
+
+
+@contextmanager
+def rewriting(folder: Path) -> Iterator[None]:
+    """Alone, of all threads and processes, in writing the files of an export anew: of two that had
+    read the same file, the later one would bring back what the earlier one took out."""
+    lock = os.open(folder / REWRITE_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -87,8 +87,10 @@ def messages_in(addresses: str, topic: str) -> list[Message]:
             message = consumer.poll(10)
             assert message is not None, "the topic gave up before its end"
             assert message.error() is None
-            headers = {name: _bytes(value) for name, value in message.headers() or ()}
-            found.append((_bytes(message.key()), headers, _bytes(message.value())))
+            headers = message.headers()
+            named = dict(headers) if isinstance(headers, list) else {}
+            said = {name: _bytes(value) for name, value in named.items()}
+            found.append((_bytes(message.key()), said, _bytes(message.value())))
         return found
     finally:
         consumer.close()
