@@ -106,7 +106,7 @@ def _changed(path: Path, names: pa.Array, change: Callable[[Row], Row | None]) -
         whole = file.read()
     before = whole.filter(found).to_pylist()
     after = [change(row) for row in before]
-    count = sum(new != old for new, old in zip(after, before, strict=True))
+    count = sum(int(new != old) for new, old in zip(after, before, strict=True))
     if count:
         changed = pa.Table.from_pylist([row for row in after if row is not None], whole.schema)
         with replacing(path) as draft:
