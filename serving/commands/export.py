@@ -36,7 +36,7 @@ from serving.whole_file import replacing
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("export", help="write the event log as Parquet, for training")
+    parser = subparsers.add_parser("export", help="write the event log as Parquet for training")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to")
     parser.add_argument(
         "--catalogue",

@@ -27,7 +27,7 @@ from serving.state.state_folder import CONTROL, StateFolder
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command and its own subcommands."""
-    group = subparsers.add_parser("keys", help="create, list or revoke API keys")
+    group = subparsers.add_parser("keys", help="create, list, revoke or rotate keys")
     actions = group.add_subparsers(metavar="ACTION", required=True)
     create = actions.add_parser("create", help="print a new key, this once")
     create.add_argument("--role", choices=ROLES, required=True)
