@@ -139,6 +139,7 @@ class Generator:
     ) -> None:
         self._planned = planned
         self._requests = [Request(one) if isinstance(one, bytes) else one for one in requests]
+        self._target = target
         self._payloads = [target.request(one.body, one.path) for one in self._requests]
         self._options = options
         self._pool = Pool(target, options.connections, self._ended)
@@ -193,8 +194,10 @@ class Generator:
     def _payload(self, number: int) -> bytes:
         turn, place = divmod(number, len(self._payloads))
         renew = self._requests[place].renew
-        payload = self._payloads[place]
-        return payload if turn == 0 or renew is None else renew(payload)
+        if turn == 0 or renew is None:
+            return self._payloads[place]
+        request = self._requests[place]
+        return self._target.request(renew(request.body, turn), request.path)
 
     def _kind(self, exchange: Exchange, status: int, body: bytes) -> str | None:
         """As what the exchange is counted apart."""

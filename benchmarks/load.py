@@ -110,6 +110,13 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         ends = list(accumulate(segment.seconds for segment in segments))
         begins = [0.0, *ends[:-1]]
         write_log(args.hdr_log, list(zip(begins, ends, (s.latencies for s in seen), strict=True)))
+    sent = sum(one.statuses.total() for one in seen)
+    if sent > len(requests):
+        again = "by other visitors, in other sessions" if args.shoppers is not None else "unchanged"
+        figures.notes.append(
+            f"{len(requests)} different requests were sent {sent / len(requests):.1f} times each, "
+            f"{again}, with the same carts: the gateway may remember their query vectors"
+        )
     if waited:
         figures.notes.append(f"{waited} requests had to wait for a connection; their clock ran")
     void = add_notes(figures, segments, seen)

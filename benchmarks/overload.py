@@ -147,7 +147,8 @@ def _figures(
     figures.notes += [
         f"capacity {capacity:g}/s; overload {args.times:g} times that; medians of {len(rounds)} "
         "rounds",
-        f"under overload: {shares}; of the 200s {verdict.cheaper_share:.1%} from cheaper rungs",
+        f"under overload: {shares}; of the 200s at least "
+        f"{verdict.cheaper_share:.1%} from cheaper rungs in every round",
         f"{verdict.errors_5xx} answers 5xx, {verdict.broken} not 200 or 429, {verdict.silent} x "
         f"429 without Retry-After; p99 of the admitted {verdict.admitted_p99_ms:.1f} ms; normal "
         f"{verdict.recovery_seconds:g} s after",

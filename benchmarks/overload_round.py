@@ -100,7 +100,7 @@ def counted(seen: Samples, kind: str) -> int:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Over some rounds: counts are sums, the rest are medians."""
+    """Over some rounds: sums of counts, the least `cheaper_share`, and medians of the rest."""
 
     errors_5xx: int
     broken: int
@@ -119,7 +119,7 @@ class Verdict:
             sum(counted(one.overload, BROKEN) for one in rounds),
             sum(counted(one.overload, SILENT) for one in rounds),
             {kind: statistics.median(one.shares[kind] for one in rounds) for kind in KINDS},
-            statistics.median(one.cheaper_share for one in rounds),
+            min(one.cheaper_share for one in rounds),
             statistics.median(one.admitted.latencies.milliseconds(99) for one in rounds),
             statistics.median(one.recovery_seconds() for one in rounds),
         )

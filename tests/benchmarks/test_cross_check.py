@@ -10,6 +10,7 @@ from benchmarks import cross_check
 from benchmarks.cross_check import omitted, read_hey, run_hey
 from benchmarks.http_client import Target
 from benchmarks.latency import Latencies
+from benchmarks.load import drive
 from tests.benchmarks.test_decide import flags_of, servers
 from tests.benchmarks.tiny_server import Answer, serving
 from tests.e2e.shop import build
@@ -77,7 +78,7 @@ def test_who_begins_is_chosen_and_void_attempts_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[str] = []
-    drive, hey = cross_check.drive, cross_check.run_hey
+    hey = run_hey
 
     def ours(*args: Any, **named: Any) -> Any:
         seen.append("ours")

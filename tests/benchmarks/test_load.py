@@ -222,9 +222,24 @@ def test_profiles() -> None:
     assert drawn == schedule([Segment("steady", 100, 100)], "poisson", 1)
 
 
+def test_requests_come_as_shoppers_do_and_again_when_all_were_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    figures = tmp_path / "load.json"
+    flags = ["--rate", "600", "--seconds", "2", "--warm-up", "0", "--json", str(figures)]
+    with serving(lambda n: Answer()) as server:
+        assert main(["--url", server.url, *flags]) in (0, 3)  # 3: too busy here
+    written = json.loads(figures.read_text())
+    (sent,) = written["rows"][0]["metrics"]["requests"]["values"]
+    assert sent == len(schedule([Segment("steady", 600, 2)], "poisson", 0)) != 1_200
+    (note,) = [one for one in written["notes"] if "different requests" in one]
+    assert note.startswith(f"500 different requests were sent {sent / 500:.1f} times each, unch")
+
+
 def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target_file = tmp_path / "figures" / "load.json"
     flags = ["--rate", "50", "--seconds", "1", "--profile", "step", "--warm-up", "0"]
+    flags += ["--arrivals", "even"]
     with serving(lambda n: Answer()) as server:
         status = main(["--url", server.url, *flags, "--json", str(target_file)])
     assert status in (0, 3)  # 3: this machine was too busy to keep the schedule
