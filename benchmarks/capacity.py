@@ -23,10 +23,10 @@ from benchmarks.command import execute
 from benchmarks.decide import seeded
 from benchmarks.generator import Options, Samples
 from benchmarks.http_client import Target
-from benchmarks.kernels import kernel_ms
+from benchmarks.kernels import SINGLE, kernel_ms
 from benchmarks.load import drive
 from benchmarks.profiles import ARRIVALS, Segment
-from benchmarks.servers import free_port, server
+from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, free_port, server
 from benchmarks.twin import live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -82,7 +82,9 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         folders = [f"--{name}={getattr(args, name).resolve()}" for name in ("releases", "models")]
         told = [f"--port={port}", f"--state={state}", *folders, f"--as-of={until}"]
         url, bare = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{bare_port}"
-        gateway = started.enter_context(server("serving", ["run", *told], f"{url}/readyz"))
+        gateway = started.enter_context(
+            server("serving", ["run", *told], f"{url}/readyz", UNREMEMBERED)
+        )
         control = started.enter_context(
             server("benchmarks.bare", [f"--port={bare_port}"], f"{bare}/")
         )
@@ -130,10 +132,10 @@ def climb(
         climb.void += samples.void
         found = samples.metrics()
         full = found.get("rung_full", [1.0])[0]
-        kept = found["p99_ms"][0] <= MOST_P99_MS and not samples.errors and full >= LEAST_FULL
+        kept = found["p99_ms"][0] <= MOST_P99_MS and not samples.failed and full >= LEAST_FULL
         print(
             f"{target.port} {rate}/s: p99 {found['p99_ms'][0]:.1f} ms, full {full:.3f}, "
-            f"{samples.errors} errors{', void' if samples.void else ''}",
+            f"{samples.failed} failed{', void' if samples.void else ''}",
             file=sys.stderr,
         )
         if not kept:  # one bad moment of the machine is not the limit
@@ -143,7 +145,7 @@ def climb(
             continue
         missed = 0
         reached, best = float(rate), samples
-        sent = len(samples.latencies) + rate * _WARM_UP_SECONDS
+        sent = samples.statuses.total() + rate * _WARM_UP_SECONDS
         cpu_ms = spent * 1_000 / max(sent, 1)
         time.sleep(0.2)
     climb.rates.append(reached)
@@ -167,7 +169,7 @@ def _figures(
         figures.add(name, found)
     for name in kernels[0]:
         figures.add(f"kernel/{name}", {"cpu_ms": [one[name] for one in kernels]})
-    sums = [sum(one.values()) for one in kernels]
+    sums = [sum(ms for name, ms in one.items() if name != SINGLE) for one in kernels]
     figures.add("kernels", {"cpu_ms": sums})
     if not any(climbs["decide/full"].rates):
         figures.notes.append("VOID: the gateway kept up with no rate; is the machine busy?")
@@ -189,7 +191,7 @@ def _figures(
         figures.notes.append(f"{void} steps in which the generator lagged")
     figures.notes.append(
         f"{args.arrivals} arrivals, {args.rounds} rounds of {args.seconds:g} s a step in turn, "
-        "servers on one core, generator on another"
+        f"servers on one core, generator on another; {UNREMEMBERED_NOTE}"
     )
     return figures, False
 

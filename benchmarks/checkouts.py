@@ -107,6 +107,8 @@ def _ask(client: httpx.Client, url: str, headers: dict[str, str], body: bytes) -
     try:
         answer = _answer(client, url, headers, body)
         return [one["item_id"] for one in answer["recommendations"]]
+    except UserError:  # a ValueError too, which says better what is wrong
+        raise
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{url} does not answer like a Tillwise gateway") from None
 
@@ -145,6 +147,8 @@ def check_items(url: str, key: str | None, bodies: Sequence[bytes]) -> None:
         try:
             answer = _answer(client, url, _headers(key), json.dumps(asked).encode())
             missing = len(answer.get("missing_item_ids", ()))
+        except UserError:
+            raise
         except (ValueError, AttributeError, TypeError):
             raise UserError(f"{url} does not answer like a Tillwise gateway") from None
     if missing * 2 > len(asked["cart"]["items"]):

@@ -1,5 +1,6 @@
 """What the command line of every benchmark does alike: one clear line for what is wrong, exit
-status 2 for bad input and 3 for figures that may not be believed, and `--json`."""
+status 2 for bad input and 3 for figures that may not be believed or miss what is demanded of them,
+and `--json`."""
 
 import json
 import os
@@ -11,10 +12,21 @@ from contract.errors import GateRefused, UserError
 from contract.figures import Figures
 
 
+class Missed(GateRefused):
+    """What the figures say is not good enough; they are printed and written all the same."""
+
+    def __init__(self, figures: Figures, message: str) -> None:
+        super().__init__(message)
+        self.figures = figures
+
+
 def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path | None) -> int:
     """Print and write the figures of `run`, which also says whether they are void."""
+    missed: Missed | None = None
     try:
         figures, void = run()
+    except Missed as refusal:
+        missed, figures, void = refusal, refusal.figures, False
     except UserError as error:
         return _fail(program, 2, str(error))
     except GateRefused as error:
@@ -29,6 +41,8 @@ def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path 
             target.write_text(json.dumps(figures.as_json(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             return _fail(program, 2, f"{target}: {error.strerror}")
+    if missed is not None:
+        return _fail(program, 3, str(missed))
     return 3 if void else 0
 
 

@@ -19,7 +19,7 @@ from benchmarks.generator import LAG_LIMIT_MS, Samples, describe_statuses
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.profiles import ARRIVALS, Segment
-from benchmarks.servers import command, free_port, server
+from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, command, free_port, server
 from benchmarks.twin import live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         until = manifest.trained_until.isoformat()
         gateway = [f"--port={port}", f"--state={state}", *folders, f"--as-of={until}"]
         url = f"http://127.0.0.1:{port}"
-        started.enter_context(server("serving", ["run", *gateway], f"{url}/readyz"))
+        started.enter_context(server("serving", ["run", *gateway], f"{url}/readyz", UNREMEMBERED))
         bare = f"http://127.0.0.1:{bare_port}"
         started.enter_context(server("benchmarks.bare", [f"--port={bare_port}"], f"{bare}/"))
         probe(url, key, bodies[0])
@@ -116,13 +116,14 @@ def _figures(
         return figures, True
     whole = reduce(Samples.merge, kept["decide/full"])
     p99 = whole.metrics()["p99_ms"][0]
-    reached = p99 <= TARGET_MS and not whole.errors
+    reached = p99 <= TARGET_MS and not whole.failed
     figures.notes.append(
         f"p99 <= {TARGET_MS:g} ms without an error: {'reached' if reached else 'MISSED'}"
     )
     figures.notes.append(
         f"{args.arrivals} arrivals at {args.rate:g}/s, {args.rounds} rounds of each in turn, "
-        f"generator on the same {os.cpu_count()} cores; load average {load:.1f}"
+        f"generator on the same {os.cpu_count()} cores; {UNREMEMBERED_NOTE}; load "
+        f"average {load:.1f}"
     )
     return figures, False
 
@@ -143,8 +144,8 @@ def _remarks(name: str, kept: Sequence[Samples], void: Sequence[Samples]) -> lis
             f"lag p99 was over {LAG_LIMIT_MS:g} ms; their p99 in ms: {each}"
         )
     failed = reduce(Samples.merge, [*kept, *void], Samples())
-    if failed.errors:
-        remarks.append(f"{name}: {failed.errors} errors: {describe_statuses(failed)}")
+    if failed.failed:
+        remarks.append(f"{name}: {failed.failed} failed: {describe_statuses(failed)}")
     return remarks
 
 

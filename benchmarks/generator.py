@@ -21,14 +21,19 @@ _SWEEP_SECONDS = 0.1
 _LEAD_SECONDS = 0.05
 _OPEN_FIRST = 8
 _SUCCESS = (200, 202)
+_REFUSED = 429
 T = TypeVar("T")
 
 
 @dataclass
 class Samples:
-    """What was seen of some requests; `kinds` are those that have a kind, once more by kind."""
+    """What was seen of some requests; `kinds` are those that have a kind, once more by kind.
+
+    `latencies` are of what was answered 2xx: a refusal is quick, and many would make a gateway that
+    sheds look fast. How long the rest took until it failed is in `failures`."""
 
     latencies: Latencies = field(default_factory=Latencies)
+    failures: Latencies = field(default_factory=Latencies)
     lags: Latencies = field(default_factory=Latencies)
     statuses: Counter[int] = field(default_factory=Counter)
     rungs: Counter[str] = field(default_factory=Counter)
@@ -38,7 +43,7 @@ class Samples:
 
     def add(self, latency: float, lag: float, status: int, body: bytes = b"") -> None:
         """One more request, in seconds; the rung of a decision is read from `body`."""
-        self.latencies.add(latency)
+        (self.latencies if status in _SUCCESS else self.failures).add(latency)
         self.lags.add(lag)
         self.statuses[status] += 1
         if status == 200 and (rung := _RUNG.search(body)) is not None:
@@ -51,9 +56,19 @@ class Samples:
         return sum(self.statuses[status] for status in _SUCCESS)
 
     @property
-    def errors(self) -> int:
-        """Requests that were not."""
+    def failed(self) -> int:
+        """Requests that were not, for whatever reason."""
         return self.statuses.total() - self.succeeded
+
+    @property
+    def refused(self) -> int:
+        """Requests that were told to come again (429)."""
+        return self.statuses[_REFUSED]
+
+    @property
+    def errors(self) -> int:
+        """Requests that neither were answered nor refused."""
+        return self.failed - self.refused
 
     @property
     def lag_p99_ms(self) -> float:
@@ -73,6 +88,7 @@ class Samples:
         }
         return Samples(
             self.latencies.merged(other.latencies),
+            self.failures.merged(other.failures),
             self.lags.merged(other.lags),
             self.statuses + other.statuses,
             self.rungs + other.rungs,
@@ -82,8 +98,8 @@ class Samples:
         )
 
     def metrics(self) -> dict[str, list[float]]:
-        """For a row of figures. The latencies are of all requests: one that failed counts with the
-        time until it failed."""
+        """For a row of figures. The latencies are of what was answered 2xx; what was not has
+        columns of its own."""
         answered = max(sum(self.rungs.values()), 1)
         shares = {
             f"rung_{name}": [number / answered] for name, number in sorted(self.rungs.items())
@@ -92,8 +108,10 @@ class Samples:
             **{name: [ms] for name, ms in self.latencies.percentiles().items()},
             "mean_ms": [self.latencies.mean_ms()],
             "per_second": [self.succeeded / self.seconds if self.seconds else 0.0],
-            "requests": [float(len(self.latencies))],
+            "requests": [float(self.statuses.total())],
+            "refused": [float(self.refused)],
             "errors": [float(self.errors)],
+            **({"failed_p99_ms": [self.failures.milliseconds(99)]} if self.failed else {}),
             "lag_p99_ms": [self.lag_p99_ms],
             **shares,
             **({"degraded": [self.degraded / answered]} if self.rungs else {}),
@@ -121,6 +139,7 @@ class Generator:
     ) -> None:
         self._planned = planned
         self._requests = [Request(one) if isinstance(one, bytes) else one for one in requests]
+        self._target = target
         self._payloads = [target.request(one.body, one.path) for one in self._requests]
         self._options = options
         self._pool = Pool(target, options.connections, self._ended)
@@ -175,8 +194,10 @@ class Generator:
     def _payload(self, number: int) -> bytes:
         turn, place = divmod(number, len(self._payloads))
         renew = self._requests[place].renew
-        payload = self._payloads[place]
-        return payload if turn == 0 or renew is None else renew(payload)
+        if turn == 0 or renew is None:
+            return self._payloads[place]
+        request = self._requests[place]
+        return self._target.request(renew(request.body, turn), request.path)
 
     def _kind(self, exchange: Exchange, status: int, body: bytes) -> str | None:
         """As what the exchange is counted apart."""

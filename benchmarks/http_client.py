@@ -62,12 +62,13 @@ class Target:
 @dataclass(frozen=True)
 class Request:
     """What is asked: a body, its path where it is not the target's, and the kind that it counts as.
-    `renew` makes of its bytes those to be sent next time, where the same would be a repetition."""
+    `renew` makes of its body and the number of a later turn the one to be sent then, where the same
+    would be a repetition."""
 
     body: bytes
     path: str | None = None
     kind: str | None = None
-    renew: Callable[[bytes], bytes] | None = None
+    renew: Callable[[bytes, int], bytes] | None = None
 
 
 @dataclass

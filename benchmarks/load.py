@@ -1,17 +1,21 @@
 """`python -m benchmarks.load`: drives any running gateway at a rate and says how long answers took.
 
-The figures are void (exit status 3) when the generator itself was late: p99 of its lag over 2 ms.
+Percentiles are of what was answered 2xx; refusals (429) and errors, which are everything else, are
+counted beside them. The exit status is 3 when the figures are void, because the generator itself
+was late (p99 of its lag over 2 ms), when more than 1 % of the requests ended in an error
+(`--most-errors`), and when nothing was answered at all.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.checkouts import DECIDE, check_items, from_baskets, from_gateway, probe
-from benchmarks.command import execute
+from benchmarks.command import Missed, execute
 from benchmarks.generator import (
     LAG_LIMIT_MS,
     Generator,
@@ -29,6 +33,7 @@ from contract.figures import Figures
 
 PROGRAM = "benchmarks.load"
 KEY_VARIABLE = "TILLWISE_KEY"
+MOST_ERRORS = 0.01
 _WARM_UP = "warm-up"
 
 
@@ -40,7 +45,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, required=True, help="for how long")
     parser.add_argument("--profile", choices=PROFILES, default="steady")
     parser.add_argument(
-        "--arrivals", choices=ARRIVALS, default="even", help="evenly spaced, or as shoppers come"
+        "--arrivals", choices=ARRIVALS, default="poisson", help="as shoppers come, or evenly spaced"
+    )
+    parser.add_argument(
+        "--most-errors",
+        type=float,
+        default=MOST_ERRORS,
+        metavar="SHARE",
+        help="neither answered 2xx nor refused with 429; exit status 3 above it",
     )
     parser.add_argument("--warm-up", type=float, default=2.0, metavar="S", help="not counted")
     parser.add_argument("--connections", type=int, default=128, help="at most so many at once")
@@ -74,7 +86,7 @@ def positive(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
-    """The figures, and whether they are void. Raises UserError."""
+    """The figures, and whether they are void. Raises UserError, and Missed on too many errors."""
     key = args.key or os.environ.get(KEY_VARIABLE)
     requests = _requests(args, key)
     segments = PROFILES[args.profile](args.rate, args.seconds)
@@ -98,9 +110,33 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         ends = list(accumulate(segment.seconds for segment in segments))
         begins = [0.0, *ends[:-1]]
         write_log(args.hdr_log, list(zip(begins, ends, (s.latencies for s in seen), strict=True)))
+    sent = sum(one.statuses.total() for one in seen)
+    if sent > len(requests):
+        again = "by other visitors, in other sessions" if args.shoppers is not None else "unchanged"
+        figures.notes.append(
+            f"{len(requests)} different requests were sent {sent / len(requests):.1f} times each, "
+            f"{again}, with the same carts: the gateway may remember their query vectors"
+        )
     if waited:
         figures.notes.append(f"{waited} requests had to wait for a connection; their clock ran")
-    return figures, add_notes(figures, segments, seen)
+    void = add_notes(figures, segments, seen)
+    judge(figures, seen, args.most_errors)
+    return figures, void
+
+
+def judge(figures: Figures, seen: Sequence[Samples], most_errors: float) -> None:
+    """Raises Missed when more than the share `most_errors` of all that was sent ended in an error,
+    or nothing was answered."""
+    whole = reduce(Samples.merge, seen)
+    total = whole.statuses.total()
+    if total and not whole.succeeded:
+        raise Missed(figures, f"none of {total} requests was answered: {describe_statuses(whole)}")
+    if whole.errors > most_errors * total:
+        raise Missed(
+            figures,
+            f"{whole.errors} of {total} requests ended in an error, more than {most_errors:.1%}: "
+            f"{describe_statuses(whole)}",
+        )
 
 
 def _requests(args: argparse.Namespace, key: str | None) -> Sequence[bytes | Request]:
@@ -152,7 +188,7 @@ def add_notes(figures: Figures, segments: Sequence[Segment], seen: Sequence[Samp
     """Say what went wrong; whether any row is void."""
     void = False
     for segment, samples in zip(segments, seen, strict=True):
-        if samples.errors:
+        if samples.failed:
             figures.notes.append(f"{segment.name}: {describe_statuses(samples)}")
         if samples.void:
             void = True
@@ -164,7 +200,7 @@ def add_notes(figures: Figures, segments: Sequence[Segment], seen: Sequence[Samp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when the figures stand, 2 on bad input, 3 when they are void."""
+    """0 when the figures stand, 2 on bad input, 3 when they are void or tell of too many errors."""
     args = build_parser().parse_args(argv)
     return execute(PROGRAM, lambda: run(args), args.json)
 

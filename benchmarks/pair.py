@@ -1,4 +1,5 @@
-"""A gateway that knows the history of an import and, beside it, its control: the bare endpoint."""
+"""A gateway that knows the history of an import and, beside it, its control: the bare endpoint. The
+gateway remembers no query vectors, as if every checkout were a new one."""
 
 import argparse
 import contextlib
@@ -13,7 +14,7 @@ from benchmarks.capacity import bind
 from benchmarks.checkouts import DECIDE, probe
 from benchmarks.decide import seeded
 from benchmarks.http_client import Target
-from benchmarks.servers import free_port, server
+from benchmarks.servers import UNREMEMBERED, free_port, server
 from contract.errors import UserError
 from contract.manifest import ReleaseManifest
 
@@ -47,7 +48,7 @@ def running(
         folders = [f"--{name}={getattr(args, name).resolve()}" for name in ("releases", "models")]
         until = f"--as-of={manifest.trained_until.isoformat()}"
         told = ["run", f"--port={port}", f"--state={state}", *folders, until]
-        gateway = started.enter_context(server("serving", told, f"{url}/readyz"))
+        gateway = started.enter_context(server("serving", told, f"{url}/readyz", UNREMEMBERED))
         control = started.enter_context(
             server("benchmarks.bare", [f"--port={bare_port}"], f"{bare}/")
         )

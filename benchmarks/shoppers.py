@@ -4,6 +4,9 @@ it happens, the growing cart asks for a decision as it grows, when it is looked 
 Of a folder of the simulator it reads events and subjects, as of an import, and the world that it
 was made from, because shoppers who agree to nothing leave no event and must come all the same. What
 is true of its shoppers is not read.
+
+Sessions are sent whole. When all have been sent they come again, as other visitors with the same
+carts and pages.
 """
 
 import json
@@ -13,17 +16,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from benchmarks.checkouts import DECIDE
 from benchmarks.http_client import Request
+from benchmarks.recorded import SAID, latest_sessions
 from contract.errors import UserError
 from training.data.simulate.world import World
 
@@ -31,7 +35,6 @@ EVENTS = "/v1/events"
 KINDS = ("decide", "events")
 _PURPOSES = ("personalization", "analytics", "offers")
 _MOST_REQUESTS = 20_000
-_MOST_EVENTS = 50_000
 _MOST_IN_BATCH = 20  # a page does not wait for more
 _MOST_RECENT = 20
 _MOST_LINES = 100
@@ -39,10 +42,9 @@ _STRANGERS = 0.2  # where no world says how many
 _WORLD = Path("truth") / "world.json"  # the simulator's copy of the file it was given
 # When a shop asks: the drawer that opens as something is added, the cart, the checkout.
 _LOOKS = frozenset({"add_to_cart", "view_cart", "begin_checkout"})
-_PAGE = ("value", "currency", "coupon", "payment_type", "shipping_tier", "transaction_id")
-_SAID = (*_PAGE, "search_term", "engagement_ms")
-_COLUMNS = ("subject_id", "session_id", "event_name", "occurred_at", "items", "purposes", "context")
 _EVENT_ID = re.compile(rb'"event_id":"[0-9a-f-]{36}"')
+_WHO = re.compile(rb'("(?:visitor_id|session_id|cart_id)":"(?:[^"\\]|\\.)*)"')
+_WHEN = re.compile(rb'"occurred_at":"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class _Shopper:
         if self.traced:
             body["recent_items"] = list(self.recent)
             body["search_terms"] = list(dict.fromkeys(self.searched))
-        return Request(_encoded(body), DECIDE, "decide")
+        return Request(_encoded(body), DECIDE, "decide", partial(renewed, self.now))
 
     def _who(self) -> dict[str, Any]:
         return {
@@ -158,11 +160,11 @@ class _Shopper:
         if events and self.traced:
             last = events[-1]["occurred_at"]
             told = [self._told(one, self.now - (last - one["occurred_at"])) for one in events]
-            yield Request(_encoded({"events": told}), EVENTS, "events", renewed)
+            yield Request(_encoded({"events": told}), EVENTS, "events", partial(renewed, self.now))
 
     def _told(self, event: dict[str, Any], at: datetime) -> dict[str, Any]:
         items = [{k: v for k, v in one.items() if v is not None} for one in event["items"] or ()]
-        said = {name: event[name] for name in _SAID if event[name] is not None}
+        said = {name: event[name] for name in SAID if event[name] is not None}
         return {
             "event_id": str(UUID(int=self.draw.getrandbits(128), version=4)),
             "event_name": event["event_name"],
@@ -173,22 +175,28 @@ class _Shopper:
         }
 
 
-def renewed(request: bytes) -> bytes:
-    """The same events happening once more: with ids of their own they are not repetitions."""
-    draw = random.SystemRandom()
+def renewed(made_at: datetime, body: bytes, turn: int) -> bytes:
+    """The same by somebody else, in a session, with a cart and events of their own, and as much
+    later than `made_at` as it is now."""
+    draw, later = random.SystemRandom(), datetime.now(UTC) - made_at
 
     def fresh(_: re.Match[bytes]) -> bytes:
         return f'"event_id":"{UUID(int=draw.getrandbits(128), version=4)}"'.encode()
 
-    return _EVENT_ID.sub(fresh, request)
+    def moved(found: re.Match[bytes]) -> bytes:
+        at = datetime.fromisoformat(found.group(1).decode()) + later
+        return f'"occurred_at":"{at.isoformat()}"'.encode()
+
+    other = _WHO.sub(rb'\1~%d"' % turn, body)
+    return _WHEN.sub(moved, _EVENT_ID.sub(fresh, other))
 
 
 def from_shoppers(source: Path, seed: int, most: int = _MOST_REQUESTS) -> list[Request]:
-    """The first `most` requests of the sessions in `source`, in the order of time. Raises
-    UserError."""
+    """The requests of the latest sessions in `source`, at most about `most`, in the order of time:
+    of whole sessions, and of at least one. Raises UserError."""
     try:
         known = pq.read_table(source / "subjects.parquet", columns=["subject_id", "visitor_id"])
-        sessions = _sessions(source / "events")
+        sessions = latest_sessions(source / "events")
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
     visitors = dict(
@@ -198,6 +206,8 @@ def from_shoppers(source: Path, seed: int, most: int = _MOST_REQUESTS) -> list[R
     strangers = _strangers(source / _WORLD)
     found: list[tuple[datetime, Request]] = []
     for number, events in enumerate(sessions):
+        if len(found) >= most:
+            break
         first = events[0]
         consent = {name: name in first["purposes"] for name in _PURPOSES}
         visitor_id = visitors.get(first["subject_id"], f"visitor-{number}")
@@ -207,7 +217,7 @@ def from_shoppers(source: Path, seed: int, most: int = _MOST_REQUESTS) -> list[R
             found += _stranger(len(found), strangers, now, draw).requests(events)
     if not any(one.kind == "decide" for _, one in found):
         raise UserError(f"{source} holds no session with a cart")
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])][:most]
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 def _stranger(number: int, some: Strangers, now: datetime, draw: random.Random) -> _Shopper:
@@ -225,21 +235,6 @@ def _strangers(path: Path) -> Strangers:
         return Strangers()  # an import
     except (OSError, ValueError, KeyError, ValidationError):
         raise UserError(f"{path} is not the world of a simulation") from None
-
-
-def _sessions(folder: Path) -> list[list[dict[str, Any]]]:
-    """The latest sessions, oldest first, each in the order of time."""
-    files = [str(path) for path in sorted(folder.glob("*.parquet"))]
-    if not files:
-        raise UserError(f"{folder} holds no Parquet files")
-    columns = [*_COLUMNS, *_SAID]
-    table = ds.dataset(files, format="parquet").to_table(columns=columns)
-    latest = table.sort_by([("occurred_at", "descending")]).slice(0, _MOST_EVENTS)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in reversed(latest.to_pylist()):
-        if row["event_name"] != "decision":
-            found.setdefault(row["session_id"], []).append(row)
-    return list(found.values())
 
 
 def _encoded(body: dict[str, Any]) -> bytes:

@@ -201,7 +201,7 @@ def _figures(args: argparse.Namespace, rounds: Sequence[Round]) -> tuple[Figures
         figures.add(name, metrics, seconds=sum(part[name].seconds for part in parts))
     swaps = [ended - began for one in rounds for began, ended in one.swaps()]
     figures.add("a swap", {"seconds_to_switch": swaps or [0.0]})
-    errors = sum(part[name].errors for part in parts for name in ROWS)
+    errors = sum(part[name].failed for part in parts for name in ROWS)
     ratios = [_p99(part, 1) / max(_p99(part, 0), 1e-9) for part in parts]
     ratio = statistics.median(ratios)
     held = errors == 0 and ratio <= MOST_RATIO and len(swaps) == args.swaps * len(rounds)

@@ -25,7 +25,7 @@ from benchmarks.command import execute
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.profiles import Segment
-from benchmarks.servers import command, free_port, server, stop
+from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, command, free_port, server, stop
 from benchmarks.triton import read_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         ]
     figures.notes.append(
         f"{args.rate:g} decisions/s with 100 ms each, on the same {os.cpu_count()} cores as the "
-        f"generator and Triton; load average {os.getloadavg()[0]:.1f}"
+        f"generator and Triton; {UNREMEMBERED_NOTE}; load average {os.getloadavg()[0]:.1f}"
     )
     return figures, any(void)
 
@@ -172,7 +172,7 @@ def _gateway(
     """A gateway that is told of a server which is not there yet."""
     folders = [f"--{name}={getattr(args, name).resolve()}" for name in ("releases", "models")]
     port = url.rpartition(":")[2]
-    told = {"TILLWISE_TRITON_URL": f"grpc://{bench.triton.address}"}
+    told = UNREMEMBERED | {"TILLWISE_TRITON_URL": f"grpc://{bench.triton.address}"}
     arguments = ["run", f"--port={port}", folder, *folders, f"--as-of={until}"]
     with server("serving", arguments, f"{url}/readyz", told):
         yield
@@ -202,10 +202,10 @@ def _break(
     seen, _ = drive(target, bodies, segments, warm_up=_WARM_UP_SECONDS)
     for timer in timers:
         timer.join()
-    unanswered = sum(samples.errors for samples in seen)
+    unanswered = sum(samples.failed for samples in seen)
     worst = max(samples.metrics()["p99_ms"][0] for samples in seen)
     for segment, samples in zip(segments, seen, strict=True):
-        if len(samples.latencies) and segment.seconds > 1:
+        if samples.statuses.total() and segment.seconds > 1:
             figures.add(f"{name}: {segment.name}", samples.metrics(), seconds=segment.seconds)
     back = seen[-1].metrics().get("rung_full", [0.0])[0]
     kept = unanswered == 0 and worst <= TARGET_MS and back == 1.0

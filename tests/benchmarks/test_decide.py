@@ -42,6 +42,7 @@ def test_one_table_of_both(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFix
     assert rows["decide/full"]["rung_full"]["mean"] > 0
     assert "rung_full" not in rows["bare"]
     assert any("p99" in note for note in written["notes"])
+    assert any("no query vectors are remembered" in note for note in written["notes"])
     assert "decide/full" in capsys.readouterr().out
     assert servers() == []
 

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import checkouts
 from benchmarks.generator import (
     Generator,
     Options,
@@ -120,17 +122,59 @@ def test_errors_are_counted_by_kind() -> None:
     samples = driven(lambda n: kinds[n % 4], 40, 1)
     assert samples.metrics()["requests"] == [40]
     assert samples.statuses[500] + samples.statuses[429] >= 18
-    assert samples.errors == 40 - samples.statuses[200]
+    assert samples.failed == 40 - samples.statuses[200]
+    assert samples.errors == samples.failed - samples.statuses[429]
+    assert samples.metrics()["refused"] == [samples.statuses[429]]
+    assert samples.metrics()["errors"] == [samples.errors]
     assert samples.statuses[0] >= 5
     assert f"{samples.statuses[500]} x HTTP 500" in describe_statuses(samples)
     assert "no answer" in describe_statuses(samples)
+
+
+def test_refusals_do_not_make_the_answers_look_fast() -> None:
+    samples = driven(lambda n: Answer(0.06) if n % 4 == 0 else Answer(status=429), 40, 1)
+    metrics = samples.metrics()
+    assert (metrics["requests"], metrics["refused"], metrics["errors"]) == ([40], [30], [0])
+    assert len(samples.latencies) == 10
+    assert metrics["p50_ms"][0] >= 60
+
+
+@pytest.mark.parametrize(
+    ("broken", "flags", "wanted"),
+    [
+        (lambda n: n % 50 == 49, [], "4 of 200 requests ended in an error, more than 1.0%: 4 x"),
+        (lambda n: n % 50 == 49, ["--most-errors", "0.03"], None),
+        (lambda n: True, [], "none of 200 requests was answered: 200 x HTTP 500"),
+    ],
+)
+def test_errors_after_the_probe_are_a_gate(
+    broken: Callable[[int], bool],
+    flags: list[str],
+    wanted: str | None,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    figures = tmp_path / "load.json"
+    told = ["--rate", "200", "--seconds", "1", "--warm-up", "0", "--arrivals", "even", *flags]
+
+    def plan(number: int) -> Answer:
+        after = number - checkouts._WALKS  # so many to find items with
+        return Answer(status=500 if after >= 0 and broken(after) else 200)
+
+    with serving(plan) as server:
+        status = main(["--url", server.url, *told, "--json", str(figures)])
+    said = capsys.readouterr()
+    assert status == 3 or (wanted is None and status == 0)  # 3 also when this machine is too busy
+    assert json.loads(figures.read_text())["rows"][0]["metrics"]["requests"]["values"] == [200]
+    assert (wanted or "") in said.err
+    assert bool(said.err) == (wanted is not None)
 
 
 def test_an_answer_that_never_comes_is_an_error_with_its_time() -> None:
     samples = driven(lambda n: Answer(delay=30 if n == 5 else 0), 20, 1, timeout_seconds=0.4)
     assert samples.errors == 1
     assert samples.statuses[0] == 1
-    assert samples.metrics()["max_ms"][0] >= 400
+    assert samples.metrics()["failed_p99_ms"][0] >= 400
 
 
 def test_a_connection_closed_while_idle_is_no_error() -> None:
@@ -178,9 +222,24 @@ def test_profiles() -> None:
     assert drawn == schedule([Segment("steady", 100, 100)], "poisson", 1)
 
 
+def test_requests_come_as_shoppers_do_and_again_when_all_were_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    figures = tmp_path / "load.json"
+    flags = ["--rate", "600", "--seconds", "2", "--warm-up", "0", "--json", str(figures)]
+    with serving(lambda n: Answer()) as server:
+        assert main(["--url", server.url, *flags]) in (0, 3)  # 3: too busy here
+    written = json.loads(figures.read_text())
+    (sent,) = written["rows"][0]["metrics"]["requests"]["values"]
+    assert sent == len(schedule([Segment("steady", 600, 2)], "poisson", 0)) != 1_200
+    (note,) = [one for one in written["notes"] if "different requests" in one]
+    assert note.startswith(f"500 different requests were sent {sent / 500:.1f} times each, unch")
+
+
 def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target_file = tmp_path / "figures" / "load.json"
     flags = ["--rate", "50", "--seconds", "1", "--profile", "step", "--warm-up", "0"]
+    flags += ["--arrivals", "even"]
     with serving(lambda n: Answer()) as server:
         status = main(["--url", server.url, *flags, "--json", str(target_file)])
     assert status in (0, 3)  # 3: this machine was too busy to keep the schedule

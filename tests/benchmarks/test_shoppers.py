@@ -1,8 +1,8 @@
 """Shoppers of the simulator as requests: what they send, in which order, and what never."""
 
 import json
-from collections import defaultdict
-from datetime import date
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.checkouts import check_items
-from benchmarks.http_client import Request
+from benchmarks.generator import Generator, Options
+from benchmarks.http_client import Request, Target
 from benchmarks.load import main
+from benchmarks.recorded import latest_sessions
 from benchmarks.servers import command, free_port, server
 from benchmarks.shoppers import Strangers, from_shoppers, renewed
 from contract.errors import UserError
@@ -164,12 +166,62 @@ def test_an_import_is_a_source_too(shop: Shop) -> None:
     assert len(second["events"][0]["items"]) == 10
 
 
-def test_the_same_behaviour_once_more_is_new(simulated: Path) -> None:
-    one = next(one for one in from_shoppers(simulated, seed=0) if one.kind == "events")
-    again = json.loads(renewed(one.body))
-    for old, new in zip(json.loads(one.body)["events"], again["events"], strict=True):
-        assert old.pop("event_id") != new.pop("event_id")
-        assert old == new
+def test_the_same_once_more_is_somebody_else(simulated: Path) -> None:
+    for one in from_shoppers(simulated, seed=0)[:200]:
+        assert one.renew is not None
+        first, third = json.loads(one.body), json.loads(one.renew(one.body, 2))
+        events = [(first, third)] if one.kind == "decide" else []
+        for old, new in zip(first.get("events", ()), third.get("events", ()), strict=True):
+            assert old.pop("event_id") != new.pop("event_id")
+            then, now = (datetime.fromisoformat(two.pop("occurred_at")) for two in (old, new))
+            assert then < now
+            events.append((old, new))
+        for old, new in events:
+            for who in ("visitor_id", "session_id"):
+                assert new.pop(who) == f"{old.pop(who)}~2"
+            if "cart" in old:
+                assert new["cart"].pop("cart_id") == f"{old['cart'].pop('cart_id')}~2"
+            assert old == new
+
+
+def test_later_turns_are_sent_as_other_visitors() -> None:
+    bodies: list[bytes] = []
+    request = Request(b'{"visitor_id":"a\\"b","session_id":"s"}', "/v1/x", "decide", renewed_now)
+    payloads = Generator(
+        Target("shop.example", 80, "/", False, None), [request], [(0.0, 0)] * 3, Options()
+    )
+    for number in range(3):
+        head, _, body = payloads._payload(number).partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head
+        bodies.append(body)
+    assert [json.loads(body)["visitor_id"] for body in bodies] == ['a"b', 'a"b~1', 'a"b~2']
+
+
+def renewed_now(body: bytes, turn: int) -> bytes:
+    return renewed(datetime.now(UTC), body, turn)
+
+
+def test_sessions_are_sent_whole(simulated: Path) -> None:
+    whole = {
+        session[0]["session_id"]: len(session) for session in latest_sessions(simulated / "events")
+    }
+    table = pq.read_table(simulated / "events", columns=["session_id", "event_name"])
+    names = zip(table["session_id"].to_pylist(), table["event_name"].to_pylist(), strict=True)
+    assert whole == Counter(session for session, name in names if name != "decision")
+    for most in (1, 40, 41, 42, 43):
+        kept = latest_sessions(simulated / "events", most)
+        assert all(len(session) == whole[session[0]["session_id"]] for session in kept)
+        assert sum(map(len, kept)) <= most or len(kept) == 1
+    some, everything = (
+        Counter(
+            event["session_id"]
+            for one in bodies(from_shoppers(simulated, seed=0, most=most), "events")
+            for event in one["events"]
+        )
+        for most in (50, 10**6)
+    )
+    assert 0 < len(some) < len(everything)
+    assert all(everything[session] == number for session, number in some.items())
 
 
 def test_mixed_traffic_of_a_real_gateway(
@@ -184,6 +236,7 @@ def test_mixed_traffic_of_a_real_gateway(
     with server("serving", told, f"{url}/readyz"):
         flags = ["--url", url, "--key", key, "--shoppers", str(simulated), "--rate", "40"]
         flags += ["--seconds", "3", "--warm-up", "0", "--json", str(target), "--hdr-log", str(log)]
+        flags += ["--arrivals", "even"]
         assert main(flags) in (0, 3)  # 3: too busy here to keep the schedule
     rows = {row["name"]: row["metrics"] for row in json.loads(target.read_text())["rows"]}
     assert list(rows) == ["steady", "steady/decide", "steady/events"]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.kserve_server import WRONG
+from benchmarks.servers import UNREMEMBERED
 from contract.manifest import MODELS
 from serving.inference.triton_process import Ports, TritonProcess
 from tests.faults.shoppers import shopping
@@ -53,7 +54,7 @@ def triton(place: Place) -> Iterator[TritonProcess]:
 @pytest.fixture(scope="module")
 def served(place: Place, triton: TritonProcess) -> Iterator[Served]:
     """One gateway for all faults of Triton, never started again; Triton is not there yet."""
-    with place.gateway(TILLWISE_TRITON_URL=f"grpc://{triton.address}") as served:
+    with place.gateway(**UNREMEMBERED, TILLWISE_TRITON_URL=f"grpc://{triton.address}") as served:
         yield served
         assert served.process.poll() is None
 
@@ -130,7 +131,7 @@ async def test_a_server_that_answers_wrongly(other: tuple[Place, str], tmp_path:
         cwd=ROOT,
     )
     try:
-        with place.gateway(TILLWISE_TRITON_URL=f"127.0.0.1:{port}") as served:
+        with place.gateway(**UNREMEMBERED, TILLWISE_TRITON_URL=f"127.0.0.1:{port}") as served:
             async with shopping(served, key) as shoppers:
                 await shoppers.sees("full", 10)
                 for kind in KINDS:
