@@ -65,7 +65,7 @@ def test_a_manifest_with_models_in_int8_keeps_its_form() -> None:
 def test_popular_items_of_a_release_before_there_were_lists() -> None:
     found = PopularLists.parse((FOLDER / "popular_1.json").read_bytes(), VOCABULARY)
     assert found.overall.tolist() == [BREAD, MILK, TEA]
-    assert found.of(("frequent",), "OH").tolist() == [BREAD, MILK, TEA]
+    assert found.of(("repeat_buyers",), "OH").tolist() == [BREAD, MILK, TEA]
 
 
 def test_popular_lists() -> None:
@@ -73,6 +73,6 @@ def test_popular_lists() -> None:
     assert content == popular_lists().encode()
     found = PopularLists.parse(content, VOCABULARY)
     assert found.as_bytes(VOCABULARY) == content
-    assert found.of(("frequent",), None).tolist() == [EGGS, MILK]
+    assert found.of(("repeat_buyers",), None).tolist() == [EGGS, MILK]
     # What a gateway of before reads of it: the list for everybody, where it always stood.
     assert json.loads(content)["all"] == ["milk", "bread"]

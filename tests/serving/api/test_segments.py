@@ -95,7 +95,8 @@ async def test_a_restart_says_the_same(start: Start) -> None:
 
 
 async def test_the_category_of_a_view_is_written_down_with_it(running: Running) -> None:
-    own = view("item-3", "11:00:00", items=[{"item_id": "item-3", "item_category": "OURS"}])
+    named = [{"item_id": "item-3", "item_category": "OURS"}]
+    own = view("item-3", "11:00:00", items=named, schema_version=2)
     await send(running, view("item-3", "10:00:00"), own, view("unheard-of", "11:30:00"))
     said = [one.items[0].item_category for one in running.logged()]
     assert said == ["PRODUCE/PRODUCE AISLE 3", "OURS", None]
