@@ -9,6 +9,7 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from contract.clock import Clock
+from serving.api.known_callers import KnownCallers
 from serving.decision.decide import Decider
 from serving.decision.shadow import Shadow
 from serving.inference.catalogue_overlay import CatalogueOverlay
@@ -22,7 +23,7 @@ from serving.ingest.traffic import Traffic
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
-from serving.state.control_store import ApiKey, ControlStore
+from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
 from serving.state.feature_store import MemoryFeatureStore
 from serving.state.secrets import Secrets
@@ -61,7 +62,7 @@ class Gateway:
     triton: "TritonBackends | None" = None  # None: the models run in this process
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
-    known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only
+    known: KnownCallers = field(default_factory=KnownCallers)
     # Idempotency keys whose request is being acted on; only one process serves a state folder.
     answering: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)

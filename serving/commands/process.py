@@ -86,6 +86,7 @@ async def _serve(
         uvicorn.Config(
             app,
             http=StampingProtocol,
+            ws="none",  # no route speaks it, and uvicorn would hand it our connections
             log_config=None,
             access_log=False,
             server_header=False,
