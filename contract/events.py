@@ -22,7 +22,9 @@ from pydantic import (
 
 from contract.catalogue import Currency, ItemId, MinorUnits
 
-SCHEMA_VERSION: Final = 1
+# What is written today; `contract.event_versions` reads every older version. Version 2 came with
+# `percent_scrolled`.
+SCHEMA_VERSION: Final = 2
 
 EventName = Literal[
     "view_item_list",
@@ -167,6 +169,7 @@ class EventBody(BaseModel):
     transaction_id: Text | None = None
     search_term: Text | None = None
     engagement_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
+    percent_scrolled: Annotated[int, Field(ge=0, le=100)] | None = None  # since version 2
     context: EventContext | None = None
     attribution_token: (
         Annotated[str, StringConstraints(max_length=512), AfterValidator(_no_card)] | None
@@ -182,8 +185,10 @@ class EventBody(BaseModel):
 
 
 class ClientEvent(EventBody):
-    """An event as a caller sends it: raw ids, and what the shopper agreed to on that page."""
+    """An event as a caller sends it: raw ids, and what the shopper agreed to on that page. Older
+    versions are brought to this one by `contract.event_versions.upgraded`."""
 
+    schema_version: Literal[2] = SCHEMA_VERSION
     visitor_id: RawId
     user_id: RawId | None = None
     consent: dict[Literal["personalization", "analytics", "offers"], bool] | None = None
@@ -200,7 +205,7 @@ class ClientEvent(EventBody):
 class Event(EventBody):
     """An event as it is stored: pseudonymous, with the purposes in effect when it was written."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     received_at: AwareDatetime
     subject_id: UUID
     purposes: tuple[str, ...] = ()

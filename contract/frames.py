@@ -49,11 +49,15 @@ EVENT_SCHEMA = pa.schema(
         ("transaction_id", pa.string()),
         ("search_term", pa.string()),
         ("engagement_ms", pa.int64()),
+        ("percent_scrolled", pa.int64()),
         ("context", _CONTEXT),
         ("attribution_token", pa.string()),
         ("synthetic", pa.bool_()),
     ]
 )
+
+# Columns that files of an older schema version lack; a reader takes them as empty.
+ADDED_COLUMNS = frozenset({"percent_scrolled"})
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,12 @@ install() {
 
 if [ "$step" != package ]; then
     if [ "$target" = gateway ]; then
-        install -r pyproject.toml --extra serve
+        install -r pyproject.toml --extra serve --extra scale
     else
         # torch first and alone: asked for by something else it brings another build.
         install "torch==$TORCH" \
             ${TORCH_INDEX:+--index "$TORCH_INDEX" --index-strategy unsafe-best-match}
-        install --override overrides.txt -r pyproject.toml --extra train --extra serve
+        install --override overrides.txt -r pyproject.toml --extra train --extra serve --extra scale
     fi
 fi
 if [ "$step" != dependencies ]; then

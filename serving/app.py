@@ -32,6 +32,7 @@ from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
+from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.shadow import Shadow
@@ -53,16 +54,17 @@ from serving.ingest.traffic import Traffic
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.releases import ReleaseMetrics
+from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
-from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import LinkedFeatureStore, MemoryFeatureStore
+from serving.state.feature_store import LinkedFeatureStore
 from serving.state.receipts import ReceiptSigner
-from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.sealing import SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
-from serving.state.state_folder import CONTROL, EVENTS
+from serving.state.state_folder import CONTROL
+from serving.stores import open_stores
 
 if TYPE_CHECKING:
     from serving.inference.triton import TritonBackends
@@ -85,13 +87,18 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     live, problem = await _release(settings, counted, triton, release_id)
     secrets = load_secrets(settings.state, settings.master_key, settings.master_key_file)
     control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
-    event_log, features = _behaviour(settings, SubjectKeys(control))
+    opened = open_stores(settings, SubjectKeys(control))
+    StoreMetrics(registry, opened.feed)
+    # What was restored lives as long as the process; a collection that walks over it stops every
+    # decision for tens of milliseconds and finds nothing.
+    gc.collect()
+    gc.freeze()
     overlay = CatalogueOverlay(control.items_changed_since)
     overlay.follow([live.current])
     live.overlay = overlay.lay
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
-    histories = LinkedFeatureStore(features, control.histories)
+    histories = LinkedFeatureStore(opened.features, control.histories)
     signer = TokenSigner(secrets.derive("attribution"), clock)
     decider = Decider(
         live, histories, clock, signer, _decision_settings(settings), counted, tracing
@@ -100,20 +107,29 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     measured = ReleaseMetrics(registry)
     lost = counted.impressions_lost.inc
     ingest = Ingest(
-        *(recognised, event_log, features, clock),
+        *(recognised, opened.event_log, opened.told, clock),
         lambda item_id: live.current.category(item_id),
     )
-    stores = Stores(control, event_log, features)
+    stores = Stores(control, opened.event_log, opened.features)
     receipts = ReceiptSigner(control.service_key("receipt"))
-    rights = Rights(stores, ingest, clock, receipts, lambda found: item_names(live, found))
-    await rights.finish()
+    rights = Rights(
+        *(stores, ingest, clock, receipts, lambda found: item_names(live, found)),
+        lambda state, now_us: segments_of(
+            state, now_us, None, live.current.rules, live.current.learned
+        ),
+    )
+    try:
+        await rights.finish()
+    except StoreError as error:  # what is left opens no more, and goes with the daily retention
+        log.warning("erasures are not finished: %s", error)
     return Gateway(
         settings=settings,
         clock=clock,
         secrets=secrets,
         control=control,
-        event_log=event_log,
-        features=features,
+        event_log=opened.event_log,
+        features=opened.features,
+        feed=opened.feed,
         live=live,
         follower=await _watched(settings, live, decider, measured, problem),
         shadow=Shadow(
@@ -126,7 +142,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         stores=stores,
         rights=rights,
         answer_key=control.service_key("answers"),
-        impressions=ImpressionLog(event_log, settings.impression_queue, lost),
+        impressions=ImpressionLog(opened.event_log, settings.impression_queue, lost),
         traffic=Traffic(settings.internal_networks),
         page_limits=PageLimits(settings.page_requests_per_minute, settings.page_events_per_minute),
         registry=registry,
@@ -154,18 +170,6 @@ async def _release(
         return live, await load_last_good(live)
     await live.load_or_keep(release_id)
     return live, None
-
-
-def _behaviour(settings: Settings, keys: SubjectKeys) -> tuple[SqliteEventLog, MemoryFeatureStore]:
-    """The log, and the features that follow from it."""
-    event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(keys))
-    features = MemoryFeatureStore(settings.state, keys)
-    features.restore(event_log)
-    # What was restored lives as long as the process; a collection that walks over it stops every
-    # decision for tens of milliseconds and finds nothing.
-    gc.collect()
-    gc.freeze()
-    return event_log, features
 
 
 async def _watched(
@@ -231,10 +235,13 @@ async def close_gateway(gateway: Gateway) -> None:
     await asyncio.gather(*gateway.background, return_exceptions=True)
     await gateway.ingest.drain()
     await gateway.impressions.stop()
+    if gateway.feed is not None:
+        await gateway.feed.stop()
     try:
         await gateway.features.snapshot()
     except OSError as error:  # the next start replays more of the log
         log.error("no snapshot could be written: %s", error)
+    await gateway.features.aclose()
     gateway.event_log.close()
     gateway.control.close()
     gateway.shadow.close()
@@ -257,6 +264,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.impressions.start()
+        if gateway.feed is not None:
+            gateway.feed.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
         beside = [

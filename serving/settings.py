@@ -35,6 +35,26 @@ class Settings(BaseSettings):
     state: Path = Field(
         Path("state"), description="Folder of the event log, the control store and snapshots."
     )
+    event_log: str = Field(
+        "sqlite",
+        description="`sqlite` (a file in the state folder), or a topic: "
+        "kafka://host:9092,host:9092/topic, kafkas:// over TLS.",
+    )
+    kafka_user: str | None = Field(None, description="For SASL (SCRAM-SHA-512).")
+    kafka_password: str | None = Field(None, repr=False, description="Of `kafka_user`.")
+    kafka_tls: TlsSettings = Field(
+        default_factory=TlsSettings.model_construct, description="For kafkas://, as JSON."
+    )
+    feature_store: str = Field(
+        "memory",
+        description="`memory` (of this process), or shared by several gateways: "
+        "valkey://host:6379/0, valkey+cluster://host:6379, valkeys over TLS.",
+    )
+    valkey_user: str | None = Field(None, description="A user of Valkey's access lists.")
+    valkey_password: str | None = Field(None, repr=False, description="Of the Valkey server.")
+    valkey_tls: TlsSettings = Field(
+        default_factory=TlsSettings.model_construct, description="For valkeys://, as JSON."
+    )
     cors_origins: tuple[str, ...] = Field(
         (), description='Origins that browsers may call from, as JSON: ["https://shop.example"].'
     )

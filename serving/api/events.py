@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate, is_beacon
@@ -34,7 +35,7 @@ _BEACON_KEY = {
     "schema": {"type": "string"},
 }
 Status = Literal["accepted", "duplicate", "rejected"]
-Reason = Literal["bot", "internal", "invalid", "forbidden", "no_consent"]
+Reason = Literal["bot", "internal", "invalid", "version", "forbidden", "no_consent"]
 
 
 class EventBatch(BaseModel):
@@ -154,7 +155,14 @@ def _read(raw: Any, caller: Caller) -> ClientEvent | EventResult:
     event_id = _id_of(raw)
     try:
         # In JSON's strict mode, where times and ids are strings but numbers are not.
-        event = ClientEvent.model_validate_json(to_json(raw), strict=True)
+        known = upgraded(raw) if isinstance(raw, dict) else raw
+        event = ClientEvent.model_validate_json(to_json(known), strict=True)
+    except UnknownVersionError as error:  # worth keeping: a later gateway may read it
+        detail = str(error)
+        return EventResult(event_id=event_id, status="rejected", reason="version", detail=detail)
+    except NotInVersionError as error:
+        detail = str(error)
+        return EventResult(event_id=event_id, status="rejected", reason="invalid", detail=detail)
     except ValidationError as error:
         detail = invalid(error).problem.detail
         return EventResult(event_id=event_id, status="rejected", reason="invalid", detail=detail)

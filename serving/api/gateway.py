@@ -16,6 +16,7 @@ from serving.inference.catalogue_overlay import CatalogueOverlay
 from serving.inference.follower import Follower
 from serving.inference.releases import LiveRelease
 from serving.ingest.accept import Ingest
+from serving.ingest.feed import FeatureFeed
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
@@ -25,7 +26,7 @@ from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
 from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
-from serving.state.feature_store import MemoryFeatureStore
+from serving.state.feature_store import FeatureStore
 from serving.state.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Gateway:
     secrets: Secrets
     control: ControlStore
     event_log: EventLog
-    features: MemoryFeatureStore
+    features: FeatureStore
     live: LiveRelease
     follower: Follower
     shadow: Shadow
@@ -59,6 +60,7 @@ class Gateway:
     registry: CollectorRegistry
     metrics: HttpMetrics
     tracing: Tracing
+    feed: FeatureFeed | None = None  # None: features are told of every event as it is accepted
     triton: "TritonBackends | None" = None  # None: the models run in this process
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)

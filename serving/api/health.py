@@ -35,8 +35,8 @@ class Readiness(BaseModel):
     trial_release_id: str | None = None  # the canary or the shadow
     int8: list[str] | None = None  # the live release's quantised models
     problems: list[str] | None = None  # why another release is served than is wanted
-    # What a lower rung does without. A model server that is away is no fault of this gateway: to
-    # take all gateways out of service for it would leave every checkout without an answer.
+    # What a lower rung does without. A model server or a feature store that is away is no fault of
+    # this gateway: to take all of them out of service would leave every checkout without an answer.
     degraded: list[str] | None = None
 
 
@@ -50,7 +50,7 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Runs every model of the live release once and writes to the event log; 503 names what
     failed. `problems`, with 200, say why the live release is not the one that is wanted; a model
-    server's failure is named in `degraded`, with 200 as well."""
+    server's or a shared feature store's failure is named in `degraded`, with 200 as well."""
     gateway = gateway_of(request)
     async with gateway.checking:  # a storm of probes costs no more than one at a time
         found = await asyncio.gather(
@@ -61,6 +61,8 @@ async def readyz(request: Request) -> Response:
     problems = [problem for problem in found if problem is not None]
     release = gateway.live.current
     elsewhere = [one for one in problems if one.field == "models" and release.models.remote]
+    if gateway.feed is not None and gateway.feed.problem is not None:
+        elsewhere.append(FieldProblem(field="features", message=gateway.feed.problem))
     problems = [one for one in problems if one not in elsewhere]
     if problems:
         detail = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)

@@ -96,7 +96,10 @@ class HeldAbout(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What was removed. `control_store_clean`: its files were looked at, byte by byte."""
+    """What was removed. `events_removed`: records of the event log; a topic gives up none, there
+    they open no more. `features_removed`: false where a shared feature store was away; what it
+    holds opens no more and is removed when it is back. `control_store_clean`: its files were looked
+    at, byte by byte."""
 
     receipt_id: str
     subject_id: str
@@ -106,6 +109,7 @@ class Receipt(BaseModel):
     events_removed: int
     export_rows_removed: int
     exports_not_found: int
+    features_removed: bool
     control_store_clean: bool
     audit_line: dict[str, Any]
 

@@ -1,69 +1,135 @@
-"""`tillwise-serve export`: the event log as Parquet, a file a day, to be trained on."""
+"""`tillwise-serve export`: the event log as Parquet, for training. Run again it adds what is new,
+and takes out what is no longer agreed to; a gateway may be running on the log meanwhile."""
 
 import argparse
 import asyncio
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.catalogue import CATALOGUE_COLUMNS
 from contract.clock import SystemClock
 from contract.errors import UserError
+from contract.event_parts import PARTS_FILE
+from contract.events import Event
 from contract.figures import Figures
+from contract.manifest import CATALOGUE
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.commands.parquet import read_columns
+from serving.inference.releases import live_release_id
 from serving.settings import Settings
-from serving.state.control_store import Export
-from serving.state.event_log import SqliteEventLog
-from serving.state.exports import check_fresh, write_export
+from serving.state.control_store import ControlStore, Export
+from serving.state.exports import erase_from, narrow, row_of
+from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS
+from serving.stores import open_event_log
+from serving.whole_file import replacing
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("export", help="write the event log as Parquet for training")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_folders(parser, "state")
+    parser = subparsers.add_parser("export", help="write the event log as Parquet, for training")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to")
+    parser.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="FILE",
+        help="the catalogue to put beside the events (default: what DIR has, or else that of the "
+        "live release)",
+    )
+    add_folders(parser, "state", "releases")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Figures:
-    """Write all events that may still be used; a gateway may be running."""
+    """Bring the export up to the end of the log."""
     settings = settings_of(args)
-    if not (settings.state / EVENTS).is_file():
-        raise UserError(f"state folder {settings.state} does not exist or holds no events")
-    check_fresh(args.output)
+    if not (settings.state / CONTROL).is_file():
+        raise UserError(f"state folder {settings.state} does not exist")
+    if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
+        raise UserError(f"state folder {settings.state} holds no event log")
+    catalogue = _catalogue(settings, args.output, args.catalogue)
     began = time.perf_counter()
-    count = asyncio.run(_export(settings, args.output.resolve()))
+    control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings), SystemClock())
+    try:
+        read, added, files = _brought_up(settings, control, args.output)
+    finally:
+        control.close()
+    if catalogue is not None:
+        with replacing(args.output / CATALOGUE) as file:
+            pq.write_table(catalogue, file, compression="zstd")
     seconds = time.perf_counter() - began
-    print(f"{count} events in {args.output}")
+    print(f"{args.output}: {added} events more, {files} files in all ({seconds:.1f} s)")
     figures = Figures("export")
-    figures.add("events", {"count": [float(count)], "per_second": [count / seconds]})
+    counts = {"events": [float(added)], "read": [float(read)], "files": [float(files)]}
+    figures.add("export", {**counts, "per_second": [read / seconds]}, seconds=seconds)
     return figures
 
 
-async def _export(settings: Settings, folder: Path) -> int:
-    clock = SystemClock()
-    control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings), clock)
+def _brought_up(settings: Settings, control: ControlStore, output: Path) -> tuple[int, int, int]:
+    """How many events were read, how many rows added, how many files there are."""
+    keys = SubjectKeys(control)
+    event_log = open_event_log(settings, SealedCodec(keys))
     try:
-        event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(SubjectKeys(control)))
-        try:
-            export = Export(str(uuid4()), str(folder), clock.now(), os.urandom(KEY_BYTES))
-            await control.add_export(export)
-            events = (event for _, event in event_log.read_from(0))
-            agreed: dict[str, frozenset[str]] = {}
+        with open_parts(output, event_log.log_id) as parts:
+            registered = _registered(control, output.resolve(), parts)
+            agreed = _agreed(control)
+            narrow(registered, control.subject_ids(), agreed)
+            row = row_of(registered, agreed)
 
-            def purposes(subject_id: str) -> frozenset[str]:
-                if subject_id not in agreed:
-                    consent = control.consent_of(subject_id)
-                    agreed[subject_id] = frozenset() if consent is None else consent.purposes
-                return agreed[subject_id]
+            def after(events: Sequence[Event]) -> None:
+                # Whoever was erased meanwhile was looked for before this round was there.
+                gone = keys.erased({str(one.subject_id) for one in events})
+                if gone:
+                    erase_from([registered], gone)
 
-            return write_export(export, events, purposes)
-        finally:
-            event_log.close()
+            read, added = export(event_log, parts, row=row, after=after)
+            return read, added, len(parts.held.parts)
     finally:
-        control.close()
+        event_log.close()
+
+
+def _registered(control: ControlStore, output: Path, parts: ParquetParts) -> Export:
+    """The export in `output` as erasures know it, registered before its first file is written."""
+    for known in control.exports():
+        if known.folder == str(output):
+            return known
+    if parts.held.rounds:
+        raise UserError(
+            f"{output / EVENTS_FOLDER}: {PARTS_FILE} is of an export that is not registered here, "
+            "or was moved; choose another --output"
+        )
+    made = Export(str(uuid4()), str(output), SystemClock().now(), os.urandom(KEY_BYTES))
+    asyncio.run(control.add_export(made))
+    return made
+
+
+def _agreed(control: ControlStore) -> Callable[[str], frozenset[str]]:
+    """What subjects agree to now, asked once for each."""
+    known: dict[str, frozenset[str]] = {}
+
+    def purposes(subject_id: str) -> frozenset[str]:
+        if subject_id not in known:
+            consent = control.consent_of(subject_id)
+            known[subject_id] = frozenset() if consent is None else consent.purposes
+        return known[subject_id]
+
+    return purposes
+
+
+def _catalogue(settings: Settings, output: Path, named: Path | None) -> pa.Table | None:
+    """The catalogue to be written; None where there is one already and no other was named."""
+    if named is None and (output / CATALOGUE).is_file():
+        return None
+    if named is None:
+        named = settings.releases / live_release_id(settings.releases) / CATALOGUE
+    return read_columns(named, tuple(CATALOGUE_COLUMNS))

@@ -14,12 +14,11 @@ from serving.ingest.retention import Removed, enforce
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.settings import Settings
-from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import MemoryFeatureStore
 from serving.state.receipts import ReceiptSigner
-from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.sealing import SubjectKeys
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, EVENTS, StateFolder
+from serving.state.state_folder import CONTROL, StateFolder
+from serving.stores import open_stores
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,18 +49,18 @@ def run(args: argparse.Namespace) -> Figures:
 async def _enforce(settings: Settings, clock: Clock) -> Removed:
     secrets = secrets_of(settings)
     control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
-    keys = SubjectKeys(control)
-    event_log = SqliteEventLog(settings.state / EVENTS, SealedCodec(keys))
     try:
-        features = MemoryFeatureStore(settings.state, keys)
-        features.restore(event_log)
-        stores = Stores(control, event_log, features)
-        ingest = Ingest(Subjects(control, secrets, clock), event_log, features, clock)
-        signer = ReceiptSigner(control.service_key("receipt"))
-        rights = Rights(stores, ingest, clock, signer, lambda _: {})
-        removed = await enforce(settings.retention, stores, rights, clock)
-        await features.snapshot()
-        return removed
+        opened = open_stores(settings, SubjectKeys(control))
+        try:
+            stores = Stores(control, opened.event_log, opened.features)
+            ingest = Ingest(Subjects(control, secrets, clock), opened.event_log, opened.told, clock)
+            signer = ReceiptSigner(control.service_key("receipt"))
+            rights = Rights(stores, ingest, clock, signer, lambda _: {}, lambda *_: ())
+            removed = await enforce(settings.retention, stores, rights, clock)
+            await opened.features.snapshot()
+            return removed
+        finally:
+            await opened.features.aclose()
+            opened.event_log.close()
     finally:
-        event_log.close()
         control.close()

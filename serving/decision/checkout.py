@@ -63,7 +63,7 @@ class Checkout:
             return tuple
         context = self.request.context.event_context()
         return partial(
-            _in_effect, state, self.now_us, context, self.release.rules, self.release.learned
+            segments_of, state, self.now_us, context, self.release.rules, self.release.learned
         )
 
     def standing(self, state: SubjectState) -> Situation:
@@ -85,13 +85,14 @@ class Checkout:
         return tuple(item_id for item_id in named if vocabulary.index(item_id) == OOV)
 
 
-def _in_effect(
+def segments_of(
     state: SubjectState,
     now_us: int,
     context: EventContext | None,
     rules: SegmentConfig,
     learned: LearnedSegments | None,
 ) -> tuple[str, ...]:
+    """The names of all segments in effect for who has `state`."""
     situation = Situation(view(state, now_us), (), now_us, context, rules=rules)
     return in_effect(situation.view, situation.segments, rules, learned)
 

@@ -10,7 +10,7 @@ from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
 from contract.events import ClientEvent, Event, EventBody, EventItem, honoured_time
 from serving.ingest.subjects import Recognised, Subjects
-from serving.state.event_log import Appended, EventLog
+from serving.state.event_log import Appended, EventLog, Position
 from serving.state.feature_store import FeatureStore
 
 Outcome = Literal["accepted", "duplicate", "no_consent"]
@@ -40,17 +40,18 @@ _BREATH = 32
 class TracksPosition(FeatureStore, Protocol):
     """A feature store that notes how far the log has been applied."""
 
-    position: int
+    position: Position
 
 
 class Ingest:
-    """The one way in which behaviour is written."""
+    """The one way in which behaviour is written. `features` hear of every event before it is
+    answered; without them a `FeatureFeed` follows the log."""
 
     def __init__(
         self,
         subjects: Subjects,
         event_log: EventLog,
-        features: TracksPosition,
+        features: TracksPosition | None,
         clock: Clock,
         category: CategoryOf = lambda item_id: None,
     ) -> None:
@@ -60,7 +61,7 @@ class Ingest:
         self._features = features
         self._clock = clock
         self._category = category
-        self._open: dict[object, int] = {}
+        self._open: dict[object, Position] = {}
         self._writing: set[asyncio.Task[list[Outcome]]] = set()
 
     async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
@@ -134,14 +135,28 @@ class Ingest:
     async def _write(self, events: list[Event]) -> list[Outcome]:
         if not events:
             return []
+        if self._features is None:
+            return [_OUTCOMES[answer] for answer in await self._log.append(events)]
+        return await self._write_and_apply(events, self._features)
+
+    async def _write_and_apply(
+        self, events: list[Event], features: TracksPosition
+    ) -> list[Outcome]:
         token = object()
         self._open[token] = self._log.last_position
         try:
             answers = await self._log.append(events)
             told = zip(events, answers, strict=True)
-            await self._features.absorb([event for event, answer in told if answer == "accepted"])
+            await features.absorb([event for event, answer in told if answer == "accepted"])
         finally:
             del self._open[token]
         # Whatever another request has appended but not applied yet lies after where it began.
-        self._features.position = min(self._open.values(), default=self._log.last_position)
+        last = self._log.last_position
+        features.position = min(self._open.values(), key=_number, default=last)
         return [_OUTCOMES[answer] for answer in answers]
+
+
+def _number(position: Position) -> int:
+    # Partitioned logs are followed by a feed.
+    assert isinstance(position, int)
+    return position

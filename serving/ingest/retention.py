@@ -39,11 +39,8 @@ async def enforce(periods: Retention, stores: Stores, rights: Rights, clock: Clo
     states = await stores.features.let_go(to_us(behaviour_before))
     subjects = 0
     idle = control.subjects_without_consent_since(now - timedelta(days=periods.subjects))
-    idle_set = frozenset(idle)
-    for subject_id in idle:
-        person = control.person_of(subject_id)
-        if idle_set.issuperset(person) and not await _in_use(stores, person):
-            subjects += await rights.erase(subject_id, GATEWAY) is not None
+    for subject_id in await _unused(stores, idle):
+        subjects += await rights.erase(subject_id, GATEWAY) is not None
     exports_before = now - timedelta(days=periods.exports)
     exports = [one for one in control.exports() if one.made_at < exports_before]
     for export in exports:
@@ -53,13 +50,19 @@ async def enforce(periods: Retention, stores: Stores, rights: Rights, clock: Clo
     return Removed(behaviour, decisions, states, subjects, len(exports), audit, answers)
 
 
-async def _in_use(stores: Stores, person: Sequence[str]) -> bool:
-    """Whether anything is still held of what these subjects did."""
-    for one in person:
-        key = stores.control.subject_key(one)
-        if key is not None and stores.event_log.holds(key.log_key):
-            return True
-        state = await stores.features.read(one)
-        if any(len(rows) for rows in state.values()):
-            return True
-    return False
+async def _unused(stores: Stores, idle: Sequence[str]) -> list[str]:
+    """Those of these subjects of whom, as whole persons, nothing is held any more that they did."""
+    keys = {one: key.log_key for one in idle if (key := stores.control.subject_key(one))}
+    holding = await asyncio.to_thread(stores.event_log.holding, list(keys.values()))
+    left = {one for one in idle if keys.get(one) not in holding}
+    unused = []
+    for subject_id in idle:
+        person = stores.control.person_of(subject_id)
+        if left.issuperset(person) and not await _remembered(stores, person):
+            unused.append(subject_id)
+    return unused
+
+
+async def _remembered(stores: Stores, person: Sequence[str]) -> bool:
+    states = [await stores.features.read(one) for one in person]
+    return any(len(rows) for state in states for rows in state.values())

@@ -15,21 +15,24 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from contract import segments
 from contract.clock import Clock, from_us, to_us
-from contract.features import FEATURES, SubjectState, view
+from contract.features import FEATURES, SubjectState
 from contract.rows import Rows
 from serving.ingest.accept import Ingest
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import ControlStore, Erased, SubjectRecord
 from serving.state.event_log import EventLog
 from serving.state.exports import Removed, erase_from
-from serving.state.feature_store import FeatureStore, merged
+from serving.state.feature_merge import merged
+from serving.state.feature_store import FeatureStore
 from serving.state.receipts import ReceiptSigner
+from serving.state.sqlite_writer import StoreError
 
 log = logging.getLogger(__name__)
 
 ItemNames = Callable[[Iterable[int]], dict[int, str]]  # item keys of feature state to item ids
+# The names of the segments of a state at a moment (microseconds), by the live release's rules.
+SegmentNames = Callable[[SubjectState, int], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,20 @@ class Rights:
     """Answers for the stores of one gateway."""
 
     def __init__(
-        self, stores: Stores, ingest: Ingest, clock: Clock, signer: ReceiptSigner, items: ItemNames
+        self,
+        stores: Stores,
+        ingest: Ingest,
+        clock: Clock,
+        signer: ReceiptSigner,
+        items: ItemNames,
+        segments: SegmentNames,
     ) -> None:
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
         self._signer = signer
         self._items = items
+        self._segments = segments
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
         """Everything that is held about the person, to be read by a person; None when nobody is
@@ -71,7 +81,8 @@ class Rights:
             "made_at": self._clock.now().isoformat(),
             "subjects": [_record(one) for one in records],
             "features": {one: self._features(state) for one, state in states.items()},
-            "segments": self._segments(merged(states.values())),  # as a decision would see it
+            # As a decision would see it that knows nothing of where and when.
+            "segments": list(self._segments(merged(states.values()), to_us(self._clock.now()))),
             "events": [one for one in events if one["event_name"] != "decision"],
             "decisions": [one for one in events if one["event_name"] == "decision"],
         }
@@ -93,21 +104,33 @@ class Rights:
         # Batches that were accepted before the keys went may still be on their way to the features.
         await self._ingest.drain()
         removed = await self._stores.event_log.forget(erased.log_keys)
-        for one in erased.subject_ids:
-            await self._stores.features.forget(one)
+        forgotten = await self._forgotten(erased)
         exports = await asyncio.to_thread(erase_from, control.exports(), erased.subject_ids)
         clean = await control.scrub(erased.traces)
         if not clean:
             log.error("an erasure could not look at the control store's files: they are in use")
-        await control.finish_erasures(erased.log_keys)
-        receipt = _receipt(subject_id, erased, removed, exports, clean, self._clock.now())
+        if forgotten:
+            await control.finish_erasures(erased.log_keys)
+        receipt = _receipt(subject_id, erased, removed, exports, self._clock.now())
+        receipt |= {"features_removed": forgotten, "control_store_clean": clean}
         return self._signer.sign(receipt)
 
+    async def _forgotten(self, erased: Erased) -> bool:
+        """Whether the feature store has let go of them; one that is away is told later."""
+        try:
+            await self._stores.features.forget(erased.subject_ids, erased.log_keys)
+        except StoreError as error:
+            log.warning("features that open no more are removed later: %s", error)
+            return False
+        return True
+
     async def finish(self) -> int:
-        """Finish what a crash cut short; returns how many subjects that concerned."""
+        """Finish what a crash, or a store that was away, cut short; returns how many subjects that
+        concerned. Raises StoreError."""
         log_keys = self._stores.control.unfinished_erasures()
         if log_keys:
             await self._stores.event_log.forget(log_keys)
+            await self._stores.features.forget((), log_keys)
             await self._stores.control.finish_erasures(log_keys)
         return len(log_keys)
 
@@ -135,10 +158,6 @@ class Rights:
             told.append(one)
         return told
 
-    def _segments(self, state: SubjectState) -> list[str]:
-        seen = view(state, to_us(self._clock.now()))
-        return list(segments.names(segments.assign(seen, None, None)))
-
 
 _HIDDEN = frozenset({"occurred_us", "item_key", "event_key", "session_key", "position"})
 
@@ -163,7 +182,7 @@ def _record(record: SubjectRecord) -> dict[str, Any]:
 
 
 def _receipt(
-    subject_id: str, erased: Erased, removed: int, exports: Removed, clean: bool, at: datetime
+    subject_id: str, erased: Erased, removed: int, exports: Removed, at: datetime
 ) -> dict[str, Any]:
     return {
         "receipt_id": str(uuid4()),
@@ -174,6 +193,5 @@ def _receipt(
         "events_removed": removed,
         "export_rows_removed": exports.rows,
         "exports_not_found": exports.missing,
-        "control_store_clean": clean,
         "audit_line": {"number": erased.line.number, "mac": erased.line.mac},
     }

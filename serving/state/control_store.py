@@ -162,6 +162,10 @@ class ControlStore(Protocol):
         """Everything held here about exactly this subject."""
         ...
 
+    def subject_ids(self) -> list[str]:
+        """Every subject that is there."""
+        ...
+
     def subjects_without_consent_since(self, before: datetime) -> list[str]:
         """Subjects that were made, and last said something about consent, before then."""
         ...

@@ -2,22 +2,27 @@
 remembered about shoppers can be made again from it, as long as their keys are there."""
 
 import asyncio
-import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Literal, Protocol
+from uuid import uuid4
 
 from contract.errors import UserError
+from contract.event_versions import read_stored
 from contract.events import Event
 from serving.state.records import Codec, PlainCodec, Record, decoded
+from serving.state.sqlite_tail import LAST_POSITION, SqliteTail
 from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
 
-log = logging.getLogger(__name__)
-
 Appended = Literal["accepted", "duplicate", "erased"]
+# How far a log has been read: of one sequence a number, of a partitioned log one per partition.
+# 0 is the beginning of any log. For the log alone that it came from.
+Position = int | tuple[int, ...]
+Offsets = Mapping[int, int]  # the same by partition; a log of one sequence is partition 0
+
 Kind = Literal["behaviour", "decision"]
 
 # A row tells nobody anything but when it was written and which rows are one unknown subject's.
@@ -33,6 +38,7 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_by_subject ON records (log_key);
 CREATE INDEX IF NOT EXISTS records_by_day ON records (kind, day);
 CREATE TABLE IF NOT EXISTS probe (only INTEGER PRIMARY KEY CHECK (only = 1), counter INTEGER);
+CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), log_id TEXT);
 """
 _INSERT = (
     "INSERT INTO records (event_id, log_key, kind, day, body) VALUES (?, ?, ?, ?, ?) "
@@ -45,25 +51,69 @@ _DELETED_AT_ONCE = 5_000
 _BREATH = 64
 
 
-class EventLog(Protocol):
-    """An append-only log, unique by `event_id`; positions start at 1 and grow."""
+class Tail(Protocol):
+    """Goes along a log and on as it grows. Where it goes on is kept by whoever follows, beside what
+    was made of the events: a partition gives nothing until `place` said from where."""
 
     @property
-    def last_position(self) -> int:
+    def unplaced(self) -> frozenset[int]:
+        """Partitions that wait to be told where to go on."""
+        ...
+
+    @property
+    def offsets(self) -> Offsets:
+        """By partition, where what was taken ends."""
+        ...
+
+    async def place(self, offsets: Offsets) -> None:
+        """Go on from `offsets` (0 is the beginning); ignored if they are not of the partitions
+        that are held now. Raises StoreError."""
+        ...
+
+    async def take(self, most: int, wait_s: float) -> list[Event]:
+        """Up to `most` events, waiting up to `wait_s` for the first. Raises StoreError."""
+        ...
+
+    def rewind(self) -> None:
+        """Forget where it is: every partition is to be placed anew."""
+        ...
+
+    async def commit(self, offsets: Offsets) -> None:
+        """Tell the log that all up to `offsets` has had its effect, for those who watch it."""
+        ...
+
+    async def close(self) -> None:
+        """Give the partitions to others."""
+        ...
+
+
+class EventLog(Protocol):
+    """An append-only log, unique by `event_id` in effect: a repeat may stand in it once more where
+    a backend says so, and changes nothing."""
+
+    @property
+    def log_id(self) -> str:
+        """A name that no other log has."""
+        ...
+
+    @property
+    def last_position(self) -> Position:
         """The position of the latest durable event, 0 when there is none."""
         ...
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
         """One answer per event, given when all are durable: `erased` where the subject's key is
-        gone, so that nothing was written. Raises StoreError: none is."""
+        gone, so that nothing was written. Raises StoreError: then they must be sent again, which is
+        safe."""
         ...
 
-    def read_from(self, position: int) -> Iterator[tuple[int, Event]]:
-        """Events after `position`, oldest first, those of erased subjects left out."""
+    def read_from(self, position: Position) -> Iterator[tuple[Position, Event]]:
+        """Events after `position`, oldest first (in a partitioned log: of each partition), those of
+        erased subjects left out."""
         ...
 
     def events_of(self, subject_ids: Sequence[str]) -> Iterator[Event]:
-        """The events of these subjects, oldest first."""
+        """The events of these subjects, of each oldest first. May be asked from any thread."""
         ...
 
     async def forget(self, log_keys: Sequence[bytes]) -> int:
@@ -72,11 +122,16 @@ class EventLog(Protocol):
         ...
 
     async def let_go(self, kind: Kind, before: date) -> int:
-        """Remove events received before that day; returns how many."""
+        """Remove events received before that day; returns how many. A backend that does so by its
+        own settings leaves it to them."""
         ...
 
-    def holds(self, log_key: bytes) -> bool:
-        """Whether there is any record of this subject."""
+    def holding(self, log_keys: Collection[bytes]) -> frozenset[bytes]:
+        """Those of these subjects of whom there is any record. May be asked from any thread."""
+        ...
+
+    def tail(self, group: str | None) -> Tail:
+        """Follow the log: all of it, or the part of it that falls to this member of `group`."""
         ...
 
     async def check(self) -> None:
@@ -84,7 +139,7 @@ class EventLog(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what waits and let go of the files."""
+        """Finish what waits and let go of the files and connections."""
         ...
 
 
@@ -95,7 +150,14 @@ class SqliteEventLog:
         """Raises UserError for the unencrypted file of an earlier version."""
         self._path = path
         self._codec = codec or PlainCodec()
+        self._tails: list[SqliteTail] = []
         self._writer = GroupCommitWriter(path, _SCHEMA)
+        made = str(uuid4())
+        self._writer.submit(
+            lambda connection: connection.execute(
+                "INSERT INTO identity VALUES (1, ?) ON CONFLICT DO NOTHING", (made,)
+            )
+        ).result()
         with closing(connect(path, read_only=True)) as reader:
             if holds_plain_events(reader):
                 self._writer.close()
@@ -103,7 +165,8 @@ class SqliteEventLog:
                     f"{path} holds events of an earlier version, unencrypted; stop the gateway "
                     "and run `tillwise-serve migrate` once"
                 )
-            (last,) = reader.execute("SELECT coalesce(max(position), 0) FROM records").fetchone()
+            (last,) = reader.execute(LAST_POSITION).fetchone()
+            (self.log_id,) = reader.execute("SELECT log_id FROM identity").fetchone()
         self._last_position = int(last)
 
     @property
@@ -141,9 +204,12 @@ class SqliteEventLog:
 
         answers, last = await self._writer.run(insert)
         self._last_position = max(self._last_position, last)
+        for tail in self._tails:
+            tail.wake()
         return answers
 
-    def read_from(self, position: int) -> Iterator[tuple[int, Event]]:
+    def read_from(self, position: Position) -> Iterator[tuple[int, Event]]:
+        assert isinstance(position, int)
         query = "SELECT position, body FROM records WHERE position > ? ORDER BY position LIMIT ?"
         with closing(connect(self._path, read_only=True)) as reader:
             while rows := reader.execute(query, (position, _CHUNK)).fetchall():
@@ -196,10 +262,16 @@ class SqliteEventLog:
             total += removed
         return total
 
-    def holds(self, log_key: bytes) -> bool:
+    def holding(self, log_keys: Collection[bytes]) -> frozenset[bytes]:
+        query = "SELECT 1 FROM records WHERE log_key = ? LIMIT 1"
         with closing(connect(self._path, read_only=True)) as reader:
-            query = "SELECT 1 FROM records WHERE log_key = ? LIMIT 1"
-            return reader.execute(query, (log_key,)).fetchone() is not None
+            return frozenset(one for one in log_keys if reader.execute(query, (one,)).fetchone())
+
+    def tail(self, group: str | None) -> SqliteTail:
+        """Of a file that one gateway writes there is one follower: `group` makes no difference."""
+        followed = SqliteTail(self._path, self._codec)
+        self._tails.append(followed)
+        return followed
 
     async def check(self) -> None:
         await self._writer.run(
@@ -229,7 +301,7 @@ def plain_events(connection: sqlite3.Connection) -> Iterator[list[Event]]:
     position = 0
     query = "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?"
     while rows := connection.execute(query, (position, _CHUNK)).fetchall():
-        yield [Event.model_validate_json(body) for _, body in rows]
+        yield [read_stored(body) for _, body in rows]
         position = int(rows[-1][0])
 
 
@@ -237,8 +309,11 @@ __all__ = [
     "Appended",
     "EventLog",
     "Kind",
+    "Offsets",
+    "Position",
     "SqliteEventLog",
     "StoreError",
+    "Tail",
     "holds_plain_events",
     "plain_events",
 ]

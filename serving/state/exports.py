@@ -1,4 +1,5 @@
-"""Parquet exports of the event log, the input of training: one file a day, in `DIR/events`.
+"""Whose rows a Parquet export of the event log holds (`serving.state.parquet_parts` writes it), and
+their removal.
 
 A shopper stands in an export under a pseudonym that no other export has. Every export is registered
 with the key of its pseudonyms, so that an erasure finds the person's rows and writes the files
@@ -7,10 +8,8 @@ anew without them. An export that was moved or copied elsewhere can not be reach
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from itertools import groupby, islice
 from pathlib import Path
 from uuid import UUID
 
@@ -18,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract.errors import UserError
+from contract.consent import PURPOSES, may_store_behaviour
+from contract.event_parts import PARTS_FILE
 from contract.events import Event
-from contract.frames import EVENT_SCHEMA, event_row
+from contract.frames import event_row
 from serving.state.control_store import Export
+from serving.state.parquet_parts import EVENTS_FOLDER, LOCK_FILE, REWRITE_FILE, Row, rewriting
 from serving.whole_file import replacing
 
-EVENTS_FOLDER = "events"
-_CHUNK = 20_000
 Purposes = Callable[[str], frozenset[str]]
 
 
@@ -44,39 +43,22 @@ def pseudonym(export: Export, subject_id: str) -> str:
     return str(UUID(bytes=digest[:16], version=4))
 
 
-def write_export(export: Export, events: Iterator[Event], purposes: Purposes) -> int:
-    """Write `events` (in the order of their receipt) to the export's folder; returns how many.
+def row_of(export: Export, purposes: Purposes) -> Callable[[Event], Row | None]:
+    """What makes the export's rows of events, None of those that are left out.
 
     `purposes` says what a subject agrees to now: what is no longer agreed to is taken from the
-    event's purposes, and an event that then serves nothing is left out. Raises UserError.
+    event's purposes, and an event that then serves nothing is left out.
     """
-    folder = Path(export.folder) / EVENTS_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for day, group in groupby(events, key=lambda event: event.received_at.date()):
-        rows = (row for event in group if (row := _row(event, export, purposes)) is not None)
-        count += _write_day(folder, day, rows)
-    return count
 
+    def row(event: Event) -> Row | None:
+        subject_id = str(event.subject_id)
+        agreed = tuple(sorted(frozenset(event.purposes) & purposes(subject_id)))
+        if not may_store_behaviour(agreed):
+            return None
+        kept = event.model_copy(update={"purposes": agreed})
+        return event_row(kept) | {"subject_id": pseudonym(export, subject_id)}
 
-def _row(event: Event, export: Export, purposes: Purposes) -> dict[str, object] | None:
-    subject_id = str(event.subject_id)
-    agreed = tuple(sorted(frozenset(event.purposes) & purposes(subject_id)))
-    if not {"analytics", "personalization"} & set(agreed):
-        return None
-    kept = event.model_copy(update={"purposes": agreed})
-    return event_row(kept) | {"subject_id": pseudonym(export, subject_id)}
-
-
-def _write_day(folder: Path, day: date, rows: Iterator[dict[str, object]]) -> int:
-    """One more file of that day; a day that is met again, as when clocks differ, has several."""
-    count = 0
-    while some := list(islice(rows, _CHUNK)):
-        number = len(list(folder.glob(f"{day}-*.parquet")))
-        with replacing(folder / f"{day}-{number:05d}.parquet") as file:
-            pq.write_table(pa.Table.from_pylist(some, EVENT_SCHEMA), file, compression="zstd")
-        count += len(some)
-    return count
+    return row
 
 
 def erase_from(exports: Sequence[Export], subject_ids: Sequence[str]) -> Removed:
@@ -87,36 +69,61 @@ def erase_from(exports: Sequence[Export], subject_ids: Sequence[str]) -> Removed
         if not folder.is_dir():
             missing += 1
             continue
-        names = pa.array([pseudonym(export, one) for one in subject_ids])
-        for path in sorted(folder.glob("*.parquet")):
-            removed = _without(path, names)
-            files, rows = files + bool(removed), rows + removed
+        names = pa.array([pseudonym(export, one) for one in subject_ids], pa.string())
+        with rewriting(folder):
+            for path in sorted(folder.glob("**/*.parquet")):
+                removed = _changed(path, names, lambda _: None)
+                files, rows = files + bool(removed), rows + removed
     return Removed(files, rows, missing)
 
 
-def _without(path: Path, names: pa.Array) -> int:
+def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> int:
+    """Bring rows that were added earlier down to what their subjects agree to now; returns how many
+    rows that changed or removed."""
+    limited = {
+        pseudonym(export, one): agreed
+        for one in subject_ids
+        if not (agreed := purposes(one)) >= PURPOSES
+    }
+
+    def narrowed(row: Row) -> Row | None:
+        agreed = [one for one in row["purposes"] if one in limited[row["subject_id"]]]
+        return {**row, "purposes": agreed} if may_store_behaviour(agreed) else None
+
+    folder = Path(export.folder) / EVENTS_FOLDER
+    names = pa.array(list(limited), pa.string())
+    with rewriting(folder):
+        return sum(_changed(path, names, narrowed) for path in sorted(folder.glob("**/*.parquet")))
+
+
+def _changed(path: Path, names: pa.Array, change: Callable[[Row], Row | None]) -> int:
+    """Make of each row under one of `names` what `change` says, None for nothing, and write the
+    file anew if that changes any; returns how many."""
     with pq.ParquetFile(path) as file:
         found = pc.is_in(file.read(columns=["subject_id"])["subject_id"], value_set=names)
-        count = int(pc.sum(found).as_py() or 0)
-        if not count:
+        if not pc.any(found).as_py():
             return 0
-        kept = file.read().filter(pc.invert(found))
-    with replacing(path) as whole:
-        pq.write_table(kept, whole, compression="zstd")
+        whole = file.read()
+    before = whole.filter(found).to_pylist()
+    after = [change(row) for row in before]
+    count = sum(int(new != old) for new, old in zip(after, before, strict=True))
+    if count:
+        changed = pa.Table.from_pylist([row for row in after if row is not None], whole.schema)
+        with replacing(path) as draft:
+            kept = pa.concat_tables([whole.filter(pc.invert(found)), changed])
+            pq.write_table(kept, draft, compression="zstd")
     return count
-
-
-def check_fresh(folder: Path) -> None:
-    """UserError unless `folder` can take an export: files of another one would be mixed in."""
-    if (folder / EVENTS_FOLDER).exists():
-        raise UserError(f"{folder / EVENTS_FOLDER} exists already; choose a fresh folder")
 
 
 def delete_export(export: Export) -> None:
     """Remove the files of an export, and its folder if nothing else is in it."""
     folder = Path(export.folder) / EVENTS_FOLDER
-    for path in folder.glob("*.parquet"):
-        path.unlink()
-    for emptied in (folder, Path(export.folder)):
+    if folder.is_dir():
+        with rewriting(folder):
+            parts = [*folder.glob("**/*.parquet"), *folder.glob("**/.*.draft")]
+            locks = [folder / LOCK_FILE, folder / REWRITE_FILE]
+            for path in (folder / PARTS_FILE, *parts, *locks):  # no reader sees half of it
+                path.unlink(missing_ok=True)
+    for emptied in (*folder.glob("day=*"), folder, Path(export.folder)):
         if emptied.is_dir() and not any(emptied.iterdir()):
             emptied.rmdir()

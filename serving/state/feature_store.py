@@ -1,12 +1,13 @@
 """What is remembered about each subject, ready to be read by a checkout.
 
 `MemoryFeatureStore` keeps it in the process, made again on every start from a snapshot and the tail
-of the event log. `LinkedFeatureStore` reads a user together with the visitors that logged in as it.
+of the event log; `serving.state.valkey_feature_store` keeps it in Valkey. `LinkedFeatureStore`
+reads a user together with the visitors that logged in as it.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +17,10 @@ import pyarrow as pa
 from contract import features
 from contract.errors import UserError
 from contract.events import Event
-from contract.features import FEATURES, SubjectState
+from contract.features import SubjectState
 from contract.frames import EVENT_SCHEMA, event_row, explode
-from contract.rows import merge
-from serving.state.event_log import EventLog
+from serving.state.event_log import EventLog, Position
+from serving.state.feature_merge import merged, since
 from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import (
     SnapshotMissingError,
@@ -46,6 +47,10 @@ class FeatureStore(Protocol):
         """The state of `subject_id`, empty when nothing is known."""
         ...
 
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        """The states of all of them, in their order, read at once."""
+        ...
+
     async def apply(self, event: Event) -> None:
         """Let `event` change its subject's state."""
         ...
@@ -54,12 +59,40 @@ class FeatureStore(Protocol):
         """Let all of `events` do so."""
         ...
 
-    async def forget(self, subject_id: str) -> None:
-        """Know nothing of `subject_id` any more."""
+    async def merge_in(self, states: Mapping[str, SubjectState]) -> None:
+        """Add what `states` hold, by subject."""
+        ...
+
+    async def forget(self, subject_ids: Sequence[str], log_keys: Sequence[bytes]) -> None:
+        """Keep nothing of these erased subjects, as far as either of their names is known; what is
+        told of them meanwhile and afterwards leaves nothing either."""
         ...
 
     async def let_go(self, before_us: int) -> int:
         """Drop rows of before then from every state; returns how many states that changed."""
+        ...
+
+    async def marks(self, log_id: str, partitions: Iterable[int]) -> dict[int, int]:
+        """How far each partition of the log has been applied; nothing of one that never was."""
+        ...
+
+    async def advance(
+        self, log_id: str, marks: Mapping[int, tuple[int | None, int]]
+    ) -> frozenset[int]:
+        """Move marks from what they are held to be to what they are now; returns the partitions
+        whose mark is another than was held."""
+        ...
+
+    async def snapshot(self) -> None:
+        """Keep what a restart would otherwise have to make again."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StoreError when it does not answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of all connections."""
         ...
 
 
@@ -71,15 +104,17 @@ class MemoryFeatureStore:
         self._folder = folder
         self._keys = keys
         self._states: dict[str, SubjectState] = {}
-        self.position = 0  # every event of the log up to here has been applied
-        self._written: int | None = None  # the position of the snapshot on disk
+        self.position: Position = 0  # every event of the log up to here has been applied
+        self._written: Position | None = None  # the position of the snapshot on disk
 
     async def read(self, subject_id: str) -> SubjectState:
         return self._states.get(subject_id, {})
 
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        return [self._states.get(subject_id, {}) for subject_id in subject_ids]
+
     async def apply(self, event: Event) -> None:
-        subject = str(event.subject_id)
-        self._states[subject] = features.update(self._states.get(subject, {}), event)
+        await self.absorb([event])
 
     async def absorb(self, events: Sequence[Event]) -> None:
         by_subject: dict[str, list[Event]] = {}
@@ -92,14 +127,27 @@ class MemoryFeatureStore:
             if done >= _BREATH_EVENTS:
                 done = 0
                 await asyncio.sleep(0)
+        self._drop_erased(by_subject)
 
-    async def forget(self, subject_id: str) -> None:
-        self._states.pop(subject_id, None)
+    async def merge_in(self, states: Mapping[str, SubjectState]) -> None:
+        for subject, state in states.items():
+            self._states[subject] = merged((self._states.get(subject, {}), state))
+        self._drop_erased(states)
+
+    async def forget(self, subject_ids: Sequence[str], log_keys: Sequence[bytes]) -> None:
+        for subject in subject_ids:
+            self._states.pop(subject, None)
+
+    def _drop_erased(self, subject_ids: Iterable[str]) -> None:
+        """Events may have been under way while their subject was erased."""
+        if self._keys is not None:
+            for subject in self._keys.erased(subject_ids):
+                self._states.pop(subject, None)
 
     async def let_go(self, before_us: int) -> int:
         changed = 0
         for place, (subject, state) in enumerate(list(self._states.items()), start=1):
-            kept = _since(state, before_us)
+            kept = since(state, before_us)
             if kept is not state and self._states.get(subject) is state:
                 self._states[subject] = kept
                 changed += 1
@@ -108,18 +156,29 @@ class MemoryFeatureStore:
         if changed:
             self._written = None  # so that the next snapshot is written whatever its position
         if self._keys is not None and (self._folder / SEED).exists():
-            await asyncio.to_thread(self._let_go_of_seed, before_us, self._keys)
+            await asyncio.to_thread(let_go_of_seed, self._folder / SEED, before_us, self._keys)
         return changed
 
-    def _let_go_of_seed(self, before_us: int, keys: SubjectKeys) -> None:
-        try:
-            held = read_snapshot(self._folder / SEED, keys).states
-        except SnapshotUnusableError as problem:
-            log.error("imported history can not be shortened: %s", problem)
-            return
-        kept = {subject: _since(state, before_us) for subject, state in held.items()}
-        if any(kept[subject] is not state for subject, state in held.items()):
-            write_snapshot(self._folder / SEED, kept, 0, keys)
+    async def marks(self, log_id: str, partitions: Iterable[int]) -> dict[int, int]:
+        held = self.position if isinstance(self.position, tuple) else (self.position,)
+        return {part: held[part] for part in partitions if part < len(held) and held[part]}
+
+    async def advance(
+        self, log_id: str, marks: Mapping[int, tuple[int | None, int]]
+    ) -> frozenset[int]:
+        partitioned = isinstance(self.position, tuple)
+        held = list(self.position) if isinstance(self.position, tuple) else [self.position]
+        for part, (_, now) in marks.items():
+            held += [0] * (part + 1 - len(held))
+            held[part] = now
+        self.position = tuple(held) if partitioned or len(held) > 1 else held[0]
+        return frozenset()
+
+    async def check(self) -> None:
+        """It is here."""
+
+    async def aclose(self) -> None:
+        """There are none."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -127,6 +186,10 @@ class MemoryFeatureStore:
     def restore(self, event_log: EventLog) -> int:
         """Load the snapshot and apply the log's tail; returns how many events that were."""
         self._states, self.position = self._base()
+        last = event_log.last_position
+        if isinstance(last, int) and isinstance(self.position, int) and self.position > last:
+            log.warning("the event log ends before the snapshot does; replaying all of it")
+            self.position = 0
         replayed = 0
         for chunk in _chunks(event_log.read_from(self.position)):
             self._absorb([event for _, event in chunk])
@@ -135,7 +198,7 @@ class MemoryFeatureStore:
         log.info("features restored: %d subjects, %d events replayed", len(self), replayed)
         return replayed
 
-    def _base(self) -> tuple[dict[str, SubjectState], int]:
+    def _base(self) -> tuple[dict[str, SubjectState], Position]:
         if self._keys is None:
             return {}, 0
         try:
@@ -175,52 +238,44 @@ class MemoryFeatureStore:
         self._written = position
 
 
+class ReadsMany(Protocol):
+    """The part of a feature store that a decision uses."""
+
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        """The states of all of them, in their order, read at once."""
+        ...
+
+
 class LinkedFeatureStore:
     """Reads the states of a subject and of those linked into it as one."""
 
-    def __init__(self, inner: FeatureStore, histories: Callable[[str], tuple[str, ...]]) -> None:
+    def __init__(self, inner: ReadsMany, histories: Callable[[str], tuple[str, ...]]) -> None:
         self._inner = inner
         self._histories = histories
 
     async def read(self, subject_id: str) -> SubjectState:
-        states = [await self._inner.read(subject) for subject in self._histories(subject_id)]
+        states = await self._inner.read_many(self._histories(subject_id))
         return states[0] if len(states) == 1 else merged(states)
 
-    async def apply(self, event: Event) -> None:
-        await self._inner.apply(event)
 
-    async def absorb(self, events: Sequence[Event]) -> None:
-        await self._inner.absorb(events)
-
-    async def forget(self, subject_id: str) -> None:
-        await self._inner.forget(subject_id)
-
-    async def let_go(self, before_us: int) -> int:
-        return await self._inner.let_go(before_us)
-
-
-def merged(states: Iterable[SubjectState]) -> SubjectState:
-    """One state that holds what all of `states` do, cut to each feature's capacity."""
-    whole: SubjectState = {}
-    for state in states:
-        for feature in FEATURES:
-            if feature.name in state:
-                held = whole.get(feature.name, feature.empty())
-                whole[feature.name] = merge(held, state[feature.name], feature.capacity)
-    return whole
-
-
-def _since(state: SubjectState, before_us: int) -> SubjectState:
-    """`state` without rows of before then; the same object when there are none."""
-    if not any(rows["occurred_us"][0] < before_us for rows in state.values() if len(rows)):
-        return state
-    return {name: rows[rows["occurred_us"] >= before_us] for name, rows in state.items()}
+def let_go_of_seed(seed: Path, before_us: int, keys: SubjectKeys) -> None:
+    """Drop rows of before then from what an import left."""
+    try:
+        held = read_snapshot(seed, keys).states
+    except SnapshotUnusableError as problem:
+        log.error("imported history can not be shortened: %s", problem)
+        return
+    kept = {subject: since(state, before_us) for subject, state in held.items()}
+    if any(kept[subject] is not state for subject, state in held.items()):
+        write_snapshot(seed, kept, 0, keys)
 
 
 def _to_migrate(folder: Path, problem: SnapshotPlainError) -> UserError:
     return UserError(f"state folder {folder}: {problem}; run `tillwise-serve migrate` once")
 
 
-def _chunks(rows: Iterator[tuple[int, Event]]) -> Iterator[list[tuple[int, Event]]]:
+def _chunks(
+    rows: Iterator[tuple[Position, Event]],
+) -> Iterator[list[tuple[Position, Event]]]:
     while chunk := list(islice(rows, _CHUNK)):
         yield chunk

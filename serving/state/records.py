@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from contract.event_versions import read_stored
 from contract.events import Event
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class PlainCodec:
         return True
 
     def decode(self, body: str | bytes) -> Event | None:
-        return Event.model_validate_json(body)
+        return read_stored(body)
 
     def keys_of(self, subject_ids: Sequence[str]) -> list[bytes]:
         return [UUID(subject_id).bytes for subject_id in subject_ids]

@@ -15,6 +15,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from contract.event_versions import read_stored
 from contract.events import Event
 from serving.state.control_store import ControlStore, SubjectKey
 from serving.state.records import Record
@@ -101,6 +102,11 @@ class SubjectKeys:
                 self._held[held.subject_id] = held
             return held
 
+    def erased(self, subject_ids: Iterable[str]) -> list[str]:
+        """Those of these subjects that are gone by now."""
+        self.refresh()
+        return [one for one in subject_ids if self.of(one) is None]
+
     def of_subjects(self, subject_ids: Iterable[str]) -> Iterator[HeldKey]:
         """The keys that are there of many subjects; they are not kept."""
         return (HeldKey(key) for key in self._control.subject_keys(subject_ids=subject_ids))
@@ -139,7 +145,7 @@ class SealedCodec:
         key = self._keys.by_log_key(body[_LOG_KEY])
         if key is None:
             return None
-        return Event.model_validate_json(key.open(body[_HEADER:], body[_EVENT_ID]))
+        return read_stored(key.open(body[_HEADER:], body[_EVENT_ID]))
 
     def keys_of(self, subject_ids: Sequence[str]) -> list[bytes]:
         self._keys.refresh()

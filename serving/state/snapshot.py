@@ -4,6 +4,7 @@ under its `log_key`: what is left of an erased subject opens no more, in a backu
 The file says which feature definitions it was made with and how far the event log had been applied.
 """
 
+import hashlib
 import time
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ LOG_KEY_BYTES = 16
 # A thread that seals gives the interpreter back to waiting checkouts after this many subjects.
 _BREATH = 200
 
+Position = int | tuple[int, ...]  # as `serving.state.event_log` has it
+
 
 class SnapshotUnusableError(Exception):
     """The file can not be read here; the message says why in one line."""
@@ -42,11 +45,11 @@ class Snapshot:
     """States by subject after every event up to `position` of the log."""
 
     states: dict[str, SubjectState]
-    position: int
+    position: Position  # of the event log, one number per partition if it has them
 
 
 def write_snapshot(
-    path: Path, states: Mapping[str, SubjectState], position: int, keys: SubjectKeys
+    path: Path, states: Mapping[str, SubjectState], position: Position, keys: SubjectKeys
 ) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, whatever happens. States
     of subjects without a key are left out."""
@@ -78,7 +81,7 @@ def read_snapshot(path: Path, keys: SubjectKeys) -> Snapshot:
         arrays = _arrays(path)
         if "subjects" in arrays:
             raise SnapshotPlainError(f"{path.name} was written unencrypted by an earlier version")
-        return Snapshot(_states(arrays, keys), int(arrays["position"]))
+        return Snapshot(_states(arrays, keys), _position(arrays["position"]))
     except FileNotFoundError:
         raise SnapshotMissingError(f"there is no {path.name}") from None
     except Tampered:
@@ -96,6 +99,12 @@ def is_readable(path: Path, keys: SubjectKeys) -> bool:
     return True
 
 
+def name_of(path: Path) -> str:
+    """A name that no other content has."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def is_plain(path: Path) -> bool:
     """Whether an earlier version wrote the file, unencrypted."""
     try:
@@ -109,7 +118,7 @@ def read_plain_snapshot(path: Path) -> Snapshot:
     """What an earlier version wrote. Raises SnapshotUnusableError."""
     try:
         arrays = _arrays(path)
-        return Snapshot(_plain_states(arrays), int(arrays["position"]))
+        return Snapshot(_plain_states(arrays), _position(arrays["position"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SnapshotUnusableError(f"{path.name} can not be read: {error}") from None
 
@@ -160,6 +169,10 @@ def _states(arrays: Mapping[str, npt.NDArray[Any]], keys: SubjectKeys) -> dict[s
         content = sealed[offsets[number] : offsets[number + 1]]
         states[held.subject_id] = _unpacked(held.open(content, _BOUND_TO))
     return states
+
+
+def _position(array: npt.NDArray[Any]) -> Position:
+    return tuple(array.tolist()) if array.ndim else int(array)
 
 
 def _plain_states(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, SubjectState]:

@@ -239,6 +239,12 @@ class SqliteControlStore:
 
         return self._read(read)
 
+    def subject_ids(self) -> list[str]:
+        rows = self._read(
+            lambda connection: connection.execute("SELECT subject_id FROM subject_keys").fetchall()
+        )
+        return [row[0] for row in rows]
+
     def subjects_without_consent_since(self, before: datetime) -> list[str]:
         rows = self._read(
             lambda connection: connection.execute(

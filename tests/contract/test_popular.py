@@ -17,7 +17,7 @@ from tests.contract.examples import event, many
 from tests.contract.shop import BREAD, EGGS, MILK, SOAP, TEA, VOCABULARY, situation
 
 EVERYBODY = [MILK]
-WEST = EventContext(region="west", device="mobile")
+WEST = EventContext(region="west", device="mobile", country="FR", timezone="Europe/Paris")
 
 
 def lists(*cells: Cell) -> PopularLists:
@@ -32,17 +32,57 @@ def lists(*cells: Cell) -> PopularLists:
 @pytest.mark.parametrize(
     ("cells", "segments", "region", "expected"),
     [
-        ([], ("frequent",), "west", MILK),
-        ([("frequent", "west"), (None, "west"), ("frequent", None)], ("frequent",), "west", BREAD),
-        ([("frequent", "east"), (None, "west"), ("frequent", None)], ("frequent",), "west", EGGS),
-        ([("frequent", "east"), (None, "east"), ("frequent", None)], ("frequent",), "west", SOAP),
-        ([("frequent", "east"), (None, "east"), ("lapsing", None)], ("frequent",), "west", MILK),
-        ([("frequent", "west"), (None, "west"), ("frequent", None)], ("frequent",), None, SOAP),
-        ([("frequent", "west"), (None, "west"), ("frequent", None)], (), "west", EGGS),
-        # Of several segments the first that has a list: lapsing stands before frequent and mobile.
-        ([("mobile", None), ("frequent", None)], ("mobile", "frequent"), None, EGGS),
-        ([("mobile", None), ("lapsing", None)], ("frequent", "mobile", "lapsing"), None, EGGS),
-        ([("mobile", None)], ("frequent", "mobile"), None, BREAD),
+        ([], ("repeat_buyers",), "west", MILK),
+        (
+            [("repeat_buyers", "west"), (None, "west"), ("repeat_buyers", None)],
+            ("repeat_buyers",),
+            "west",
+            BREAD,
+        ),
+        (
+            [("repeat_buyers", "east"), (None, "west"), ("repeat_buyers", None)],
+            ("repeat_buyers",),
+            "west",
+            EGGS,
+        ),
+        (
+            [("repeat_buyers", "east"), (None, "east"), ("repeat_buyers", None)],
+            ("repeat_buyers",),
+            "west",
+            SOAP,
+        ),
+        (
+            [("repeat_buyers", "east"), (None, "east"), ("lapsing", None)],
+            ("repeat_buyers",),
+            "west",
+            MILK,
+        ),
+        (
+            [("repeat_buyers", "west"), (None, "west"), ("repeat_buyers", None)],
+            ("repeat_buyers",),
+            None,
+            SOAP,
+        ),
+        ([("repeat_buyers", "west"), (None, "west"), ("repeat_buyers", None)], (), "west", EGGS),
+        # Of several segments the first that has a list: lapsing stands before repeat buyers.
+        (
+            [("mobile_shoppers_in_europe_during_peak_hours", None), ("repeat_buyers", None)],
+            ("mobile_shoppers_in_europe_during_peak_hours", "repeat_buyers"),
+            None,
+            EGGS,
+        ),
+        (
+            [("mobile_shoppers_in_europe_during_peak_hours", None), ("lapsing", None)],
+            ("repeat_buyers", "mobile_shoppers_in_europe_during_peak_hours", "lapsing"),
+            None,
+            EGGS,
+        ),
+        (
+            [("mobile_shoppers_in_europe_during_peak_hours", None)],
+            ("repeat_buyers", "mobile_shoppers_in_europe_during_peak_hours"),
+            None,
+            BREAD,
+        ),
     ],
 )
 def test_the_closest_list_speaks(
@@ -53,7 +93,7 @@ def test_the_closest_list_speaks(
 
 def test_the_segments_are_those_of_the_encoder() -> None:
     assert sorted(PRECEDENCE) == sorted(SEGMENTS)
-    found = lists(("unknown", None), ("repeat", "west"))
+    found = lists(("unknown", None), ("repeat_buyers", "west"))
     nobody = Situation(UNKNOWN, (), 0)
     assert found.of_situation(nobody).tolist() == [BREAD]
     twice = situation(event(1, day=0), event(2, day=5), day=6, context=WEST)
@@ -61,12 +101,15 @@ def test_the_segments_are_those_of_the_encoder() -> None:
 
 
 def test_without_consent_no_segment_is_looked_at() -> None:
-    found = lists(("unknown", None), ("mobile", "west"), (None, "west"))
+    found = lists(
+        ("unknown", None), ("mobile_shoppers_in_europe_during_peak_hours", "west"), (None, "west")
+    )
     stranger = Situation(UNKNOWN, (), 0, WEST, personal=False)
     assert found.of_situation(stranger).tolist() == [SOAP]  # the region is part of the request
     elsewhere = Situation(UNKNOWN, (), 0, EventContext(region="east"), personal=False)
     assert found.of_situation(elsewhere).tolist() == EVERYBODY
-    assert found.of_situation(Situation(UNKNOWN, (), 0, WEST)).tolist() == [EGGS]
+    evening = Situation(UNKNOWN, (), 17 * 3_600_000_000, WEST)  # 18 h in Paris
+    assert found.of_situation(evening).tolist() == [EGGS]
 
 
 @many
@@ -97,7 +140,7 @@ def _file(**changed: Any) -> bytes:
 
 
 def _one(**changed: Any) -> dict[str, Any]:
-    return {"segment": "repeat", "region": None, "items": ["milk"]} | changed
+    return {"segment": "repeat_buyers", "region": None, "items": ["milk"]} | changed
 
 
 @pytest.mark.parametrize(
@@ -114,7 +157,7 @@ def _one(**changed: Any) -> dict[str, Any]:
         (_file(format=3), "format 3"),
         (_file(format="new"), "list of item ids"),
         (_file(lists=None), "list of item ids"),
-        (_file(lists=[{"segment": "repeat"}]), "list of item ids"),
+        (_file(lists=[{"segment": "repeat_buyers"}]), "list of item ids"),
         (_file(lists=[_one(items=["caviar"])]), "unknown item"),
         (_file(lists=[_one(items=None)]), "lists of item ids"),
         (_file(lists=[_one(segment="rich")]), "no segment and region"),

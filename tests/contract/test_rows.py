@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.rows import INTERACTION, SEARCH, VISIT, Rows, merge, ordered
+from contract.rows import INTERACTION, SEARCH, VISIT, Rows, merge, ordered, union
 from tests.contract.examples import many, same
 
 Stamp = tuple[int, int, int]
@@ -41,6 +41,13 @@ def test_merge_is_the_newest_of_the_union(held: list[Stamp], more: list[Stamp], 
     merged = merge(before, visits(more), cap)
     assert stamps(merged) == sorted({*stamps(before), *more})[-cap:]
     assert same(before, copy)
+
+
+@many
+@given(STAMPS, STAMPS, CAPACITY)
+def test_union_of_two_states_is_their_merge(one: list[Stamp], two: list[Stamp], cap: int) -> None:
+    left, right = state(one, cap), state(two, cap)
+    assert same(union(left, right, cap), merge(left, right, cap))
 
 
 @many

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from valkey import Valkey
 
-from serving.state.control_store import ControlStore
+from serving.state.control_store import ControlStore, SubjectKey
 from serving.state.sealing import FORM
 
 
@@ -56,6 +58,77 @@ def _opens(body: bytes, data_key: bytes, subject_id: str) -> bool:
     bound = FORM + body[17:33] + UUID(subject_id).bytes
     try:
         AESGCM(data_key).decrypt(body[33:45], body[45:], bound)
+    except InvalidTag:
+        return False
+    return True
+
+
+Message = tuple[bytes, dict[str, bytes], bytes]
+
+
+def messages_in(addresses: str, topic: str) -> list[Message]:
+    """Key, headers and value of every message of a topic, through a consumer of its own."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": addresses,
+            "group.id": "looks-for-traces",
+            "enable.auto.commit": False,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
+        left = sum(
+            high - low for low, high in (consumer.get_watermark_offsets(one) for one in places)
+        )
+        consumer.assign(places)
+        found: list[Message] = []
+        while len(found) < left:
+            message = consumer.poll(10)
+            assert message is not None, "the topic gave up before its end"
+            assert message.error() is None
+            headers = message.headers()
+            named = dict(headers) if isinstance(headers, list) else {}
+            said = {name: _bytes(value) for name, value in named.items()}
+            found.append((_bytes(message.key()), said, _bytes(message.value())))
+        return found
+    finally:
+        consumer.close()
+
+
+def _bytes(written: str | bytes | None) -> bytes:
+    return written.encode() if isinstance(written, str) else written or b""
+
+
+def valkey_holds(url: str) -> dict[bytes, dict[bytes, bytes]]:
+    """Every key of a server with its fields and values; of a set, its members."""
+    with Valkey.from_url(url) as client:
+        found: dict[bytes, dict[bytes, bytes]] = {}
+        for key in client.scan_iter(count=1_000):
+            kind = client.type(key)
+            assert kind in (b"hash", b"set"), kind
+            if kind == b"hash":
+                found[key] = client.hgetall(key)
+            else:
+                found[key] = dict.fromkeys(client.smembers(key), b"")
+        return found
+
+
+def states_opened_by_any(
+    control: ControlStore, control_file: Path, sealed: Iterable[tuple[bytes, bytes]]
+) -> int:
+    """How many field values of a feature store open under any of the keys that are left."""
+    connection = sqlite3.connect(control_file)
+    subjects = [row[0] for row in connection.execute("SELECT subject_id FROM subject_keys")]
+    connection.close()
+    keys = list(control.subject_keys(subject_ids=subjects))
+    return sum(any(_opens_state(*one, key) for key in keys) for one in sealed)
+
+
+def _opens_state(field: bytes, value: bytes, key: SubjectKey) -> bool:
+    bound = FORM + field + UUID(key.subject_id).bytes
+    try:
+        AESGCM(key.data_key).decrypt(value[:12], value[12:], bound)
     except InvalidTag:
         return False
     return True

@@ -25,7 +25,7 @@ from contract.events import EVENT_TYPE
 from contract.frames import EVENT_SCHEMA
 from training.data import etl
 from training.data.etl import By
-from training.data.storage import EVENTS_FOLDER, check_events
+from training.data.storage import check_events, event_parts
 
 Ints = npt.NDArray[np.int64]
 MEMORY_MIB = 1024
@@ -77,7 +77,11 @@ def read_sequences(
     with tempfile.TemporaryDirectory(prefix="tillwise-etl-") as scratch:
         connection = open_engine(Path(scratch), memory_mib)
         try:
-            log = connection.read_parquet(str(folder / EVENTS_FOLDER / "*.parquet"))
+            log = connection.read_parquet(
+                [str(part) for part in event_parts(folder)],
+                hive_partitioning=False,
+                union_by_name=True,
+            )
             steps = _Steps(connection)
             return _read(steps, log, folder, by, events, min_item_count)
         except duckdb.Error as error:

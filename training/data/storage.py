@@ -1,4 +1,5 @@
-"""Reading and writing `events/part-*.parquet` and `catalogue.parquet`.
+"""Reading and writing `events/part-*.parquet` and `catalogue.parquet`; `events` may also be what
+`tillwise-serve export` wrote, by day.
 
 Writes are deterministic (same rows, same bytes) and appear under their final name only when they
 are complete. Reads refuse anything that is not the schema, in one line that names the file.
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from contract.catalogue import CATALOGUE_COLUMNS
 from contract.errors import UserError
-from contract.frames import EVENT_SCHEMA
+from contract.event_parts import PARTS_FILE, read_parts
+from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA
 
 EVENTS_FOLDER = "events"
 CATALOGUE_FILE = "catalogue.parquet"
@@ -131,13 +133,13 @@ def read_events(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises UserError when the folder, a part or a column is missing, a column is unknown or of the
     wrong type, or there are no events.
     """
-    parts = _event_parts(folder)
+    parts = event_parts(folder)
     return pa.concat_tables([read_parquet(part, EVENT_SCHEMA, columns) for part in parts])
 
 
 def check_events(folder: Path) -> None:
     """Raises UserError as `read_events` does, reading no more than the end of each part."""
-    for part in _event_parts(folder):
+    for part in event_parts(folder):
         with _opened(part, EVENT_SCHEMA):
             pass
 
@@ -158,11 +160,16 @@ def read_parquet(
     Raises UserError naming the file and what is wrong with it.
     """
     with _opened(path, schema) as file:
-        table = file.read(columns=list(columns) if columns is not None else None)
+        # Of a column that came later an older file has nothing; it is not asked for it.
+        asked = [name for name in columns or () if name in file.schema_arrow.names]
+        table = file.read(columns=asked if columns is not None else None)
     if schema is None:
         return table.replace_schema_metadata(None)
     names = schema.names if columns is None else list(columns)
     wanted = pa.schema([schema.field(name) for name in names])
+    for field in wanted:
+        if field.name in ADDED_COLUMNS and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     try:
         return table.select(names).cast(wanted)
     except pa.ArrowException as error:
@@ -177,12 +184,22 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be a folder, a file has that name") from error
 
 
-def _event_parts(folder: Path) -> list[Path]:
+def event_parts(folder: Path) -> list[Path]:
+    """The files that hold the events of `folder`, in order. Raises UserError without any."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make it with `tillwise-train import`")
-    parts = sorted((folder / EVENTS_FOLDER).glob("*.parquet"))
+    events = folder / EVENTS_FOLDER
+    listed = events / PARTS_FILE
+    if listed.is_file():
+        try:
+            named = read_parts(listed.read_text(encoding="utf-8")).parts
+        except ValueError as error:
+            raise UserError(f"{listed}: {error}") from None
+        parts = [events / part for part in named]
+    else:
+        parts = sorted(events.glob("*.parquet"))
     if not parts:
-        raise UserError(f"{folder / EVENTS_FOLDER}: no *.parquet files; import or simulate first")
+        raise UserError(f"{events}: no *.parquet files; import or simulate first")
     return parts
 
 
@@ -203,13 +220,16 @@ def _opened(path: Path, schema: pa.Schema | None) -> Iterator[pq.ParquetFile]:
 
 
 def _check_columns(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
-    missing = [name for name in wanted.names if name not in found.names]
+    later = ADDED_COLUMNS - set(found.names)
+    missing = [name for name in wanted.names if name not in found.names and name not in later]
     if missing:
         raise UserError(f"{path}: lacks the columns {', '.join(missing)}")
     unknown = [name for name in found.names if name not in wanted.names]
     if unknown:
         raise UserError(f"{path}: has unknown columns {', '.join(unknown)}")
     for field in wanted:
+        if field.name in later:
+            continue
         there = found.field(field.name).type
         if not _castable(there, field.type):
             raise UserError(f"{path}: column {field.name} is {there}, not {field.type}")

@@ -163,3 +163,33 @@ async def test_a_string_is_no_number(running: Running) -> None:
     sent = event(items=[{"item_id": "item-3", "quantity": "2"}])
     answer = await running.post("/v1/events", {"events": [sent, event()]})
     assert [one["status"] for one in answer.json()["results"]] == ["rejected", "accepted"]
+
+
+async def test_every_version_that_there_was_is_taken_and_a_newer_one_is_told(
+    running: Running,
+) -> None:
+    scrolled = event(event_name="scroll", items=[], percent_scrolled=70)
+    sent = [
+        event(),  # the first clients said nothing
+        event(schema_version=1),
+        scrolled | {"schema_version": 2, "event_id": str(uuid4())},
+        scrolled | {"schema_version": 1, "event_id": str(uuid4())},
+        event(schema_version=3),
+        event(schema_version="4111111111111111"),
+    ]
+    answer = await running.post("/v1/events", {"events": sent})
+    results = answer.json()["results"]
+    assert [(one["status"], one.get("reason")) for one in results] == [
+        ("accepted", None),
+        ("accepted", None),
+        ("accepted", None),
+        ("rejected", "invalid"),
+        ("rejected", "version"),
+        ("rejected", "version"),
+    ]
+    assert "percent_scrolled" in results[3]["detail"]
+    assert "1 to 2" in results[4]["detail"]
+    assert "4111" not in answer.text
+    kept = running.logged()
+    assert {stored.schema_version for stored in kept} == {2}
+    assert [stored.percent_scrolled for stored in kept] == [None, None, 70]

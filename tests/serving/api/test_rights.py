@@ -14,7 +14,10 @@ from serving.ingest.retention import enforce
 from serving.retention import Retention
 from serving.state.audit import COMMAND_LINE, first_fault
 from serving.state.control_store import Export
-from serving.state.exports import write_export
+from serving.state.exports import erase_from, narrow, row_of
+from serving.state.feature_store import MemoryFeatureStore
+from serving.state.parquet_parts import export as export_log
+from serving.state.parquet_parts import open_parts
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
 from tests.serving.api.test_subjects_and_consent import resolve, say
 from tests.serving.conftest import ALL, Running, Start, event, purchase
@@ -66,7 +69,7 @@ async def test_everything_that_is_held_can_be_read(running: Running) -> None:
     consents = [one for part in held["subjects"] for one in part["consent"]]
     assert any(one["source"] == "banner" and one["wording_version"] == "v7" for one in consents)
     assert {row["item_id"] for row in held["features"][user]["purchases"]} == {"item-3", "item-4"}
-    assert held["segments"] == ["browsing"]
+    assert held["segments"] == ["first_time_buyers"]
     actions = [one["action"] for part in held["subjects"] for one in part["audit"]]
     assert "consent.recorded" in actions
     assert "raw-" not in json.dumps(held)
@@ -97,24 +100,37 @@ async def test_an_unknown_subject_is_404(running: Running) -> None:
 
 
 async def exported(running: Running, folder: Path) -> Export:
+    """Begun, or gone on with."""
     control, log = running.gateway.control, running.gateway.event_log
-    export = Export(str(uuid4()), str(folder), running.clock.now(), b"e" * 32)
-    await control.add_export(export)
+    known = [one for one in control.exports() if one.folder == str(folder)]
+    export = Export(str(uuid4()), str(folder), running.clock.now(), uuid4().bytes * 2)
+    if known:
+        (export,) = known
+    else:
+        await control.add_export(export)
 
     def agreed(subject_id: str) -> frozenset[str]:
         consent = control.consent_of(subject_id)
         return frozenset() if consent is None else consent.purposes
 
-    write_export(export, (one for _, one in log.read_from(0)), agreed)
+    with open_parts(folder, log.log_id) as parts:
+        narrow(export, control.subject_ids(), agreed)
+        export_log(log, parts, row=row_of(export, agreed))
     return export
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [
         row
-        for path in sorted((folder / "events").glob("*.parquet"))
+        for path in sorted((folder / "events").glob("**/*.parquet"))
         for row in pq.ParquetFile(path).read().to_pylist()
     ]
+
+
+def remembered(running: Running) -> int:
+    features = running.gateway.features
+    assert isinstance(features, MemoryFeatureStore)
+    return len(features)
 
 
 async def test_after_an_erasure_nothing_is_left_anywhere(running: Running, tmp_path: Path) -> None:
@@ -263,7 +279,7 @@ async def test_events_under_way_are_not_stored(
     await shown
     await running.quiet()
     assert running.logged() == []
-    assert len(running.gateway.features) == 0
+    assert remembered(running) == 0
 
 
 async def test_an_erasure_cut_short_is_finished_at_the_next_start(
@@ -278,7 +294,7 @@ async def test_an_erasure_cut_short_is_finished_at_the_next_start(
     running = await start()
     assert len(sealed_events(tmp_path / "state" / "events.sqlite")) == held / 2
     assert running.gateway.control.unfinished_erasures() == ()
-    assert len(running.gateway.features) == 1
+    assert remembered(running) == 1
 
 
 async def test_a_moved_export_is_told_in_the_receipt(running: Running, tmp_path: Path) -> None:
@@ -302,7 +318,25 @@ async def test_what_is_no_longer_agreed_to_is_not_exported(
     await say(running, subject)
     await exported(running, tmp_path / "two")
     assert len(rows_of(tmp_path / "two")) == len(rows_of(tmp_path / "one")) / 2
-    assert rows_of(tmp_path / "one")[0]["subject_id"] != rows_of(tmp_path / "two")[0]["subject_id"]
+    names = [{row["subject_id"] for row in rows_of(tmp_path / one)} for one in ("one", "two")]
+    assert names[0].isdisjoint(names[1])
+    # An export that was made before says no more, once it is gone on with.
+    await exported(running, tmp_path / "one")
+    again = rows_of(tmp_path / "one")
+    assert {row["event_id"] for row in again} == {
+        row["event_id"] for row in rows_of(tmp_path / "two")
+    }
+    assert {tuple(row["purposes"]) for row in again} == {
+        tuple(row["purposes"]) for row in rows_of(tmp_path / "two")
+    }
+
+
+async def test_erasures_at_once_do_not_undo_one_another(running: Running, tmp_path: Path) -> None:
+    people = [await shopped(running, f"v-{n}") for n in range(8)]
+    export = await exported(running, tmp_path / "export")
+    assert len({row["subject_id"] for row in rows_of(tmp_path / "export")}) == 8
+    await asyncio.gather(*(asyncio.to_thread(erase_from, [export], [one]) for one in people[:7]))
+    assert len({row["subject_id"] for row in rows_of(tmp_path / "export")}) == 1
 
 
 async def test_each_kind_of_data_goes_after_its_time(running: Running, tmp_path: Path) -> None:

@@ -177,14 +177,16 @@ async def test_random_sequences_keep_what_was_agreed_to(
         running = await start(state=folder)
         features = running.gateway.features
         reads: list[str] = []
-        read = features.read
+        read = features.read_many
 
-        async def told(subject_id: str, read: Any = read, reads: list[str] = reads) -> SubjectState:
-            reads.append(subject_id)
-            found: SubjectState = await read(subject_id)
+        async def told(
+            subject_ids: list[str], read: Any = read, reads: list[str] = reads
+        ) -> list[SubjectState]:
+            reads += subject_ids
+            found: list[SubjectState] = await read(subject_ids)
             return found
 
-        monkeypatch.setattr(features, "read", told)
+        monkeypatch.setattr(features, "read_many", told)
         for seed in range(first, first + _PER_GATEWAY):
             sequence = Sequence(running, folder, seed, reads)
             try:

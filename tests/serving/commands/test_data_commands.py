@@ -6,23 +6,30 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.kafka_brokers import brokers
 from contract import features
+from contract.events import Event
 from contract.features import FEATURES, feature_hash
 from serving.state.audit import COMMAND_LINE, Entry
 from serving.state.feature_store import SEED, SNAPSHOT
+from serving.state.kafka_event_log import KafkaEventLog
+from serving.state.kafka_place import kafka_place
+from serving.state.parquet_parts import ParquetParts, Row
 from serving.state.receipts import ReceiptSigner
+from serving.state.sealing import SealedCodec
 from serving.state.secrets import KEY_FILE, load_secrets
 from tests.serving.commands.processes import Place
 from tests.serving.commands.small_import import write_import
 from tests.serving.release_factory import Factory
 from tests.serving.state.events import BEGIN, random_events, stored_event
-from tests.serving.state.stores import Stores
+from tests.serving.state.stores import Stores, destroy_key
 
 
 @pytest.fixture
@@ -171,17 +178,65 @@ def test_an_export_is_a_training_input_under_pseudonyms(place: Place, tmp_path: 
     folder = tmp_path / "export"
     done = place.call("export", "--output", str(folder))
     assert done.returncode == 0, done.stderr
-    rows = [
-        row
-        for path in sorted((folder / "events").glob("*.parquet"))
-        for row in pq.ParquetFile(path).read().to_pylist()
-    ]
+    rows = rows_of(folder)
     events = {str(one.event_id): one for one in random_events(seed=1, count=50)}
     assert {row["event_id"] for row in rows} == events.keys()
     named = {str(events[row["event_id"]].subject_id): row["subject_id"] for row in rows}
     assert len(set(named.values())) == len(named) == 4
     assert not set(named) & set(named.values())
-    assert place.call("export", "--output", str(folder)).returncode == 2
+    assert "0 events more" in place.call("export", "--output", str(folder)).stdout
+    # Where nobody knows under which pseudonyms its rows stand, nothing is added.
+    folder.rename(tmp_path / "moved")
+    moved = place.call("export", "--output", str(tmp_path / "moved"))
+    assert (moved.returncode, "was moved" in moved.stderr) == (2, True)
+
+
+def test_an_export_of_a_topic_grows_and_loses_whoever_is_erased_meanwhile(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(place, count=0)
+    events = random_events(seed=2, count=60)
+    folder = tmp_path / "export"
+    with brokers() as addresses:
+        url = f"kafka://{addresses}/events"
+
+        def written(some: list[Event]) -> None:
+            stores = stores_of(place)
+            log = KafkaEventLog(kafka_place(url), SealedCodec(stores.keys))
+            asyncio.run(log.append(some))
+            log.close()
+            stores.close()
+
+        def exported(added: int) -> set[str]:
+            done = place.call("export", "--output", str(folder), TILLWISE_EVENT_LOG=url)
+            assert f"{added} events more" in done.stdout, done.stderr
+            return {row["subject_id"] for row in rows_of(folder)}
+
+        written(events[:30])
+        assert len(exported(30)) == 4
+        add = ParquetParts.add
+
+        def adding(parts: ParquetParts, rows: list[Row], position: Any) -> int:
+            stores = stores_of(place)
+            destroy_key(stores.control, 2)
+            stores.close()
+            return add(parts, rows, position)
+
+        written(events[30:])
+        with monkeypatch.context() as patched:
+            patched.setattr(ParquetParts, "add", adding)
+            assert len(exported(30)) == 3
+        assert len(exported(0)) == 3
+    left = [one for one in events if one.subject_id.int != 2]
+    assert {row["event_id"] for row in rows_of(folder)} == {str(one.event_id) for one in left}
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [
+        row
+        for path in sorted((folder / "events").glob("**/*.parquet"))
+        for row in pq.ParquetFile(path).read().to_pylist()
+    ]
 
 
 def test_retention_is_enforced_by_command(place: Place, tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ from tests.serving.release_factory import Factory
 # Numbers of items, best first: 0 to 19 are popular with everybody.
 CELLS = {
     ("unknown", None): [50, 51, 52, 53],
-    ("repeat", None): [30, 31, 32, 33],
+    ("repeat_buyers", None): [30, 31, 32, 33],
     (None, "north"): [21, 22, 23, 24],
-    ("repeat", "north"): [44, 43, 42, 41],
+    ("repeat_buyers", "north"): [44, 43, 42, 41],
 }
 
 
@@ -133,7 +133,7 @@ async def test_the_candidates_are_those_of_training(
     found = retrieve(shop, situation, may, {})
     evidence = candidates.gather(situation, shop.vocabulary, shop.neighbours, shop.knn)
     usual = shop.popular_lists.of_situation(situation)
-    assert (usual - FIRST_ITEM).tolist() == CELLS["repeat", "north"]
+    assert (usual - FIRST_ITEM).tolist() == CELLS["repeat_buyers", "north"]
     assert candidates.sources_of(evidence, usual)["popular"].tolist() == usual.tolist()
     brought = found.listed.index[found.listed.brought[:, SOURCE["popular"]]]
     assert set(usual.tolist()) <= set(brought.tolist())

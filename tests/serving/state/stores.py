@@ -1,5 +1,9 @@
 """Stores of one folder, put together as a gateway does it."""
 
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +21,38 @@ from tests.serving.state.events import BEGIN
 SECRETS = Secrets((b"m" * 32,))
 
 
+async def add_subjects(control: SqliteControlStore, count: int) -> None:
+    """Subjects 1 to `count`, as `tests.serving.state.events` names them."""
+    rows = [(Pseudonym("v", f"digest-{n}"), str(UUID(int=n))) for n in range(1, count + 1)]
+    agreed = Consent(frozenset({"analytics", "personalization"}), BEGIN, "test")
+    await control.import_subjects(rows, agreed, ("test", "made"))
+
+
+def destroy_key(control: SqliteControlStore, subject: int) -> bytes:
+    """The first step of an erasure alone, done at once; returns the log key."""
+    subject_id = str(UUID(int=subject))
+    key = control.subject_key(subject_id)
+    assert key is not None
+
+    def destroy(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM subject_keys WHERE subject_id = ?", (subject_id,))
+        connection.execute("UPDATE erasure_count SET number = number + 1")
+
+    control._writer.submit(destroy).result()
+    return key.log_key
+
+
+@contextmanager
+def control_of(folder: Path, subjects: int = 4) -> Iterator[SqliteControlStore]:
+    """A control store with `subjects`."""
+    control = SqliteControlStore(folder / "control.sqlite", SECRETS)
+    try:
+        asyncio.run(add_subjects(control, subjects))
+        yield control
+    finally:
+        control.close()
+
+
 class Stores:
     """Control store, keys, event log and features of `folder`."""
 
@@ -31,9 +67,7 @@ class Stores:
 
     async def add_subjects(self, count: int) -> None:
         """Subjects 1 to `count`, as `tests.serving.state.events` names them."""
-        rows = [(Pseudonym("v", f"digest-{n}"), str(UUID(int=n))) for n in range(1, count + 1)]
-        agreed = Consent(frozenset({"analytics", "personalization"}), BEGIN, "test")
-        await self.control.import_subjects(rows, agreed, ("test", "made"))
+        await add_subjects(self.control, count)
 
     def restarted_features(self) -> MemoryFeatureStore:
         """What the next start begins with."""

@@ -12,12 +12,12 @@ import pytest
 from contract.events import Event
 from contract.features import FEATURES, SubjectState
 from serving.state import snapshot as snapshots
+from serving.state.feature_merge import merged
 from serving.state.feature_store import (
     SEED,
     SNAPSHOT,
     LinkedFeatureStore,
     MemoryFeatureStore,
-    merged,
 )
 from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import SnapshotUnusableError, read_snapshot, write_snapshot

@@ -8,9 +8,11 @@ from uuid import UUID
 import pytest
 
 from contract.errors import UserError
+from contract.event_versions import read_stored
+from contract.events import SCHEMA_VERSION
 from serving.state.audit import COMMAND_LINE
 from serving.state.feature_store import SNAPSHOT
-from serving.state.sealing import SealedCodec, SubjectKeys, Tampered
+from serving.state.sealing import FORM, SealedCodec, SubjectKeys, Tampered
 from serving.state.secrets import Secrets, UnknownMasterKey
 from serving.state.sqlite_control_store import SqliteControlStore
 from tests.serving.state.events import random_events, stored_event
@@ -46,6 +48,18 @@ async def test_no_word_of_an_event_or_a_state_can_be_read_on_disk(
     words = [b"item-", b"session-", b"oat milk", b"purchase", b"subject_id", b"occurred"]
     words += [f"{UUID(int=n)}".encode() for n in range(1, 5)]
     assert [word for word in words if word in held] == []
+
+
+async def test_sealed_events_of_every_version_are_read(stores: Stores) -> None:
+    codec, golden = SealedCodec(stores.keys), Path(__file__).parents[2] / "golden"
+    for version in range(1, SCHEMA_VERSION + 1):
+        for line in (golden / f"events_v{version}.jsonl").read_bytes().splitlines():
+            event = read_stored(line)
+            held, event_id = stores.keys.of(ONE), event.event_id.bytes
+            assert str(event.subject_id) == ONE
+            assert held is not None
+            body = FORM + held.log_key + event_id + held.seal(line, event_id)
+            assert codec.decode(body) == event
 
 
 async def test_a_body_opens_only_in_its_own_place(stores: Stores) -> None:

@@ -78,14 +78,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_segment_is_judged_before_the_basket() -> None:
-    """Every shopper's first basket is an unknown's, their third a repeat shopper's."""
+    """Every shopper's first basket is an unknown's, their second that of a first-time buyer, their
+    third a repeat buyer's."""
     firsts = [Bought(n, 10, ["soap"]) for n in range(3)]
     seconds = [Bought(n, 12, ["tea"]) for n in range(3)]
     thirds = [Bought(n, 14, ["milk"]) for n in range(3)]
     found = lists(*firsts, *seconds, *thirds)
-    assert set(found.lists) == {("unknown", None), ("repeat", None)}
+    names = ("unknown", "first_time_buyers", "repeat_buyers")
+    assert set(found.lists) == {(name, None) for name in names}
     assert found.lists["unknown", None].tolist()[0] == SOAP
-    assert found.lists["repeat", None].tolist()[0] == MILK
+    assert found.lists["repeat_buyers", None].tolist()[0] == MILK
     later = lists(*firsts, *seconds, *thirds, *(Bought(n, 40, ["bread"]) for n in range(9)))
     assert later.as_bytes(VOCABULARY) == found.as_bytes(VOCABULARY)  # day 40 is not known on day 30
 

@@ -1,0 +1,193 @@
+"""A gateway that is killed again and again in the middle of writing: what was answered is there,
+and what callers send again because they had no answer counts once."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.kafka_brokers import brokers
+from benchmarks.valkey_process import ValkeyServer, valkey
+from contract import features
+from contract.events import Event
+from contract.features import FEATURES
+from contract.frames import EVENT_SCHEMA, event_row, explode
+from serving.settings import Settings, load_settings
+from serving.state.feature_store import FeatureStore
+from serving.state.sealing import SubjectKeys
+from serving.state.secrets import load_secrets
+from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import CONTROL
+from serving.stores import open_stores
+from tests.serving.commands.processes import Place, Served
+from tests.serving.conftest import ALL
+from tests.serving.release_factory import Factory
+
+KILLS = 50 if os.environ.get("TILLWISE_PROVE") else 2
+SENDERS, BATCH, VISITORS = 4, 25, 8
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Senders:
+    """Callers that send batches until each was answered, again after every failure."""
+
+    def __init__(self, key: str) -> None:
+        self._headers = {"Authorization": f"Bearer {key}"}
+        self._chance = random.Random(5)
+        self.sent: dict[str, dict[str, Any]] = {}
+        self.answered: set[str] = set()
+        self._open: list[list[dict[str, Any]]] = []  # batches without an answer
+
+    async def run(self, url: str) -> None:
+        """Send until the gateway is gone."""
+        async with httpx.AsyncClient(base_url=url, headers=self._headers, timeout=10) as client:
+            await asyncio.gather(*(self._send(client) for _ in range(SENDERS)))
+
+    async def _send(self, client: httpx.AsyncClient) -> None:
+        while True:
+            batch = self._open.pop() if self._open else self._fresh()
+            if not await self._answered(client, batch):
+                self._open.append(batch)
+                return
+
+    async def finish(self, url: str) -> None:
+        """Send what had no answer yet."""
+        async with httpx.AsyncClient(base_url=url, headers=self._headers, timeout=10) as client:
+            while self._open:
+                assert await self._answered(client, self._open.pop())
+
+    async def _answered(self, client: httpx.AsyncClient, batch: list[dict[str, Any]]) -> bool:
+        try:
+            answer = await client.post("/v1/events", json={"events": batch})
+        except httpx.HTTPError:
+            return False
+        if answer.status_code != 202:
+            return False
+        for one in answer.json()["results"]:
+            assert one["status"] in ("accepted", "duplicate"), one
+            self.answered.add(one["event_id"])
+        return True
+
+    def _fresh(self) -> list[dict[str, Any]]:
+        batch = [self._event() for _ in range(BATCH)]
+        self.sent |= {one["event_id"]: one for one in batch}
+        return batch
+
+    def _event(self) -> dict[str, Any]:
+        number = len(self.sent)
+        occurred = BEGIN + timedelta(seconds=self._chance.randrange(10**6))
+        return {
+            "schema_version": 2,
+            "event_id": str(uuid4()),
+            "event_name": self._chance.choice(("purchase", "view_item")),
+            "occurred_at": occurred.isoformat(),
+            "session_id": f"session-{number % 50}",
+            "visitor_id": f"visitor-{number % VISITORS}",
+            "items": [{"item_id": f"item-{self._chance.randrange(40)}"}],
+            "transaction_id": f"t-{number}",
+            "consent": ALL,
+        }
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[str]:
+    with brokers() as found:
+        yield found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    (tmp_path / "valkey").mkdir()
+    with valkey(tmp_path / "valkey") as running:
+        yield running
+
+
+@pytest.fixture(params=["files", "shared"])
+def stores(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings of the stores."""
+    if request.param == "files":
+        return {"event_log": "sqlite", "feature_store": "memory"}
+    topic = f"kafka://{request.getfixturevalue('addresses')}/events-{uuid4()}"
+    return {"event_log": topic, "feature_store": request.getfixturevalue("server").url}
+
+
+@pytest.fixture
+def place(release_root: Factory, tmp_path: Path) -> Place:
+    return Place(release_root, tmp_path / "state")
+
+
+@pytest.fixture
+def key(place: Place) -> str:
+    return place.call("keys", "create", "--role", "checkout").stdout.strip()
+
+
+async def test_nothing_is_lost_and_nothing_counts_twice(
+    place: Place, key: str, stores: dict[str, str]
+) -> None:
+    chance = random.Random(11)
+    environment = {f"TILLWISE_{name.upper()}": value for name, value in stores.items()}
+    senders = Senders(key)
+    for _ in range(KILLS):
+        with place.gateway(**environment) as served:
+            await until_killed(senders, served, chance.uniform(0.05, 0.8))
+    with place.gateway(**environment) as served:
+        await senders.finish(served.url)
+    assert senders.answered == set(senders.sent)
+    assert len(senders.sent) >= BATCH * KILLS
+    settings = load_settings(state=place.state, **stores)
+    await assert_once(senders, settings)
+
+
+async def until_killed(senders: Senders, served: Served, seconds: float) -> None:
+    sending = asyncio.create_task(senders.run(served.url))
+    await asyncio.sleep(seconds)
+    served.process.send_signal(signal.SIGKILL)
+    await sending
+    assert served.end() is not None
+    assert served.process.returncode == -signal.SIGKILL
+
+
+async def assert_once(senders: Senders, settings: Settings) -> None:
+    """The log holds each event that was sent, once; features are what those events lead to."""
+    secrets = load_secrets(settings.state, None)
+    control = SqliteControlStore(settings.state / CONTROL, secrets)
+    opened = open_stores(settings, SubjectKeys(control))
+    found = opened.event_log.read_from(0)
+    held = [event for _, event in found if event.event_name != "decision"]
+    assert len(held) == len({event.event_id for event in held})
+    assert {str(event.event_id) for event in held} == set(senders.sent)
+    if opened.feed is not None:
+        opened.feed.start()
+    try:
+        async with asyncio.timeout(30):
+            while not await as_replayed(opened.features, held):
+                await asyncio.sleep(0.1)
+    finally:
+        if opened.feed is not None:
+            await opened.feed.stop()
+        await opened.features.aclose()
+        opened.event_log.close()
+        control.close()
+
+
+async def as_replayed(store: FeatureStore, events: list[Event]) -> bool:
+    table = pa.Table.from_pylist([event_row(event) for event in events], EVENT_SCHEMA)
+    expected = features.replay(explode(table))
+    assert len(expected) == VISITORS
+    assert all(UUID(subject) for subject in expected)
+    held = dict(zip(expected, await store.read_many(list(expected)), strict=True))
+    return all(
+        np.array_equal(held[subject].get(one.name, one.empty()), state.get(one.name, one.empty()))
+        for subject, state in expected.items()
+        for one in FEATURES
+    )
