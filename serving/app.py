@@ -71,8 +71,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long what one gateway was told of an item may take to be known to the others, at most.
-_CATALOGUE_SECONDS = 0.5
+# How long what one gateway was told of an item, or an erasure by another process, may take to be
+# known to the others, at most.
+_FOLLOW_SECONDS = 0.5
 _RETENTION_SECONDS = 24 * 3600.0
 
 
@@ -117,6 +118,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         lambda state, now_us: segments_of(
             state, now_us, None, live.current.rules, live.current.learned
         ),
+        decider.query_vectors.clear,
     )
     try:
         await rights.finish()
@@ -258,8 +260,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     `follow_pointer`: swap to another release when `releases/current` names one.
     """
 
-    async def follow_catalogue() -> None:
-        gateway.follow_catalogue()
+    async def follow_store() -> None:
+        gateway.follow_erasures()
+        await gateway.follow_catalogue()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -271,7 +274,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         beside = [
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
-            _every(_CATALOGUE_SECONDS, follow_catalogue, "catalogue"),
+            _every(_FOLLOW_SECONDS, follow_store, "control store"),
         ]
         if follow_pointer:
             look = gateway.follower.look
@@ -291,6 +294,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # its answers would name whatever host the caller said
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
@@ -315,6 +319,7 @@ def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
         app.add_middleware(
             Cors,
             allow_origins=list(settings.cors_origins),
+            # What a page may do. PATCH and DELETE take an admin key, which belongs in no page.
             allow_methods=["GET", "POST", "PUT"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Retry-After", "Idempotent-Replay"],

@@ -87,7 +87,7 @@ async def patch_items(request: Request) -> Response:
             for one in asked.items
         ]
         number = await gateway.control.change_items(patches, caller.actor)
-        gateway.follow_catalogue()
+        await gateway.follow_catalogue()
         vocabulary = gateway.live.current.vocabulary
         unknown = [item_id for item_id, _ in patches if vocabulary.index(item_id) == OOV]
         answer = CataloguePatched(number=number, unknown_item_ids=unknown)

@@ -131,7 +131,8 @@ class Decider:
             request.deadline_ms, self._report, began, lambda: self.admission.crowded
         )
         now = self._clock.now()
-        checkout = Checkout(request, subject, release, place, deadline, _behaviour_us(request, now))
+        now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
+        checkout = Checkout(request, subject, release, place, deadline, now_us, generation)
         answer, state = Answer("full"), None
         if "recommendations" in request.placements:
             answer, state = await self._recommend(checkout)

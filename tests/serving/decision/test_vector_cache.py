@@ -30,6 +30,18 @@ class Counted(Session):
         return super().infer(batch)
 
 
+class Overtaken(Session):
+    """A model during which somebody is erased."""
+
+    def __init__(self, inner: Session, caches: VectorCaches) -> None:
+        self.inputs, self.outputs, self._session = inner.inputs, inner.outputs, inner._session
+        self._caches = caches
+
+    def infer(self, batch: Encoded) -> Any:
+        self._caches.clear()
+        return super().infer(batch)
+
+
 def counted(release: Release, factory: Factory) -> tuple[Release, Counter[str]]:
     """The release, and how often each of its models ran."""
     held, asked = with_models(release, factory, {}), Counter[str]()
@@ -81,6 +93,31 @@ async def test_another_release_begins_with_nothing(release: Release, factory: Fa
     caches.clear()
     assert caches.of(release).get(QUERY_TOWER, b"key") is None
     other.models.close()
+
+
+def test_what_was_under_way_when_all_was_cleared_is_not_held(release: Release) -> None:
+    caches = VectorCaches(8)
+    cache, before = caches.of(release), caches.generation
+    caches.clear()
+    cache.put(b"late", np.ones(4, np.float32), before)
+    assert len(cache) == 0
+    cache.put(b"fresh", np.ones(4, np.float32), caches.generation)
+    assert len(cache) == 1
+
+
+async def test_a_decision_that_an_erasure_overtakes_leaves_nothing(
+    release: Release, factory: Factory
+) -> None:
+    held, asked = counted(release, factory)
+    with deciding(held, Forbidden()) as decider:
+        assert isinstance(held.models, EmbeddedBackend)
+        held.models.sessions[QUERY_TOWER] = Overtaken(
+            held.models.sessions[QUERY_TOWER], decider.query_vectors
+        )
+        assert (await decider.decide(request("item-1"), nobody())).rung == "full"
+        assert len(decider.query_vectors.of(held)) == 0
+        await decider.decide(request("item-1"), nobody())
+        assert asked[SEQUENCE_ENCODER] == 2
 
 
 async def test_no_room_at_all(release: Release, factory: Factory) -> None:
