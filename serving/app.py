@@ -233,25 +233,34 @@ def _guard_limits(settings: Settings) -> GuardLimits:
 
 
 async def close_gateway(gateway: Gateway) -> None:
-    """Finish what is being written, take a snapshot, and let go of everything."""
+    """Finish what is being written, take a snapshot, and let go of everything. What fails is logged
+    and noted in `gateway.left_undone`; the steps after it are taken all the same."""
+
+    async def step(name: str, act: Callable[[], Awaitable[None] | None]) -> None:
+        try:
+            ended = act()
+            if ended is not None:
+                await ended
+        except Exception as error:
+            log.error("shutting down, %s: %s: %s", name, type(error).__name__, error)
+            gateway.left_undone.append(name)
+
     await asyncio.gather(*gateway.background, return_exceptions=True)
-    await gateway.ingest.drain()
-    await gateway.impressions.stop()
+    await step("writing events", gateway.ingest.drain)
+    await step("writing impressions", gateway.impressions.stop)
     if gateway.feed is not None:
-        await gateway.feed.stop()
-    try:
-        await gateway.features.snapshot()
-    except OSError as error:  # the next start replays more of the log
-        log.error("no snapshot could be written: %s", error)
-    await gateway.features.aclose()
-    gateway.event_log.close()
-    gateway.control.close()
-    gateway.shadow.close()
-    gateway.decider.close()
-    gateway.live.close()
+        await step("following the event log", gateway.feed.stop)
+    # Without it the next start replays more of the log.
+    await step("writing a snapshot", gateway.features.snapshot)
+    await step("closing the feature store", gateway.features.aclose)
+    await step("closing the event log", gateway.event_log.close)
+    await step("closing the control store", gateway.control.close)
+    await step("ending the shadow", gateway.shadow.close)
+    await step("ending the decisions", gateway.decider.close)
+    await step("letting go of the release", gateway.live.close)
     if gateway.triton is not None:
-        await gateway.triton.close()
-    gateway.tracing.close()
+        await step("leaving the model server", gateway.triton.close)
+    await step("sending traces", gateway.tracing.close)
 
 
 def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:

@@ -70,6 +70,7 @@ class Gateway:
     answering: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     following: asyncio.Lock = field(default_factory=asyncio.Lock)
     erasures: int = 0  # as many as are known of
+    left_undone: list[str] = field(default_factory=list)  # what shutting down could not do
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def follow_catalogue(self) -> None:
