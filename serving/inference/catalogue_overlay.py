@@ -21,6 +21,9 @@ class CatalogueOverlay:
     def __len__(self) -> int:
         return len(self._said)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._said
+
     def follow(self, releases: Iterable[Release]) -> None:
         """Learn what was said by any gateway, and let it count in `releases`. Raises StoreError.
         May run on another thread than `lay`, but only once at a time."""

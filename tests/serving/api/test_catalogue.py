@@ -116,6 +116,28 @@ async def test_what_is_wrong_is_refused_and_changes_nothing(running: Running) ->
     assert running.gateway.overlay.number == 0
 
 
+async def test_item_ids_are_text_without_control_characters(running: Running) -> None:
+    for wrong in ("a\0b", "a\nb", "\x7f", "a\n", ""):
+        assert (await patch(running, {"item_id": wrong, "price": 1})).status_code == 422, wrong
+    for right in ("4111111111111111", "tröja 1/2", "商品"):
+        assert (await patch(running, {"item_id": right, "price": 1})).status_code == 200, right
+
+
+async def test_no_more_is_kept_of_unknown_items_than_may_be(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = len(running.gateway.live.current.vocabulary)
+    monkeypatch.setattr("serving.api.catalogue.MOST_UNKNOWN", 10 - known)
+    ten = [{"item_id": f"new-{one}", "price": 1} for one in range(10)]
+    assert (await patch(running, *ten)).status_code == 200
+    assert (await patch(running, *ten)).status_code == 200  # nothing more to keep
+    refused = await patch(running, {"item_id": "new-10", "price": 1})
+    assert refused.status_code == 422
+    assert "no release" in refused.json()["detail"]
+    assert (await patch(running, {"item_id": "item-3", "price": 1})).status_code == 200
+    assert len(running.gateway.overlay) == 11
+
+
 async def test_a_repeat_with_the_same_key_says_it_once(running: Running) -> None:
     key = {"Idempotency-Key": "k"}
     first = await patch(running, {"item_id": "item-3", "price": 3}, headers=key)

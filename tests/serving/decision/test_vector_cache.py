@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS, Encoded, Situation, encode
 from contract.features import UNKNOWN
@@ -14,6 +15,7 @@ from serving.decision.limits import DecisionSettings
 from serving.decision.vector_cache import VectorCache, VectorCaches, key_of
 from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.release import Release
+from serving.monitoring.decisions import DecisionMetrics
 from tests.serving.decision.setting import Forbidden, deciding, nobody, request, with_models
 from tests.serving.release_factory import Factory
 
@@ -126,6 +128,14 @@ async def test_no_room_at_all(release: Release, factory: Factory) -> None:
         for _ in range(3):
             await decider.decide(request("item-1"), nobody())
     assert asked[QUERY_TOWER] == 3
+
+
+def test_only_models_whose_vectors_are_held_are_counted() -> None:
+    metrics = DecisionMetrics(CollectorRegistry())
+    metrics.vector_looked_up(QUERY_TOWER, True)
+    (family,) = [one for one in metrics.registry.collect() if "query_vectors" in one.name]
+    counted = {one.labels["model"] for one in family.samples}
+    assert counted == {QUERY_TOWER, SEQUENCE_ENCODER}
 
 
 def test_the_one_longest_not_asked_for_goes_first() -> None:
