@@ -71,8 +71,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long what one gateway was told of an item may take to be known to the others, at most.
-_CATALOGUE_SECONDS = 0.5
+# How long what one gateway was told of an item, or an erasure by another process, may take to be
+# known to the others, at most.
+_FOLLOW_SECONDS = 0.5
 _RETENTION_SECONDS = 24 * 3600.0
 
 
@@ -117,6 +118,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         lambda state, now_us: segments_of(
             state, now_us, None, live.current.rules, live.current.learned
         ),
+        decider.query_vectors.clear,
     )
     try:
         await rights.finish()
@@ -231,25 +233,34 @@ def _guard_limits(settings: Settings) -> GuardLimits:
 
 
 async def close_gateway(gateway: Gateway) -> None:
-    """Finish what is being written, take a snapshot, and let go of everything."""
+    """Finish what is being written, take a snapshot, and let go of everything. What fails is logged
+    and noted in `gateway.left_undone`; the steps after it are taken all the same."""
+
+    async def step(name: str, act: Callable[[], Awaitable[None] | None]) -> None:
+        try:
+            ended = act()
+            if ended is not None:
+                await ended
+        except Exception as error:
+            log.error("shutting down, %s: %s: %s", name, type(error).__name__, error)
+            gateway.left_undone.append(name)
+
     await asyncio.gather(*gateway.background, return_exceptions=True)
-    await gateway.ingest.drain()
-    await gateway.impressions.stop()
+    await step("writing events", gateway.ingest.drain)
+    await step("writing impressions", gateway.impressions.stop)
     if gateway.feed is not None:
-        await gateway.feed.stop()
-    try:
-        await gateway.features.snapshot()
-    except OSError as error:  # the next start replays more of the log
-        log.error("no snapshot could be written: %s", error)
-    await gateway.features.aclose()
-    gateway.event_log.close()
-    gateway.control.close()
-    gateway.shadow.close()
-    gateway.decider.close()
-    gateway.live.close()
+        await step("following the event log", gateway.feed.stop)
+    # Without it the next start replays more of the log.
+    await step("writing a snapshot", gateway.features.snapshot)
+    await step("closing the feature store", gateway.features.aclose)
+    await step("closing the event log", gateway.event_log.close)
+    await step("closing the control store", gateway.control.close)
+    await step("ending the shadow", gateway.shadow.close)
+    await step("ending the decisions", gateway.decider.close)
+    await step("letting go of the release", gateway.live.close)
     if gateway.triton is not None:
-        await gateway.triton.close()
-    gateway.tracing.close()
+        await step("leaving the model server", gateway.triton.close)
+    await step("sending traces", gateway.tracing.close)
 
 
 def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
@@ -258,8 +269,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     `follow_pointer`: swap to another release when `releases/current` names one.
     """
 
-    async def follow_catalogue() -> None:
-        gateway.follow_catalogue()
+    async def follow_store() -> None:
+        gateway.follow_erasures()
+        await gateway.follow_catalogue()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -271,7 +283,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         beside = [
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
-            _every(_CATALOGUE_SECONDS, follow_catalogue, "catalogue"),
+            _every(_FOLLOW_SECONDS, follow_store, "control store"),
         ]
         if follow_pointer:
             look = gateway.follower.look
@@ -291,6 +303,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # its answers would name whatever host the caller said
     )
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
@@ -315,6 +328,7 @@ def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
         app.add_middleware(
             Cors,
             allow_origins=list(settings.cors_origins),
+            # What a page may do. PATCH and DELETE take an admin key, which belongs in no page.
             allow_methods=["GET", "POST", "PUT"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Retry-After", "Idempotent-Replay"],

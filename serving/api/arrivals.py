@@ -1,25 +1,112 @@
-"""When a request arrived: the moment at which its first bytes were read, which is not the moment at
-which its turn comes. Under load the event loop reads many requests at once and then answers them
-one by one; without this stamp the wait in between would belong to nobody."""
+"""When a request arrived, and when its turn could have come. Under load the event loop reads many
+requests at once and then answers them one by one; without these stamps the wait in between would
+belong to nobody. The time a caller takes to send its headers is its own, not that of the loop.
 
+The protocol also stays HTTP/1.1 whatever a request offers to upgrade to, which RFC 9110 (7.8)
+leaves to the server: Java's HttpClient, for one, offers h2c with every first request.
+"""
+
+from collections import Counter
 from time import perf_counter
+from typing import Any
 
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _ARRIVED = "tillwise.arrived"
+_READY = "tillwise.ready"
+_WAITING = "tillwise.waiting"  # by path: how many were read whose turn has not come
 
 
 class StampingProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also notes when each request was first seen."""
+    """uvicorn's protocol, which also notes when each request was first seen and when it was handed
+    to the loop, and ignores offers to upgrade."""
+
+    _again = False  # the head of a request is read a second time, without its offer
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._feed(data)
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self.send_400_response("Invalid HTTP request received.")
+
+    def _feed(self, data: bytes) -> bytes:
+        """Read `data` up to the end of a head that offers to upgrade; what is to be read next."""
+        try:
+            self.parser.feed_data(data)
+            return b""
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":  # no offer, and we are no proxy
+                raise httptools.HttpParserError("CONNECT") from None
+            # The parser takes everything after such a head for another protocol. So does no server
+            # that declines: a new parser gets the same head without the offer, and then the rest.
+            head = self._head()
+            rest = data[upgrade.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._again = True
+        self.parser.feed_data(head)
+        return rest
+
+    def _head(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
+        arrived = self.scope["state"][_ARRIVED] if self._again else perf_counter()
+        self._again = False
         super().on_message_begin()
-        self.scope["state"][_ARRIVED] = perf_counter()
+        self.scope["state"][_ARRIVED] = arrived
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        # Here and not when the headers are complete: what was sent behind another request on the
+        # same connection waits for its answer, however idle the loop is.
+        path = cycle.scope["path"]
+        waiting: Counter[str] = self.app_state.setdefault(_WAITING, Counter())
+        waiting[path] += 1
+        cycle.scope["state"] |= {_READY: perf_counter(), _WAITING: waiting}
+
+        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+            waiting[path] -= 1
+            if not waiting[path]:
+                del waiting[path]
+            await app(scope, receive, send)
+
+        super()._start_asgi_task(cycle, begin)  # type: ignore[arg-type]
 
 
 def arrival_of(scope: Scope) -> float:
     """The perf_counter at which the request of `scope` was first seen; now, where its server does
     not say."""
-    arrived = scope.get("state", {}).get(_ARRIVED)
-    return arrived if isinstance(arrived, float) else perf_counter()
+    return _stamp(scope, _ARRIVED)
+
+
+def ready_of(scope: Scope) -> float:
+    """The perf_counter from which on it waited for nothing but its turn; now, where its server
+    does not say."""
+    return _stamp(scope, _READY)
+
+
+def waiting_beside(scope: Scope) -> int:
+    """How many requests with the path of `scope` have been read whose turn has not come."""
+    waiting = scope.get("state", {}).get(_WAITING)
+    return 0 if waiting is None else int(waiting[scope["path"]])
+
+
+def _stamp(scope: Scope, name: str) -> float:
+    at: Any = scope.get("state", {}).get(name)
+    return at if isinstance(at, float) else perf_counter()

@@ -113,16 +113,17 @@ def authenticate(
     return Caller(key.key_id, key.role)
 
 
-def holds_known_key(request: Request, gateway: "Gateway") -> bool:
-    """Whether the caller's key was in force when it was last looked up; the store is not asked.
-    Enough to refuse by, never to allow by."""
+def is_known(request: Request, gateway: "Gateway") -> bool:
+    """Whether the caller's key was in force when it was last looked up, or its page token counted
+    before; the store is not asked. Enough to refuse by, never to allow by."""
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
     credential = credential.strip()
-    return (
-        scheme.lower() == "bearer"
-        and _KEY_FORM.fullmatch(credential) is not None
-        and digest_of_key(credential) in gateway.known_keys
-    )
+    if scheme.lower() != "bearer" or len(credential) > _MOST_CHARACTERS:
+        return False
+    if _KEY_FORM.fullmatch(credential):
+        return gateway.known.by_digest(digest_of_key(credential)) is not None
+    now = gateway.clock.now().timestamp()
+    return credential.count(".") == 2 and gateway.known.knows_token(_digest(credential), now)
 
 
 def _held(gateway: "Gateway", credential: str) -> ApiKey | None:
@@ -132,13 +133,28 @@ def _held(gateway: "Gateway", credential: str) -> ApiKey | None:
     try:
         key = gateway.control.key_by_digest(digest)
     except StoreError:
-        if digest in gateway.known_keys:
-            return gateway.known_keys[digest]
+        if (known := gateway.known.by_digest(digest)) is not None:
+            return known
         raise
     if key is None:
-        gateway.known_keys.pop(digest, None)
+        gateway.known.forget(digest=digest)
     else:
-        gateway.known_keys[digest] = key
+        gateway.known.learn(key, digest)
+    return key
+
+
+def _held_by_id(gateway: "Gateway", key_id: str) -> ApiKey | None:
+    """The same for the key that a page token names."""
+    try:
+        key = gateway.control.key_by_id(key_id)
+    except StoreError:
+        if (known := gateway.known.by_id(key_id)) is not None:
+            return known
+        raise
+    if key is None:
+        gateway.known.forget(key_id=key_id)
+    else:
+        gateway.known.learn(key)
     return key
 
 
@@ -148,15 +164,20 @@ def _page(token: str, gateway: "Gateway") -> Caller:
         key_id = jwt.get_unverified_header(token).get("kid")
     except jwt.PyJWTError:
         raise _unauthenticated("The page token can not be read.") from None
-    key = gateway.control.key_by_id(key_id) if isinstance(key_id, str) else None
+    key = _held_by_id(gateway, key_id) if isinstance(key_id, str) else None
     if key is None or key.role != "checkout":
         raise _unauthenticated("The page token's kid is not a checkout key in force.")
     for secret in gateway.secrets.unseal(key.key_id, key.sealed):
         claims = _claims(token, secret)
         if claims is not None:
             _check_life(claims, gateway.clock.now())
+            gateway.known.learn_token(_digest(token), key.key_id, float(claims["exp"]))
             return Caller(key.key_id, key.role, from_page=True, page_user=claims.get("sub"))
     raise _unauthenticated("The page token's signature or audience is wrong.")
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _claims(token: str, secret: bytes) -> dict[str, Any] | None:

@@ -4,7 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StringConstraints,
+)
 
 from contract.catalogue import Currency, ItemId, MinorUnits
 from contract.encoding import OOV
@@ -12,12 +20,16 @@ from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of
-from serving.api.gateway import gateway_of
+from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
 
 router = APIRouter()
 
 MOST_ITEMS = 1_000
+# What is said is kept for ever. Of items that no release knows, no more than this beyond as many as
+# the live release has.
+MOST_UNKNOWN = 10_000
+NamedItem = Annotated[ItemId, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Amount = Annotated[MinorUnits, Strict()]
 Region = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -29,7 +41,7 @@ class ItemPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    item_id: ItemId
+    item_id: NamedItem
     available: StrictBool | None = None
     price: Amount | None = None
     cost: Amount | None = None
@@ -81,16 +93,32 @@ async def patch_items(request: Request) -> Response:
     if asked.currency not in (None, currency):
         raise ApiProblem(422, f"currency: the catalogue's is {currency}.")
 
+    _refuse_too_many(gateway, asked)
+
     async def act() -> Response:
         patches = [
             (one.item_id, one.model_dump(exclude={"item_id"}, exclude_unset=True))
             for one in asked.items
         ]
         number = await gateway.control.change_items(patches, caller.actor)
-        gateway.follow_catalogue()
+        await gateway.follow_catalogue()
         vocabulary = gateway.live.current.vocabulary
         unknown = [item_id for item_id, _ in patches if vocabulary.index(item_id) == OOV]
         answer = CataloguePatched(number=number, unknown_item_ids=unknown)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     return await idempotency.once(request, gateway, caller, body, act)
+
+
+def _refuse_too_many(gateway: Gateway, asked: CataloguePatch) -> None:
+    """Raises a 422 problem where more would be kept than any catalogue needs."""
+    vocabulary, overlay = gateway.live.current.vocabulary, gateway.overlay
+    new = sum(
+        vocabulary.index(one.item_id) == OOV and one.item_id not in overlay for one in asked.items
+    )
+    if new and len(overlay) + new > len(vocabulary) + MOST_UNKNOWN:
+        raise ApiProblem(
+            422,
+            f"items: {new} of them are in no release, and as much is kept of such items as may be; "
+            "say it once a release has them.",
+        )

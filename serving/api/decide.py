@@ -14,8 +14,8 @@ from starlette.background import BackgroundTask
 from contract.consent import NOTHING, may_store_behaviour
 from contract.encoding import OOV
 from contract.events import Event, EventItem
-from serving.api.arrivals import arrival_of
-from serving.api.auth import authenticate, holds_known_key
+from serving.api.arrivals import arrival_of, ready_of, waiting_beside
+from serving.api.auth import authenticate, is_known
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
@@ -56,7 +56,7 @@ async def decide(request: Request) -> Response:
     touched and nothing is kept."""
     began = arrival_of(request.scope)
     gateway = gateway_of(request)
-    _turn_away_late(request, gateway, began)
+    _turn_away_late(request, gateway)
     caller = authenticate(request, gateway, "checkout", page_token=True)
     await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
@@ -94,12 +94,14 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     return _json(response, after)
 
 
-def _turn_away_late(request: Request, gateway: Gateway, began: float) -> None:
+def _turn_away_late(request: Request, gateway: Gateway) -> None:
     """Refuse now what would only make everything later still: without a look at the body, and for
-    a key that was in force before without one at the store, so that it costs next to nothing.
-    Raises a 429 problem."""
-    waited_s = time.perf_counter() - began
-    if gateway.decider.is_behind(waited_s) and holds_known_key(request, gateway):
+    a key or page token that counted before without one at the store, so that it costs next to
+    nothing. Strangers are not even counted as late. Raises a 429 problem."""
+    if not is_known(request, gateway):
+        return
+    waited_s = time.perf_counter() - ready_of(request.scope)
+    if gateway.decider.is_behind(waited_s, waiting_beside(request.scope)):
         gateway.decider.count_refusal()
         raise _too_many(RETRY_AFTER_S)
 

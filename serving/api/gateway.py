@@ -9,10 +9,12 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from contract.clock import Clock
+from serving.api.known_callers import KnownCallers
 from serving.decision.decide import Decider
 from serving.decision.shadow import Shadow
 from serving.inference.catalogue_overlay import CatalogueOverlay
 from serving.inference.follower import Follower
+from serving.inference.release import Release
 from serving.inference.releases import LiveRelease
 from serving.ingest.accept import Ingest
 from serving.ingest.feed import FeatureFeed
@@ -23,7 +25,7 @@ from serving.ingest.traffic import Traffic
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
-from serving.state.control_store import ApiKey, ControlStore
+from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
 from serving.state.feature_store import FeatureStore
 from serving.state.secrets import Secrets
@@ -63,15 +65,36 @@ class Gateway:
     triton: "TritonBackends | None" = None  # None: the models run in this process
     # Writes that go on after their answer; held here so that shutting down waits for them.
     background: set[asyncio.Task[Any]] = field(default_factory=set)
-    known_keys: dict[str, ApiKey] = field(default_factory=dict)  # by digest; keys in force only
+    known: KnownCallers = field(default_factory=KnownCallers)
     # Idempotency keys whose request is being acted on; only one process serves a state folder.
     answering: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    following: asyncio.Lock = field(default_factory=asyncio.Lock)
+    erasures: int = 0  # as many as are known of
+    left_undone: list[str] = field(default_factory=list)  # what shutting down could not do
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def follow_catalogue(self) -> None:
-        """Let what was said of items by any gateway count from now on. Raises StoreError."""
-        held = (self.live.current, self.live.candidate)
-        self.overlay.follow(release for release in held if release is not None)
+    async def follow_catalogue(self) -> None:
+        """Let what was said of items by any gateway count from now on, when this returns. Raises
+        StoreError."""
+        # On a thread: many changes take a while, in which decisions go on with what held before.
+        # One at a time, so that they count in the order in which they were said.
+        async with self.following:
+            await asyncio.to_thread(self.overlay.follow, self._deciding())
+            # A release that began to decide meanwhile.
+            while late := [
+                one for one in self._deciding() if one.catalogue.said < self.overlay.number
+            ]:
+                await asyncio.to_thread(self.overlay.lay, late[0])
+
+    def _deciding(self) -> list[Release]:
+        return [one for one in (self.live.current, self.live.candidate) if one is not None]
+
+    def follow_erasures(self) -> None:
+        """Let go of what was computed when any process has erased somebody. Raises StoreError."""
+        number = self.control.erasures()
+        if number != self.erasures:
+            self.erasures = number
+            self.decider.query_vectors.clear()
 
 
 def gateway_of(request: Request) -> Gateway:

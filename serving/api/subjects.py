@@ -162,8 +162,6 @@ async def delete_subject(request: Request) -> Response:
         receipt = await gateway.rights.erase(subject_of(request, gateway), caller.actor)
         if receipt is None:
             raise ApiProblem(404, _UNKNOWN)
-        # Nobody could say whose any of them is, and so nobody could say that none is left.
-        gateway.decider.query_vectors.clear()
         return Response(json.dumps(receipt), media_type="application/json")
 
     return await idempotency.once(request, gateway, caller, b"", act)

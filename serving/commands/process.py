@@ -59,7 +59,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; running requests finish, the log and a snapshot are written.
 
-    `extend` may add to the application before it starts. Raises UserError before it listens.
+    `extend` may add to the application before it starts. Raises UserError before it listens, or
+    where not everything could be finished at the end.
     """
     listening = bind(settings.host, settings.port)
     with (
@@ -86,6 +87,7 @@ async def _serve(
         uvicorn.Config(
             app,
             http=StampingProtocol,
+            ws="none",  # no route speaks it, and uvicorn would hand it our connections
             log_config=None,
             access_log=False,
             server_header=False,
@@ -103,6 +105,8 @@ async def _serve(
         if await when_ready(gateway):
             server.should_exit = True
     await serving
+    if gateway.left_undone:
+        raise UserError(f"not everything could be finished: {', '.join(gateway.left_undone)}")
 
 
 async def _started(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:

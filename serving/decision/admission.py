@@ -6,12 +6,21 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
+from serving.decision.messages import DEFAULT_DEADLINE_MS
+
 RETRY_AFTER_S = 1
-# Longer than the event loop is ever busy with what is in hand while it keeps up; a tenth of the
-# usual deadline, so that what is let in still has its time.
-_PATIENCE_S = 0.010
+# Shares of the usual deadline that a request may wait for its turn. An answer takes some turns of
+# the loop, each about as long as the wait for the first was.
+_PATIENCE = 0.1  # more is late: longer than the loop is busy with what is in hand while it keeps up
+_CROWDED = 0.2  # more leaves no time for an answer where all full places are taken
+_HOPELESS = 0.5  # more leaves none at all, whatever the loop is busy with
 # One pause of the machine is no overload: what waits because of it is over by then.
 _PAUSE_S = 0.100
+# Fewer decisions at once do not keep a loop from its turns; something else does, and to refuse
+# them would not help it.
+_FEW = 8
+_FIRST_DEADLINE_S = DEFAULT_DEADLINE_MS / 1_000
+_NEWEST = 0.1  # what the latest deadline counts in the mean
 
 
 class Overloaded(Exception):  # noqa: N818 - it names what happened
@@ -35,7 +44,8 @@ class Admission:
         self.max_total = max_total
         self._active = 0
         self._active_full = 0
-        self._late_since = self._late_at = -inf  # when requests began to wait, and did last
+        self._late_since = self._late_at = -inf  # when requests began to be late, and were last
+        self._usual_s = _FIRST_DEADLINE_S  # a moving mean of what is asked
         self._lock = threading.Lock()  # threads give places back
 
     @property
@@ -49,27 +59,48 @@ class Admission:
         behind others."""
         return self._active_full >= self.max_full
 
-    def is_behind(self, waited_s: float, now: float) -> bool:
-        """Whether a request that had to wait so long for its turn should be refused at `now` (a
-        perf_counter): there is no place, or the event loop can not keep up, and whatever it begins
-        makes everything that it has begun later still. It can not when requests wait although all
-        full places are taken, or have been waiting on and on, whatever they were answered."""
-        if self._active >= self.max_total:
-            return True
-        if waited_s <= _PATIENCE_S:
-            return False
+    def note_deadline(self, deadline_ms: float) -> None:
+        """A decision was asked for within this time."""
+        self._usual_s += _NEWEST * (deadline_ms / 1_000 - self._usual_s)
+
+    def note_wait(self, waited_s: float, now: float) -> None:
+        """A request whose caller is known had to wait so long for its turn, until `now` (a
+        perf_counter)."""
+        if waited_s <= _PATIENCE * self._usual_s:
+            return
         if now - self._late_at > _PAUSE_S:
             self._late_since = now
         self._late_at = now
-        return self._active >= self.max_full or now - self._late_since > _PAUSE_S
 
-    def enter(self) -> "Place":
-        """A place for one decision; raises Overloaded when there is none."""
+    def keeps_late(self, now: float) -> bool:
+        """Whether requests have been late on and on, whatever they were answered: the event loop
+        can not keep up, and whatever it begins makes all that it has begun later still."""
+        return now - self._late_at <= _PAUSE_S < now - self._late_since
+
+    def is_behind(self, waited_s: float, now: float, waiting: int = 0) -> bool:
+        """Whether a request that had to wait so long for its turn should be refused at `now`, while
+        `waiting` others wait for theirs: there is no place, or it would not be answered in time.
+        Being late alone is no reason, it only calls for cheaper rungs: decisions must be what the
+        loop is late with, or the time must be as good as over. Changes nothing."""
+        if self._active >= self.max_total:
+            return True
+        share = waited_s / self._usual_s
+        if share <= _PATIENCE:
+            return False
+        crowded = self._active >= self.max_full
+        if not self.keeps_late(now):
+            return crowded and share > _CROWDED
+        many = self._active + waiting >= min(self.max_full, _FEW)
+        return crowded or many or share > _HOPELESS
+
+    def enter(self, *, full: bool = True) -> "Place":
+        """A place for one decision, one that may use the models if there is such a place and
+        `full`; raises Overloaded when there is none at all."""
         with self._lock:
             if self._active >= self.max_total:
                 raise Overloaded
             # Cheaper decisions do not count here: however many there are, full ones go on.
-            full = self._active_full < self.max_full
+            full = full and self._active_full < self.max_full
             self._active += 1
             self._active_full += full
             return Place(self, full=full)

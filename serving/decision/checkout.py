@@ -24,7 +24,7 @@ from serving.monitoring.tracing import Span, Tracing
 @dataclass(frozen=True, eq=False)
 class Checkout:
     """The request, for whom, with which release, in which time. `now_us` is the moment that counts
-    for behaviour."""
+    for behaviour, `generation` that of the query vectors that may be held."""
 
     request: DecideRequest
     subject: SubjectContext
@@ -32,6 +32,7 @@ class Checkout:
     place: Place
     deadline: Deadline
     now_us: int
+    generation: int = 0
 
     @property
     def cart(self) -> tuple[str, ...]:

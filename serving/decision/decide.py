@@ -72,9 +72,12 @@ class Decider:
         self._workers.close()
         self._spare_worker.close()
 
-    def is_behind(self, waited_s: float) -> bool:
-        """Whether a request that has waited so long for its turn should be refused unseen."""
-        return self.admission.is_behind(waited_s, perf_counter())
+    def is_behind(self, waited_s: float, waiting: int = 0) -> bool:
+        """Whether a request of a known caller that has waited so long for its turn, as `waiting`
+        others still do, should be refused unseen."""
+        now = perf_counter()
+        self.admission.note_wait(waited_s, now)
+        return self.admission.is_behind(waited_s, now, waiting)
 
     def count_refusal(self) -> None:
         """One more was refused."""
@@ -88,8 +91,9 @@ class Decider:
         perf_counter at which the request arrived; default: now). Raises Overloaded.
         """
         began = perf_counter() if began is None else began
+        self.admission.note_deadline(request.deadline_ms)
         try:
-            place = self.admission.enter()
+            place = self.admission.enter(full=not self.admission.keeps_late(perf_counter()))
         except Overloaded:
             self.count_refusal()
             raise
@@ -127,7 +131,8 @@ class Decider:
             request.deadline_ms, self._report, began, lambda: self.admission.crowded
         )
         now = self._clock.now()
-        checkout = Checkout(request, subject, release, place, deadline, _behaviour_us(request, now))
+        now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
+        checkout = Checkout(request, subject, release, place, deadline, now_us, generation)
         answer, state = Answer("full"), None
         if "recommendations" in request.placements:
             answer, state = await self._recommend(checkout)

@@ -261,7 +261,7 @@ class Engine:
 
     def _take(self, model: str, output: str, source: str, work: Work, outputs: Outputs) -> None:
         vector = work.vectors[source] = towers.vector_of(outputs, output)
-        self._cache.put(work.keys[model], vector)
+        self._cache.put(work.keys[model], vector, work.checkout.generation)
 
     def _search(self, batch: Sequence[Work]) -> None:
         """The nearest items for all of `batch` in one pass; if that fails, each tries alone."""

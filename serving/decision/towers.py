@@ -45,7 +45,7 @@ async def query_vectors(
             breaker=release.breakers[model],
         )
         if fresh is not None:
-            cache.put(key, fresh)
+            cache.put(key, fresh, checkout.generation)
         return fresh
 
     found = await asyncio.gather(*(one(model, output) for model, (output, _) in SOURCES.items()))

@@ -32,9 +32,12 @@ def key_of(model: str, encoded: Encoded) -> bytes:
 class VectorCache:
     """At most `capacity` vectors [d]; the one longest not asked for goes first. Thread-safe."""
 
-    def __init__(self, capacity: int, on_look_up: OnLookUp | None = None) -> None:
+    def __init__(
+        self, capacity: int, on_look_up: OnLookUp | None = None, generation: int = 0
+    ) -> None:
         self._capacity = capacity
         self._on_look_up = on_look_up
+        self._generation = generation
         self._held: OrderedDict[bytes, Floats] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -51,20 +54,24 @@ class VectorCache:
             self._on_look_up(model, found is not None)
         return found
 
-    def put(self, key: bytes, vector: Floats) -> None:
-        """Hold a copy of `vector`: it is a row of a batch that would stay in memory with it."""
+    def put(self, key: bytes, vector: Floats, generation: int = 0) -> None:
+        """Hold a copy of `vector`: it is a row of a batch that would stay in memory with it. Not
+        when all was cleared since `generation`: it may follow from what was to be forgotten."""
         if not self._capacity:
             return
         kept = vector.copy()
         kept.flags.writeable = False
         with self._lock:
+            if generation != self._generation:
+                return
             self._held[key] = kept
             if len(self._held) > self._capacity:
                 self._held.popitem(last=False)
 
-    def clear(self) -> None:
-        """Hold nothing of what came before."""
+    def clear(self, generation: int) -> None:
+        """Hold nothing of what came before `generation`."""
         with self._lock:
+            self._generation = generation
             self._held.clear()
 
 
@@ -75,15 +82,19 @@ class VectorCaches:
         self._capacity = capacity
         self._on_look_up = on_look_up
         self._of: WeakKeyDictionary[Release, VectorCache] = WeakKeyDictionary()
+        self.generation = 0  # grows with every `clear`; a decision notes it before it reads a state
 
     def of(self, release: Release) -> VectorCache:
         """The cache of `release`, empty when it is first asked for."""
         cache = self._of.get(release)
         if cache is None:
-            cache = self._of[release] = VectorCache(self._capacity, self._on_look_up)
+            cache = VectorCache(self._capacity, self._on_look_up, self.generation)
+            self._of[release] = cache
         return cache
 
     def clear(self) -> None:
-        """Empty all of them: whoever is forgotten must not live on in a vector."""
+        """Empty all of them: whoever is forgotten must not live on in a vector, and nobody could
+        say whose any of them is. What is being computed now is not held either."""
+        self.generation += 1
         for cache in list(self._of.values()):
-            cache.clear()
+            cache.clear(self.generation)

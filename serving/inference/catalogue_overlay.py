@@ -21,11 +21,17 @@ class CatalogueOverlay:
     def __len__(self) -> int:
         return len(self._said)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._said
+
     def follow(self, releases: Iterable[Release]) -> None:
-        """Learn what was said by any gateway, and let it count in `releases`. Raises StoreError."""
-        for item_id, change, number in self._since(self.number):
+        """Learn what was said by any gateway, and let it count in `releases`. Raises StoreError.
+        May run on another thread than `lay`, but only once at a time."""
+        latest = self.number
+        for item_id, change, number in self._since(latest):
             self._said[item_id] = change, number
-            self.number = max(self.number, number)
+            latest = max(latest, number)
+        self.number = latest  # now, so that nobody takes a part of what one number says for all
         for release in releases:
             self.lay(release)
 

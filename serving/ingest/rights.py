@@ -55,13 +55,17 @@ class Rights:
         signer: ReceiptSigner,
         items: ItemNames,
         segments: SegmentNames,
+        forget_computed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`forget_computed`: let go of all that was computed from anybody's behaviour and is held
+        in memory to be quick."""
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
         self._signer = signer
         self._items = items
         self._segments = segments
+        self._forget_computed = forget_computed
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
         """Everything that is held about the person, to be read by a person; None when nobody is
@@ -105,6 +109,7 @@ class Rights:
         await self._ingest.drain()
         removed = await self._stores.event_log.forget(erased.log_keys)
         forgotten = await self._forgotten(erased)
+        self._forget_computed()  # from here on nothing of theirs can be read that it could come of
         exports = await asyncio.to_thread(erase_from, control.exports(), erased.subject_ids)
         clean = await control.scrub(erased.traces)
         if not clean:

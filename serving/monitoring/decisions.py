@@ -21,7 +21,8 @@ STAGES = (
     "price_filter",
 )
 RUNGS = ("full", "no_ranker", "session_knn", "popular", "empty")
-MODELS = ("query_tower", "sequence_encoder", "ranker")
+TOWERS = ("query_tower", "sequence_encoder")
+MODELS = (*TOWERS, "ranker")
 OTHER = "other"
 # Around the deadlines that checkouts set: 1 to 100 ms finely, then the longest one allowed.
 SECONDS = (
@@ -85,7 +86,7 @@ class DecisionMetrics:
         self._degraded = {stage: degraded.labels(stage) for stage in (*STAGES, OTHER)}
         self._vectors = {
             (model, held): vectors.labels(model, "yes" if held else "no")
-            for model in MODELS
+            for model in TOWERS
             for held in (True, False)
         }
         self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}

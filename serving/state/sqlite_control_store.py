@@ -188,10 +188,13 @@ class SqliteControlStore:
         self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
     ) -> Iterator[SubjectKey]:
         # A connection of its own, so that a thread may read beside the loop.
-        with closing(connect(self._path, read_only=True)) as connection:
-            found = sqlite_keys.subject_keys
-            yield from found(connection, self._secrets, "subject_id", subject_ids)
-            yield from found(connection, self._secrets, "log_key", log_keys)
+        try:
+            with closing(connect(self._path, read_only=True)) as connection:
+                found = sqlite_keys.subject_keys
+                yield from found(connection, self._secrets, "subject_id", subject_ids)
+                yield from found(connection, self._secrets, "log_key", log_keys)
+        except sqlite3.Error as error:
+            raise StoreError(f"the control store could not be read: {error}") from error
 
     def service_key(self, name: str) -> bytes:
         return self._read(

@@ -184,6 +184,24 @@ async def test_a_key_known_before_counts_while_the_store_is_gone(
     assert stranger.status_code == 503
 
 
+@pytest.mark.parametrize("met", ["key", "token"])
+async def test_so_does_the_page_token_of_such_a_key(
+    running: Running, monkeypatch: pytest.MonkeyPatch, met: str
+) -> None:
+    token = page_token(running)
+    assert (await running.decide()).status_code == 200 if met == "key" else True
+    assert met == "key" or await decide_with(running, token) == 200
+
+    def broken(*_: Any) -> None:
+        raise StoreError("gone")
+
+    for name in ("key_by_digest", "key_by_id", "look_up"):
+        monkeypatch.setattr(running.gateway.control, name, broken)
+    assert await decide_with(running, token) == 200
+    other = page_token(running, role="collect")
+    assert await decide_with(running, other) == 503
+
+
 async def test_a_page_token_ends_with_its_key(running: Running) -> None:
     token = page_token(running)
     key_id = jwt.get_unverified_header(token)["kid"]

@@ -1,11 +1,15 @@
 """What the shop says of its items counts for the next decision, survives, and can be taken back."""
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from contract.catalogue import ItemChange
 from serving.api.catalogue import MOST_ITEMS
 from serving.inference.catalogue_overlay import CatalogueOverlay
 from tests.serving.conftest import Running, Start, checkout
@@ -112,6 +116,28 @@ async def test_what_is_wrong_is_refused_and_changes_nothing(running: Running) ->
     assert running.gateway.overlay.number == 0
 
 
+async def test_item_ids_are_text_without_control_characters(running: Running) -> None:
+    for wrong in ("a\0b", "a\nb", "\x7f", "a\n", ""):
+        assert (await patch(running, {"item_id": wrong, "price": 1})).status_code == 422, wrong
+    for right in ("4111111111111111", "tröja 1/2", "商品"):
+        assert (await patch(running, {"item_id": right, "price": 1})).status_code == 200, right
+
+
+async def test_no_more_is_kept_of_unknown_items_than_may_be(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = len(running.gateway.live.current.vocabulary)
+    monkeypatch.setattr("serving.api.catalogue.MOST_UNKNOWN", 10 - known)
+    ten = [{"item_id": f"new-{one}", "price": 1} for one in range(10)]
+    assert (await patch(running, *ten)).status_code == 200
+    assert (await patch(running, *ten)).status_code == 200  # nothing more to keep
+    refused = await patch(running, {"item_id": "new-10", "price": 1})
+    assert refused.status_code == 422
+    assert "no release" in refused.json()["detail"]
+    assert (await patch(running, {"item_id": "item-3", "price": 1})).status_code == 200
+    assert len(running.gateway.overlay) == 11
+
+
 async def test_a_repeat_with_the_same_key_says_it_once(running: Running) -> None:
     key = {"Idempotency-Key": "k"}
     first = await patch(running, {"item_id": "item-3", "price": 3}, headers=key)
@@ -120,6 +146,48 @@ async def test_a_repeat_with_the_same_key_says_it_once(running: Running) -> None
     assert again.headers["idempotent-replay"] == "true"
     answer = await patch(running, {"item_id": "item-3", "price": 4}, headers=key)
     assert answer.status_code == 409
+
+
+async def test_many_changes_do_not_keep_decisions_from_their_turns(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are worked out while the loop goes on, and count all the same when they are answered."""
+    current, loop_thread = running.gateway.live.current, threading.get_ident()
+    worked_on: list[int] = []
+    say = type(current.catalogue).say
+
+    def noted(*said: Any) -> None:
+        worked_on.append(threading.get_ident())
+        say(*said)
+
+    monkeypatch.setattr(type(current.catalogue), "say", noted)
+    before = await shown(running)
+    regions = [f"region-{one}" for one in range(180)]
+    items = [{"item_id": f"item-{one}", "regions": regions} for one in range(60)]
+    answers = await asyncio.gather(
+        patch(running, *items), patch(running, *({"item_id": one} for one in before))
+    )
+    assert sorted(answer.json()["number"] for answer in answers) == [1, 2]
+    assert await shown(running, context={"region": "elsewhere"}) == []
+    assert worked_on
+    assert loop_thread not in worked_on
+    assert current.catalogue.said == running.gateway.overlay.number == 2
+
+
+async def test_nobody_sees_a_part_of_what_one_number_says(running: Running) -> None:
+    release = running.gateway.live.current
+    said = [(f"item-{one}", ItemChange(price=1), 1) for one in (1, 2)]
+    overlay: CatalogueOverlay
+
+    def since(_: int) -> Iterator[tuple[str, ItemChange, int]]:
+        for one in said:
+            yield one
+            overlay.lay(release)  # as the loading of a release does on its thread
+
+    overlay = CatalogueOverlay(since)  # type: ignore[arg-type]
+    overlay.follow([release])
+    places = [release.vocabulary.index(item_id) for item_id, _, _ in said]
+    assert release.catalogue.now.price[places].tolist() == [1, 1]
 
 
 async def test_a_decision_sees_one_moment(running: Running) -> None:

@@ -3,15 +3,21 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.api.arrivals import StampingProtocol, arrival_of
+from serving.api.arrivals import StampingProtocol, arrival_of, ready_of, waiting_beside
+from serving.api.known_callers import KnownCallers
 from serving.commands.process import bind
 from serving.decision.admission import Admission
-from tests.serving.conftest import Start
+from serving.state.control_store import ApiKey
+from tests.serving.api.test_auth import page_token
+from tests.serving.conftest import NOON, Start
 
 DECIDE = "/v1/checkout/decide"
 
@@ -38,58 +44,189 @@ async def test_strangers_are_not_told_that_there_is_no_room(start: Start) -> Non
             assert (await running.client.post(DECIDE, json={}, headers=headers)).status_code == 401
 
 
-def test_late_and_crowded_together_make_a_refusal() -> None:
+def test_a_pause_of_the_machine_refuses_nobody_who_can_still_be_answered() -> None:
     admission = Admission(max_full=2, max_total=4)
-    assert not admission.is_behind(5.0, 100.0)  # a pause of the machine; there is room
+    admission.note_wait(5.0, 100.0)
+    assert not admission.is_behind(5.0, 100.0)  # there is room
     places = [admission.enter(), admission.enter()]
-    assert admission.is_behind(0.05, 200.0)
-    assert not admission.is_behind(0.001, 200.0)  # cheaper rungs are still to be had in time
+    assert not admission.is_behind(0.015, 100.0)  # cheaper rungs are still to be had in time
+    assert admission.is_behind(0.05, 100.0)
     places += [admission.enter(), admission.enter()]
-    assert admission.is_behind(0.0, 200.0)
+    assert admission.is_behind(0.0, 100.0)
     for place in places:
         place.drop()
-    assert not admission.is_behind(0.05, 300.0)
+    assert not admission.is_behind(0.05, 100.0)
 
 
-def test_waiting_on_and_on_is_no_pause() -> None:
-    admission = Admission(max_full=2, max_total=4)
-    assert not admission.is_behind(0.05, 10.00)
-    assert not admission.is_behind(0.05, 10.08)  # still the same pause
-    assert admission.is_behind(0.05, 10.15)
-    assert not admission.is_behind(0.005, 10.16)  # the first of the next turn is let in
-    assert admission.is_behind(0.02, 10.18)  # which does not end the overload
-    assert not admission.is_behind(0.02, 10.40)  # nobody waited for a while: it is over
+def late_for(admission: Admission, seconds: float, waited_s: float, until: float) -> None:
+    """Requests that waited so long, one every 20 ms."""
+    for step in range(round(seconds / 0.02), -1, -1):
+        admission.note_wait(waited_s, until - step * 0.02)
 
 
-async def test_the_wait_for_the_loop_is_seen() -> None:
-    """The first request keeps the loop busy; the second one, read meanwhile, knows how long."""
-    waits: list[float] = []
+def test_few_that_are_late_on_and_on_get_cheaper_rungs() -> None:
+    admission = Admission(max_full=16, max_total=64)
+    late_for(admission, 1.0, 0.03, 10.0)
+    places = [admission.enter(full=not admission.keeps_late(10.0)) for _ in range(4)]
+    assert [place.full for place in places] == [False] * 4
+    assert not admission.is_behind(0.03, 10.0)
+    assert not admission.is_behind(0.03, 10.0, waiting=3)
+    assert admission.is_behind(0.06, 10.0)  # as good as over
+    assert not admission.keeps_late(10.2)  # nobody waited for a while: it is over
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        waits.append(time.perf_counter() - arrival_of(scope))
-        time.sleep(0.05)  # what nothing in the gateway may do
+
+def test_a_backlog_that_is_late_on_and_on_is_refused() -> None:
+    admission = Admission(max_full=16, max_total=64)
+    late_for(admission, 0.08, 0.03, 10.0)
+    assert not admission.is_behind(0.03, 10.0, waiting=20)  # still the same pause
+    late_for(admission, 0.2, 0.03, 10.1)
+    assert admission.is_behind(0.03, 10.1, waiting=20)
+    assert not admission.is_behind(0.005, 10.1, waiting=20)  # the first of the next turn
+    admission.note_wait(0.02, 10.15)  # which does not end the overload
+    assert admission.is_behind(0.02, 10.15, waiting=20)
+    places = [admission.enter() for _ in range(8)]  # they need not be waiting
+    assert admission.is_behind(0.02, 10.15)
+    assert len(places) == 8
+
+
+def test_patience_follows_the_usual_deadline() -> None:
+    admission = Admission(max_full=16, max_total=64)
+    for _ in range(50):
+        admission.note_deadline(500)
+    late_for(admission, 1.0, 0.04, 10.0)
+    assert not admission.keeps_late(10.0)
+    late_for(admission, 1.0, 0.06, 20.0)
+    assert admission.keeps_late(20.0)
+    assert not admission.is_behind(0.2, 20.0, waiting=3)
+    assert admission.is_behind(0.3, 20.0)
+    for _ in range(50):
+        admission.note_deadline(100)
+    assert admission.is_behind(0.06, 20.0)
+
+
+async def test_strangers_do_not_make_a_gateway_late(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await start()
+    admission = running.gateway.decider.admission
+    monkeypatch.setattr("serving.api.decide.ready_of", lambda _: time.perf_counter() - 0.3)
+    unknown = {"Authorization": f"Bearer tw_checkout_{'a' * 43}"}
+    began = time.perf_counter()
+    while time.perf_counter() - began < 0.3:
+        for headers in ({}, unknown, {"Authorization": "Bearer a.b.c"}):
+            answer = await running.client.post(DECIDE, json={}, headers=headers)
+            assert answer.status_code == 401
+    assert not admission.keeps_late(time.perf_counter())
+    assert (await running.decide()).json()["rung"] == "full"
+    while not admission.keeps_late(time.perf_counter()):  # that key is known from here on
+        answer = await running.decide()
+    assert answer.status_code in (200, 429)
+
+
+async def test_page_tokens_are_refused_early_too(start: Start) -> None:
+    running = await start(max_full_decisions=1, max_total_decisions=1)
+    token = page_token(running, life=timedelta(minutes=1))
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    async def sent(body: bytes) -> int:
+        return (await running.client.post(DECIDE, content=body, headers=headers)).status_code
+
+    with running.gateway.decider.admission.enter():
+        assert await sent(b"{") == 400  # never seen before
+    assert await sent(b"{") == 400
+    with running.gateway.decider.admission.enter():
+        assert await sent(b"{") == 429
+        forged = token[:-4] + "AAAA"
+        answer = await running.client.post(DECIDE, headers={"Authorization": f"Bearer {forged}"})
+        assert answer.status_code == 401
+        running.clock.at += timedelta(minutes=1)
+        assert await sent(b"{") == 401
+
+
+def test_tokens_are_remembered_in_bounds_and_end_with_their_key() -> None:
+    known = KnownCallers(most_tokens=2)
+    key = ApiKey("k", "checkout", NOON, None, b"")
+    known.learn(key, "secret")
+    for token in ("a", "b", "a", "c"):
+        known.learn_token(token, "k", 10.0)
+    assert [known.knows_token(one, 9.0) for one in "abc"] == [True, False, True]
+    assert not known.knows_token("c", 10.0)
+    known.forget(digest="unknown")
+    assert known.by_digest("secret") is key
+    known.forget(key_id="k")
+    assert known.by_digest("secret") is None
+    assert known.by_id("k") is None
+    assert not known.knows_token("a", 9.0)
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[int]:
+    """A server of `app`; its port."""
+    taken = bind("127.0.0.1", 0)
+    config = uvicorn.Config(app, http=StampingProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[taken]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield taken.getsockname()[1]
+    server.should_exit = True
+    await serving
+    taken.close()
+
+
+class Watching:
+    """An application that notes, of every request, how long it waited, how long it is there, and
+    how many others wait; it answers after `pause`, or keeps the loop busy for `busy_s`."""
+
+    def __init__(self, busy_s: float = 0.0, pause_s: float = 0.0) -> None:
+        self.seen: list[tuple[float, float, int]] = []
+        self._busy_s, self._pause_s = busy_s, pause_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        now = time.perf_counter()
+        self.seen.append((now - ready_of(scope), now - arrival_of(scope), waiting_beside(scope)))
+        time.sleep(self._busy_s)  # what nothing in the gateway may do
+        await asyncio.sleep(self._pause_s)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    listening = bind("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    config = uvicorn.Config(app, http=StampingProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(6)]
-    for writer in writers:
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    while len(waits) < 6:
-        await asyncio.sleep(0.01)
-    for writer in writers:
-        writer.close()
-    server.should_exit = True
-    await serving
-    listening.close()
-    assert max(waits) >= 0.05
+    async def see(self, number: int) -> None:
+        while len(self.seen) < number:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_wait_for_the_loop_is_seen() -> None:
+    """The first request keeps the loop busy; those read meanwhile know how long."""
+    app = Watching(busy_s=0.05)
+    async with listening(app) as port:
+        writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(6)]
+        for writer in writers:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await app.see(6)
+        for writer in writers:
+            writer.close()
+    assert max(waited for waited, _, _ in app.seen) >= 0.05
+    assert max(others for _, _, others in app.seen) >= 1
+    assert app.seen[-1][2] == 0
     assert arrival_of({"type": "http"}) <= time.perf_counter()
+    assert waiting_beside({"type": "http", "path": "/"}) == 0
+
+
+async def test_what_a_caller_takes_its_time_with_is_no_wait() -> None:
+    app = Watching(pause_s=0.2)
+    async with listening(app) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"\r\n")
+        await app.see(1)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # behind the first one's answer
+        await app.see(2)
+        writer.close()
+    for waited, there, others in app.seen:
+        assert waited < 0.1
+        assert there >= 0.15
+        assert others == 0
 
 
 async def test_refusals_are_not_logged_one_by_one(

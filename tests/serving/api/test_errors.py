@@ -175,15 +175,24 @@ async def test_cors_is_off_until_an_origin_is_allowed(start: Start, running: Run
     assert stranger.headers["vary"].startswith("Origin")
     assert stranger.json()["detail"].startswith("Disallowed CORS origin")
     assert int(stranger.headers["content-length"]) == len(stranger.content)
-    wrong = await opened.client.options(
-        DECIDE, headers=ask | {"Access-Control-Request-Method": "DELETE"}
-    )
+    for method in ("DELETE", "PATCH"):  # an admin key belongs in no page
+        wrong = await opened.client.options(
+            DECIDE, headers=ask | {"Access-Control-Request-Method": method}
+        )
+        assert wrong.status_code == 400
     assert wrong.json()["title"] == "Bad request"
     counted = (await opened.client.get("/metrics")).text
-    for status, number in ((200, 1), (400, 2)):
+    for status, number in ((200, 1), (400, 3)):
         labels = f'method="OPTIONS",route="preflight",status="{status}"'
         assert f"tillwise_http_requests_total{{{labels}}} {number}.0" in counted
     assert 'route="unmatched"' not in counted
+
+
+async def test_nobody_is_sent_elsewhere(running: Running) -> None:
+    for path in (DECIDE + "/", "/healthz/"):
+        answer = await running.post(path, {}, headers={"Host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
 
 
 async def test_a_card_number_is_never_repeated(running: Running) -> None:

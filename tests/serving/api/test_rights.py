@@ -12,7 +12,7 @@ import pytest
 
 from serving.ingest.retention import enforce
 from serving.retention import Retention
-from serving.state.audit import COMMAND_LINE, first_fault
+from serving.state.audit import COMMAND_LINE, GATEWAY, first_fault
 from serving.state.control_store import Export
 from serving.state.exports import erase_from, narrow, row_of
 from serving.state.feature_store import MemoryFeatureStore
@@ -337,6 +337,30 @@ async def test_erasures_at_once_do_not_undo_one_another(running: Running, tmp_pa
     assert len({row["subject_id"] for row in rows_of(tmp_path / "export")}) == 8
     await asyncio.gather(*(asyncio.to_thread(erase_from, [export], [one]) for one in people[:7]))
     assert len({row["subject_id"] for row in rows_of(tmp_path / "export")}) == 1
+
+
+async def test_nothing_computed_of_the_erased_is_kept_whoever_erases(running: Running) -> None:
+    gateway = running.gateway
+    cache = gateway.decider.query_vectors.of(gateway.live.current)
+    first, second, third = [await shopped(running, f"v-{n}") for n in range(3)]
+
+    async def held() -> int:
+        assert (await running.decide()).json()["rung"] == "full"
+        return len(cache)
+
+    assert await held() > 0
+    assert await gateway.rights.erase(first, GATEWAY) is not None  # as the retention job does
+    assert len(cache) == 0
+    assert await held() > 0
+    await erase(running, second)
+    assert len(cache) == 0
+    gateway.follow_erasures()
+    assert await held() > 0
+    gateway.follow_erasures()
+    assert len(cache) > 0  # nothing new
+    await gateway.control.erase(third, GATEWAY)  # by another process on the store
+    gateway.follow_erasures()
+    assert len(cache) == 0
 
 
 async def test_each_kind_of_data_goes_after_its_time(running: Running, tmp_path: Path) -> None:

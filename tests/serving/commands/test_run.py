@@ -87,6 +87,23 @@ def test_a_request_under_way_is_finished_after_ctrl_c(place: Place) -> None:
     assert served.process.returncode == 0
 
 
+def test_a_store_that_breaks_does_not_cut_the_end_short(place: Place) -> None:
+    key = place.call("keys", "create", "--role", "checkout").stdout.strip()
+    with place.gateway() as served:
+        sent = {"events": [event() for _ in range(5)]}
+        assert served.post("/v1/events", sent, key).status_code == 202
+        for path in place.state.glob("control.sqlite*"):
+            with path.open("r+b") as file:  # in place, under the open connections
+                file.write(b"this is no database" * 10_000)
+        log = served.end()
+    assert served.process.returncode == 2
+    assert "Traceback" not in log
+    *lines, told = log.splitlines()
+    said = [json.loads(line)["message"] for line in lines]
+    assert any(one.startswith("shutting down, writing a snapshot: StoreError") for one in said)
+    assert "not everything could be finished: writing a snapshot" in told
+
+
 def test_a_port_in_use_is_one_line(own: Place) -> None:
     shutil.rmtree(own.factory.releases_dir)  # the port is looked at before anything is loaded
     with socket.socket() as taken:

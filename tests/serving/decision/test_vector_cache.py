@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS, Encoded, Situation, encode
 from contract.features import UNKNOWN
@@ -14,6 +15,7 @@ from serving.decision.limits import DecisionSettings
 from serving.decision.vector_cache import VectorCache, VectorCaches, key_of
 from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.release import Release
+from serving.monitoring.decisions import DecisionMetrics
 from tests.serving.decision.setting import Forbidden, deciding, nobody, request, with_models
 from tests.serving.release_factory import Factory
 
@@ -27,6 +29,18 @@ class Counted(Session):
 
     def infer(self, batch: Encoded) -> Any:
         self._asked[self._name] += 1
+        return super().infer(batch)
+
+
+class Overtaken(Session):
+    """A model during which somebody is erased."""
+
+    def __init__(self, inner: Session, caches: VectorCaches) -> None:
+        self.inputs, self.outputs, self._session = inner.inputs, inner.outputs, inner._session
+        self._caches = caches
+
+    def infer(self, batch: Encoded) -> Any:
+        self._caches.clear()
         return super().infer(batch)
 
 
@@ -83,12 +97,45 @@ async def test_another_release_begins_with_nothing(release: Release, factory: Fa
     other.models.close()
 
 
+def test_what_was_under_way_when_all_was_cleared_is_not_held(release: Release) -> None:
+    caches = VectorCaches(8)
+    cache, before = caches.of(release), caches.generation
+    caches.clear()
+    cache.put(b"late", np.ones(4, np.float32), before)
+    assert len(cache) == 0
+    cache.put(b"fresh", np.ones(4, np.float32), caches.generation)
+    assert len(cache) == 1
+
+
+async def test_a_decision_that_an_erasure_overtakes_leaves_nothing(
+    release: Release, factory: Factory
+) -> None:
+    held, asked = counted(release, factory)
+    with deciding(held, Forbidden()) as decider:
+        assert isinstance(held.models, EmbeddedBackend)
+        held.models.sessions[QUERY_TOWER] = Overtaken(
+            held.models.sessions[QUERY_TOWER], decider.query_vectors
+        )
+        assert (await decider.decide(request("item-1"), nobody())).rung == "full"
+        assert len(decider.query_vectors.of(held)) == 0
+        await decider.decide(request("item-1"), nobody())
+        assert asked[SEQUENCE_ENCODER] == 2
+
+
 async def test_no_room_at_all(release: Release, factory: Factory) -> None:
     held, asked = counted(release, factory)
     with deciding(held, Forbidden(), DecisionSettings(query_vectors=0)) as decider:
         for _ in range(3):
             await decider.decide(request("item-1"), nobody())
     assert asked[QUERY_TOWER] == 3
+
+
+def test_only_models_whose_vectors_are_held_are_counted() -> None:
+    metrics = DecisionMetrics(CollectorRegistry())
+    metrics.vector_looked_up(QUERY_TOWER, True)
+    (family,) = [one for one in metrics.registry.collect() if "query_vectors" in one.name]
+    counted = {one.labels["model"] for one in family.samples}
+    assert counted == {QUERY_TOWER, SEQUENCE_ENCODER}
 
 
 def test_the_one_longest_not_asked_for_goes_first() -> None:
