@@ -243,7 +243,9 @@ class KafkaEventLog:
         """What lies after `position` now, with the position behind each."""
         with _reader(self._place) as consumer:
             ends = self._ends(consumer)
-            starts = position if isinstance(position, tuple) else (0,) * len(ends)
+            # A topic may have been given more partitions since; one with fewer is another topic.
+            held = position if isinstance(position, tuple) and len(position) <= len(ends) else ()
+            starts = (*held, *(0,) * (len(ends) - len(held)))
             offsets = [max(start, low) for start, (low, _) in zip(starts, ends, strict=True)]
             parts = [TopicPartition(self._place.topic, n, o) for n, o in enumerate(offsets)]
             consumer.assign(parts)

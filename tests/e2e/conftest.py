@@ -12,7 +12,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.e2e.shop import Demo, Shop, build, demo
 
 INSTALL = "chromium is missing; get it: apt-get update && apt-get install -y chromium"
+BROWSER = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/141.0.0.0 Safari/537.36"
+)
 FLAGS = [
+    # Also for beacons of a page that is gone: a headless one is taken for a crawler.
+    f"--user-agent={BROWSER}",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -58,10 +64,6 @@ def browser() -> Iterator[Browser]:
 
 
 OpenPage = Callable[..., Page]
-BROWSER = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/141.0.0.0 Safari/537.36"
-)
 
 
 @pytest.fixture
@@ -73,7 +75,6 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
         def open_one(url: str, *, complains: bool = False, **options: Any) -> Page:
             width, height = options.pop("width", 1_280), options.pop("height", 900)
-            options.setdefault("user_agent", BROWSER)  # a headless one is taken for a crawler
             context = browser.new_context(viewport={"width": width, "height": height}, **options)
             opened.callback(context.close)
             context.add_init_script(NOTE_VIOLATIONS)
