@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from contract.behaviour import LearnedSegments, in_effect
@@ -33,6 +33,8 @@ class Checkout:
     deadline: Deadline
     now_us: int
     generation: int = 0
+    # The situation that the models were asked about, once they were.
+    asked: list[Situation] = field(default_factory=list)
 
     @property
     def cart(self) -> tuple[str, ...]:
@@ -62,6 +64,8 @@ class Checkout:
         consent. It holds on to the state, not to the release."""
         if not self.subject.personal:
             return tuple
+        if self.asked:  # then the history has been looked at
+            return partial(segments_in, self.asked[0], self.release.learned)
         context = self.request.context.event_context()
         return partial(
             segments_of, state, self.now_us, context, self.release.rules, self.release.learned
@@ -77,7 +81,9 @@ class Checkout:
     def encoded(self, state: SubjectState) -> tuple[Situation, Encoded]:
         """The situation and the models' inputs."""
         situation = self.situation(state)
-        return situation, encode(situation, self.release.vocabulary)
+        encoded = encode(situation, self.release.vocabulary)
+        self.asked.append(situation)
+        return situation, encoded
 
     def missing_item_ids(self) -> tuple[str, ...]:
         """Items of the cart and of this page that the catalogue does not know."""
@@ -94,8 +100,12 @@ def segments_of(
     learned: LearnedSegments | None,
 ) -> tuple[str, ...]:
     """The names of all segments in effect for who has `state`."""
-    situation = Situation(view(state, now_us), (), now_us, context, rules=rules)
-    return in_effect(situation.view, situation.segments, rules, learned)
+    return segments_in(Situation(view(state, now_us), (), now_us, context, rules=rules), learned)
+
+
+def segments_in(situation: Situation, learned: LearnedSegments | None) -> tuple[str, ...]:
+    """The names of all segments in effect in `situation`."""
+    return in_effect(situation.view, situation.segments, situation.rules, learned)
 
 
 @dataclass(frozen=True, eq=False)
