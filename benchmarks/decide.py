@@ -111,6 +111,11 @@ def _figures(
         pooled = reduce(Samples.merge, rounds)
         figures.add(name, pooled.metrics(), seconds=pooled.seconds)
         figures.notes += _remarks(name, kept[name], void[name])
+    figures.notes.append(
+        f"{args.arrivals} arrivals at {args.rate:g}/s, {args.rounds} rounds of each in turn, "
+        f"generator on the same {os.cpu_count()} cores; {UNREMEMBERED_NOTE}; load "
+        f"average {load:.1f}"
+    )
     if any(len(kept[name]) < args.rounds for name in ROWS):
         figures.notes.append("VOID: too few rounds in which the generator kept its schedule")
         return figures, True
@@ -119,11 +124,6 @@ def _figures(
     reached = p99 <= TARGET_MS and not whole.failed
     figures.notes.append(
         f"p99 <= {TARGET_MS:g} ms without an error: {'reached' if reached else 'MISSED'}"
-    )
-    figures.notes.append(
-        f"{args.arrivals} arrivals at {args.rate:g}/s, {args.rounds} rounds of each in turn, "
-        f"generator on the same {os.cpu_count()} cores; {UNREMEMBERED_NOTE}; load "
-        f"average {load:.1f}"
     )
     return figures, False
 
