@@ -283,9 +283,8 @@ class Engine:
         for work in batch:
             if work.over:
                 continue
-            began = perf_counter()
-            if stage == "retrieval":
-                began -= work.search_seconds
+            # With its share of what was done for all of them before; nothing was before the first.
+            began = perf_counter() - work.search_seconds
             try:
                 act(work)
             except Exception as error:

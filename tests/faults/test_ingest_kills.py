@@ -5,7 +5,6 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.kafka_brokers import brokers
-from benchmarks.valkey_process import ValkeyServer, valkey
 from contract import features
 from contract.events import Event
 from contract.features import FEATURES
@@ -97,19 +94,6 @@ class Senders:
             "transaction_id": f"t-{number}",
             "consent": ALL,
         }
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[str]:
-    with brokers() as found:
-        yield found
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    (tmp_path / "valkey").mkdir()
-    with valkey(tmp_path / "valkey") as running:
-        yield running
 
 
 @pytest.fixture(params=["files", "shared"])

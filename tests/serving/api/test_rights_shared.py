@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import pytest
 
-from benchmarks.kafka_brokers import brokers
 from benchmarks.valkey_process import ValkeyServer, valkey
 from serving.ingest.retention import enforce
 from serving.retention import Retention
@@ -33,12 +32,6 @@ from tests.serving.traces import (
 
 NAMES = ("visitor-who-goes", "user-who-goes", "visitor-who-stays")
 AOF = ("--appendonly", "yes", "--appendfsync", "always", "--dbfilename", "copy.rdb")
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[str]:
-    with brokers() as found:
-        yield found
 
 
 @pytest.fixture

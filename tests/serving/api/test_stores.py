@@ -11,27 +11,13 @@ from uuid import uuid4
 
 import pytest
 
-from benchmarks.kafka_brokers import brokers
-from benchmarks.valkey_process import ValkeyServer, valkey
+from benchmarks.valkey_process import ValkeyServer
 from contract.errors import UserError
 from serving.settings import load_settings
 from serving.state.sealing import SubjectKeys
 from serving.stores import open_stores
 from tests.serving.conftest import Running, Start, event, purchase
 from tests.serving.state.stores import control_of
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[str]:
-    with brokers() as found:
-        yield found
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    (tmp_path / "valkey").mkdir()
-    with valkey(tmp_path / "valkey") as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.kafka_brokers import brokers
 from benchmarks.valkey_process import ValkeyServer, valkey
 from contract import features
 from contract.events import Event
@@ -33,19 +32,6 @@ from tests.serving.state.stores import control_of
 
 SUBJECTS = [str(UUID(int=number)) for number in range(1, 5)]
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[str]:
-    with brokers() as found:
-        yield found
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    (tmp_path / "valkey").mkdir()
-    with valkey(tmp_path / "valkey") as running:
-        yield running
 
 
 @pytest.fixture

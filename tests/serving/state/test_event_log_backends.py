@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from benchmarks.kafka_brokers import brokers
 from contract.event_versions import read_stored
 from contract.events import Event
 from serving.state.audit import COMMAND_LINE
@@ -24,12 +23,6 @@ from tests.serving.state.events import random_events, stored_event
 from tests.serving.state.stores import control_of, destroy_key
 
 Open = Callable[[], EventLog]
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[str]:
-    with brokers() as found:
-        yield found
 
 
 @pytest.fixture
