@@ -73,10 +73,6 @@ class Feature:
         rows.flags.writeable = False
         return rows
 
-    def empty(self) -> Rows:
-        """The same, made anew."""
-        return np.empty(0, self.kind.dtype)
-
     def update(self, state: Rows, event: Event) -> Rows:
         """The state after `event`; the given state is left as it is."""
         return self.update_all(state, (event,))
@@ -315,10 +311,10 @@ class SubjectView:
 def view(state: SubjectState, now_us: int) -> SubjectView:
     """The values of `FEATURES` at `now_us`; an absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
-    rows = state.get(PURCHASES.name, PURCHASES.empty())
+    rows = state.get(PURCHASES.name, PURCHASES.nothing)
     purchased, lines = _bought(_until(rows, now_us), now_us)
     rhythm, interactions, searches, ordered, promotions, browsed = (
-        feature.value(state.get(feature.name, feature.empty()), now_us) for feature in FEATURES[1:]
+        feature.value(state.get(feature.name, feature.nothing), now_us) for feature in FEATURES[1:]
     )
     return SubjectView(
         *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us

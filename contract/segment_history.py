@@ -84,7 +84,7 @@ def rules_since(
 
     def held_at(moment: int) -> set[str]:
         orders, promotions, browsed = (
-            feature.value(state.get(feature.name, feature.empty()), moment)
+            feature.value(state.get(feature.name, feature.nothing), moment)
             for feature in (ORDERS, PROMOTIONS, BROWSING)
         )
         told = figures_of(orders, promotions, browsed, moment, moment >= first_us, rules)
@@ -116,7 +116,7 @@ def learned_since(state: SubjectState, now_us: int, learned: LearnedSegments) ->
     moments = _moments(state, now_us, ages)
     if segment is None or not len(moments):
         return None
-    orders = ORDERS.value(state.get(ORDERS.name, ORDERS.empty()), now_us)["occurred_us"]
+    orders = ORDERS.value(state.get(ORDERS.name, ORDERS.nothing), now_us)["occurred_us"]
     moments = np.unique(np.concatenate((moments, _days_since(orders, now_us))))[::-1]
     since = None
     for moment in moments[:MOST_MOMENTS].tolist():

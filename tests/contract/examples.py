@@ -112,7 +112,7 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
 
 def folded(feature: Feature, events: Iterable[Event]) -> Rows:
     """The state after `events`, one `update` after the other."""
-    state = feature.empty()
+    state = feature.nothing
     for one in events:
         state = feature.update(state, one)
     return state

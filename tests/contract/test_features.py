@@ -50,7 +50,7 @@ def test_replay_is_update(feature: Feature, arrival: Arrival) -> None:
     replayed = feature.replay(frame_of(arrived))
     for subject in {one.subject_id for one in log}:
         live = folded(feature, [one for one in log if one.subject_id == subject])
-        assert same(replayed.get(str(subject), feature.empty()), live)
+        assert same(replayed.get(str(subject), feature.nothing), live)
     assert all(len(rows) for rows in replayed.values())
 
 
@@ -78,7 +78,7 @@ def test_value_looks_at_nothing_later(feature: Feature, log: list[Event], eighth
 @many
 @given(logs())
 def test_state_is_not_changed_in_place(feature: Feature, log: list[Event]) -> None:
-    state = feature.empty()
+    state = feature.nothing
     for one in log:
         copy = state.copy()
         after = feature.update(state, one)
@@ -97,7 +97,7 @@ def test_all_features_at_once(arrival: Arrival) -> None:
     replayed = features.replay(frame_of(log))
     for subject, state in live.items():
         for feature in FEATURES:
-            found = replayed.get(subject, {}).get(feature.name, feature.empty())
+            found = replayed.get(subject, {}).get(feature.name, feature.nothing)
             assert same(found, state[feature.name])
 
 

@@ -171,7 +171,7 @@ async def as_replayed(store: FeatureStore, events: list[Event]) -> bool:
     assert all(UUID(subject) for subject in expected)
     held = dict(zip(expected, await store.read_many(list(expected)), strict=True))
     return all(
-        np.array_equal(held[subject].get(one.name, one.empty()), state.get(one.name, one.empty()))
+        np.array_equal(held[subject].get(one.name, one.nothing), state.get(one.name, one.nothing))
         for subject, state in expected.items()
         for one in FEATURES
     )

@@ -283,7 +283,7 @@ def plain_folder(place: Place) -> None:
         "subjects": np.array([str(UUID(int=1))], "U36"),
     }
     for one in FEATURES:
-        rows = state.get(one.name, one.empty())
+        rows = state.get(one.name, one.nothing)
         arrays |= {f"{one.name}.rows": rows, f"{one.name}.offsets": np.array([0, len(rows)])}
     for name in (SEED, SNAPSHOT):
         with (place.state / name).open("wb") as file:

@@ -85,7 +85,7 @@ async def holds(store: FeatureStore, events: Sequence[Event]) -> bool:
         return False
     return all(
         np.array_equal(
-            state.get(one.name, one.empty()), wanted.get(subject, {}).get(one.name, one.empty())
+            state.get(one.name, one.nothing), wanted.get(subject, {}).get(one.name, one.nothing)
         )
         for subject, state in zip(SUBJECTS, held, strict=True)
         for one in FEATURES

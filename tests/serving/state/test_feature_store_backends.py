@@ -109,7 +109,7 @@ def replayed(events: list[Event]) -> dict[str, SubjectState]:
 
 
 def same(left: SubjectState, right: SubjectState) -> bool:
-    empty = {feature.name: feature.empty() for feature in FEATURES}
+    empty = {feature.name: feature.nothing for feature in FEATURES}
     return all(
         np.array_equal(left.get(name, none), right.get(name, none)) for name, none in empty.items()
     )
