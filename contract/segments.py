@@ -4,7 +4,7 @@ thresholds are those of a `SegmentConfig`; what they are held against is counted
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -21,7 +21,9 @@ from contract.segment_config import (
     RULES,
     WEEKDAYS,
     ContextualSegment,
+    Hours,
     SegmentConfig,
+    Weekday,
     microseconds,
 )
 
@@ -152,11 +154,20 @@ def in_context(
     return not segment.timed or (local is not None and in_time(segment, local))
 
 
-def in_time(segment: ContextualSegment, local: datetime) -> bool:
-    """Whether the hour and the weekday of `local` are the segment's."""
-    if segment.weekdays and WEEKDAYS[local.weekday()] not in segment.weekdays:
+class Timed(Protocol):
+    """What has its hours and weekdays, as far as they are named."""
+
+    @property
+    def hours(self) -> Hours | None: ...
+    @property
+    def weekdays(self) -> tuple[Weekday, ...]: ...
+
+
+def in_time(timed: Timed, local: datetime) -> bool:
+    """Whether the hour and the weekday of `local` are those of `timed`."""
+    if timed.weekdays and WEEKDAYS[local.weekday()] not in timed.weekdays:
         return False
-    return segment.hours is None or segment.hours.holds(local.hour)
+    return timed.hours is None or timed.hours.holds(local.hour)
 
 
 def assign(

@@ -1,0 +1,206 @@
+"""Which offers a checkout may have, and why not the others. Pure: conditions are evaluated and uses
+are counted by whoever holds the expressions and the ledger."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from contract.events import EventContext
+from contract.offers import Discount, FreeShipping, LoyaltyTiers, Offer, reduction, settled
+
+# Talon.One's words, so that a shop that knows them reads ours. The first that holds, in this order.
+RejectionReason = Literal[
+    "CouponNotFound",  # there is no such offer, or it was withdrawn
+    "CouponStartDateInFuture",
+    "CouponExpired",
+    "CouponPartOfNotRunningCampaign",  # not at this hour, on this weekday, in this place
+    "CouponRecipientDoesNotMatch",  # for somebody else
+    "CouponRejectedByCondition",  # not for this cart
+    "CouponLimitReached",  # used as often as it may be
+    "ProfileLimitReached",  # this shopper has used it as often as anybody may
+    "CampaignLimitReached",  # its budget is spent
+]
+
+
+@dataclass(frozen=True)
+class Used:
+    """How often an offer was used so far; reservations count. `spent` in minor units."""
+
+    total: int = 0
+    by_subject: int = 0
+    spent: int = 0
+
+
+NOT_USED: Final = Used()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The checkout that offers are held against.
+
+    `value` of the goods before reductions, None where a line has no price; `shipping` the price of
+    each way of delivery, as far as it is known; `margin` what the goods leave before reductions,
+    None: not known. `identified`: the caller names a user. `may_target`: what is known of the
+    shopper may be used for offers. `orders`: made so far, None: not known.
+    """
+
+    now: datetime
+    currency: str
+    catalogue_currency: str
+    value: int | None
+    shipping: Mapping[str, int] = field(default_factory=dict)
+    margin: int | None = None
+    context: EventContext | None = None
+    first_order: bool | None = None
+    identified: bool = False
+    may_target: bool = False
+    orders: int | None = None
+
+    def shipping_price(self, discount: Discount) -> int:
+        """The dearest delivery that `discount` would pay for: which one is taken is not known
+        yet."""
+        if not isinstance(discount, FreeShipping):
+            return 0
+        wanted = discount.shipping_ids or tuple(self.shipping)
+        return max((self.shipping.get(one, 0) for one in wanted), default=0)
+
+
+@dataclass(frozen=True)
+class ValidOffer:
+    """An offer that the checkout may have: `amount` it takes off at most, in minor units;
+    `targeted`: because of who the shopper is."""
+
+    offer: Offer
+    discount: Discount
+    amount: int
+    targeted: bool
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An offer that it may not have."""
+
+    offer_id: str
+    reason: RejectionReason
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All offers, each in one of the two."""
+
+    valid: tuple[ValidOffer, ...]
+    rejected: tuple[Rejected, ...]
+
+
+Condition = Callable[[Offer], bool]
+
+
+def is_personal(offer: Offer, condition_is_personal: bool) -> bool:
+    """Whether having `offer` says something of who the shopper is, or it is chosen by that: then
+    it is shown only where offers may be targeted. The caller's word about a first order, given for
+    a user who is named, is about the order."""
+    loyal = isinstance(offer.discount, LoyaltyTiers)
+    return loyal or condition_is_personal or offer.first_order or not offer.unconditional
+
+
+def evaluate(
+    offers: Iterable[Offer],
+    asked: Asked,
+    used: Mapping[str, Used],
+    *,
+    holds: Condition = lambda offer: offer.condition is None,
+    personal: Condition = lambda offer: offer.condition is not None,
+    floor: Callable[[Offer], float | None] = lambda offer: offer.margin_floor,
+) -> Evaluation:
+    """`offers` held against a checkout, in their order.
+
+    `used` by offer id. `holds`: whether an offer's condition does; `personal`: whether it looks at
+    the shopper. A condition is asked only where everything cheaper has been right.
+    """
+    valid: list[ValidOffer] = []
+    rejected: list[Rejected] = []
+    for offer in offers:
+        targeted = is_personal(offer, personal(offer))
+        discount = settled(offer.discount, asked.orders if asked.may_target else None)
+        amount = 0
+        if discount is not None and asked.value is not None:
+            amount = reduction(discount, asked.value, asked.shipping_price(discount))
+        reason = (
+            _not_now(offer, asked)
+            or _not_theirs(offer, asked, discount, targeted)
+            or _not_for_cart(offer, asked, amount, holds, floor(offer))
+            or used_up(offer, used.get(offer.offer_id, NOT_USED), amount)
+        )
+        if reason is not None:
+            rejected.append(Rejected(offer.offer_id, reason))
+        else:
+            assert discount is not None
+            valid.append(ValidOffer(offer, discount, amount, targeted))
+    return Evaluation(tuple(valid), tuple(rejected))
+
+
+def _not_now(offer: Offer, asked: Asked) -> RejectionReason | None:
+    if not offer.active:
+        return "CouponNotFound"
+    if not offer.schedule.begun(asked.now):
+        return "CouponStartDateInFuture"
+    if offer.schedule.over(asked.now):
+        return "CouponExpired"
+    if not offer.schedule.here_and_now(asked.now, asked.context):
+        return "CouponPartOfNotRunningCampaign"
+    return None
+
+
+def _not_theirs(
+    offer: Offer, asked: Asked, discount: Discount | None, targeted: bool
+) -> RejectionReason | None:
+    # A history that is not there never makes somebody a first-time buyer.
+    first = not offer.first_order or (asked.first_order is True and asked.identified)
+    if discount is None or not first or (targeted and not asked.may_target):
+        return "CouponRecipientDoesNotMatch"
+    return None
+
+
+def _not_for_cart(
+    offer: Offer, asked: Asked, amount: int, holds: Condition, floor: float | None
+) -> RejectionReason | None:
+    value = asked.value
+    right = (
+        value is not None
+        and amount > 0
+        and (asked.currency == asked.catalogue_currency or not offer.in_money)
+        and (offer.min_value is None or value >= offer.min_value)
+        and _leaves_enough(asked, value, amount, floor)
+        and holds(offer)
+    )
+    return None if right else "CouponRejectedByCondition"
+
+
+def _leaves_enough(asked: Asked, value: int, amount: int, floor: float | None) -> bool:
+    if floor is None:
+        return True
+    # Costs that nobody said keep no floor, so there is no saying that it would be kept.
+    return asked.margin is not None and asked.margin - amount >= floor * value
+
+
+def used_up(offer: Offer, used: Used, amount: int) -> RejectionReason | None:
+    """Why one more use that takes `amount` off is not within the limits of `offer`."""
+    limits = offer.limits
+    if limits.total is not None and used.total >= limits.total:
+        return "CouponLimitReached"
+    if limits.per_subject is not None and used.by_subject >= limits.per_subject:
+        return "ProfileLimitReached"
+    if limits.budget is not None and used.spent + amount > limits.budget:
+        return "CampaignLimitReached"
+    return None
+
+
+def first_set(valid: Sequence[ValidOffer]) -> tuple[ValidOffer, ...]:
+    """Of offers in the order of preference, the first and those that go with it."""
+    if not valid:
+        return ()
+    group = valid[0].offer.group
+    if group is None:
+        return (valid[0],)
+    return tuple(one for one in valid if one.offer.group == group)

@@ -1,0 +1,264 @@
+"""Offers: what they take off to the cent, who may have them, when, and why not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from contract.events import EventContext
+from contract.offer_checks import Asked, Rejected, Used, evaluate, first_set
+from contract.offers import (
+    AmountOff,
+    FreeShipping,
+    Limits,
+    LoyaltyTier,
+    LoyaltyTiers,
+    Offer,
+    OfferBook,
+    PercentOff,
+    first_order_offer,
+    go_together,
+    reduction,
+    settled,
+)
+from contract.schedule import Schedule
+from contract.segment_config import Hours
+
+# A Monday.
+NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
+TIERS = LoyaltyTiers(
+    tiers=(
+        LoyaltyTier(name="silver", min_orders=3, percent=5),
+        LoyaltyTier(name="gold", min_orders=10, percent=8, at_most=500),
+    )
+)
+
+
+def offer(discount: Any = None, **changed: Any) -> Offer:
+    plain = {
+        "offer_id": "o-1",
+        "title": "An offer",
+        "discount": discount or PercentOff(percent=10),
+        "currency": "USD",
+        "unconditional": True,
+    }
+    return Offer.model_validate(plain | changed)
+
+
+def asked(**changed: Any) -> Asked:
+    plain: dict[str, Any] = {
+        "now": NOON,
+        "currency": "USD",
+        "catalogue_currency": "USD",
+        "value": 5_000,
+        "shipping": {"standard": 499, "express": 1_299},
+        "may_target": True,
+    }
+    return Asked(**(plain | changed))
+
+
+def reason(one: Offer, of: Asked, used: Used = Used(), **more: Any) -> str | None:  # noqa: B008 - frozen
+    found = evaluate([one], of, {"o-1": used}, **more)
+    return found.rejected[0].reason if found.rejected else None
+
+
+@pytest.mark.parametrize(
+    ("percent", "value", "taken"),
+    [
+        (10, 5_000, 500),
+        (10, 4_999, 499),  # 499.9, rounded down
+        (0.01, 9_999, 0),
+        (0.29, 10_000, 29),  # 0.29 is a little less in binary
+        (33.33, 3, 0),
+        (100, 4_999, 4_999),
+        (15, 0, 0),
+    ],
+)
+def test_percentages_are_rounded_down_and_exact(percent: float, value: int, taken: int) -> None:
+    assert reduction(PercentOff(percent=percent), value) == taken
+
+
+def test_amounts_delivery_and_ceilings() -> None:
+    assert reduction(PercentOff(percent=50, at_most=300), 5_000) == 300
+    assert reduction(AmountOff(amount=700), 5_000) == 700
+    assert reduction(AmountOff(amount=700), 500) == 500
+    assert reduction(FreeShipping(), 5_000, 499) == 499
+
+
+@given(
+    hundredths=st.integers(1, 10_000),
+    value=st.integers(0, 10**12),
+    at_most=st.none() | st.integers(1, 10**6),
+)
+def test_a_percentage_is_never_more_than_it_says(
+    hundredths: int, value: int, at_most: int | None
+) -> None:
+    taken = reduction(PercentOff(percent=hundredths / 100, at_most=at_most), value)
+    assert 0 <= taken <= value
+    assert taken * 10_000 <= value * hundredths
+    assert taken == at_most or (taken + 1) * 10_000 > value * hundredths
+
+
+def test_a_third_decimal_is_refused() -> None:
+    with pytest.raises(ValidationError, match="two decimals"):
+        PercentOff(percent=0.125)
+
+
+def test_the_last_tier_reached_counts() -> None:
+    assert settled(TIERS, None) is None
+    assert settled(TIERS, 2) is None
+    assert settled(TIERS, 3) == PercentOff(percent=5)
+    assert settled(TIERS, 9) == PercentOff(percent=5)
+    assert settled(TIERS, 10) == PercentOff(percent=8, at_most=500)
+
+
+def test_every_reason_in_turn() -> None:
+    plain, at = offer(), asked()
+    assert reason(plain, at) is None
+    assert reason(offer(active=False), at) == "CouponNotFound"
+    later, before = NOON + timedelta(seconds=1), NOON - timedelta(seconds=1)
+    starts = offer(schedule={"valid_from": later})
+    assert reason(starts, at) == "CouponStartDateInFuture"
+    assert reason(offer(schedule={"valid_from": NOON}), at) is None
+    assert reason(offer(schedule={"valid_until": NOON}), at) == "CouponExpired"
+    assert reason(offer(schedule={"valid_until": later, "valid_from": before}), at) is None
+    assert reason(offer(TIERS), asked(orders=2)) == "CouponRecipientDoesNotMatch"
+    assert reason(offer(TIERS), asked(orders=3)) is None
+    assert reason(offer(min_value=5_001), at) == "CouponRejectedByCondition"
+    assert reason(offer(min_value=5_000), at) is None
+    assert reason(plain, asked(value=None)) == "CouponRejectedByCondition"
+    limited = offer(limits=Limits(total=2, per_subject=1, budget=900))
+    assert reason(limited, at, Used(2, 1, 900)) == "CouponLimitReached"
+    assert reason(limited, at, Used(1, 1, 900)) == "ProfileLimitReached"
+    assert reason(limited, at, Used(1, 0, 401)) == "CampaignLimitReached"
+    assert reason(limited, at, Used(1, 0, 400)) is None
+
+
+def test_first_orders_need_a_user_and_the_callers_word() -> None:
+    first = first_order_offer("USD", offer_id="o-1")
+    for said, identified in ((None, True), (False, True), (True, False)):
+        at = asked(first_order=said, identified=identified, orders=0)
+        assert reason(first, at) == "CouponRecipientDoesNotMatch"
+    assert reason(first, asked(first_order=True, identified=True)) is None
+
+
+def test_what_is_personal_needs_the_purpose() -> None:
+    nobody = asked(may_target=False, orders=20, first_order=True, identified=True)
+    for one in (offer(TIERS), offer(unconditional=False), first_order_offer("USD", offer_id="o-1")):
+        assert reason(one, nobody) == "CouponRecipientDoesNotMatch"
+    assert reason(offer(), nobody) is None
+    about = offer(condition="'lapsing' in segments")
+    assert reason(about, nobody, holds=lambda _: True) == "CouponRecipientDoesNotMatch"
+    assert reason(about, nobody, holds=lambda _: True, personal=lambda _: False) is None
+
+
+def test_a_condition_is_asked_last_and_unknown_ones_do_not_hold() -> None:
+    some = offer(condition="cart.value > 1")
+    assert reason(some, asked()) == "CouponRejectedByCondition"
+    never: list[Offer] = []
+
+    def note(one: Offer) -> bool:
+        never.append(one)
+        return True
+
+    assert reason(offer(condition="true", min_value=9_999), asked(), holds=note) is not None
+    assert not never
+
+
+@pytest.mark.parametrize(
+    ("one", "withheld"),
+    [
+        (offer(AmountOff(amount=100)), True),
+        (offer(PercentOff(percent=10)), False),
+        (offer(PercentOff(percent=10, at_most=100)), True),
+        (offer(min_value=100), True),
+        (offer(limits=Limits(budget=10_000)), True),
+        (offer(FreeShipping()), False),
+    ],
+)
+def test_amounts_are_withheld_in_another_currency(one: Offer, withheld: bool) -> None:
+    found = reason(one, asked(currency="EUR"))
+    assert found == ("CouponRejectedByCondition" if withheld else None)
+
+
+def test_the_margin_floor_is_kept_or_there_is_no_offer() -> None:
+    ten = offer(margin_floor=0.2)  # takes 500 of 5,000, of which 1,000 must be left
+    assert reason(ten, asked(margin=1_500)) is None
+    assert reason(ten, asked(margin=1_499)) == "CouponRejectedByCondition"
+    assert reason(ten, asked(margin=None)) == "CouponRejectedByCondition"
+
+
+def test_free_delivery_is_reckoned_at_its_dearest() -> None:
+    (every,) = evaluate([offer(FreeShipping())], asked(), {}).valid
+    assert every.amount == 1_299
+    (one,) = evaluate([offer(FreeShipping(shipping_ids=("standard",)))], asked(), {}).valid
+    assert one.amount == 499
+    assert reason(offer(FreeShipping()), asked(shipping={})) == "CouponRejectedByCondition"
+
+
+def test_hours_are_those_of_the_place() -> None:
+    evening = Schedule(
+        hours=Hours(from_hour=17, until_hour=20), weekdays=("monday",), timezone="Asia/Kolkata"
+    )
+    # Kolkata is five and a half hours ahead: noon is 17:30, and 20:00 there is 14:30.
+    assert evening.holds(NOON, None)
+    assert not evening.holds(NOON - timedelta(minutes=31), None)
+    assert not evening.holds(NOON + timedelta(days=1), None)
+    far = NOON + timedelta(days=1)
+    assert evening.end_before(far, NOON, None) == datetime(2017, 11, 20, 14, 30, tzinfo=UTC)
+    assert evening.end_before(NOON + timedelta(minutes=5), NOON, None) == NOON + timedelta(
+        minutes=5
+    )
+    one = offer(schedule=evening)
+    wrong = asked(now=NOON + timedelta(hours=3))
+    assert reason(one, wrong) == "CouponPartOfNotRunningCampaign"
+
+
+def test_without_a_zone_the_shoppers_counts_and_silence_does_not() -> None:
+    noon_there = Schedule(hours=Hours(from_hour=12, until_hour=13), countries=("DE",))
+    at = NOON - timedelta(hours=1)
+    assert noon_there.holds(at, EventContext(country="DE", timezone="Europe/Berlin"))
+    assert not noon_there.holds(at, EventContext(country="DE"))
+    assert not noon_there.holds(at, EventContext(country="FR", timezone="Europe/Berlin"))
+    assert not noon_there.holds(at, EventContext(country="DE", timezone="Mars/Olympus"))
+    with pytest.raises(ValidationError, match="time zone"):
+        Schedule(timezone="Mars/Olympus")
+    with pytest.raises(ValidationError, match="after valid_from"):
+        Schedule(valid_from=NOON, valid_until=NOON)
+
+
+def test_what_goes_together() -> None:
+    alone, other = offer(), offer(offer_id="o-2")
+    summer = [offer(offer_id=f"s-{n}", group="summer") for n in range(3)]
+    assert go_together((alone,))
+    assert not go_together((alone, other))
+    assert go_together(tuple(summer))
+    assert not go_together((summer[0], alone))
+    valid = evaluate([summer[0], alone, summer[1]], asked(), {}).valid
+    assert [one.offer.offer_id for one in first_set(valid)] == ["s-0", "s-1"]
+    assert [one.offer.offer_id for one in first_set(valid[1:])] == ["o-1"]
+    assert first_set(()) == ()
+
+
+def test_a_book_is_in_one_currency_and_names_each_offer_once() -> None:
+    with pytest.raises(ValidationError, match="same offer_id"):
+        OfferBook(offers=(offer(), offer()))
+    with pytest.raises(ValidationError, match="one currency"):
+        OfferBook(offers=(offer(), offer(offer_id="o-2", currency="EUR")))
+    book = OfferBook(offers=(offer(), offer(offer_id="o-2", margin_floor=0.3)), margin_floor=0.1)
+    assert [book.floor_of(one) for one in book.offers] == [0.1, 0.3]
+    assert book.find("o-2") is book.offers[1]
+    assert book.find("o-3") is None
+    assert book == OfferBook.model_validate_json(book.model_dump_json())
+
+
+def test_every_offer_is_valid_or_rejected() -> None:
+    book = [offer(offer_id=f"o-{n}", min_value=n * 1_000 + 1) for n in range(8)]
+    found = evaluate(book, asked(), {})
+    assert [one.offer.offer_id for one in found.valid] == [f"o-{n}" for n in range(5)]
+    assert found.rejected == tuple(
+        Rejected(f"o-{n}", "CouponRejectedByCondition") for n in range(5, 8)
+    )
