@@ -26,6 +26,7 @@ EVENTS_FOLDER = "events"
 CATALOGUE_FILE = "catalogue.parquet"
 SUBJECTS_FILE = "subjects.parquet"
 SPLIT_FILE = "split.json"
+CHECKOUTS_FILE = "checkouts.parquet"
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -35,6 +36,31 @@ _ARROW_TYPES = {
 }
 CATALOGUE_SCHEMA = pa.schema(
     [(name, _ARROW_TYPES[arrow_type]) for name, arrow_type in CATALOGUE_COLUMNS.items()]
+)
+# One row per checkout that was begun: what was offered with which chance, what could be chosen, and
+# what came of it. `arm` is null where nothing was decided at random; `propensities` are of `arms`.
+CHECKOUTS_SCHEMA = pa.schema(
+    [
+        ("session_id", pa.string()),
+        ("subject_id", pa.string()),
+        ("decided_at", pa.timestamp("us", tz="UTC")),
+        ("context", EVENT_SCHEMA.field("context").type),
+        ("items", EVENT_SCHEMA.field("items").type),
+        ("value", pa.int64()),  # of the cart, minor units
+        ("margin", pa.int64()),  # what the shop earns by it before any reduction, minor units
+        ("arms", pa.list_(pa.string())),
+        ("propensities", pa.list_(pa.float64())),
+        ("reductions", pa.list_(pa.int64())),  # what each arm takes off a purchase, minor units
+        ("arm", pa.string()),
+        ("purchased", pa.bool_()),
+        ("payment_methods", pa.list_(pa.string())),
+        ("payment_type", pa.string()),  # null where it was not come to
+        (
+            "shipping_options",
+            pa.list_(pa.struct([("id", pa.string()), ("price", pa.int64()), ("days", pa.int64())])),
+        ),
+        ("shipping_tier", pa.string()),
+    ]
 )
 SUBJECTS_SCHEMA = pa.schema([("visitor_id", pa.string()), ("subject_id", pa.string())])
 

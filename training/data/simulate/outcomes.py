@@ -19,6 +19,7 @@ from training.data.simulate.draws import (
     pick,
     trait,
 )
+from training.data.simulate.offers import Decisions, draw_decisions
 from training.data.simulate.shop import Shop
 from training.data.simulate.shoppers import Shoppers
 from training.data.simulate.views import Views
@@ -37,13 +38,19 @@ class Outcomes:
     checkout: Bools  # [S]
     purchased: Bools  # [S]
     last_step: Ints  # [S] position in CHECKOUT_STEPS of the last one reached
-    purchase_probability: Floats  # [S] given the views
+    purchase_probability: Floats  # [S] given the views; with offers, given the cart, over the arms
 
 
 def draw_outcomes(
-    rng: Generator, world: World, shop: Shop, shoppers: Shoppers, visits: Visits, views: Views
-) -> Outcomes:
-    """The end of every visit."""
+    rng: Generator,
+    offer_rng: Generator,
+    world: World,
+    shop: Shop,
+    shoppers: Shoppers,
+    visits: Visits,
+    views: Views,
+) -> tuple[Outcomes, Decisions | None]:
+    """The end of every visit, and what was offered at checkout where the world makes offers."""
     size, num_items = len(visits), len(shop.category)
     archetype = shoppers.archetype[visits.shopper]
     remove_rate = trait(world.archetypes, "remove_rate")[archetype]
@@ -58,10 +65,18 @@ def draw_outcomes(
     has_cart = np.bincount(line_visit, ~removed, size) > 0
     p_checkout, p_purchase = _checkout_probabilities(world, visits, archetype)
     checkout = has_cart & chance(rng, p_checkout, size)
+    value = values_of(shop, line_visit, line_item, quantity[in_cart] * ~removed, size)
+    decisions = draw_decisions(
+        offer_rng, world, shoppers, visits, checkout=checkout, buys=p_purchase, value=value
+    )
+    if decisions is not None:
+        p_purchase, expected = decisions.bought(p_purchase), decisions.expected(p_purchase)
+    else:
+        expected = p_purchase
     leave = [world.checkout.abandon_after.get(step, 0.0) for step in CHECKOUT_STEPS]
     left_after = pick(rng, leave, size)
     purchased = checkout & chance(rng, p_purchase, size)
-    return Outcomes(
+    outcomes = Outcomes(
         line_visit=line_visit,
         line_item=line_item,
         line_quantity=quantity[in_cart],
@@ -69,8 +84,20 @@ def draw_outcomes(
         checkout=checkout,
         purchased=purchased,
         last_step=np.where(purchased, len(CHECKOUT_STEPS) - 1, left_after),
-        purchase_probability=some_left * p_checkout * p_purchase,
+        purchase_probability=some_left * p_checkout * expected,
     )
+    return outcomes, decisions
+
+
+def cart_values(shop: Shop, outcomes: Outcomes, num_visits: int) -> Ints:
+    """[S] minor units: what stayed in each cart."""
+    kept = outcomes.line_quantity * ~outcomes.line_removed
+    return values_of(shop, outcomes.line_visit, outcomes.line_item, kept, num_visits)
+
+
+def values_of(shop: Shop, visit: Ints, item: Ints, quantity: Ints, num_visits: int) -> Ints:
+    """[S] minor units: price times quantity of the lines of each visit."""
+    return np.bincount(visit, shop.price[item] * quantity, num_visits).astype(np.int64)
 
 
 def _some_left(views: Views, line: Ints, line_visit: Ints, remove_rate: Floats) -> Floats:

@@ -11,15 +11,18 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from contract.errors import UserError
+from training.data.simulate.checkouts import checkout_truth_table, checkouts_table
 from training.data.simulate.group import Group, draw_group
 from training.data.simulate.shop import Shop, open_shop
 from training.data.simulate.tables import events_of
 from training.data.simulate.truth import items_table, sessions_table, shoppers_table, write_truth
 from training.data.simulate.world import World, load_world
 from training.data.storage import (
+    CHECKOUTS_FILE,
     events_writer,
     read_catalogue,
     write_catalogue,
+    write_parquet,
     write_subjects,
 )
 
@@ -39,6 +42,8 @@ class _Record:
     subject_ids: list[pa.Array] = field(default_factory=list)
     shoppers: list[pa.Table] = field(default_factory=list)
     sessions: list[pa.Table] = field(default_factory=list)
+    checkouts: list[pa.Table] = field(default_factory=list)
+    checkout_truth: list[pa.Table] = field(default_factory=list)
 
     def add(self, world: World, shop: Shop, group: Group, first: int) -> None:
         """Keep what is true of `group`, whose shoppers are numbered from `first`."""
@@ -47,6 +52,9 @@ class _Record:
         self.subject_ids.append(group.names.subjects)
         self.shoppers.append(shoppers_table(world, shop, group, first))
         self.sessions.append(sessions_table(world, group))
+        if world.offers is not None or world.preferences is not None:
+            self.checkouts.append(checkouts_table(world, shop, group))
+            self.checkout_truth.append(checkout_truth_table(world, group))
 
 
 def simulate(
@@ -77,9 +85,8 @@ def simulate(
     ):
         for number, group_seed in enumerate(group_seeds):
             first = number * per_group
-            rng = np.random.default_rng(group_seed)
             size = min(per_group, num_shoppers - first)
-            group = draw_group(rng, world, shop, size, start, num_days)
+            group, rng = draw_group(group_seed, world, shop, size, start, num_days)
             record.add(world, shop, group, first)
             if len(group.visits):
                 writer.write(events_of(rng, world, shop, group))
@@ -99,8 +106,16 @@ def _finish(
     write_subjects(record.visitor_ids, subjects, output, METADATA)
     people, sessions = pa.concat_tables(record.shoppers), pa.concat_tables(record.sessions)
     tables = {"shoppers": people, "sessions": sessions, "items": items_table(shop)}
+    (output / CHECKOUTS_FILE).unlink(missing_ok=True)
+    checkouts = 0
+    if record.checkouts:
+        log = pa.concat_tables(record.checkouts)
+        write_parquet(log, output / CHECKOUTS_FILE, METADATA)
+        tables["checkouts"] = pa.concat_tables(record.checkout_truth)
+        checkouts = len(log)
     write_truth(output, tables, settings, world, METADATA)
     return {
+        "checkouts": {"count": checkouts},
         "shoppers": {"count": len(people), "without trace": len(people) - len(subjects)},
         "sessions": {"count": len(sessions), "purchases": _trues(sessions, "purchased")},
     }

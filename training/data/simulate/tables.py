@@ -8,22 +8,20 @@ from contract.clock import MICROSECONDS
 from contract.events import EVENT_NAMES, EVENT_TYPE
 from contract.frames import EVENT_SCHEMA
 from training.data.columns import event_table, utc
+from training.data.simulate.choices import payment_names
 from training.data.simulate.draws import (
     Bools,
     Generator,
     Ints,
     chance,
-    choose,
-    cumulative,
     milliseconds,
-    pick,
 )
 from training.data.simulate.group import Group
 from training.data.simulate.names import uuids
+from training.data.simulate.offers import NO_OFFER, arm_names
 from training.data.simulate.shop import Shop
-from training.data.simulate.shoppers import PURPOSES, Shoppers
+from training.data.simulate.shoppers import PURPOSES
 from training.data.simulate.timeline import Pool, Timeline
-from training.data.simulate.visits import Visits
 from training.data.simulate.world import World
 
 _VALUED = np.array(
@@ -53,7 +51,7 @@ def events_of(rng: Generator, world: World, shop: Shop, group: Group) -> pa.Tabl
     kind = timeline.event_type
     items, value = _items(shop, timeline, group.pool)
     valued = np.isin(kind, _VALUED)
-    payment, shipping = _choices(rng, world, shoppers, visits)
+    choices = group.choices
     buying = kind == EVENT_TYPE["purchase"]
     searching = kind == EVENT_TYPE["search"]
     term = np.zeros(size, np.int64)
@@ -71,18 +69,27 @@ def events_of(rng: Generator, world: World, shop: Shop, group: Group) -> pa.Tabl
         "items": items,
         "value": pa.array(value, mask=~valued),
         "currency": _where(pa.array([shop.currency]), np.zeros(size, np.int64), valued),
-        "payment_type": _where(_payment_names(world), payment[timeline.visit], paying),
+        "payment_type": _where(payment_names(world), choices.payment[timeline.visit], paying),
         "shipping_tier": _where(
-            pa.array(list(world.checkout.shipping_tiers)), shipping[timeline.visit], sending
+            pa.array(list(world.checkout.shipping_tiers)), choices.shipping[timeline.visit], sending
         ),
+        **_coupons(world, group, buying),
         "transaction_id": _where(names.transactions, timeline.visit, buying),
         "search_term": _where(pa.array(shop.search_terms), term, searching),
         "engagement_ms": pa.array(timeline.engagement_ms, mask=timeline.engagement_ms < 0),
-        "context": _contexts(
+        "context": contexts(
             world, shoppers.region[shopper], visits.device[timeline.visit], personal
         ),
     }
     return event_table(columns, synthetic=True).filter(pa.array(~searching | personal))
+
+
+def _coupons(world: World, group: Group, buying: Bools) -> dict[str, pa.Array]:
+    """What was offered stands on the purchase that it was used for."""
+    if group.decisions is None:
+        return {}
+    arm = group.decisions.arm[group.timeline.visit]
+    return {"coupon": _where(pa.array(arm_names(world)), arm, buying & (arm > NO_OFFER))}
 
 
 def _where(choices: pa.Array, position: Ints, chosen: Bools) -> pa.Array:
@@ -92,12 +99,20 @@ def _where(choices: pa.Array, position: Ints, chosen: Bools) -> pa.Array:
 
 def _items(shop: Shop, timeline: Timeline, pool: Pool) -> tuple[pa.Array, Ints]:
     """The `items` column and the sum of price times quantity of each event."""
-    offsets = np.concatenate([[0], np.cumsum(timeline.num_shown)])
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], timeline.num_shown)
-    entry = np.repeat(timeline.shown, timeline.num_shown) + within
+    return _listed(shop, pool, timeline.shown, timeline.num_shown, timeline.index)
+
+
+def _listed(
+    shop: Shop, pool: Pool, start: Ints, length: Ints, index: Ints
+) -> tuple[pa.Array, Ints]:
+    """Runs of the pool as lists of items (the first one's place is `index`, -1 for none), and
+    what each is worth."""
+    offsets = np.concatenate([[0], np.cumsum(length)])
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length)
+    entry = np.repeat(start, length) + within
     item, quantity = pool.item[entry], pool.quantity[entry]
     price = shop.price[item]
-    first_index = np.repeat(timeline.index, timeline.num_shown)
+    first_index = np.repeat(index, length)
     columns = [
         shop.item_ids.take(pa.array(item)),
         pa.array(quantity),
@@ -109,27 +124,6 @@ def _items(shop: Shop, timeline: Timeline, pool: Pool) -> tuple[pa.Array, Ints]:
     running = np.concatenate([[0], np.cumsum(price * quantity)])
     value = running[offsets[1:]] - running[offsets[:-1]]
     return pa.ListArray.from_arrays(offsets.astype(np.int32), entries), value
-
-
-def _choices(rng: Generator, world: World, shoppers: Shoppers, visits: Visits) -> tuple[Ints, Ints]:
-    """[S] payment (position in `_payment_names`) and shipping tier of each visit."""
-    region = shoppers.region[visits.shopper]
-    payment = shoppers.payment[visits.shopper].copy()
-    changes = ~chance(rng, world.checkout.payment_loyalty, len(visits))
-    for code, home in enumerate(world.regions):
-        here = changes & (region == code)
-        payment[here] = pick(rng, home.payment_types.values(), int(here.sum()))
-    first = np.cumsum([0, *(len(home.payment_types) for home in world.regions)])
-    tiers = list(world.checkout.shipping_tiers.values())
-    weight = np.array([tier.weight for tier in tiers])
-    dearness = world.checkout.shipping_price_weight * np.array([t.price for t in tiers]) / 1000
-    wish = weight * np.exp(-np.outer(shoppers.sensitivity, dearness))
-    wish[wish.sum(axis=1) <= 0] = weight  # so sensitive that every price is too high
-    return first[region] + payment, choose(rng, cumulative(wish), len(tiers), visits.shopper)
-
-
-def _payment_names(world: World) -> pa.Array:
-    return pa.array([name for home in world.regions for name in home.payment_types])
 
 
 def _delays_us(rng: Generator, world: World, size: int) -> Ints:
@@ -150,7 +144,17 @@ def _purposes() -> pa.Array:
     return pa.array(sets, EVENT_SCHEMA.field("purposes").type)
 
 
-def _contexts(world: World, region: Ints, device: Ints, personal: Bools) -> pa.Array:
+def cart_items(shop: Shop, group: Group, visit: Ints) -> tuple[pa.Array, Ints]:
+    """The `items` column and the value of what stayed in the cart of each of `visit`."""
+    outcomes, size = group.outcomes, len(group.visits)
+    kept = ~outcomes.line_removed
+    length = np.bincount(outcomes.line_visit[kept], minlength=size)
+    first = np.cumsum(length) - length
+    lines = Pool(outcomes.line_item[kept], outcomes.line_quantity[kept])
+    return _listed(shop, lines, first[visit], length[visit], np.full(len(visit), -1))
+
+
+def contexts(world: World, region: Ints, device: Ints, personal: Bools) -> pa.Array:
     """Without `personalization` the region is left out, as `contract.consent.redact` does."""
     combinations = [
         {

@@ -116,7 +116,11 @@ def write_truth(
     folder = output / FOLDER
     for name, table in tables.items():
         write_parquet(table, folder / f"{name}.parquet", metadata)
-    content = {"synthetic": True, **settings, "world": world.model_dump(mode="json")}
+    content = {
+        "synthetic": True,
+        **settings,
+        "world": world.model_dump(mode="json", exclude_none=True),
+    }
     (folder / "world.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "README.txt").write_text(_README, encoding="utf-8")
 

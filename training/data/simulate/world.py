@@ -5,37 +5,30 @@ Shares and weights are relative: they need not add up to one. Rates of events ar
 """
 
 import json
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from contract.errors import UserError
+from contract.offers import FreeShipping
+from training.data.simulate.parts import (
+    DeviceName,
+    Name,
+    Part,
+    Positive,
+    Probability,
+    Rate,
+    Weight,
+    Weights,
+    some_weight,
+)
+from training.data.simulate.world_offers import OfferWorld, Preferences
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-# A behavioural rate whose odds are shifted; 0 and 1 have no finite odds.
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-DeviceName = Literal["desktop", "mobile", "tablet", "other"]
 CheckoutStep = Literal["begin_checkout", "add_shipping_info", "add_payment_info"]
 CHECKOUT_STEPS: tuple[CheckoutStep, ...] = get_args(CheckoutStep)
-
-
-def _some_weight(weights: list[float] | dict[str, float]) -> list[float] | dict[str, float]:
-    if sum(weights.values() if isinstance(weights, dict) else weights) <= 0:
-        raise ValueError("needs at least one weight above 0")
-    return weights
 
 
 def _known_zone(name: str) -> str:
@@ -46,14 +39,7 @@ def _known_zone(name: str) -> str:
     return name
 
 
-Weights = Annotated[dict[Name, Weight], AfterValidator(_some_weight)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Region(_Part):
+class Region(Part):
     """Where shoppers live; hours and weekdays are those of `timezone`."""
 
     country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
@@ -63,7 +49,7 @@ class Region(_Part):
     payment_types: Weights
 
 
-class Device(_Part):
+class Device(Part):
     """What a device does to behaviour: factors on views and dwell, on hovering, on buying."""
 
     share: Weight
@@ -73,7 +59,7 @@ class Device(_Part):
     purchase_odds: Positive = 1.0
 
 
-class Intent(_Part):
+class Intent(Part):
     """Why somebody came: factors on what the archetype usually does."""
 
     views: Positive = 1.0
@@ -83,7 +69,7 @@ class Intent(_Part):
     checkout_odds: Positive = 1.0
 
 
-class Consent(_Part):
+class Consent(Part):
     """How many agree to each purpose."""
 
     analytics: Probability
@@ -91,7 +77,7 @@ class Consent(_Part):
     offers: Probability
 
 
-class Archetype(_Part):
+class Archetype(Part):
     """A kind of shopper.
 
     `price_sensitivity` lowers the log-odds of adding an item per unit of log price over the median
@@ -115,18 +101,14 @@ class Archetype(_Part):
     consent: Consent
 
 
-class Rhythm(_Part):
+class Rhythm(Part):
     """Relative traffic by local hour (0..23) and by weekday (Monday first)."""
 
-    hours: Annotated[
-        list[Weight], Field(min_length=24, max_length=24), AfterValidator(_some_weight)
-    ]
-    weekdays: Annotated[
-        list[Weight], Field(min_length=7, max_length=7), AfterValidator(_some_weight)
-    ]
+    hours: Annotated[list[Weight], Field(min_length=24, max_length=24), some_weight]
+    weekdays: Annotated[list[Weight], Field(min_length=7, max_length=7), some_weight]
 
 
-class Items(_Part):
+class Items(Part):
     """Popularity, lists and what goes together.
 
     `category_level` of the catalogue's `category_path` is what shoppers have an affinity to.
@@ -140,7 +122,7 @@ class Items(_Part):
     extra_unit_probability: Annotated[float, Field(ge=0, lt=1)]
 
 
-class Taste(_Part):
+class Taste(Part):
     """How shoppers differ: a small `concentration` means few favourite categories each."""
 
     concentration: Positive
@@ -152,14 +134,14 @@ class Taste(_Part):
     views_dispersion: Positive
 
 
-class Duration(_Part):
+class Duration(Part):
     """A log-normal length of time."""
 
     median_ms: Positive
     sigma: Annotated[float, Field(ge=0, le=3)]
 
 
-class Engagement(_Part):
+class Engagement(Part):
     """The small signals around a view, and how long things take."""
 
     hover_probability: Probability
@@ -173,14 +155,14 @@ class Engagement(_Part):
     step: Duration
 
 
-class ShippingTier(_Part):
+class ShippingTier(Part):
     """A way of delivery; its price in minor units weighs on those who watch prices."""
 
     weight: Weight
     price: Annotated[int, Field(ge=0)]
 
 
-class Checkout(_Part):
+class Checkout(Part):
     """What is chosen at checkout, and after which step the others leave."""
 
     shipping_tiers: Annotated[dict[Name, ShippingTier], Field(min_length=1)]
@@ -188,11 +170,11 @@ class Checkout(_Part):
     payment_loyalty: Probability
     abandon_after: Annotated[
         dict[CheckoutStep, Weight],
-        AfterValidator(_some_weight),
+        some_weight,
     ]
 
 
-class Delivery(_Part):
+class Delivery(Part):
     """How events travel: `late_share` of them arrive up to `late_hours` after they happened."""
 
     delay: Duration
@@ -200,7 +182,7 @@ class Delivery(_Part):
     late_hours: Weight
 
 
-class World(_Part):
+class World(Part):
     """Everything that can be set about synthetic shoppers."""
 
     name: Name
@@ -216,6 +198,8 @@ class World(_Part):
     engagement: Engagement
     checkout: Checkout
     delivery: Delivery
+    offers: OfferWorld | None = None
+    preferences: Preferences | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -223,6 +207,7 @@ class World(_Part):
             unknown = sorted(set(archetype.intents) - set(self.intents))
             if unknown:
                 raise ValueError(f"archetypes.{name}.intents: unknown intent {unknown[0]!r}")
+        self._offers_known()
         tiers = self.checkout.shipping_tiers.values()
         shares = {
             "regions": [region.share for region in self.regions],
@@ -234,6 +219,29 @@ class World(_Part):
             if sum(values) <= 0:
                 raise ValueError(f"{field}: at least one share must be above 0")
         return self
+
+    def _offers_known(self) -> None:
+        """ValueError where offers or preferences name what this world does not have."""
+        tiers, regions = self.checkout.shipping_tiers, {home.region for home in self.regions}
+        payments = {name for home in self.regions for name in home.payment_types}
+        for name, arm in (self.offers.arms if self.offers else {}).items():
+            where = f"offers.arms.{name}"
+            _known(f"{where}.odds: unknown archetype", arm.odds, self.archetypes)
+            if isinstance(arm.discount, FreeShipping):
+                _known(f"{where}.discount: unknown tier", arm.discount.shipping_ids, tiers)
+        if self.preferences is None:
+            return
+        _known("preferences.payments: unknown payment", self.preferences.payments, payments)
+        _known("preferences.deliveries: unknown tier", self.preferences.deliveries, tiers)
+        for name, way in self.preferences.deliveries.items():
+            where = f"preferences.deliveries.{name}.regions: unknown region"
+            _known(where, way.regions, regions)
+
+
+def _known(complaint: str, named: Iterable[str], known: Container[str]) -> None:
+    for name in named:
+        if name not in known:
+            raise ValueError(f"{complaint} {name!r}")
 
 
 def load_world(path: Path) -> World:

@@ -1,0 +1,170 @@
+"""The log of checkouts as examples: features as a gateway would have served them, replayed from the
+events before each decision, with the arm, its chance, and what came of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from contract.encoding import Situation
+from contract.errors import UserError
+from contract.events import EventContext
+from contract.features import FEATURES
+from contract.frames import EVENT_SCHEMA, EXPLODED_COLUMNS
+from contract.offer_features import OFFER_FEATURES, CartLine, offer_features
+from training.data.baskets import Timelines
+from training.data.storage import (
+    CHECKOUTS_FILE,
+    CHECKOUTS_SCHEMA,
+    event_parts,
+    read_events,
+    read_parquet,
+)
+
+TRUTH = Path("truth") / CHECKOUTS_FILE
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OfferLog:
+    """Randomised decisions. Shapes: N decisions, F features, A arms (0 is no offer)."""
+
+    arms: tuple[str, ...]  # [A]
+    features: npt.NDArray[np.float32]  # [N, F]
+    feature_names: tuple[str, ...]
+    subject: Ints  # [N] the same number for the same person
+    decided_us: Ints  # [N]
+    arm: Ints  # [N]
+    propensity: Floats  # [N, A]
+    outcome: Floats  # [N] 0 or 1
+    spend: Floats  # [N] 0 where the outcome is 0
+    value: Floats  # [N] what a purchase would be worth before reductions; 1 where not known
+    margin: Floats  # [N] of a purchase, before reductions, minor units
+    reduction: Floats  # [N, A] what each arm takes off a purchase
+
+    def __len__(self) -> int:
+        return len(self.arm)
+
+    def take(self, rows: npt.NDArray[Any]) -> "OfferLog":
+        """The decisions `rows` alone."""
+        return OfferLog(
+            **{
+                field.name: value[rows] if isinstance(value, np.ndarray) else value
+                for field in fields(self)
+                for value in [getattr(self, field.name)]
+            }
+        )
+
+
+def read_offer_log(folder: Path) -> OfferLog:
+    """The randomised decisions of `folder` (`checkouts.parquet` beside `events`), as they came.
+
+    Raises UserError where there is no such log, or nothing in it was decided at random.
+    """
+    path = folder / CHECKOUTS_FILE
+    log = read_checkouts(folder)
+    log = log.filter(pc.is_valid(log["arm"])).combine_chunks()
+    if not len(log):
+        raise UserError(f"{path}: no offer was decided at random")
+    arms = tuple(log["arms"][0].as_py())
+    if set(map(tuple, log["arms"].to_pylist())) != {arms}:
+        raise UserError(f"{path}: the arms differ from row to row")
+    propensity = np.array(log["propensities"].to_pylist(), np.float64)
+    if propensity.shape != (len(log), len(arms)) or not (propensity > 0).all():
+        raise UserError(f"{path}: propensities: one above 0 is needed for every arm")
+    outcome = log["purchased"].to_numpy(zero_copy_only=False).astype(np.float64)
+    value = log["value"].to_numpy().astype(np.float64)
+    _, subject = np.unique(log["subject_id"].to_pylist(), return_inverse=True)
+    return OfferLog(
+        arms=arms,
+        features=replayed_features(folder, log),
+        feature_names=OFFER_FEATURES,
+        subject=subject,
+        decided_us=log["decided_at"].cast(pa.int64()).to_numpy(),
+        arm=np.array([arms.index(name) for name in log["arm"].to_pylist()]),
+        propensity=propensity,
+        outcome=outcome,
+        spend=outcome * value,
+        value=value,
+        margin=log["margin"].to_numpy().astype(np.float64),
+        reduction=np.array(log["reductions"].to_pylist(), np.float64),
+    )
+
+
+def read_true_probabilities(folder: Path) -> Floats | None:
+    """[N, A] the simulator's own chances of the outcome for the rows of `read_offer_log`, None
+    where nobody knows them. For evaluation only: nothing that learns may call this."""
+    path = folder / TRUTH
+    if not path.exists():
+        return None
+    decided = read_checkouts(folder)["arm"].is_valid()
+    truth = read_parquet(path)["purchase_probabilities"].filter(decided)
+    return np.array(truth.to_pylist(), np.float64)
+
+
+def read_checkouts(folder: Path) -> pa.Table:
+    """Every checkout of `folder` that was begun. UserError where there is no such log."""
+    path = folder / CHECKOUTS_FILE
+    if not path.exists():
+        raise UserError(f"{path}: missing; a world with offers or preferences makes it (simulate)")
+    return read_parquet(path, CHECKOUTS_SCHEMA)
+
+
+def replayed_features(folder: Path, log: pa.Table) -> npt.NDArray[np.float32]:
+    """[N, F] `OFFER_FEATURES` of every row of `log`, from the events before it."""
+    rows_of: dict[str, list[int]] = {}
+    for row, subject in enumerate(log["subject_id"].to_pylist()):
+        rows_of.setdefault(subject, []).append(row)
+    features = np.zeros((len(log), len(OFFER_FEATURES)), np.float32)
+    with tqdm(total=len(log), desc="features", unit="checkout", disable=None) as progress:
+        for events in _by_subject(folder):
+            timelines = Timelines.of(events)
+            for subject in set(events["subject_id"].unique().to_pylist()) & set(rows_of):
+                for row in rows_of.pop(subject):
+                    features[row] = _features(timelines, subject, log, row)
+                    progress.update()
+        empty = Timelines({name: {} for name in (feature.name for feature in FEATURES)})
+        for subject, rows in rows_of.items():  # nothing else is known of them
+            for row in rows:
+                features[row] = _features(empty, subject, log, row)
+    return features
+
+
+def _features(
+    timelines: Timelines, subject: str, log: pa.Table, row: int
+) -> npt.NDArray[np.float32]:
+    items, context = log["items"][row].as_py(), log["context"][row].as_py()
+    now_us = log["decided_at"][row].value
+    situation = Situation(
+        view=timelines.view(subject, now_us, now_us),
+        cart=[item["item_id"] for item in items],
+        now_us=now_us,
+        context=None if context is None else EventContext(**context),
+        rules=timelines.rules,
+    )
+    cart = [CartLine(item["item_id"], item["quantity"], item["price"]) for item in items]
+    return offer_features(situation, cart)
+
+
+def _by_subject(folder: Path) -> Iterator[pa.Table]:
+    """The events in tables that share no subject: the parts as they are where they allow it (those
+    of `simulate` do, so memory stays flat), else everything at once."""
+    parts = event_parts(folder)
+    seen: set[str] = set()
+    apart = True
+    for part in parts:
+        here = set(read_parquet(part, EVENT_SCHEMA, ["subject_id"])["subject_id"].to_pylist())
+        apart = apart and not here & seen
+        seen |= here
+    if not apart:
+        yield read_events(folder, EXPLODED_COLUMNS)
+        return
+    for part in parts:
+        yield read_parquet(part, EVENT_SCHEMA, EXPLODED_COLUMNS)
