@@ -32,7 +32,10 @@ def log(folder: Path) -> OfferLog:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return read_parquet(folder / CHECKOUTS_FILE, CHECKOUTS_SCHEMA).to_pylist()
+    listed: list[dict[str, Any]] = read_parquet(
+        folder / CHECKOUTS_FILE, CHECKOUTS_SCHEMA
+    ).to_pylist()
+    return listed
 
 
 def test_a_world_without_offers_is_as_it_was(
