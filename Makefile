@@ -25,7 +25,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool hey npm again
+.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool hey postgres npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -217,10 +217,10 @@ check: $(INSTALLED) npm
 	@$(WITH_NODE); npm run --silent --prefix web types
 
 # A file's tests stay together, because they share servers; two files at once.
-test: $(INSTALLED) .triton chromium promtool hey npm
+test: $(INSTALLED) .triton chromium promtool hey postgres npm
 	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
 
-prove: $(INSTALLED) .triton chromium promtool hey npm
+prove: $(INSTALLED) .triton chromium promtool hey postgres npm
 	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.
@@ -244,6 +244,24 @@ promtool:
 			&& cp usr/bin/promtool '$(CURDIR)/.tools/promtool' && exit 0; \
 	fi; \
 	echo 'No promtool: tests of the alert rules will fail. Get it: apt-get update && apt-get install -y prometheus' >&2
+
+# A PostgreSQL server for the tests that share a control store: out of Debian's packages, so that no
+# root is needed and no server of the machine's own is started; with those libraries that it names.
+postgres:
+	@ls {,.tools/postgres}/usr/lib/postgresql/*/bin/initdb 2>/dev/null | grep -q . || command -v initdb >/dev/null && exit 0; \
+	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+		echo 'Fetching PostgreSQL for the tests of the control store'; \
+		folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+		{ cd "$$folder"; [ -n "$$(apt-cache depends postgresql)" ] || apt-get update -qq; \
+			server="$$(apt-cache depends postgresql | sed -n 's/.*Depends: \(postgresql-[0-9]*\)$$/\1/p' | head -n 1)"; \
+			libraries="$$(apt-cache depends "$$server" | sed -n 's/^ *Depends: \(lib\(pq\|icu\|ldap\|xml2\)[0-9.-]*\)$$/\1/p')"; \
+			packages="$$server postgresql-client-$${server##*-} libsasl2-2 $$libraries"; \
+			apt-get download -qq $$packages || { apt-get update -qq && apt-get download -qq $$packages; }; \
+		} >/dev/null 2>&1 && { for one in *.deb; do dpkg-deb -x "$$one" files; done; } \
+			&& rm -rf '$(CURDIR)/.tools/postgres' && mkdir -p '$(CURDIR)/.tools' \
+			&& cp -r files '$(CURDIR)/.tools/postgres' && exit 0; \
+	fi; \
+	echo 'No PostgreSQL: tests of the shared control store will fail. Get it: apt-get update && apt-get install -y postgresql' >&2
 
 # A load tool by others, to check ours against once: `python -m benchmarks.cross_check`.
 hey:

@@ -32,6 +32,7 @@ from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
+from serving.control import open_control
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
@@ -61,9 +62,7 @@ from serving.state.feature_store import LinkedFeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import load_secrets
-from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import StoreError
-from serving.state.state_folder import CONTROL
 from serving.stores import open_stores
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     triton = _triton(settings, counted)
     live, problem = await _release(settings, counted, triton, release_id)
     secrets = load_secrets(settings.state, settings.master_key, settings.master_key_file)
-    control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+    control = open_control(settings, secrets, clock)
     opened = open_stores(settings, SubjectKeys(control))
     StoreMetrics(registry, opened.feed)
     # What was restored lives as long as the process; a collection that walks over it stops every

@@ -55,6 +55,17 @@ class Settings(BaseSettings):
     valkey_tls: TlsSettings = Field(
         default_factory=TlsSettings.model_construct, description="For valkeys://, as JSON."
     )
+    control_store: str = Field(
+        "sqlite",
+        description="Subjects, consent, keys and what is said of items: `sqlite` (a file in the "
+        "state folder), or shared by several gateways: postgresql://host:5432/database, "
+        "postgresqls:// over TLS; `?schema=name` for a schema of its own.",
+    )
+    postgres_user: str | None = Field(None, description="It must own the tables, or the schema.")
+    postgres_password: str | None = Field(None, repr=False, description="Of `postgres_user`.")
+    postgres_tls: TlsSettings = Field(
+        default_factory=TlsSettings.model_construct, description="For postgresqls://, as JSON."
+    )
     cors_origins: tuple[str, ...] = Field(
         (), description='Origins that browsers may call from, as JSON: ["https://shop.example"].'
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kafka_brokers import brokers
+from benchmarks.postgres_process import PostgresServer, postgres
 from benchmarks.valkey_process import ValkeyServer, valkey
 
 
@@ -21,4 +22,12 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A Valkey server of the test's own."""
     (tmp_path / "valkey").mkdir()
     with valkey(tmp_path / "valkey") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; every test takes a schema of its own (`url_of_own`). A process that is
+    killed loses nothing without fsync, only a machine does."""
+    with postgres(fsync="off") as running:
         yield running

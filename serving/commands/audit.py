@@ -7,9 +7,9 @@ from pathlib import Path
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.control import open_control, require_control
 from serving.state.audit import Line, first_fault, parsed_line
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL
+from serving.state.sql_control_store import SqlControlStore
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,11 +34,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         add_json(parser)
 
 
-def _open(args: argparse.Namespace) -> SqliteControlStore:
+def _open(args: argparse.Namespace) -> SqlControlStore:
     settings = settings_of(args)
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist or holds no audit log")
-    return SqliteControlStore(settings.state / CONTROL, secrets_of(settings))
+    require_control(settings, "audit log")
+    return open_control(settings, secrets_of(settings))
 
 
 def _verify(args: argparse.Namespace) -> Figures:

@@ -25,14 +25,15 @@ from contract.figures import Figures
 from contract.frames import EXPLODED_COLUMNS, explode
 from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
 from serving.commands.parquet import read_columns
+from serving.control import open_control
 from serving.settings import Settings
 from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
 from serving.state.snapshot import is_plain, is_readable, write_snapshot
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, StateFolder
+from serving.state.sql_control_store import SqlControlStore
+from serving.state.state_folder import StateFolder
 
 NOTE = "backfill"
 
@@ -74,7 +75,7 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
     figures = Figures("backfill")
     with StateFolder(settings.state):
         secrets = secrets_of(settings)
-        control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+        control = open_control(settings, secrets, clock)
         try:
             held = control.note(NOTE)
             if is_plain(settings.state / SEED):
@@ -143,7 +144,7 @@ def _exploded(table: pa.Table) -> Any:
 
 
 async def _import(
-    control: SqliteControlStore, secrets: Secrets, file: Path, mark: str, clock: Clock
+    control: SqlControlStore, secrets: Secrets, file: Path, mark: str, clock: Clock
 ) -> int:
     consent = Consent(_AGREED, clock.now(), "import")
     return await control.import_subjects(_pseudonyms(file, secrets), consent, (NOTE, mark))

@@ -21,6 +21,7 @@ from contract.figures import Figures
 from contract.manifest import CATALOGUE
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
 from serving.commands.parquet import read_columns
+from serving.control import open_control, require_control
 from serving.inference.releases import live_release_id
 from serving.settings import Settings
 from serving.state.control_store import ControlStore, Export
@@ -28,8 +29,7 @@ from serving.state.exports import erase_from, narrow, row_of
 from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, EVENTS
+from serving.state.state_folder import EVENTS
 from serving.stores import open_event_log
 from serving.whole_file import replacing
 
@@ -53,13 +53,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> Figures:
     """Bring the export up to the end of the log."""
     settings = settings_of(args)
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist")
+    require_control(settings)
     if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
         raise UserError(f"state folder {settings.state} holds no event log")
     catalogue = _catalogue(settings, args.output, args.catalogue)
     began = time.perf_counter()
-    control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings), SystemClock())
+    control = open_control(settings, secrets_of(settings), SystemClock())
     try:
         read, added, files = _brought_up(settings, control, args.output)
     finally:

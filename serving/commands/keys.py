@@ -17,12 +17,13 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.api.auth import digest_of_key, new_key
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.control import open_control, require_control
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ROLES
 from serving.state.secrets import KEY_FILE, Secrets, drop_old_masters, new_master
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, StateFolder
+from serving.state.sql_control_store import SqlControlStore
+from serving.state.state_folder import StateFolder
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,9 +63,9 @@ def _runner(action: Any) -> Any:
 
     def run(args: argparse.Namespace) -> Figures:
         settings = settings_of(args)
-        if action is not _create and not (settings.state / CONTROL).is_file():
-            raise UserError(f"state folder {settings.state} does not exist or holds no keys")
-        control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings))
+        if action is not _create:
+            require_control(settings, "keys")
+        control = open_control(settings, secrets_of(settings))
         try:
             work: Coroutine[Any, Any, Figures] = action(args, settings, control)
             return asyncio.run(work)
@@ -75,7 +76,7 @@ def _runner(action: Any) -> Any:
 
 
 async def _create(
-    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+    args: argparse.Namespace, settings: Settings, control: SqlControlStore
 ) -> Figures:
     secrets = secrets_of(settings)
     figures = Figures("keys create")
@@ -87,9 +88,7 @@ async def _create(
     return figures
 
 
-async def _list(
-    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
-) -> Figures:
+async def _list(args: argparse.Namespace, settings: Settings, control: SqlControlStore) -> Figures:
     figures = Figures("keys list")
     for key in control.list_keys():
         state = "in force" if key.revoked_at is None else f"revoked {key.revoked_at:%Y-%m-%d}"
@@ -99,7 +98,7 @@ async def _list(
 
 
 async def _revoke(
-    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+    args: argparse.Namespace, settings: Settings, control: SqlControlStore
 ) -> Figures:
     if not await control.revoke_key(args.key_id, SystemClock().now(), COMMAND_LINE):
         raise UserError("there is no key in force with this id; see `tillwise-serve keys list`")
@@ -110,7 +109,7 @@ async def _revoke(
 
 
 async def _rewrap(
-    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+    args: argparse.Namespace, settings: Settings, control: SqlControlStore
 ) -> Figures:
     figures = Figures("keys rewrap")
     count = await control.rewrap(COMMAND_LINE)
@@ -120,7 +119,7 @@ async def _rewrap(
 
 
 async def _status(
-    args: argparse.Namespace, settings: Settings, control: SqliteControlStore
+    args: argparse.Namespace, settings: Settings, control: SqlControlStore
 ) -> Figures:
     figures = Figures("keys status")
     newest = secrets_of(settings).newest
@@ -140,8 +139,7 @@ def _rotate(args: argparse.Namespace) -> Figures:
             "the master key comes from TILLWISE_MASTER_KEY: put a new one before it there, "
             "separated by a comma, restart the gateways, then run `tillwise-serve keys rewrap`"
         )
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist or holds no keys")
+    require_control(settings, "keys")
     path = settings.master_key_file or settings.state / KEY_FILE
     with StateFolder(settings.state):
         secrets = secrets_of(settings)
@@ -158,7 +156,7 @@ def _rotate(args: argparse.Namespace) -> Figures:
 
 
 async def _hang_on(settings: Settings, secrets: Secrets) -> int:
-    control = SqliteControlStore(settings.state / CONTROL, secrets)
+    control = open_control(settings, secrets)
     try:
         return await control.rewrap(COMMAND_LINE)
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.control import open_control, require_control
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog, holds_plain_events, plain_events
 from serving.state.feature_store import SEED, SNAPSHOT
@@ -20,9 +21,8 @@ from serving.state.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import connect
-from serving.state.state_folder import CONTROL, EVENTS, StateFolder
+from serving.state.state_folder import EVENTS, StateFolder
 
 _ASIDE = "events.plain.sqlite"
 
@@ -40,8 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> Figures:
     """Encrypt what is not; may be run again after it was interrupted."""
     settings = settings_of(args)
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist")
+    require_control(settings)
     with StateFolder(settings.state):
         events, states = asyncio.run(_migrate(settings))
     print(f"{events} events and {states} imported histories are encrypted now")
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> Figures:
 
 async def _migrate(settings: Settings) -> tuple[int, int]:
     # Opening it draws the keys of subjects that have none.
-    control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings))
+    control = open_control(settings, secrets_of(settings))
     try:
         keys = SubjectKeys(control)
         events = await _encrypt_log(settings.state, keys)

@@ -7,9 +7,8 @@ from pathlib import Path
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.control import open_control, require_control
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,9 +30,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _public_key(args: argparse.Namespace) -> str:
     settings = settings_of(args)
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist or holds no key of receipts")
-    control = SqliteControlStore(settings.state / CONTROL, secrets_of(settings))
+    require_control(settings, "key of receipts")
+    control = open_control(settings, secrets_of(settings))
     try:
         return ReceiptSigner(control.service_key("receipt")).public_key
     finally:

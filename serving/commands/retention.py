@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import asdict
 
 from contract.clock import AsOfClock, Clock, SystemClock
-from contract.errors import UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.control import open_control, require_control
 from serving.ingest.accept import Ingest
 from serving.ingest.retention import Removed, enforce
 from serving.ingest.rights import Rights, Stores
@@ -16,8 +16,7 @@ from serving.ingest.subjects import Subjects
 from serving.settings import Settings
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
-from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, StateFolder
+from serving.state.state_folder import StateFolder
 from serving.stores import open_stores
 
 
@@ -36,8 +35,7 @@ def run(args: argparse.Namespace) -> Figures:
     """Enforce the periods of the setting `retention` once."""
     settings = settings_of(args)
     clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
-    if not (settings.state / CONTROL).is_file():
-        raise UserError(f"state folder {settings.state} does not exist")
+    require_control(settings)
     with StateFolder(settings.state):
         removed = asyncio.run(_enforce(settings, clock))
     figures = Figures("retention")
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> Figures:
 
 async def _enforce(settings: Settings, clock: Clock) -> Removed:
     secrets = secrets_of(settings)
-    control = SqliteControlStore(settings.state / CONTROL, secrets, clock)
+    control = open_control(settings, secrets, clock)
     try:
         opened = open_stores(settings, SubjectKeys(control))
         try:

@@ -2,25 +2,17 @@
 numbered in the order of its saying, so that every gateway can follow."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from contract.catalogue import ItemChange
+from serving.state.sql import Sql
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS catalogue_changes (
-    item_id TEXT PRIMARY KEY,
-    number INTEGER NOT NULL,
-    said TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS catalogue_changes_by_number ON catalogue_changes (number);
-"""
 Patch = Mapping[str, Any]  # fields of an ItemChange; one that is None is taken back
 
 
-def patch(connection: sqlite3.Connection, patches: Iterable[tuple[str, Patch]]) -> int:
+def patch(connection: Sql, patches: Iterable[tuple[str, Patch]]) -> int:
     """Lay `patches` by item id over what was said before; the number of this saying."""
     (latest,) = connection.execute(
         "SELECT coalesce(max(number), 0) FROM catalogue_changes"
@@ -40,7 +32,7 @@ def patch(connection: sqlite3.Connection, patches: Iterable[tuple[str, Patch]]) 
     return number
 
 
-def since(connection: sqlite3.Connection, number: int) -> list[tuple[str, ItemChange, int]]:
+def since(connection: Sql, number: int) -> list[tuple[str, ItemChange, int]]:
     """Item id, what is said of it, and the number of that, of everything after `number`."""
     rows = connection.execute(
         "SELECT item_id, said, number FROM catalogue_changes WHERE number > ? ORDER BY number",

@@ -189,7 +189,7 @@ class ControlStore(Protocol):
 
     async def scrub(self, traces: Sequence[bytes]) -> bool:
         """Make sure that `traces` stand in none of the store's files any more, unused space
-        included, and say whether that was reached."""
+        included, and say whether that was reached; of files on another machine nobody can."""
         ...
 
     async def audit(self, entry: Entry) -> Line:

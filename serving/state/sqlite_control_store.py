@@ -2,426 +2,75 @@
 the latest commit of all of them."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from contract.catalogue import ItemChange
-from contract.clock import Clock, SystemClock
-from contract.errors import UserError
-from serving.state import catalogue_changes, sqlite_audit, sqlite_erasure, sqlite_keys
-from serving.state import sqlite_subjects as subjects
-from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
-from serving.state.catalogue_changes import Patch
-from serving.state.control_store import (
-    ApiKey,
-    Consent,
-    Erased,
-    Export,
-    Identity,
-    StoredAnswer,
-    SubjectKey,
-    SubjectRecord,
-)
-from serving.state.secrets import Pseudonym, Pseudonyms, Secrets
-from serving.state.sqlite_subjects import Writing
+from contract.clock import Clock
+from serving.state.secrets import Secrets
+from serving.state.sql import Sql, migrate_sqlite
+from serving.state.sql_control_store import SqlControlStore
+from serving.state.sqlite_scrub import scrub
 from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
 
 Result = TypeVar("Result")
 
-_SCHEMA = (
-    subjects.SCHEMA
-    + catalogue_changes.SCHEMA
-    + sqlite_keys.SCHEMA
-    + sqlite_audit.SCHEMA
-    + sqlite_erasure.SCHEMA
-    + """
-CREATE TABLE IF NOT EXISTS api_keys (
-    key_id TEXT PRIMARY KEY,
-    digest TEXT NOT NULL UNIQUE,
-    role TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    revoked_at TEXT,
-    sealed BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answers (
-    scope TEXT PRIMARY KEY,
-    body_digest TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    answer BLOB NOT NULL,
-    given_at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answers_by_time ON answers (given_at);
-CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS version (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER);
-INSERT OR IGNORE INTO version VALUES (1, 0);
-"""
-)
-# The form of the tables: 1 had no data keys, and kept answers that anybody could read.
-_FORM = 2
 # A checkout waits for a read no longer than this, even while the file is being checkpointed.
-_READ_WAIT_SECONDS = 0.01
-_KEY = "SELECT key_id, role, created_at, revoked_at, sealed FROM api_keys"
+READ_WAIT_SECONDS = 0.01
 
 
-class SqliteControlStore:
+class SqliteControlStore(SqlControlStore):
     """A `ControlStore`; SQLite itself keeps the threads that read apart."""
 
     def __init__(self, path: Path, secrets: Secrets, clock: Clock | None = None) -> None:
         """Raises UserError when the file belongs to another version or another master key."""
+        super().__init__(secrets, clock)
         self._path = path
-        self._secrets = secrets
-        self._clock = clock or SystemClock()
-        self._writer = GroupCommitWriter(path, _SCHEMA)
-        self._audit_key = b""
-        self._reader: sqlite3.Connection | None = None
+        self._writer = GroupCommitWriter(path)
+        self._reader: Any = None
         try:
-            self._writer.submit(self._prepare).result()
-            self._reader = connect(path, read_only=True, busy_seconds=_READ_WAIT_SECONDS)
+            self._writer.submit(self._prepare_file).result()
+            self._reader = connect(path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
             self._audit_key = self.service_key("audit")
         except Exception:
             self.close()
             raise
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Draw the keys that are missing, those of an earlier version's subjects too."""
-        sqlite_keys.draw_service_keys(connection, self._secrets)
-        (form,) = connection.execute("PRAGMA user_version").fetchone()
-        if form > _FORM:
-            raise UserError(f"{self._path.name} was made by a newer version of Tillwise")
-        if form < _FORM:
-            for (subject_id,) in connection.execute(
-                "SELECT DISTINCT subject_id FROM subjects WHERE subject_id NOT IN "
-                "(SELECT subject_id FROM subject_keys)"
-            ).fetchall():
-                subjects.insert_key(self._writing(connection), subject_id)
-            connection.execute("DELETE FROM answers")
-            connection.execute(f"PRAGMA user_version = {_FORM}")
+    def _prepare_file(self, connection: sqlite3.Connection) -> None:
+        self._prepare(connection, lambda steps: migrate_sqlite(connection, steps, self._path.name))
 
-    def _writing(self, connection: sqlite3.Connection) -> Writing:
-        return Writing(connection, self._secrets, self._audit_key, self._clock)
+    async def _run(self, work: Callable[[Any], Result]) -> Result:
+        return await self._writer.run(work)
 
-    async def _write(self, step: Callable[[Writing], Result]) -> Result:
-        """`step` as one transaction."""
-        return await self._writer.run(lambda connection: step(self._writing(connection)))
-
-    def _read(self, step: Callable[[sqlite3.Connection], Result]) -> Result:
-        assert self._reader is not None
-        try:
+    def _read(self, step: Callable[[Sql], Result]) -> Result:
+        with _said():
             return step(self._reader)
-        except sqlite3.Error as error:
-            raise StoreError(f"the control store could not be read: {error}") from error
 
-    def look_up(self, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
-        return self._read(lambda connection: subjects.look_up(connection, visitor, user))
+    @contextmanager
+    def _read_beside(self) -> Iterator[Sql]:
+        with _said(), closing(connect(self._path, read_only=True)) as connection:
+            yield connection
 
-    async def establish(
-        self, visitor: Pseudonyms, user: Pseudonyms | None, consent: Consent | None
-    ) -> Identity:
-        return await self._write(
-            lambda writing: subjects.establish(writing, visitor, user, consent)
-        )
-
-    def exists(self, subject_id: str) -> bool:
-        return self._one("SELECT 1 FROM subject_keys WHERE subject_id = ?", subject_id) is not None
-
-    def histories(self, subject_id: str) -> tuple[str, ...]:
-        return self._read(lambda connection: subjects.histories(connection, subject_id))
-
-    def consent_of(self, subject_id: str) -> Consent | None:
-        return self._read(
-            lambda connection: subjects.latest_consent(
-                connection, subjects.current(connection, subject_id)
-            )
-        )
-
-    async def record_consent(self, subject_id: str, consent: Consent, by: Actor = GATEWAY) -> None:
-        def write(writing: Writing) -> None:
-            speaker = subjects.current(writing.connection, subject_id)
-            if subjects.audit_name(writing.connection, speaker) is None:
-                return  # erased meanwhile: nothing is to be remembered about them
-            subjects.add_consent(writing, speaker, consent, by)
-
-        await self._write(write)
-
-    async def import_subjects(
-        self, rows: Iterable[tuple[Pseudonym, str]], consent: Consent, note: tuple[str, str]
-    ) -> int:
-        """Add subjects with fixed ids and their consent, and a note of it, all or none."""
-
-        def write(writing: Writing) -> int:
-            count = 0
-            for name, subject_id in rows:
-                subjects.insert_subject(writing, name.digest, name.key_version, subject_id)
-                subjects.insert_key(writing, subject_id)
-                subjects.insert_consent(writing, subject_id, consent)
-                count += 1
-            writing.connection.execute("INSERT INTO notes VALUES (?, ?)", note)
-            writing.audit("subjects.imported", GATEWAY, count=count)
-            writing.changed()
-            return count
-
-        return await self._write(write)
-
-    def note(self, name: str) -> str | None:
-        """A remark that `import_subjects` left."""
-        row = self._one("SELECT value FROM notes WHERE name = ?", name)
-        return None if row is None else str(row[0])
-
-    def subject_key(self, subject_id: str) -> SubjectKey | None:
-        return self._read(
-            lambda connection: sqlite_keys.subject_key(
-                connection, self._secrets, "subject_id", subject_id
-            )
-        )
-
-    def subject_key_by_log_key(self, log_key: bytes) -> SubjectKey | None:
-        return self._read(
-            lambda connection: sqlite_keys.subject_key(
-                connection, self._secrets, "log_key", log_key
-            )
-        )
-
-    def subject_keys(
-        self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
-    ) -> Iterator[SubjectKey]:
-        # A connection of its own, so that a thread may read beside the loop.
-        try:
-            with closing(connect(self._path, read_only=True)) as connection:
-                found = sqlite_keys.subject_keys
-                yield from found(connection, self._secrets, "subject_id", subject_ids)
-                yield from found(connection, self._secrets, "log_key", log_keys)
-        except sqlite3.Error as error:
-            raise StoreError(f"the control store could not be read: {error}") from error
-
-    def service_key(self, name: str) -> bytes:
-        return self._read(
-            lambda connection: sqlite_keys.service_key(connection, self._secrets, name)
-        )
-
-    def key_versions(self) -> dict[str, dict[str, int]]:
-        """By table: how many keys hang on which master key."""
-        return self._read(sqlite_keys.versions)
-
-    async def rewrap(self, by: Actor) -> int:
-        """Wrap every key anew that is not under the newest master key, some in a transaction;
-        returns how many. Raises UnknownMasterKey: those done before stay done."""
-        total = 0
-        while done := await self._write(
-            lambda writing: sqlite_keys.rewrap_some(writing.connection, self._secrets)
-        ):
-            total += done
-        newest = self._secrets.newest
-        await self._write(
-            lambda writing: writing.audit("keys.rewrapped", by, count=total, master=newest)
-        )
-        return total
-
-    def person_of(self, subject_id: str) -> tuple[str, ...]:
-        return self._read(lambda connection: sqlite_erasure.person_of(connection, subject_id))
-
-    def record_of(self, subject_id: str) -> SubjectRecord | None:
-        def read(connection: sqlite3.Connection) -> SubjectRecord | None:
-            row = connection.execute(
-                "SELECT made_at, audit_name FROM subject_keys WHERE subject_id = ?", (subject_id,)
-            ).fetchone()
-            if row is None:
-                return None
-            user, owner = subjects.linked(connection, subject_id) or (None, None)
-            return SubjectRecord(
-                subject_id,
-                row[1],
-                datetime.fromisoformat(row[0]),
-                tuple(subjects.consent_records(connection, subject_id)),
-                user,
-                owner,
-                tuple(sqlite_audit.lines_about(connection, row[1])),
-            )
-
-        return self._read(read)
-
-    def subject_ids(self) -> list[str]:
-        rows = self._read(
-            lambda connection: connection.execute("SELECT subject_id FROM subject_keys").fetchall()
-        )
-        return [row[0] for row in rows]
-
-    def subjects_without_consent_since(self, before: datetime) -> list[str]:
-        rows = self._read(
-            lambda connection: connection.execute(
-                "SELECT subject_id FROM subject_keys AS k WHERE made_at < ? AND NOT EXISTS "
-                "(SELECT 1 FROM consents AS c WHERE c.subject_id = k.subject_id "
-                "AND c.recorded_at >= ?)",
-                (before.isoformat(), before.isoformat()),
-            ).fetchall()
-        )
-        return [row[0] for row in rows]
-
-    async def erase(self, subject_id: str, by: Actor) -> Erased | None:
-        def write(writing: Writing) -> Erased | None:
-            if subjects.audit_name(writing.connection, subject_id) is None:
-                return None
-            return sqlite_erasure.erase(writing, subject_id, by)
-
-        return await self._write(write)
-
-    def erasures(self) -> int:
-        row = self._one("SELECT number FROM erasure_count")
-        return 0 if row is None else int(row[0])
-
-    def unfinished_erasures(self) -> tuple[bytes, ...]:
-        rows = self._read(
-            lambda connection: connection.execute("SELECT log_key FROM erasures").fetchall()
-        )
-        return tuple(row[0] for row in rows)
-
-    async def finish_erasures(self, log_keys: Sequence[bytes]) -> None:
-        await self._writer.run(
-            lambda connection: connection.executemany(
-                "DELETE FROM erasures WHERE log_key = ?", [(one,) for one in log_keys]
-            )
-        )
+    def _read_audit(self, step: Callable[[Sql], Result]) -> Result:
+        with self._read_beside() as connection:
+            connection.execute("BEGIN")
+            return step(connection)
 
     async def scrub(self, traces: Sequence[bytes]) -> bool:
         return await self._writer.run(
-            lambda connection: sqlite_keys.scrub(connection, self._path, traces), alone=True
+            lambda connection: scrub(connection, self._path, traces), alone=True
         )
-
-    async def audit(self, entry: Entry) -> Line:
-        return await self._write(
-            lambda writing: sqlite_audit.append(writing.connection, entry, writing.audit_key)
-        )
-
-    def audit_log(self) -> tuple[list[Line], Head | None]:
-        with closing(connect(self._path, read_only=True)) as connection:
-            connection.execute("BEGIN")
-            return list(sqlite_audit.lines(connection)), sqlite_audit.head(connection)
-
-    def exports(self) -> list[Export]:
-        rows = self._read(
-            lambda connection: connection.execute(
-                "SELECT export_id, folder, made_at, wrapped FROM exports ORDER BY made_at"
-            ).fetchall()
-        )
-        unwrap = self._secrets.unwrap
-        return [
-            Export(one, folder, datetime.fromisoformat(at), unwrap(b"export:" + one.encode(), key))
-            for one, folder, at, key in rows
-        ]
-
-    async def add_export(self, export: Export) -> None:
-        wrapped = self._secrets.wrap(b"export:" + export.export_id.encode(), export.key)
-        row = (export.export_id, export.folder, export.made_at.isoformat(), wrapped)
-        await self._writer.run(
-            lambda connection: connection.execute("INSERT INTO exports VALUES (?, ?, ?, ?)", row)
-        )
-
-    async def drop_export(self, export_id: str) -> None:
-        await self._writer.run(
-            lambda connection: connection.execute(
-                "DELETE FROM exports WHERE export_id = ?", (export_id,)
-            )
-        )
-
-    async def let_go(self, audit_before: datetime, answers_before: datetime) -> tuple[int, int]:
-        def write(writing: Writing) -> tuple[int, int]:
-            connection, key = writing.connection, writing.audit_key
-            lines = sqlite_audit.let_go(connection, audit_before.isoformat(), key)
-            answers = connection.execute(
-                "DELETE FROM answers WHERE given_at < ?", (answers_before.isoformat(),)
-            )
-            return lines, answers.rowcount
-
-        return await self._write(write)
-
-    async def add_key(self, key: ApiKey, digest: str, by: Actor = GATEWAY) -> None:
-        def write(writing: Writing) -> None:
-            writing.connection.execute(
-                "INSERT INTO api_keys VALUES (?, ?, ?, ?, NULL, ?)",
-                (key.key_id, digest, key.role, key.created_at.isoformat(), key.sealed),
-            )
-            writing.audit("key.created", by, key_id=key.key_id, role=key.role)
-            writing.changed()
-
-        await self._write(write)
-
-    def key_by_digest(self, digest: str) -> ApiKey | None:
-        return _key(self._one(f"{_KEY} WHERE digest = ? AND revoked_at IS NULL", digest))
-
-    def key_by_id(self, key_id: str) -> ApiKey | None:
-        return _key(self._one(f"{_KEY} WHERE key_id = ? AND revoked_at IS NULL", key_id))
-
-    def list_keys(self) -> list[ApiKey]:
-        rows = self._read(
-            lambda connection: connection.execute(f"{_KEY} ORDER BY created_at, key_id").fetchall()
-        )
-        return [key for row in rows if (key := _key(row)) is not None]
-
-    async def revoke_key(self, key_id: str, at: datetime, by: Actor = GATEWAY) -> bool:
-        def write(writing: Writing) -> bool:
-            cursor = writing.connection.execute(
-                "UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL",
-                (at.isoformat(), key_id),
-            )
-            if cursor.rowcount:
-                writing.audit("key.revoked", by, key_id=key_id)
-                writing.changed()
-            return cursor.rowcount > 0
-
-        return await self._write(write)
-
-    def answered(self, scope: str, since: datetime) -> StoredAnswer | None:
-        row = self._one(
-            "SELECT body_digest, status, answer FROM answers WHERE scope = ? AND given_at >= ?",
-            scope,
-            since.isoformat(),
-        )
-        return None if row is None else StoredAnswer(row[0], row[1], row[2])
-
-    async def remember_answer(
-        self, scope: str, answer: StoredAnswer, at: datetime, expired: datetime
-    ) -> None:
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM answers WHERE given_at < ?", (expired.isoformat(),))
-            connection.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)",
-                (scope, answer.body_digest, answer.status, answer.answer, at.isoformat()),
-            )
-
-        await self._writer.run(write)
-
-    async def change_items(self, patches: Sequence[tuple[str, Patch]], by: Actor = GATEWAY) -> int:
-        def write(writing: Writing) -> int:
-            number = catalogue_changes.patch(writing.connection, patches)
-            writing.audit("catalogue.changed", by, number=number, items=len(patches))
-            writing.changed()
-            return number
-
-        return await self._write(write)
-
-    def items_changed_since(self, number: int) -> list[tuple[str, ItemChange, int]]:
-        return self._read(lambda connection: catalogue_changes.since(connection, number))
-
-    def version(self) -> int:
-        row = self._one("SELECT number FROM version")
-        return 0 if row is None else int(row[0])
 
     def close(self) -> None:
         self._writer.close()
         if self._reader is not None:
             self._reader.close()
 
-    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._read(
-            lambda connection: connection.execute(query, values).fetchone()
-        )
-        return row
 
-
-def _key(row: tuple[Any, ...] | None) -> ApiKey | None:
-    if row is None:
-        return None
-    revoked = None if row[3] is None else datetime.fromisoformat(row[3])
-    return ApiKey(row[0], row[1], datetime.fromisoformat(row[2]), revoked, row[4])
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the control store could not be read: {error}") from error

@@ -1,23 +1,15 @@
-"""Group commit for SQLite: one thread owns the writing connection and commits whatever waits
-together, so that a durable write costs one flush to disk for many callers."""
+"""Writing to a SQLite file by group commit: one flush to disk for many callers."""
 
-import asyncio
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-Result = TypeVar("Result")
+from serving.state.group_writer import MAX_GROUP, GroupWriter, Job, StoreError
 
-MAX_GROUP = 256
+__all__ = ["BUSY_SECONDS", "MAX_GROUP", "GroupCommitWriter", "StoreError", "connect"]
+
 BUSY_SECONDS = 5.0
-
-
-class StoreError(Exception):
-    """The store could not do it; nothing of the work was written."""
 
 
 def connect(path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_SECONDS) -> Any:
@@ -33,76 +25,20 @@ def connect(path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_S
     return connection
 
 
-class _Job(Generic[Result]):
-    def __init__(self, work: Callable[[sqlite3.Connection], Result], *, alone: bool) -> None:
-        self.work = work
-        self.alone = alone
-        self.future: Future[Result] = Future()
-        self.result: Result | None = None
-        self.error: BaseException | None = None
+class GroupCommitWriter(GroupWriter[sqlite3.Connection]):
+    """The writer of one file."""
 
-
-class GroupCommitWriter:
-    """Runs small pieces of work, each all-or-nothing, and answers after their common commit."""
-
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str = "") -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = connect(path)
-        self._connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
-        self._waiting: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name=f"writer-{path.stem}", daemon=True)
-        self._thread.start()
+        if schema:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
+        super().__init__(path.stem)
 
-    def submit(
-        self, work: Callable[[sqlite3.Connection], Result], *, alone: bool = False
-    ) -> "Future[Result]":
-        """`work`'s result, once it is durable. Raises StoreError after `close`.
+    def _let_go(self) -> None:
+        self._connection.close()
 
-        `alone`: outside of any transaction, after all that was submitted before.
-        """
-        if self._closing:
-            raise StoreError("the store is closed")
-        job = _Job(work, alone=alone)
-        self._waiting.put(job)
-        return job.future
-
-    async def run(
-        self, work: Callable[[sqlite3.Connection], Result], *, alone: bool = False
-    ) -> Result:
-        """As `submit`, awaited."""
-        return await asyncio.wrap_future(self.submit(work, alone=alone))
-
-    def close(self) -> None:
-        """Finish what waits, then end the thread. May be called twice."""
-        if not self._closing:
-            self._closing = True
-            self._waiting.put(None)
-            self._thread.join()
-            self._connection.close()
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            group: list[_Job[Any] | None] = [self._waiting.get()]
-            while len(group) < MAX_GROUP and not self._waiting.empty():
-                group.append(self._waiting.get())
-            ended = None in group
-            together: list[_Job[Any]] = []
-            for job in group:
-                if job is None or not job.future.set_running_or_notify_cancel():
-                    continue
-                if job.alone:
-                    self._commit(together)
-                    together = []
-                    self._by_itself(job)
-                else:
-                    together.append(job)
-            self._commit(together)
-
-    def _commit(self, jobs: list[_Job[Any]]) -> None:
-        if not jobs:
-            return
+    def _commit(self, jobs: Sequence[Job[sqlite3.Connection, Any]]) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
@@ -115,12 +51,9 @@ class GroupCommitWriter:
                 job.future.set_exception(StoreError(f"the store could not write: {error}"))
             return
         for job in jobs:
-            if job.error is not None:
-                job.future.set_exception(job.error)
-            else:
-                job.future.set_result(job.result)
+            job.answer()
 
-    def _by_itself(self, job: _Job[Any]) -> None:
+    def _by_itself(self, job: Job[sqlite3.Connection, Any]) -> None:
         try:
             job.future.set_result(job.work(self._connection))
         except sqlite3.Error as error:
@@ -128,7 +61,7 @@ class GroupCommitWriter:
         except Exception as error:
             job.future.set_exception(error)
 
-    def _attempt(self, job: _Job[Any]) -> None:
+    def _attempt(self, job: Job[sqlite3.Connection, Any]) -> None:
         """One piece of work inside the group; its failure undoes only itself."""
         self._connection.execute("SAVEPOINT job")
         try:

@@ -1,10 +1,8 @@
 """The audit log: any changed, missing, added or reordered line is found, and a cut tail."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +10,8 @@ from hypothesis import strategies as st
 
 from serving.state.audit import START, Actor, Entry, Head, Line, first_fault, next_line, sealed_head
 from serving.state.audit import parsed_line as parsed
-from serving.state.secrets import Secrets
-from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.sql_control_store import SqlControlStore
+from tests.serving.state.control_places import ControlPlace
 
 KEY = b"k" * 32
 NOW = datetime(2017, 11, 20, tzinfo=UTC)
@@ -82,14 +80,14 @@ def test_lines_renumbered_after_a_drop_are_found() -> None:
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[SqliteControlStore]:
+def control(control_place: ControlPlace) -> Iterator[SqlControlStore]:
     """A store of its own."""
-    made = SqliteControlStore(tmp_path / "control.sqlite", Secrets((b"m" * 32,)))
+    made = control_place.open()
     yield made
     made.close()
 
 
-def fault_of(control: SqliteControlStore) -> str | None:
+def fault_of(control: SqlControlStore) -> str | None:
     lines, head = control.audit_log()
     return first_fault(lines, head, control.service_key("audit"))
 
@@ -109,21 +107,19 @@ HARMS: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("harm", "named"), HARMS)
 async def test_harm_done_to_the_file_is_found(
-    control: SqliteControlStore, tmp_path: Path, harm: str, named: str
+    control: SqlControlStore, control_place: ControlPlace, harm: str, named: str
 ) -> None:
     for number in range(10):
         await control.audit(Entry("consent.recorded", NOW, BY, "name", {"number": number}))
     assert fault_of(control) is None
-    with sqlite3.connect(tmp_path / "control.sqlite") as connection:
-        connection.executescript(harm)
-    connection.close()
+    control_place.run(harm)
     fault = fault_of(control)
     assert fault is not None
     assert named in fault
 
 
 async def test_lines_whose_time_is_over_go_and_the_rest_stays_proven(
-    control: SqliteControlStore, tmp_path: Path
+    control: SqlControlStore, control_place: ControlPlace
 ) -> None:
     for number in range(10):
         await control.audit(Entry("consent.recorded", NOW + timedelta(days=number), BY))
@@ -133,16 +129,16 @@ async def test_lines_whose_time_is_over_go_and_the_rest_stays_proven(
     assert fault_of(control) is None
     await control.audit(Entry("consent.recorded", NOW, BY))
     assert fault_of(control) is None
-    with sqlite3.connect(tmp_path / "control.sqlite") as connection:
-        connection.execute("DELETE FROM audit WHERE number = 5")
-    connection.close()
+    control_place.run("DELETE FROM audit WHERE number = 5")
     fault = fault_of(control)
     assert fault is not None
     assert "line 5 " in fault
 
 
-async def test_two_writers_make_one_chain(tmp_path: Path, control: SqliteControlStore) -> None:
-    other = SqliteControlStore(tmp_path / "control.sqlite", Secrets((b"m" * 32,)))
+async def test_two_writers_make_one_chain(
+    control_place: ControlPlace, control: SqlControlStore
+) -> None:
+    other = control_place.open()
     writers: list[Callable[[Entry], object]] = [control.audit, other.audit]
     for number in range(20):
         await writers[number % 2](Entry("key.created", NOW, BY, None, {"n": number}))  # type: ignore[misc]

@@ -1,53 +1,74 @@
-"""The control store, seen by two processes' worth of connections."""
+"""The control store, seen by two gateways, in each database."""
 
 import asyncio
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from benchmarks.postgres_process import PostgresServer
+from contract.clock import FixedClock
 from contract.errors import UserError
-from serving.state.control_store import ApiKey, Consent, StoredAnswer
-from serving.state.secrets import Secrets
-from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.audit import COMMAND_LINE, Entry, first_fault
+from serving.state.control_store import ApiKey, Consent, Export, Identity, StoredAnswer
+from serving.state.secrets import Pseudonym, Secrets, UnknownMasterKey
+from serving.state.sql_control_store import SqlControlStore
 from serving.state.state_folder import StateFolder
+from tests.serving.state.control_places import ControlPlace, in_postgresql, in_sqlite, seen
+from tests.serving.state.stores import SECRETS
 
 NOW = datetime(2017, 11, 20, tzinfo=UTC)
-SECRETS = Secrets((b"k" * 32,))
 VISITOR = SECRETS.pseudonyms("v", "visitor")
 USER = SECRETS.pseudonyms("u", "user")
 AGREED = Consent(frozenset({"analytics"}), NOW, "banner", "1")
 
 
+Two = tuple[SqlControlStore, SqlControlStore]
+
+
 @pytest.fixture
-def two_replicas(tmp_path: Path) -> Iterator[tuple[SqliteControlStore, SqliteControlStore]]:
-    """Two stores on one file, as two gateways have them."""
-    one, other = (SqliteControlStore(tmp_path / "control.sqlite", SECRETS) for _ in range(2))
+def two_replicas(control_place: ControlPlace) -> Iterator[Two]:
+    """Two stores in one place, as two gateways have them."""
+    one, other = (control_place.open() for _ in range(2))
     yield one, other
     one.close()
     other.close()
 
 
-Two = tuple[SqliteControlStore, SqliteControlStore]
-
-
-async def test_a_change_is_seen_by_another_replica_at_once(two_replicas: Two) -> None:
+async def test_a_change_is_seen_by_another_replica_within_a_second(two_replicas: Two) -> None:
     one, other = two_replicas
     before = other.version()
     identity = await one.establish(VISITOR, None, AGREED)
-    assert other.look_up(VISITOR, None).subject_id == identity.subject_id
-    assert other.look_up(VISITOR, None).consent == AGREED
+    await seen(lambda: other.look_up(VISITOR, None) == replace(identity, settled=True))
+    assert identity.consent == AGREED
     assert other.version() > before
     key = ApiKey(str(uuid4()), "checkout", NOW, None, b"s")
     await one.add_key(key, "digest")
-    assert other.key_by_digest("digest") == key
+    await seen(lambda: other.key_by_digest("digest") == key)
     between = other.version()
     assert await other.revoke_key(key.key_id, NOW)
-    assert one.key_by_digest("digest") is None
+    await seen(lambda: one.key_by_digest("digest") is None)
     assert one.version() > between
     assert not await one.revoke_key(key.key_id, NOW)
+    withdrawn = Consent(frozenset(), NOW, "settings page")
+    assert identity.subject_id is not None
+    await other.record_consent(identity.subject_id, withdrawn)
+    await seen(lambda: one.look_up(VISITOR, None).consent == withdrawn)
+
+
+async def test_what_was_written_is_read_at_once_where_it_was_written(two_replicas: Two) -> None:
+    for turn in range(20):
+        store = two_replicas[turn % 2]
+        name = SECRETS.pseudonyms(f"v{turn}", "visitor")
+        identity = await store.establish(name, None, AGREED)
+        assert store.look_up(name, None) == identity
+        assert identity.subject_id is not None
+        assert store.exists(identity.subject_id)
+        assert store.subject_key(identity.subject_id) is not None
 
 
 async def test_two_replicas_make_one_subject(two_replicas: Two) -> None:
@@ -86,14 +107,190 @@ async def test_looking_up_says_what_settling_would_change(two_replicas: Two) -> 
 
 
 async def test_answers_are_kept_for_their_time(two_replicas: Two) -> None:
-    one, _ = two_replicas
+    one, other = two_replicas
     answer = StoredAnswer("digest", 202, b"{}")
     await one.remember_answer("scope", answer, NOW, NOW - timedelta(hours=24))
     assert one.answered("scope", NOW - timedelta(hours=24)) == answer
     assert one.answered("scope", NOW + timedelta(seconds=1)) is None
+    await seen(lambda: other.answered("scope", NOW) == answer)
     later = NOW + timedelta(days=2)
     await one.remember_answer("other", answer, later, later - timedelta(hours=24))
     assert one.answered("scope", NOW) is None
+    await seen(lambda: other.answered("scope", NOW) is None)
+
+
+async def test_an_erasure_is_seen_and_nothing_of_the_person_is_left(two_replicas: Two) -> None:
+    one, other = two_replicas
+    linked = await one.establish(VISITOR, USER, AGREED)
+    assert linked.subject_id is not None
+    person, count = one.person_of(linked.subject_id), other.erasures()
+    key = one.subject_key(linked.subject_id)
+    assert key is not None
+    await seen(lambda: other.exists(str(linked.subject_id)))
+    assert other.subject_key_by_log_key(key.log_key) == key
+    record = other.record_of(linked.subject_id)
+    assert record is not None
+    assert [len(record.consents), len(record.audit)] == [1, 1]
+    erased = await one.erase(linked.subject_id, COMMAND_LINE)
+    assert erased is not None
+    assert sorted(erased.subject_ids) == sorted(person)
+    await seen(lambda: other.erasures() > count)
+    for store in (one, other):
+        assert store.look_up(VISITOR, USER) == Identity(None, None, settled=False)
+        assert store.subject_ids() == []
+        assert store.subject_key_by_log_key(key.log_key) is None
+        assert list(store.subject_keys(subject_ids=person, log_keys=[key.log_key])) == []
+        assert store.record_of(linked.subject_id) is None
+        assert sorted(store.unfinished_erasures()) == sorted(erased.log_keys)
+    await other.finish_erasures(erased.log_keys)
+    await seen(lambda: one.unfinished_erasures() == ())
+    await one.record_consent(linked.subject_id, AGREED)  # too late
+    assert one.consent_of(linked.subject_id) is None
+    lines, head = other.audit_log()
+    assert first_fault(lines, head, other.service_key("audit")) is None
+
+
+async def test_both_see_what_was_said_of_items_in_its_order(two_replicas: Two) -> None:
+    one, other = two_replicas
+    first = await one.change_items([("a", {"price": 5}), ("b", {"regions": ["DE"]})])
+    await seen(lambda: len(other.items_changed_since(0)) == 2)
+    second = await other.change_items([("a", {"available": False}), ("b", {"regions": None})])
+    assert second > first
+    await seen(lambda: len(one.items_changed_since(first)) == 2)
+    said = {item_id: change for item_id, change, _ in one.items_changed_since(0)}
+    assert (said["a"].price, said["a"].available) == (5, False)
+    assert said["b"].regions is None
+    assert one.items_changed_since(second) == []
+
+
+async def test_exports_imports_and_what_is_let_go(two_replicas: Two) -> None:
+    one, other = two_replicas
+    export = Export(str(uuid4()), "/somewhere", NOW, b"k" * 32)
+    await one.add_export(export)
+    await seen(lambda: other.exports() == [export])
+    await other.drop_export(export.export_id)
+    await seen(lambda: one.exports() == [])
+    rows = [(Pseudonym("v", f"d{n}"), str(UUID(int=n))) for n in range(1_500)]
+    assert await one.import_subjects(rows, AGREED, ("import", "made")) == 1_500
+    await seen(lambda: len(other.subject_ids()) == 1_500, 5)
+    assert other.note("import") == "made"
+    known = list(other.subject_keys(subject_ids=[str(UUID(int=n)) for n in range(2_000)]))
+    assert len(known) == 1_500
+    future = datetime.now(UTC) + timedelta(days=1)
+    assert len(other.subjects_without_consent_since(future)) == 1_500
+    assert other.subjects_without_consent_since(NOW) == []
+    await one.audit(Entry("made", NOW, COMMAND_LINE))
+    assert await one.let_go(NOW, NOW) == (0, 0)
+
+
+async def test_one_that_fails_does_not_spoil_what_was_written_with_it(two_replicas: Two) -> None:
+    one, other = two_replicas
+    key = ApiKey(str(uuid4()), "checkout", NOW, None, b"s")
+    await one.add_key(key, "digest")
+    before = len(one.audit_log()[0])
+    twice = ApiKey(str(uuid4()), "admin", NOW, None, b"s")
+    names = [SECRETS.pseudonyms(f"v{n}", "visitor") for n in range(10)]
+    told = await asyncio.gather(
+        *(one.establish(name, None, AGREED) for name in names[:5]),
+        one.add_key(twice, "digest"),
+        *(one.establish(name, None, AGREED) for name in names[5:]),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, Identity) for answer in told] == [True] * 5 + [False] + [True] * 5
+    assert isinstance(told[5], Exception)
+    assert len(one.subject_ids()) == 10
+    assert one.key_by_id(twice.key_id) is None
+    lines, head = other.audit_log()
+    assert len(lines) == before + 10
+    assert first_fault(lines, head, one.service_key("audit")) is None
+
+
+async def test_a_rotated_master_key(control_place: ControlPlace) -> None:
+    old, new = Secrets((b"o" * 32,)), Secrets((b"n" * 32,))
+    store = control_place.open(old)
+    await store.establish(old.pseudonyms("v", "visitor"), None, AGREED)
+    store.close()
+    with pytest.raises(UnknownMasterKey, match=old.newest):
+        control_place.open(new)
+    store = control_place.open(Secrets((*new.masters, *old.masters)))
+    assert await store.rewrap(COMMAND_LINE) == 1 + 3  # the subject's; audit, receipt, answers
+    assert store.key_versions()["subject_keys"] == {new.newest: 1}
+    assert store.key_versions()["subjects"] == {old.newest: 1}
+    store.close()
+    store = control_place.open(new)
+    assert await store.rewrap(COMMAND_LINE) == 0
+    store.close()
+
+
+def test_a_store_of_a_newer_version_is_refused(control_place: ControlPlace) -> None:
+    control_place.open().close()
+    newer = {"sqlite": "PRAGMA user_version = 99"}
+    control_place.run(newer.get(control_place.url, "UPDATE schema_steps SET number = 99"))
+    with pytest.raises(UserError, match="newer version"):
+        control_place.open()
+
+
+async def test_first_starts_at_the_same_moment_make_one_store(control_place: ControlPlace) -> None:
+    """Every one takes all steps, or finds them taken."""
+    opened = await asyncio.gather(*(asyncio.to_thread(control_place.open) for _ in range(4)))
+    try:
+        assert len({store.service_key("audit") for store in opened}) == 1
+        await asyncio.gather(*(store.establish(VISITOR, None, AGREED) for store in opened))
+        for store in opened:
+            await seen(lambda store=store: len(store.subject_ids()) == 1)  # type: ignore[misc]
+    finally:
+        for store in opened:
+            store.close()
+    again = control_place.open()
+    assert len(again.subject_ids()) == 1
+    again.close()
+
+
+async def test_both_databases_say_the_same_of_the_same_story(
+    tmp_path: Path, database: PostgresServer
+) -> None:
+    """Random shoppers who come, log in, change their mind and go; names are drawn, so only what
+    is alike of them is compared."""
+    places = (in_sqlite(tmp_path / "one"), in_postgresql(tmp_path / "two", database))
+    stores = [place.open(clock=FixedClock(NOW)) for place in places]
+    told: list[list[object]] = [[], []]
+    try:
+        for told_by, store in zip(told, stores, strict=True):
+            draw = random.Random(5)
+            for _ in range(150):
+                told_by.append(await _something(store, draw))
+            lines, head = store.audit_log()
+            assert first_fault(lines, head, store.service_key("audit")) is None
+            told_by.append([len(lines), len(store.subject_ids()), store.version()])
+        assert told[0] == told[1]
+    finally:
+        for store in stores:
+            store.close()
+
+
+async def _something(store: SqlControlStore, draw: random.Random) -> object:
+    visitor = SECRETS.pseudonyms(f"v{draw.randrange(6)}", "visitor")
+    user = SECRETS.pseudonyms(f"u{draw.randrange(3)}", "user") if draw.random() < 0.4 else None
+    act, consent = draw.random(), replace(AGREED, source=f"source-{draw.randrange(100)}")
+    known = store.look_up(visitor, user)
+    subject = known.subject_id
+    told: list[object] = [known.consent, known.settled, known.joins_history, subject is None]
+    if act < 0.5:
+        made = await store.establish(visitor, user, consent)
+        told += [made.consent, made.settled]
+    elif subject is not None and act < 0.8:
+        await store.record_consent(subject, consent)
+        told.append(store.consent_of(subject))
+    elif subject is not None:
+        erased = await store.erase(subject, COMMAND_LINE)
+        assert erased is not None
+        told += [len(erased.subject_ids), len(erased.log_keys), len(erased.traces)]
+        told.append(erased.line.number)
+    if subject is not None:
+        record = store.record_of(subject)
+        told += [len(store.histories(subject)), len(store.person_of(subject))]
+        told.append(record and [record.made_at, record.consents, len(record.audit)])
+    return told
 
 
 def test_a_state_folder_serves_one_gateway(tmp_path: Path) -> None:

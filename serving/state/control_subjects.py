@@ -1,48 +1,19 @@
-"""Subjects, links, consent and data keys in SQLite: plain functions over a connection, each one a
+"""Subjects, links, consent and data keys: plain functions over a connection, each one a
 whole step of a transaction that the control store opens."""
 
 import os
-import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
 from contract.clock import Clock
-from serving.state import sqlite_audit
+from serving.state import control_audit
 from serving.state.audit import GATEWAY, Actor, Entry
 from serving.state.control_store import Consent, Identity
-from serving.state.secrets import KEY_BYTES, Pseudonyms, Secrets
+from serving.state.secrets import KEY_BYTES, Pseudonym, Pseudonyms, Secrets
+from serving.state.sql import Sql
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS subjects (
-    digest TEXT PRIMARY KEY,
-    key_version TEXT NOT NULL,
-    subject_id TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS subjects_by_id ON subjects (subject_id);
-CREATE TABLE IF NOT EXISTS links (
-    visitor_subject TEXT PRIMARY KEY,
-    user_subject TEXT NOT NULL,
-    history_owner TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS links_by_owner ON links (history_owner);
-CREATE TABLE IF NOT EXISTS consents (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    subject_id TEXT NOT NULL,
-    purposes TEXT NOT NULL,
-    recorded_at TEXT NOT NULL,
-    source TEXT NOT NULL,
-    wording_version TEXT
-);
-CREATE INDEX IF NOT EXISTS consents_by_subject ON consents (subject_id, number);
-CREATE TABLE IF NOT EXISTS subject_keys (
-    subject_id TEXT PRIMARY KEY,
-    log_key BLOB NOT NULL UNIQUE,
-    audit_name TEXT NOT NULL,
-    made_at TEXT NOT NULL,
-    wrapped BLOB NOT NULL
-) WITHOUT ROWID;
-"""
 LOG_KEY_BYTES = 16
 
 
@@ -50,7 +21,7 @@ LOG_KEY_BYTES = 16
 class Writing:
     """A transaction under way, and what its steps write with."""
 
-    connection: sqlite3.Connection
+    connection: Sql
     secrets: Secrets
     audit_key: bytes
     clock: Clock
@@ -65,12 +36,10 @@ class Writing:
         """Write that `by` did `action`, to the subject if there is one."""
         name = None if subject_id is None else audit_name(self.connection, subject_id)
         entry = Entry(action, self.clock.now(), by, name, detail)
-        sqlite_audit.append(self.connection, entry, self.audit_key)
+        control_audit.append(self.connection, entry, self.audit_key)
 
 
-def look_up(
-    connection: sqlite3.Connection, visitor: Pseudonyms, user: Pseudonyms | None
-) -> Identity:
+def look_up(connection: Sql, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
     """Who this is, writing nothing."""
     visitor_subject, fresh = _subject(connection, visitor)
     linked = _linked_user(connection, visitor_subject) if visitor_subject else None
@@ -110,12 +79,12 @@ def establish(
     return Identity(subject, held, settled=True)
 
 
-def current(connection: sqlite3.Connection, subject_id: str) -> str:
+def current(connection: Sql, subject_id: str) -> str:
     """The subject that speaks for `subject_id` now: the linked user's, or itself."""
     return _linked_user(connection, subject_id) or subject_id
 
 
-def histories(connection: sqlite3.Connection, subject_id: str) -> tuple[str, ...]:
+def histories(connection: Sql, subject_id: str) -> tuple[str, ...]:
     """`subject_id` and the visitors that first logged in as it."""
     rows = connection.execute(
         "SELECT visitor_subject FROM links WHERE history_owner = ?", (subject_id,)
@@ -123,7 +92,7 @@ def histories(connection: sqlite3.Connection, subject_id: str) -> tuple[str, ...
     return (subject_id, *(row[0] for row in rows))
 
 
-def latest_consent(connection: sqlite3.Connection, subject_id: str) -> Consent | None:
+def latest_consent(connection: Sql, subject_id: str) -> Consent | None:
     """The newest record of exactly this subject."""
     row = connection.execute(
         "SELECT purposes, recorded_at, source, wording_version FROM consents "
@@ -133,7 +102,7 @@ def latest_consent(connection: sqlite3.Connection, subject_id: str) -> Consent |
     return None if row is None else _consent(row)
 
 
-def consent_records(connection: sqlite3.Connection, subject_id: str) -> list[Consent]:
+def consent_records(connection: Sql, subject_id: str) -> list[Consent]:
     """All records of exactly this subject, oldest first."""
     rows = connection.execute(
         "SELECT purposes, recorded_at, source, wording_version FROM consents "
@@ -145,50 +114,50 @@ def consent_records(connection: sqlite3.Connection, subject_id: str) -> list[Con
 
 def add_consent(writing: Writing, subject_id: str, consent: Consent, by: Actor) -> None:
     """Append a record; older ones stay as proof."""
-    insert_consent(writing, subject_id, consent)
+    insert_consents(writing, [subject_id], consent)
     # The purposes alone: source and wording are the caller's own words, and stand in the record.
     writing.audit("consent.recorded", by, subject_id, purposes=sorted(consent.purposes))
     writing.changed()
 
 
-def insert_consent(writing: Writing, subject_id: str, consent: Consent) -> None:
-    """The record alone, without telling anybody."""
-    writing.connection.execute(
+def insert_consents(writing: Writing, subject_ids: Sequence[str], consent: Consent) -> None:
+    """The record of each alone, without telling anybody."""
+    purposes, at = " ".join(sorted(consent.purposes)), consent.recorded_at.isoformat()
+    writing.connection.executemany(
         "INSERT INTO consents (subject_id, purposes, recorded_at, source, wording_version) "
         "VALUES (?, ?, ?, ?, ?)",
-        (
-            subject_id,
-            " ".join(sorted(consent.purposes)),
-            consent.recorded_at.isoformat(),
-            consent.source,
-            consent.wording_version,
-        ),
+        [(one, purposes, at, consent.source, consent.wording_version) for one in subject_ids],
     )
 
 
-def insert_subject(writing: Writing, digest: str, key_version: str, subject_id: str) -> None:
-    """Write the pseudonym of a new or re-keyed subject."""
-    writing.connection.execute(
-        "INSERT INTO subjects VALUES (?, ?, ?)", (digest, key_version, subject_id)
+def insert_subjects(writing: Writing, rows: Sequence[tuple[Pseudonym, str]]) -> None:
+    """Write the pseudonyms of new or re-keyed subjects."""
+    writing.connection.executemany(
+        "INSERT INTO subjects VALUES (?, ?, ?)",
+        [(name.digest, name.key_version, subject_id) for name, subject_id in rows],
     )
 
 
-def insert_key(writing: Writing, subject_id: str) -> None:
-    """Draw the data key of a new subject, and the random names under which the event log and the
-    audit log know it."""
-    writing.connection.execute(
+def insert_keys(writing: Writing, subject_ids: Sequence[str]) -> None:
+    """Draw the data keys of new subjects, and the random names under which the event log and the
+    audit log know them."""
+    at, wrap = writing.clock.now().isoformat(), writing.secrets.wrap
+    writing.connection.executemany(
         "INSERT INTO subject_keys VALUES (?, ?, ?, ?, ?)",
-        (
-            subject_id,
-            os.urandom(LOG_KEY_BYTES),
-            os.urandom(LOG_KEY_BYTES).hex(),
-            writing.clock.now().isoformat(),
-            writing.secrets.wrap(subject_id.encode(), os.urandom(KEY_BYTES)),
-        ),
+        [
+            (
+                one,
+                os.urandom(LOG_KEY_BYTES),
+                os.urandom(LOG_KEY_BYTES).hex(),
+                at,
+                wrap(one.encode(), os.urandom(KEY_BYTES)),
+            )
+            for one in subject_ids
+        ],
     )
 
 
-def audit_name(connection: sqlite3.Connection, subject_id: str) -> str | None:
+def audit_name(connection: Sql, subject_id: str) -> str | None:
     """The subject's name in the audit log."""
     row = connection.execute(
         "SELECT audit_name FROM subject_keys WHERE subject_id = ?", (subject_id,)
@@ -196,7 +165,7 @@ def audit_name(connection: sqlite3.Connection, subject_id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def linked(connection: sqlite3.Connection, visitor_subject: str) -> tuple[str, str] | None:
+def linked(connection: Sql, visitor_subject: str) -> tuple[str, str] | None:
     """The user that a visitor is linked to and the one that owns its history."""
     row: tuple[str, str] | None = connection.execute(
         "SELECT user_subject, history_owner FROM links WHERE visitor_subject = ?",
@@ -220,7 +189,7 @@ def _link(writing: Writing, visitor_subject: str, user_subject: str) -> None:
     writing.changed()
 
 
-def _subject(connection: sqlite3.Connection, names: Pseudonyms) -> tuple[str | None, bool]:
+def _subject(connection: Sql, names: Pseudonyms) -> tuple[str | None, bool]:
     """The subject behind any of `names`, and whether it is held under the newest key."""
     for place, name in enumerate(names):
         row = connection.execute(
@@ -236,20 +205,20 @@ def _get_or_create(writing: Writing, names: Pseudonyms) -> str:
     newest = names[0]
     if found is None:
         found = str(uuid4())
-        insert_subject(writing, newest.digest, newest.key_version, found)
-        insert_key(writing, found)
+        insert_subjects(writing, [(newest, found)])
+        insert_keys(writing, [found])
     elif not fresh:
         writing.connection.executemany(
             "DELETE FROM subjects WHERE digest = ?", [(name.digest,) for name in names[1:]]
         )
-        insert_subject(writing, newest.digest, newest.key_version, found)
+        insert_subjects(writing, [(newest, found)])
     return found
 
 
-def _linked_user(connection: sqlite3.Connection, visitor_subject: str) -> str | None:
+def _linked_user(connection: Sql, visitor_subject: str) -> str | None:
     found = linked(connection, visitor_subject)
     return None if found is None else found[0]
 
 
-def _consent_if(connection: sqlite3.Connection, subject_id: str | None) -> Consent | None:
+def _consent_if(connection: Sql, subject_id: str | None) -> Consent | None:
     return None if subject_id is None else latest_consent(connection, subject_id)

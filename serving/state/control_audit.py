@@ -1,29 +1,13 @@
-"""The audit log in SQLite: plain functions over a connection, so that a line is written in the same
+"""The audit log in tables: plain functions over a connection, so that a line is written in the same
 transaction as what it tells of."""
 
-import sqlite3
 from collections.abc import Iterator
 
 from serving.state.audit import START, Entry, Head, Line, next_line, sealed_head
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS audit (
-    number INTEGER PRIMARY KEY,
-    text TEXT NOT NULL,
-    mac TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS audit_head (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    base INTEGER NOT NULL,
-    base_mac TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    mac TEXT NOT NULL,
-    seal TEXT NOT NULL
-);
-"""
+from serving.state.sql import Sql
 
 
-def append(connection: sqlite3.Connection, entry: Entry, key: bytes) -> Line:
+def append(connection: Sql, entry: Entry, key: bytes) -> Line:
     """Write `entry` as the next line and move the head."""
     held = head(connection)
     base, base_mac = (0, START) if held is None else (held.base, held.base_mac)
@@ -34,19 +18,19 @@ def append(connection: sqlite3.Connection, entry: Entry, key: bytes) -> Line:
     return line
 
 
-def head(connection: sqlite3.Connection) -> Head | None:
+def head(connection: Sql) -> Head | None:
     """The head, None while nothing was ever written."""
     row = connection.execute("SELECT base, base_mac, number, mac, seal FROM audit_head").fetchone()
     return None if row is None else Head(*row)
 
 
-def lines(connection: sqlite3.Connection) -> Iterator[Line]:
+def lines(connection: Sql) -> Iterator[Line]:
     """All lines in the order of their numbers."""
     for row in connection.execute("SELECT number, text, mac FROM audit ORDER BY number"):
         yield Line(*row)
 
 
-def lines_about(connection: sqlite3.Connection, name: str) -> list[Line]:
+def lines_about(connection: Sql, name: str) -> list[Line]:
     """The lines about the subject with this audit name."""
     rows = connection.execute(
         "SELECT number, text, mac FROM audit WHERE json_extract(text, '$.subject') = ? "
@@ -56,7 +40,7 @@ def lines_about(connection: sqlite3.Connection, name: str) -> list[Line]:
     return [Line(*row) for row in rows]
 
 
-def let_go(connection: sqlite3.Connection, before: str, key: bytes) -> int:
+def let_go(connection: Sql, before: str, key: bytes) -> int:
     """Remove the lines written before the ISO time `before`, from the beginning on; the head then
     says where the log begins. Returns how many lines that were."""
     held = head(connection)
@@ -69,13 +53,15 @@ def let_go(connection: sqlite3.Connection, before: str, key: bytes) -> int:
     ).fetchone()
     if row is None:
         return 0
-    removed = connection.execute("DELETE FROM audit WHERE number <= ?", (row[0],)).rowcount
+    removed = int(connection.execute("DELETE FROM audit WHERE number <= ?", (row[0],)).rowcount)
     _move(connection, sealed_head(row[0], row[1], held.number, held.mac, key))
     return removed
 
 
-def _move(connection: sqlite3.Connection, new: Head) -> None:
+def _move(connection: Sql, new: Head) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?, ?, ?, ?)",
+        "INSERT INTO audit_head VALUES (1, ?, ?, ?, ?, ?) "
+        'ON CONFLICT ("only") DO UPDATE SET base = excluded.base, base_mac = excluded.base_mac, '
+        "number = excluded.number, mac = excluded.mac, seal = excluded.seal",
         (new.base, new.base_mac, new.number, new.mac, new.seal),
     )

@@ -1,23 +1,15 @@
 """Erasure in the control store: which records are one person's, and their removal in one step."""
 
-import sqlite3
 from collections.abc import Sequence
 
-from serving.state import sqlite_audit
+from serving.state import control_audit
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import Erased
-from serving.state.sqlite_subjects import Writing, audit_name, current, histories
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS erasures (log_key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS erasure_count (
-    only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER
-);
-INSERT OR IGNORE INTO erasure_count VALUES (1, 0);
-"""
+from serving.state.control_subjects import Writing, audit_name, current, histories
+from serving.state.sql import Sql
 
 
-def person_of(connection: sqlite3.Connection, subject_id: str) -> tuple[str, ...]:
+def person_of(connection: Sql, subject_id: str) -> tuple[str, ...]:
     """The subjects that are this person: the one that speaks for `subject_id` now, the visitors
     whose history is read with it, and `subject_id` itself."""
     return tuple(
@@ -38,16 +30,17 @@ def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
         _unlink(connection, one)
         connection.execute("DELETE FROM subjects WHERE subject_id = ?", (one,))
     connection.executemany(
-        "INSERT OR IGNORE INTO erasures VALUES (?)", [(log_key,) for log_key in log_keys]
+        "INSERT INTO erasures VALUES (?) ON CONFLICT DO NOTHING",
+        [(log_key,) for log_key in log_keys],
     )
     connection.execute("UPDATE erasure_count SET number = number + 1")
     entry = Entry("subject.erased", writing.clock.now(), by, name, {"records": len(person)})
-    line = sqlite_audit.append(connection, entry, writing.audit_key)
+    line = control_audit.append(connection, entry, writing.audit_key)
     writing.changed()
     return Erased(person, tuple(log_keys), tuple(traces), line)
 
 
-def _keys(connection: sqlite3.Connection, person: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
+def _keys(connection: Sql, person: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
     """What must be found nowhere afterwards, and the log keys."""
     traces: list[bytes] = []
     log_keys: list[bytes] = []
@@ -64,7 +57,7 @@ def _keys(connection: sqlite3.Connection, person: Sequence[str]) -> tuple[list[b
     return traces, log_keys
 
 
-def _unlink(connection: sqlite3.Connection, subject_id: str) -> None:
+def _unlink(connection: Sql, subject_id: str) -> None:
     """Undo the links of `subject_id`. A device that somebody else used first goes back to that one
     without being recognised again: nobody knows who holds it now."""
     connection.execute(

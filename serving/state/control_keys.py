@@ -1,33 +1,18 @@
-"""Wrapped keys in SQLite: the shop's own, those of subjects, their wrapping anew, and the look at
-the files after one was destroyed."""
+"""Wrapped keys in the control store: the shop's own, those of subjects, and their wrapping anew."""
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from serving.state.control_store import SubjectKey
 from serving.state.secrets import KEY_BYTES, Secrets
+from serving.state.sql import Sql
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS service_keys (
-    name TEXT PRIMARY KEY,
-    wrapped BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS exports (
-    export_id TEXT PRIMARY KEY,
-    folder TEXT NOT NULL,
-    made_at TEXT NOT NULL,
-    wrapped BLOB NOT NULL
-) WITHOUT ROWID;
-"""
 SERVICE_KEYS = ("audit", "receipt", "answers")
 _AT_ONCE = 500
 _REWRAP_AT_ONCE = 5_000
-_SCAN_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -48,14 +33,16 @@ TABLES = (
 )
 
 
-def draw_service_keys(connection: sqlite3.Connection, secrets: Secrets) -> None:
+def draw_service_keys(connection: Sql, secrets: Secrets) -> None:
     """Make those of `SERVICE_KEYS` that are missing."""
     for name in SERVICE_KEYS:
         wrapped = secrets.wrap(b"service:" + name.encode(), os.urandom(KEY_BYTES))
-        connection.execute("INSERT OR IGNORE INTO service_keys VALUES (?, ?)", (name, wrapped))
+        connection.execute(
+            "INSERT INTO service_keys VALUES (?, ?) ON CONFLICT DO NOTHING", (name, wrapped)
+        )
 
 
-def service_key(connection: sqlite3.Connection, secrets: Secrets, name: str) -> bytes:
+def service_key(connection: Sql, secrets: Secrets, name: str) -> bytes:
     """The key called `name`. Raises UnknownMasterKey."""
     (wrapped,) = connection.execute(
         "SELECT wrapped FROM service_keys WHERE name = ?", (name,)
@@ -64,14 +51,14 @@ def service_key(connection: sqlite3.Connection, secrets: Secrets, name: str) -> 
 
 
 def subject_key(
-    connection: sqlite3.Connection, secrets: Secrets, column: str, value: str | bytes
+    connection: Sql, secrets: Secrets, column: str, value: str | bytes
 ) -> SubjectKey | None:
     """The key of one subject, found by `subject_id` or `log_key`."""
     return next(_keys(connection, secrets, column, (value,)), None)
 
 
 def subject_keys(
-    connection: sqlite3.Connection, secrets: Secrets, column: str, wanted: Iterable[Any]
+    connection: Sql, secrets: Secrets, column: str, wanted: Iterable[Any]
 ) -> Iterator[SubjectKey]:
     """The keys whose `column` is among `wanted`, many in one query."""
     rest = iter(wanted)
@@ -80,7 +67,7 @@ def subject_keys(
 
 
 def _keys(
-    connection: sqlite3.Connection, secrets: Secrets, column: str, some: tuple[Any, ...]
+    connection: Sql, secrets: Secrets, column: str, some: tuple[Any, ...]
 ) -> Iterator[SubjectKey]:
     places = ",".join("?" * len(some))
     rows = connection.execute(
@@ -90,7 +77,7 @@ def _keys(
         yield SubjectKey(subject_id, log_key, secrets.unwrap(subject_id.encode(), wrapped))
 
 
-def versions(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+def versions(connection: Sql) -> dict[str, dict[str, int]]:
     """How many keys of each table are wrapped under each master key, and how many look-up digests
     were made under it; `pad` counts API secrets in the form of an earlier version."""
     counts: dict[str, dict[str, int]] = {}
@@ -106,7 +93,7 @@ def versions(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
-def rewrap_some(connection: sqlite3.Connection, secrets: Secrets) -> int:
+def rewrap_some(connection: Sql, secrets: Secrets) -> int:
     """Wrap some keys that are under an older master key under the newest; 0 when none is left."""
     newest, done = bytes.fromhex(secrets.newest), 0
     for held in TABLES:
@@ -124,34 +111,3 @@ def rewrap_some(connection: sqlite3.Connection, secrets: Secrets) -> int:
         )
         done += len(rows)
     return done
-
-
-def scrub(connection: sqlite3.Connection, path: Path, traces: Sequence[bytes]) -> bool:
-    """Make sure that `traces` are in neither the database nor its write-ahead log.
-
-    Deleted cells are overwritten, but a page that was split or balanced may keep a stale copy in
-    its gap. So the files are looked at, and written anew as a whole only if something is found.
-    """
-    for attempt in range(3):
-        if attempt:
-            connection.execute("VACUUM")
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        files = (path, path.with_name(path.name + "-wal"))
-        if not busy and not any(holds_any(file, traces) for file in files):
-            return True
-    return False
-
-
-def holds_any(path: Path, traces: Sequence[bytes]) -> bool:
-    """Whether one of `traces` stands in the file."""
-    if not traces or not path.exists():
-        return False
-    overlap = max(len(trace) for trace in traces) - 1
-    with path.open("rb") as file:
-        kept = b""
-        while block := file.read(_SCAN_BYTES):
-            window = kept + block
-            if any(trace in window for trace in traces):
-                return True
-            kept = window[-overlap:] if overlap else b""
-    return False

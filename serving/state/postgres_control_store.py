@@ -1,0 +1,157 @@
+"""The control store in PostgreSQL, shared by gateways wherever they run.
+
+What is written goes to the database; what is read comes from a copy on this machine that follows it
+(`LocalCopy`). So a look-up takes microseconds and no round trip, and what one gateway wrote the
+others know as soon as they are told: at once by NOTIFY, and after a quarter of a second at the
+latest because they ask. While the database is away, the copy counts for a second and then nothing
+is known: purposes fall back to none.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+
+from contract.clock import Clock
+from contract.errors import UserError
+from serving.state import control_schema
+from serving.state.group_writer import StoreError
+from serving.state.local_copy import LocalCopy
+from serving.state.postgres_changes import CHANNEL, LOCK, forget_gone, track
+from serving.state.postgres_place import BoundConnection, PostgresPlace, PostgresSql, said
+from serving.state.postgres_writer import LIMIT_SECONDS, PostgresWriter
+from serving.state.secrets import Secrets
+from serving.state.sql import Sql, Step, migrate_postgresql
+from serving.state.sql_control_store import SqlControlStore
+from serving.state.sqlite_control_store import READ_WAIT_SECONDS
+from serving.state.sqlite_writer import connect
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_POLL_SECONDS = 0.25
+_FOLLOWER_LIMIT_SECONDS = 1.0
+_MIGRATION_LIMIT_SECONDS = 60.0
+_PAUSE_SECONDS = 0.1
+
+
+class PostgresControlStore(SqlControlStore):
+    """A `ControlStore`; `folder` is where the copy lies."""
+
+    def __init__(
+        self, place: PostgresPlace, folder: Path, secrets: Secrets, clock: Clock | None = None
+    ) -> None:
+        """Raises UserError when the database can not be reached, or belongs to another version or
+        another master key."""
+        super().__init__(secrets, clock)
+        self._place = place
+        self._closing = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="control-store", daemon=True)
+        self._copy = LocalCopy(
+            folder, control_schema.make_tables, control_schema.COPIED, control_schema.TRACES
+        )
+        self._reader: Any = None
+        self._writer = PostgresWriter(place, self._copy.catch_up)
+        try:
+            self._open()
+        except psycopg.Error as error:
+            self.close()
+            raise UserError(f"control store {place.name}: {said(error)}") from None
+        except Exception:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection, connection.transaction():
+            connection.execute(LOCK)  # of two first starts one makes the tables
+            if self._place.schema is not None:
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._place.schema}")
+            self._prepare(PostgresSql(connection), lambda steps: self._migrate(connection, steps))
+        with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection:
+            self._copy.catch_up(connection)
+        self._reader = connect(self._copy.path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
+        self._audit_key = self.service_key("audit")
+        self._follower.start()
+
+    def _migrate(self, connection: BoundConnection, steps: Sequence[Step]) -> None:
+        if migrate_postgresql(PostgresSql(connection), "control", steps, self._place.name):
+            track(connection, control_schema.COPIED)
+
+    def _follow(self) -> None:
+        """Keep the copy true until the store is closed."""
+        away = False
+        while not self._closing.is_set():
+            try:
+                with self._place.connect(_FOLLOWER_LIMIT_SECONDS) as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    if away:
+                        log.warning("the control store answers again")
+                    away = False
+                    while not self._closing.is_set():
+                        self._copy.catch_up(connection)
+                        self._copy.clean()
+                        for _ in connection.notifies(timeout=_POLL_SECONDS, stop_after=1):
+                            pass
+            except (psycopg.Error, StoreError, OSError) as error:
+                if not away and not self._closing.is_set():
+                    log.error("the control store can not be followed: %s", said(error))
+                away = True
+                self._closing.wait(_PAUSE_SECONDS)
+
+    async def _run(self, work: Callable[[Any], Result]) -> Result:
+        return await self._writer.run(work)
+
+    def _read(self, step: Callable[[Sql], Result]) -> Result:
+        with self._true_copy():
+            return step(self._reader)
+
+    @contextmanager
+    def _read_beside(self) -> Iterator[Sql]:
+        with self._true_copy(), closing(connect(self._copy.path, read_only=True)) as connection:
+            yield connection
+
+    @contextmanager
+    def _true_copy(self) -> Iterator[None]:
+        self._copy.check()
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"the control store could not be read: {error}") from error
+
+    def _read_audit(self, step: Callable[[Sql], Result]) -> Result:
+        """From the database itself."""
+        try:
+            with self._place.connect(LIMIT_SECONDS) as connection:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                found = step(PostgresSql(connection))
+                connection.execute("COMMIT")
+                return found
+        except psycopg.Error as error:
+            raise StoreError(f"the control store could not be read: {said(error)}") from None
+
+    async def let_go(self, audit_before: datetime, answers_before: datetime) -> tuple[int, int]:
+        removed = await super().let_go(audit_before, answers_before)
+        await self._run(forget_gone)
+        return removed
+
+    async def scrub(self, traces: Sequence[bytes]) -> bool:
+        """Of the copy here; the others clean theirs as they learn of it. What the server still has
+        of it, in rows that are dead and in its write-ahead log, is not for us to look at: False."""
+        await asyncio.to_thread(self._copy.clean)
+        return False
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._follower.is_alive():
+            self._follower.join()
+        self._writer.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._copy.close()
