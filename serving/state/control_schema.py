@@ -90,13 +90,27 @@ CREATE TABLE IF NOT EXISTS version (
 );
 INSERT INTO version VALUES (1, 0) ON CONFLICT DO NOTHING;
 """
-make_tables = making(_TABLES)
+_DOCUMENTS = """
+CREATE TABLE IF NOT EXISTS documents (
+    version_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    role TEXT NOT NULL,
+    written_at TEXT NOT NULL,
+    note TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS documents_by_version ON documents (name, version);
+"""
+make_tables = making(_TABLES + _DOCUMENTS)  # all at once, where nothing lies yet
 
 # What gateways read at every turn and therefore keep a copy of. The audit log is asked for rarely
 # and grows for years: it is read where it lies.
 COPIED = (
     *("subjects", "links", "consents", "subject_keys", "catalogue_changes", "service_keys"),
     *("exports", "erasures", "erasure_count", "api_keys", "answers", "notes", "version"),
+    "documents",
 )
 # What must stand nowhere in such a copy once somebody was erased, their key first of all.
 TRACES = {"subject_keys": ("subject_id", "wrapped"), "subjects": ("digest", "subject_id")}
@@ -114,4 +128,4 @@ def steps(writing: Writing) -> tuple[Step, ...]:
         insert_keys(writing, [subject_id for (subject_id,) in unkeyed])
         connection.execute("DELETE FROM answers")
 
-    return make_tables, draw_keys
+    return making(_TABLES), draw_keys, making(_DOCUMENTS)

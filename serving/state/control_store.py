@@ -2,7 +2,7 @@
 already answered; also the key that a subject's data is encrypted under, and the audit log. It never
 sees a raw visitor or user id, only their pseudonyms."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from contract.catalogue import ItemChange
 from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
 from serving.state.catalogue_changes import Patch
+from serving.state.documents import Document, Version
 from serving.state.secrets import Pseudonyms
 
 Role = Literal["checkout", "collect", "admin"]
@@ -264,6 +265,28 @@ class ControlStore(Protocol):
 
     def items_changed_since(self, number: int) -> list[tuple[str, ItemChange, int]]:
         """Item id, what is said of it and the number of that, of all said after `number`."""
+        ...
+
+    async def put_document(
+        self, name: str, body: str, expected: int | None, by: Actor, note: str = ""
+    ) -> Version:
+        """Write the JSON `body` as the next version of the document `name`, with an audit line.
+        Raises DocumentConflict unless `expected` is the latest one (0: none yet; None: whichever
+        it is)."""
+        ...
+
+    def document(self, name: str, version: int | None = None) -> Document | None:
+        """The document at that version, without one the latest."""
+        ...
+
+    def document_history(
+        self, name: str, before: int | None = None, limit: int = 50
+    ) -> list[Version]:
+        """Who wrote its versions, the newest first; `before`: below that number."""
+        ...
+
+    def document_versions(self) -> Mapping[str, int]:
+        """The latest version of every document: what to follow them by."""
         ...
 
     def version(self) -> int:

@@ -1,7 +1,7 @@
 """The control store in tables: what does not depend on the database that has them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from serving.state import (
     control_erasure,
     control_keys,
     control_schema,
+    documents,
 )
 from serving.state import control_subjects as subjects
 from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
@@ -29,6 +30,7 @@ from serving.state.control_store import (
     SubjectRecord,
 )
 from serving.state.control_subjects import Writing
+from serving.state.documents import Document, Version
 from serving.state.secrets import Pseudonym, Pseudonyms, Secrets
 from serving.state.sql import Sql, Step
 
@@ -358,6 +360,29 @@ class SqlControlStore(ABC):
 
     def items_changed_since(self, number: int) -> list[tuple[str, ItemChange, int]]:
         return self._read(lambda connection: catalogue_changes.since(connection, number))
+
+    async def put_document(
+        self, name: str, body: str, expected: int | None, by: Actor, note: str = ""
+    ) -> Version:
+        def write(writing: Writing) -> Version:
+            head = Version(0, by, self._clock.now(), note)
+            written = documents.put(writing.connection, name, body, head, expected)
+            writing.audit("document.written", by, name=name, version=written.version, note=note)
+            writing.changed()
+            return written
+
+        return await self._write(write)
+
+    def document(self, name: str, version: int | None = None) -> Document | None:
+        return self._read(lambda connection: documents.read(connection, name, version))
+
+    def document_history(
+        self, name: str, before: int | None = None, limit: int = 50
+    ) -> list[Version]:
+        return self._read(lambda connection: documents.history(connection, name, before, limit))
+
+    def document_versions(self) -> Mapping[str, int]:
+        return self._read(documents.versions)
 
     def version(self) -> int:
         row = self._one("SELECT number FROM version")

@@ -1,0 +1,151 @@
+"""Conditions: what they may say, what is refused when one is saved, and that a checkout goes on."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.events import EventContext
+from contract.expression_variables import (
+    VARIABLES,
+    CartLine,
+    Suggested,
+    cart_values,
+    context_values,
+    decision_values,
+    hostile_samples,
+    shopper_values,
+    variables_of,
+)
+from contract.expressions import MAX_SECONDS, ExpressionRefused, Facts, checked, parse
+
+FACTS = Facts(
+    shopper_values(
+        known=True, signed_in=True, first_order=False, orders=4, segments=("repeat_buyers",)
+    )
+    | cart_values(
+        [CartLine("milk", 2, 120, ("dairy",)), CartLine("milk", 1, None), CartLine("wine", 1, 900)],
+        "EUR",
+    )
+    | context_values(EventContext(device="mobile", country="DE"), None)
+    | decision_values(Suggested(("bread",), ("bakery",), ("welcome",)))
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("true", True),
+        ("'repeat_buyers' in segments && shopper.orders >= 4", True),
+        ("cart.total == 2 * 120 + 900", True),  # a line without a price counts nothing
+        ("cart.quantity == 4 && cart.quantities['milk'] == 3", True),
+        ("'dairy' in cart.categories || false", True),
+        ("context.device in ['tablet', 'mobile']", True),
+        ("context.hour == -1 && context.weekday == '' && context.region == ''", True),
+        ("decision.items.exists(item, item.startsWith('br'))", True),
+        ("'welcome' in decision.offers && !shopper.first_order", True),
+        ("double(cart.total) * 0.1 > 113.0", True),
+        ("cart.currency.matches('^(USD|GBP)$')", False),
+        ("cart.quantities['bread'] > 1", None),  # there is none in this cart
+        ("shopper.orders / (shopper.orders - 4) > 1", None),
+        ("9223372036854775807 + shopper.orders > 0", None),
+    ],
+)
+def test_a_condition_is_read_as_its_makers_read_it(text: str, holds: bool | None) -> None:
+    expression = checked(text)
+    assert expression.holds(FACTS) is holds
+    assert (expression.fault(FACTS) is None) == (holds is not None)
+
+
+def test_what_it_reads_is_known() -> None:
+    read = checked("'vip' in segments && cart.total > 5000").variables
+    assert read == {"segments", "cart.total"}
+    assert checked("cart.items.exists(segment, segment == 'a')").variables == {"cart.items"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("true" + " " * 1_000, "longer than 1000"),
+        ("cart.total > ", "character 14: Syntax error"),
+        ("cart.total > 'a'", "character 12: found no matching overload"),
+        ("cart.total > 50.0", "character 12"),  # whole amounts and fractions are not mixed
+        ("true\n && cart.totl > 3", "line 2, character 9: undeclared reference to 'cart.totl'"),
+        ("nobody.knows", "undeclared reference"),
+        ("cart.total", "must say yes or no, and is of type int"),
+        ("cart.items.exists(a, cart.items.exists(b, a == b))", "inside another"),
+        ("cart.items.all(a, true) || " * 2 + "cart.items.all(a, true)", "goes over lists 3 times"),
+        ("&&".join(["1>0"] * 100), "parts, at most"),
+        ("dyn(cart.total) == 'a'", "must not use dyn"),
+        ("type(cart.total) == int", "must not use"),
+        ("timestamp('2020-01-01T00:00:00Z').getHours() == 1", "must not use"),
+        ("{'a': 1}['a'] == 1", "must not make maps"),
+        ("google.protobuf.Duration{} == google.protobuf.Duration{}", "must not make maps"),
+        ("'a'.matches(cart.currency)", "pattern must be written out"),
+        ("'a'.matches('(')", "could never be evaluated: invalid regular expression"),
+        ("1 / 0 == 1", "could never be evaluated: divide by zero"),
+        ("cart.items.map(i, i + i + i + i).exists(j, j == 'a')", "takes too long"),
+        ("(" * 400 + "true" + ")" * 400, "recursion"),
+        ("\ud800 == 'a'", "is not text"),
+    ],
+)
+def test_what_is_wrong_or_slow_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(ExpressionRefused, match=why.replace("(", r"\(")):
+        checked(text)
+
+
+def test_an_offer_cannot_speak_of_the_decision_that_it_is_part_of() -> None:
+    with pytest.raises(ExpressionRefused, match="undeclared"):
+        checked("decision.rung == 'full'", "offer")
+    offered = {one.name for one in variables_of("offer")}
+    facts = Facts({k: v for k, v in FACTS.values.items() if k in offered}, "offer")
+    assert checked("cart.total > 1000", "offer").holds(facts)
+
+
+@pytest.mark.parametrize("values", [{}, {"cart.total": "much"}, {"cart.total": 2**70}])
+def test_values_that_are_missing_or_wrong_fail_and_do_not_raise(values: dict[str, object]) -> None:
+    assert checked("cart.total > 1").holds(Facts(values)) is None  # type: ignore[arg-type]
+
+
+def test_every_variable_has_a_value_in_every_sample() -> None:
+    for sample in hostile_samples():
+        assert set(sample) == {one.name for one in VARIABLES}
+        facts = Facts(sample)
+        for one in VARIABLES:
+            said = "true" if one.kind == "bool" else "1" if one.kind == "int" else "'a'"
+            empty = {"list of string": "[]", "map of int by string": None}.get(one.kind, said)
+            text = f"{one.name} == {empty} || true" if empty else f"size({one.name}) >= 0"
+            assert parse(text).holds(facts) is True
+
+
+NAMES = st.sampled_from([one.name for one in VARIABLES])
+WORDS = st.sampled_from(
+    [
+        *"()[]{}?:.,+-*/%!<>=&|'\"\\",
+        "&&",
+        "||",
+        "in",
+        "==",
+        "exists",
+        "all",
+        "map",
+        "a",
+        "1",
+        "true",
+    ]
+)
+
+
+@given(st.lists(st.one_of(NAMES, WORDS, st.text(max_size=3)), max_size=40).map(" ".join))
+def test_any_text_is_refused_or_evaluated_in_time(text: str) -> None:
+    try:
+        expression = checked(text)
+    except ExpressionRefused:
+        return
+    for sample in hostile_samples():
+        began = time.thread_time()
+        assert expression.holds(Facts(sample)) in (True, False, None)
+        assert time.thread_time() - began < 50 * MAX_SECONDS
