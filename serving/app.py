@@ -58,7 +58,6 @@ from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
-from serving.state.feature_store import LinkedFeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import load_secrets
@@ -98,10 +97,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     live.overlay = overlay.lay
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
-    histories = LinkedFeatureStore(opened.features, control.histories)
     signer = TokenSigner(secrets.derive("attribution"), clock)
     decider = Decider(
-        live, histories, clock, signer, _decision_settings(settings), counted, tracing
+        live, opened.features, clock, signer, _decision_settings(settings), counted, tracing
     )
     counted.in_flight.set_function(lambda: decider.admission.active)
     measured = ReleaseMetrics(registry)
@@ -134,7 +132,12 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         live=live,
         follower=await _watched(settings, live, decider, measured, problem),
         shadow=Shadow(
-            live, histories, clock, signer, measured, busy=lambda: decider.admission.active > 0
+            live,
+            opened.features,
+            clock,
+            signer,
+            measured,
+            busy=lambda: decider.admission.active > 0,
         ),
         overlay=overlay,
         decider=decider,

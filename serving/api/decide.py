@@ -4,6 +4,7 @@ answer. What fails on the way to the subject's record makes the answer poorer, n
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
-from contract.consent import NOTHING, may_store_behaviour
+from contract.consent import may_store_behaviour
 from contract.encoding import OOV
 from contract.events import Event, EventItem
 from serving.api.arrivals import arrival_of, ready_of, waiting_beside
@@ -77,12 +78,12 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     if who is not None and who.joins_history:
         # What the visitor did before this login is read only once the link is written.
         await _wait(settling, _patience(gateway, asked, began))
-    subject_id = None if who is None else who.subject_id
-    purposes = NOTHING if who is None else who.purposes
+        who = _joined(gateway, who)
+    subject = SubjectContext()
+    if who is not None:
+        subject = SubjectContext(who.subject_id, who.purposes, who.histories)
     try:
-        decision = await gateway.decider.decide(
-            asked, SubjectContext(subject_id, purposes), began=began
-        )
+        decision = await gateway.decider.decide(asked, subject, began=began)
     except Overloaded as error:
         raise _too_many(error.retry_after_s) from None
     await _wait(settling, _patience(gateway, asked, began))
@@ -90,7 +91,7 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     if who is None or (settling is not None and not _settled(settling)):
         gateway.metrics.identity_degraded.inc()
         response = response.model_copy(update={"degraded": (*response.degraded, IDENTITY)})
-    after = BackgroundTask(_keep, gateway, asked, decision, subject_id, purposes, settling)
+    after = BackgroundTask(_keep, gateway, decision, settling)
     return _json(response, after)
 
 
@@ -127,6 +128,17 @@ def _recognise(gateway: Gateway, asked: DecideRequest, *, gpc: bool) -> Recognis
         return None
 
 
+def _joined(gateway: Gateway, who: Recognised) -> Recognised | None:
+    """`who` with the histories that are theirs by now, or None as above."""
+    if who.subject_id is None:
+        return who
+    try:
+        return replace(who, histories=gateway.control.histories(who.subject_id))
+    except StoreError as error:
+        log.error("linked histories could not be read: %s", error)
+        return None
+
+
 def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
     """Begin to write a new subject or link, beside the decision."""
     if who is None or not who.unsettled or not may_store_behaviour(who.purposes):
@@ -159,16 +171,11 @@ def _settled(settling: asyncio.Task[str | None]) -> bool:
     return settling.done() and settling.exception() is None
 
 
-async def _keep(
-    gateway: Gateway,
-    asked: DecideRequest,
-    decision: Decision,
-    subject_id: str | None,
-    purposes: frozenset[str],
-    settling: _Settling,
-) -> None:
+async def _keep(gateway: Gateway, decision: Decision, settling: _Settling) -> None:
     """After the answer: the impression under `analytics`, otherwise a counter."""
     gateway.shadow.offer(decision)
+    asked, purposes = decision.request, decision.subject.purposes
+    subject_id = decision.subject.subject_id
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
         return

@@ -22,7 +22,6 @@ from serving.decision.engine import Engines
 from serving.decision.limits import (
     DecisionSettings,
     DecisionWatch,
-    FeatureReader,
     ReleaseSource,
 )
 from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
@@ -34,6 +33,7 @@ from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
+from serving.state.feature_merge import ReadsMany, read_as_one
 
 
 class Decider:
@@ -42,7 +42,7 @@ class Decider:
     def __init__(
         self,
         live_release: ReleaseSource,
-        feature_store: FeatureReader,
+        feature_store: ReadsMany,
         clock: Clock,
         signer: TokenSigner,
         settings: DecisionSettings = DecisionSettings(),  # noqa: B008 - frozen
@@ -195,14 +195,15 @@ class Decider:
 
     async def _features(self, checkout: Checkout) -> SubjectState:
         """The subject's state, read only when personalization is agreed to."""
-        subject_id = checkout.subject.subject_id
-        if not checkout.subject.personal or subject_id is None:
+        subject = checkout.subject
+        if not subject.personal or subject.subject_id is None:
             return {}
+        histories = subject.histories or (subject.subject_id,)
         nothing: SubjectState = {}
         return await checkout.deadline.stage(
             "features",
             checkout.share(self.settings.features_share),
-            lambda: self._feature_store.read(subject_id),
+            lambda: read_as_one(self._feature_store, histories),
             nothing,
             reserve_ms=checkout.share(self.settings.reserve_share),
         )

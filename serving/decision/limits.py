@@ -4,17 +4,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from contract.features import SubjectState
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
-
-
-class FeatureReader(Protocol):
-    """Where a subject's feature state is read."""
-
-    async def read(self, subject_id: str) -> SubjectState:
-        """The state of `subject_id`, empty when nothing is remembered."""
-        ...
 
 
 class ReleaseSource(Protocol):

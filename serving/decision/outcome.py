@@ -24,11 +24,13 @@ _CERTAIN = 1.0
 
 @dataclass(frozen=True)
 class SubjectContext:
-    """Whom the decision is for, as the API resolved it: the random subject id, if there is one, and
-    the purposes in effect for this request."""
+    """Whom the decision is for, as the API resolved it: the random subject id, if there is one, the
+    purposes in effect for this request, and the subjects whose histories are read as this one's
+    (none: its own alone)."""
 
     subject_id: str | None = None
     purposes: frozenset[str] = frozenset()
+    histories: tuple[str, ...] = ()
 
     @property
     def personal(self) -> bool:

@@ -14,12 +14,13 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.decision.admission import Overloaded
 from serving.decision.decide import Decider
-from serving.decision.limits import DecisionSettings, FeatureReader
+from serving.decision.limits import DecisionSettings
 from serving.decision.messages import DecideRequest
 from serving.decision.outcome import Decision, SubjectContext, stable_id
 from serving.decision.tokens import TokenSigner
 from serving.inference.releases import LiveRelease, TrialRelease
 from serving.monitoring.releases import SHADOW, ReleaseMetrics
+from serving.state.feature_merge import ReadsMany
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Shadow:
     def __init__(
         self,
         live: LiveRelease,
-        feature_store: FeatureReader,
+        feature_store: ReadsMany,
         clock: Clock,
         signer: TokenSigner,
         metrics: ReleaseMetrics,

@@ -24,6 +24,7 @@ class Recognised:
     visitor: Pseudonyms
     user: Pseudonyms | None
     consent: Consent | None  # to be recorded, because nothing was stored yet
+    histories: tuple[str, ...] = ()  # of `subject_id`, as of now
 
 
 class Subjects:
@@ -68,6 +69,7 @@ class Subjects:
             visitor,
             user,
             first_word,
+            identity.histories,
         )
 
     async def settle(self, who: Recognised) -> str | None:

@@ -15,6 +15,8 @@ from serving.state.secrets import Pseudonyms
 
 Role = Literal["checkout", "collect", "admin"]
 ROLES: tuple[Role, ...] = ("checkout", "collect", "admin")
+# A key that was found in force counts for this long; the promise to shops is a second.
+KEY_HELD_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Identity:
     `subject_id` None: not known yet. `consent` None: nothing was ever said. `settled` False: a
     subject or a link is still to be written (`establish`), or held under an older key.
     `joins_history`: settling adds what the visitor did before the login to what is read.
+    `histories`: as the method of that name tells them, by `look_up` alone; empty for a stranger.
     """
 
     subject_id: str | None
     consent: Consent | None
     settled: bool
     joins_history: bool = False
+    histories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Export:
 
 
 class ControlStore(Protocol):
-    """Reads are quick and local, from any thread; writes are durable when they return.
+    """Reads are quick and local, from any thread; writes are durable when they return. Of what
+    another process wrote, only a revoked key may be seen up to `KEY_HELD_S` later.
 
     How a login joins two subjects: the visitor is linked to the user, and the user's subject is
     the identity of both from then on. The user's own consent holds; where the user has none, the

@@ -3,8 +3,9 @@ whole step of a transaction that the control store opens."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from contract.clock import Clock
@@ -39,19 +40,70 @@ class Writing:
         control_audit.append(self.connection, entry, self.audit_key)
 
 
+# Of each pseudonym its subject, the user that it is linked to, the latest consent of whichever
+# speaks for it, and the visitors whose history belongs to that one. One statement, because each
+# hands the interpreter to other threads and has to win it back. Reads are always SQLite's.
+_KNOWN = """
+WITH named AS (
+    SELECT s.digest, s.subject_id, l.user_subject, coalesce(l.user_subject, s.subject_id) AS speaker
+    FROM subjects AS s LEFT JOIN links AS l ON l.visitor_subject = s.subject_id
+    WHERE s.digest IN ({})
+)
+SELECT n.digest, n.subject_id, n.user_subject,
+    (SELECT group_concat(visitor_subject, ' ') FROM links WHERE history_owner = n.speaker),
+    c.purposes, c.recorded_at, c.source, c.wording_version
+FROM named AS n LEFT JOIN consents AS c
+    ON c.number = (SELECT max(number) FROM consents WHERE subject_id = n.speaker)
+"""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is held of one raw id; `fresh`: under the newest key."""
+
+    subject_id: str
+    linked: str | None
+    consent: Consent | None
+    histories: tuple[str, ...]
+    fresh: bool
+
+
 def look_up(connection: Sql, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
     """Who this is, writing nothing."""
-    visitor_subject, fresh = _subject(connection, visitor)
-    linked = _linked_user(connection, visitor_subject) if visitor_subject else None
+    digests = [name.digest for name in (*visitor, *(user or ()))]
+    query = _KNOWN.format(",".join("?" * len(digests)))
+    rows = {row[0]: row for row in connection.execute(query, digests)}
+    seen = _known(rows, visitor)
     if user is None:
-        subject = linked or visitor_subject
-        return Identity(subject, _consent_if(connection, subject), subject is not None and fresh)
-    user_subject, user_fresh = _subject(connection, user)
+        return _identity(seen, seen is not None and seen.fresh)
+    known = _known(rows, user)
     # Before the link is written, a visitor who belongs to nobody else speaks for the user.
-    own = visitor_subject if linked is None else None
-    consent = _consent_if(connection, user_subject) or _consent_if(connection, own)
-    settled = user_subject is not None and linked == user_subject and fresh and user_fresh
-    return Identity(user_subject or own, consent, settled, joins_history=own is not None)
+    own = seen if seen is not None and seen.linked is None else None
+    linked = known is not None and seen is not None and seen.linked == known.subject_id
+    settled = linked and known is not None and known.fresh and seen is not None and seen.fresh
+    found = _identity(known or own, settled, joins_history=own is not None)
+    if found.consent is None and own is not None:
+        return replace(found, consent=own.consent)
+    return found
+
+
+def _known(rows: dict[str, tuple[Any, ...]], names: Pseudonyms) -> _Known | None:
+    """What `rows` of `_KNOWN` say of the first of `names` that is held."""
+    for place, name in enumerate(names):
+        row = rows.get(name.digest)
+        if row is not None:
+            _, subject_id, linked, visitors, *said = row
+            histories = (linked or subject_id, *(visitors.split() if visitors else ()))
+            consent = None if said[0] is None else _consent(said)
+            return _Known(subject_id, linked, consent, histories, place == 0)
+    return None
+
+
+def _identity(found: _Known | None, settled: bool, *, joins_history: bool = False) -> Identity:
+    if found is None:
+        return Identity(None, None, settled, joins_history)
+    speaker = found.histories[0]
+    return Identity(speaker, found.consent, settled, joins_history, found.histories)
 
 
 def establish(
@@ -174,7 +226,7 @@ def linked(connection: Sql, visitor_subject: str) -> tuple[str, str] | None:
     return row
 
 
-def _consent(row: tuple[str, str, str, str | None]) -> Consent:
+def _consent(row: Sequence[Any]) -> Consent:
     return Consent(frozenset(row[0].split()), datetime.fromisoformat(row[1]), row[2], row[3])
 
 
@@ -218,7 +270,3 @@ def _get_or_create(writing: Writing, names: Pseudonyms) -> str:
 def _linked_user(connection: Sql, visitor_subject: str) -> str | None:
     found = linked(connection, visitor_subject)
     return None if found is None else found[0]
-
-
-def _consent_if(connection: Sql, subject_id: str | None) -> Consent | None:
-    return None if subject_id is None else latest_consent(connection, subject_id)

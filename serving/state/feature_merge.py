@@ -1,9 +1,24 @@
 """Several states of one shopper as one, and what is left of one after a while."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from contract.features import FEATURES, SubjectState
 from contract.rows import union
+
+
+class ReadsMany(Protocol):
+    """The part of a feature store that a decision uses."""
+
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        """The states of all of them in their order, read at once; empty where nothing is known."""
+        ...
+
+
+async def read_as_one(store: ReadsMany, subject_ids: Sequence[str]) -> SubjectState:
+    """The states of one shopper under all of these names."""
+    states = await store.read_many(subject_ids)
+    return states[0] if len(states) == 1 else merged(states)
 
 
 def merged(states: Iterable[SubjectState]) -> SubjectState:

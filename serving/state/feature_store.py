@@ -20,7 +20,7 @@ from contract.events import Event
 from contract.features import SubjectState
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from serving.state.event_log import EventLog, Position
-from serving.state.feature_merge import merged, since
+from serving.state.feature_merge import ReadsMany, merged, read_as_one, since
 from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import (
     SnapshotMissingError,
@@ -238,14 +238,6 @@ class MemoryFeatureStore:
         self._written = position
 
 
-class ReadsMany(Protocol):
-    """The part of a feature store that a decision uses."""
-
-    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
-        """The states of all of them, in their order, read at once."""
-        ...
-
-
 class LinkedFeatureStore:
     """Reads the states of a subject and of those linked into it as one."""
 
@@ -254,8 +246,7 @@ class LinkedFeatureStore:
         self._histories = histories
 
     async def read(self, subject_id: str) -> SubjectState:
-        states = await self._inner.read_many(self._histories(subject_id))
-        return states[0] if len(states) == 1 else merged(states)
+        return await read_as_one(self._inner, self._histories(subject_id))
 
 
 def let_go_of_seed(seed: Path, before_us: int, keys: SubjectKeys) -> None:

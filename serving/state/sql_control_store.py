@@ -31,6 +31,7 @@ from serving.state.control_store import (
 )
 from serving.state.control_subjects import Writing
 from serving.state.documents import Document, Version
+from serving.state.held_keys import HeldKeys
 from serving.state.secrets import Pseudonym, Pseudonyms, Secrets
 from serving.state.sql import Sql, Step
 
@@ -47,6 +48,7 @@ class SqlControlStore(ABC):
         self._secrets = secrets
         self._clock = clock or SystemClock()
         self._audit_key = b""
+        self._by_digest, self._by_id = HeldKeys(), HeldKeys()
 
     @abstractmethod
     def _read(self, step: Callable[[Sql], Result]) -> Result:
@@ -305,10 +307,12 @@ class SqlControlStore(ABC):
         await self._write(write)
 
     def key_by_digest(self, digest: str) -> ApiKey | None:
-        return _key(self._one(f"{_KEY} WHERE digest = ? AND revoked_at IS NULL", digest))
+        query = f"{_KEY} WHERE digest = ? AND revoked_at IS NULL"
+        return self._by_digest.of(digest, lambda digest: _key(self._one(query, digest)))
 
     def key_by_id(self, key_id: str) -> ApiKey | None:
-        return _key(self._one(f"{_KEY} WHERE key_id = ? AND revoked_at IS NULL", key_id))
+        query = f"{_KEY} WHERE key_id = ? AND revoked_at IS NULL"
+        return self._by_id.of(key_id, lambda key_id: _key(self._one(query, key_id)))
 
     def list_keys(self) -> list[ApiKey]:
         rows = self._read(
@@ -327,7 +331,10 @@ class SqlControlStore(ABC):
                 writing.changed()
             return bool(cursor.rowcount)
 
-        return await self._write(write)
+        revoked = await self._write(write)
+        self._by_digest.clear()
+        self._by_id.clear()
+        return revoked
 
     def answered(self, scope: str, since: datetime) -> StoredAnswer | None:
         row = self._one(

@@ -1,5 +1,5 @@
 """The control store in one SQLite file. Any number of processes may share it: a read always sees
-the latest commit of all of them."""
+the latest commit of all of them, but for keys that another process revoked a moment ago."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -44,8 +44,11 @@ class SqliteControlStore(SqlControlStore):
         return await self._writer.run(work)
 
     def _read(self, step: Callable[[Sql], Result]) -> Result:
-        with _said():
+        # Not `_said`: every checkout comes through here.
+        try:
             return step(self._reader)
+        except sqlite3.Error as error:
+            raise _unread(error) from error
 
     @contextmanager
     def _read_beside(self) -> Iterator[Sql]:
@@ -73,4 +76,8 @@ def _said() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"the control store could not be read: {error}") from error
+        raise _unread(error) from error
+
+
+def _unread(error: sqlite3.Error) -> StoreError:
+    return StoreError(f"the control store could not be read: {error}")

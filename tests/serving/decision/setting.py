@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -85,7 +85,7 @@ async def filled_store(folder: Path) -> MemoryFeatureStore:
 class Forbidden:
     """A feature store that must not be read."""
 
-    async def read(self, subject_id: str) -> SubjectState:
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
         raise AssertionError("history was read without consent")
 
 

@@ -5,6 +5,7 @@ import gzip
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -107,8 +108,8 @@ async def test_a_trace_per_decision_with_a_span_per_stage(
 
 async def test_a_span_of_a_failure_does_not_quote_it(release: Release) -> None:
     class Quoting:
-        async def read(self, subject_id: str) -> SubjectState:
-            raise ConnectionError(f"no answer about {subject_id} raw-visitor")
+        async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+            raise ConnectionError(f"no answer about {subject_ids} raw-visitor")
 
     exporter = InMemorySpanExporter()
     tracing = open_tracing(exporter=exporter)
@@ -178,10 +179,10 @@ async def test_a_decision_ends_with_the_release_that_it_began_with(
     go, reading = asyncio.Event(), asyncio.Event()
 
     class Waiting:
-        async def read(self, subject_id: str) -> SubjectState:
+        async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
             reading.set()
             await go.wait()
-            return {}
+            return [{} for _ in subject_ids]
 
     decider = Decider(live, Waiting(), CLOCK, SIGNER)
     task = asyncio.create_task(decider.decide(request("item-1"), known()))

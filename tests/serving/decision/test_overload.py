@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -38,12 +39,12 @@ class Held:
         self.reading = 0
         self.read_twice = asyncio.Event()
 
-    async def read(self, subject_id: str) -> SubjectState:
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
         self.reading += 1
         if self.reading == 2:
             self.read_twice.set()
         await self.go.wait()
-        return {}
+        return [{} for _ in subject_ids]
 
 
 async def test_a_shed_decision_runs_no_model(release: Release) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ async def test_empty_when_nobody_can_say_what_may_be_shown(release: Release) -> 
 class Hanging:
     """A feature store that never answers."""
 
-    async def read(self, subject_id: str) -> SubjectState:
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -149,7 +150,7 @@ class Hanging:
 class Failing:
     """A feature store that is down."""
 
-    async def read(self, subject_id: str) -> SubjectState:
+    async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
         raise ConnectionError("raw-visitor")
 
 

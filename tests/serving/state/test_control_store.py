@@ -14,7 +14,8 @@ from benchmarks.postgres_process import PostgresServer
 from contract.clock import FixedClock
 from contract.errors import UserError
 from serving.state.audit import COMMAND_LINE, Entry, first_fault
-from serving.state.control_store import ApiKey, Consent, Export, Identity, StoredAnswer
+from serving.state.control_store import KEY_HELD_S, ApiKey, Consent, Export, Identity, StoredAnswer
+from serving.state.held_keys import HeldKeys
 from serving.state.secrets import Pseudonym, Secrets, UnknownMasterKey
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.state_folder import StateFolder
@@ -104,6 +105,48 @@ async def test_looking_up_says_what_settling_would_change(two_replicas: Two) -> 
     assert (after.subject_id, after.settled) == (linked.subject_id, True)
     assert after.consent == AGREED
     assert not after.joins_history
+
+
+async def test_looking_up_tells_whose_histories_are_read(two_replicas: Two) -> None:
+    one, _ = two_replicas
+    assert one.look_up(VISITOR, USER).histories == ()
+    visitor = await one.establish(VISITOR, None, AGREED)
+    assert one.look_up(VISITOR, None).histories == (visitor.subject_id,)
+    user = await one.establish(VISITOR, USER, None)
+    second = SECRETS.pseudonyms("second", "visitor")
+    other = await one.establish(second, USER, None)
+    assert user.subject_id == other.subject_id
+    assert user.subject_id is not None
+    expected = one.histories(user.subject_id)
+    assert len(expected) == 3
+    for asked in ((VISITOR, None), (VISITOR, USER), (second, None)):
+        assert one.look_up(*asked).histories == expected
+    newer = Secrets((b"n" * 32, *SECRETS.masters))
+    found = one.look_up(newer.pseudonyms("v", "visitor"), newer.pseudonyms("u", "user"))
+    assert (found.histories, found.consent, found.settled) == (expected, AGREED, False)
+
+
+def test_a_key_counts_for_a_moment_without_a_read() -> None:
+    now, asked = 0.0, list[str]()
+    key: ApiKey | None = ApiKey("k", "checkout", NOW, None, b"s")
+
+    def read(digest: str) -> ApiKey | None:
+        asked.append(digest)
+        return key
+
+    held = HeldKeys(lambda: now)
+    assert held.of("d", read) == held.of("d", read) == key
+    assert asked == ["d"]
+    revoked_elsewhere, key = key, None
+    now = KEY_HELD_S - 0.01
+    assert held.of("d", read) == revoked_elsewhere
+    now = KEY_HELD_S
+    assert held.of("d", read) is None
+    key = revoked_elsewhere  # what is not there is asked for every time
+    assert held.of("d", read) == key
+    key = None
+    held.clear()
+    assert held.of("d", read) is None
 
 
 async def test_answers_are_kept_for_their_time(two_replicas: Two) -> None:
