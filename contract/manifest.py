@@ -36,7 +36,9 @@ RELEASE_FILES: Final = (
     *(INDEX, VOCABULARY, CATALOGUE, POPULAR, SESSION_KNN, ITEM_NEIGHBOURS),
     SEGMENT_CONFIG,
 )
-LEARNED_SEGMENTS: Final = "segments.npz"  # a release may do without
+# A release may do without:
+LEARNED_SEGMENTS: Final = "segments.npz"
+USUAL_CANDIDATES: Final = "usual_candidates.npz"  # the background of reasons
 
 QUERY_TOWER: Final = "query_tower"
 SEQUENCE_ENCODER: Final = "sequence_encoder"

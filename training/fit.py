@@ -25,6 +25,7 @@ from training.data.item_tables import ItemTables, count
 from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
+from training.data.usual_candidates import usual_candidates
 from training.evaluation import gap
 from training.models.embeddings import ItemColumns, item_columns
 from training.models.ranker import Ranker
@@ -141,7 +142,8 @@ class Fit:
         self._train_towers(towers, after, self.cut_us, "towers refit", None)
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
-        return Recommender(self.vocabulary, after, towers, ranker)
+        usual = usual_candidates(examples, self.recipe.seed)
+        return Recommender(self.vocabulary, after, towers, ranker, usual)
 
     def run_towers(self) -> RetrievalModel:
         """The towers alone, as of the training cut."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contract.attribution import Background
 from contract.candidates import MAX_CANDIDATES, QUOTAS, Candidates, Evidence
 from contract.encoding import CART, FIRST_ITEM, Situation, Vocabulary
 from training.data.item_tables import ItemTables
@@ -67,6 +68,7 @@ class Recommender:
     tables: ItemTables
     towers: RetrievalModel
     ranker: Ranker
+    usual: Background | None = None  # what reasons are told against; absent where none are
 
     def rank(self, situations: Sequence[Situation], k: int, *, label: str) -> dict[str, Numbers]:
         """The k best items outside the cart, [cases, k], -1 where there are fewer: the ranker's

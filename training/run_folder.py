@@ -23,6 +23,7 @@ from contract.manifest import (
     POPULAR,
     SEGMENT_CONFIG,
     SESSION_KNN,
+    USUAL_CANDIDATES,
     VOCABULARY,
     expected_feature_hash,
 )
@@ -86,6 +87,8 @@ def write_run(
     with replaced(folder, told) as new:
         _write_tables(new, recommender.vocabulary, recommender.tables, source.catalogue)
         (new / SEGMENT_CONFIG).write_bytes(source.timelines.rules.as_bytes())
+        if recommender.usual is not None:
+            (new / USUAL_CANDIDATES).write_bytes(recommender.usual.as_bytes())
         checkpoint.save(new / WEIGHTS_FILE, weights)
 
 

@@ -1,8 +1,10 @@
 """Why an item is shown. A reason is given only where the evidence that the item was ranked with
-says so, and what is personal is said only to who agreed to personalization."""
+says so, and what is personal is said only to who agreed to personalization. Which of them come
+first follows from exact attributions of the ranker's score."""
 
+from contract.attribution import GROUPS
 from contract.cart_fit import strongest
-from contract.items import Indices
+from contract.items import Floats, Indices
 from serving.decision import reason_texts as texts
 from serving.decision.candidate_set import COLUMN, CandidateSet
 from serving.decision.messages import Reason
@@ -19,29 +21,53 @@ _POPULAR_NOW = Reason(code="popular_now", text=texts.POPULAR_NOW)
 _EVIDENCE = [
     COLUMN[name] for name in ("baskets", "cart_similarity", "session_knn", "category_weight")
 ]
+# Places of the kinds of evidence, in the order in which they are told where nothing was weighed.
+_BOUGHT, _CART, _SHOPPERS, _TASTE, _POPULAR = range(len(GROUPS))
+_NOTHING_SAID = [0.0] * len(GROUPS)
+
+
+def owed(release: Release, shown: Floats) -> Floats | None:
+    """What each kind of evidence adds to the ranker's score of the shown items, [S, G], for their
+    pair features [S, F]; None where the release can not say. Raises InferenceFailed."""
+    return None if release.explainer is None else release.explainer.attribute(shown)
 
 
 def explain(
-    release: Release, candidates: CandidateSet, places: Indices, *, personal: bool
+    release: Release,
+    candidates: CandidateSet,
+    places: Indices,
+    *,
+    personal: bool,
+    owed: Floats | None = None,
 ) -> list[tuple[Reason, ...]]:
-    """One or two reasons for each of the candidates at `places`, the strongest kind first."""
+    """One or two reasons for each of the candidates at `places`: what the evidence bears out and
+    personalization allows to say, that which moved the score most before others.
+
+    `owed` [S, G]: what each of `GROUPS` added to the scores; what lowered one is no reason for it.
+    """
     index, said = candidates.listed.index[places], candidates.pairs[places][:, _EVIDENCE] > 0
     popular = release.is_popular[index].tolist()
+    moved = [_NOTHING_SAID] * len(index) if owed is None else owed.tolist()
     told: list[tuple[Reason, ...]] = []
     for place, (bought, goes, shoppers, taste) in enumerate(said.tolist()):
-        found: list[Reason] = []
+        found: dict[int, Reason] = {}
         if personal and bought:
-            found.append(_BOUGHT_BEFORE)
+            found[_BOUGHT] = _BOUGHT_BEFORE
         if goes:
-            found.append(_goes_with_cart(release, candidates.evidence.cart, int(index[place])))
+            cart = candidates.evidence.cart
+            found[_CART] = _goes_with_cart(release, cart, int(index[place]))
         if shoppers:
-            found.append(_SIMILAR_SHOPPERS)
+            found[_SHOPPERS] = _SIMILAR_SHOPPERS
         if personal and taste:
-            found.append(_YOUR_TASTE)
+            found[_TASTE] = _YOUR_TASTE
         if popular[place]:
-            found.append(_POPULAR_NOW)
+            found[_POPULAR] = _POPULAR_NOW
+        by_worth = sorted(found, key=moved[place].__getitem__, reverse=True)
+        worth = [kind for kind in by_worth if moved[place][kind] >= 0] or by_worth[:1]
         # Where only a model brought it: what the model knows it learned from other shoppers.
-        told.append(tuple(found[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,))
+        told.append(
+            tuple(found[kind] for kind in worth[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,)
+        )
     return told
 
 

@@ -22,6 +22,7 @@ from contract.session_knn import SessionKnn
 from serving.inference.assortment import Assortment, Mask
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import Breaker
+from serving.inference.explainer import Explainer
 
 # Beside the models, what may hang on a thread: each has a breaker too.
 STAGES = ("encode", "retrieval")
@@ -94,6 +95,7 @@ class Release:
     breakers: Mapping[str, Breaker]  # by model, and by each of STAGES
     rules: SegmentConfig  # that its models were trained under
     learned: LearnedSegments | None = None
+    explainer: Explainer | None = None  # None in a release that says nothing to explain against
 
     @property
     def release_id(self) -> str:

@@ -13,6 +13,7 @@ from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
 from serving.inference.breaker import Breaker, BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
+from serving.inference.explainer import Explainer
 from serving.inference.probe import warm_up
 from serving.inference.release import STAGES, Release
 from serving.inference.release_files import ReleaseFiles
@@ -73,6 +74,7 @@ def _build(
     popular = attempt(lambda: release_files.popular(files, vocabulary))
     rules = attempt(lambda: release_files.segment_rules(files))
     learned = attempt(lambda: release_files.learned_segments(files, manifest))
+    usual = attempt(lambda: release_files.usual_candidates(files, manifest))
     sessions = {
         name: session
         for name in contract_manifest.MODELS
@@ -94,6 +96,7 @@ def _build(
         {name: Breaker(breaker) for name in (*sessions, *STAGES)},
         rules,
         learned,
+        None if usual is None else Explainer(sessions[contract_manifest.RANKER], usual),
     )
     release.derive()
     problems = warm_up(release, sessions)

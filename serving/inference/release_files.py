@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from contract.attribution import Background
 from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
@@ -29,6 +30,7 @@ from contract.manifest import (
     POPULAR,
     SEGMENT_CONFIG,
     SESSION_KNN,
+    USUAL_CANDIDATES,
     VOCABULARY,
     ReleaseManifest,
     Root,
@@ -221,6 +223,18 @@ def learned_segments(files: ReleaseFiles, manifest: ReleaseManifest) -> LearnedS
         if isinstance(error, UserError):
             raise
         raise UserError(f"{LEARNED_SEGMENTS}: {error}") from error
+
+
+def usual_candidates(files: ReleaseFiles, manifest: ReleaseManifest) -> Background | None:
+    """What reasons are told against, None in a release of a version that had none."""
+    if USUAL_CANDIDATES not in manifest.files:
+        return None
+    try:
+        return Background.from_arrays(_arrays(files, USUAL_CANDIDATES))
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{USUAL_CANDIDATES}: {error}") from error
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -22,6 +22,7 @@ from contract.manifest import (
     LEARNED_SEGMENTS,
     MANIFEST,
     MODELS,
+    USUAL_CANDIDATES,
     ModelEntry,
     Precision,
     ReleaseManifest,
@@ -119,6 +120,8 @@ def export(
     partial.mkdir(parents=True)
     for name in TABLE_FILES:
         shutil.copyfile(run.folder / name, partial / name)
+    if (run.folder / USUAL_CANDIDATES).exists():  # runs of earlier versions have none
+        shutil.copyfile(run.folder / USUAL_CANDIDATES, partial / USUAL_CANDIDATES)
     (partial / INDEX).write_bytes(built.content)
     if learned is not None:
         (partial / LEARNED_SEGMENTS).write_bytes(learned)

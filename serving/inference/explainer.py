@@ -1,0 +1,32 @@
+"""What the live ranker's scores owe to each kind of evidence. The ranker is asked here, in this
+process, whatever serves it: the file is the verified one, and small."""
+
+import numpy as np
+
+from contract.attribution import Background, attributions
+from contract.candidates import MAX_CANDIDATES
+from contract.items import Floats
+from serving.inference.backend import finite
+from serving.inference.embedded import Session
+
+
+class Explainer:
+    """Exact attributions by one release's ranker. Callable from any thread."""
+
+    def __init__(self, ranker: Session, background: Background) -> None:
+        self._ranker = ranker
+        self._background = background
+
+    def attribute(self, pairs: Floats) -> Floats:
+        """What each of `contract.attribution.GROUPS` adds to the score of each item, [S, G], for
+        pair features `pairs` [S, F]. Raises InferenceFailed."""
+        return attributions(pairs, self._background, self._scores)
+
+    def _scores(self, rows: Floats) -> Floats:
+        """The ranker's score of each of `rows`, which it takes MAX_CANDIDATES at a time."""
+        checkouts = -(-len(rows) // MAX_CANDIDATES)
+        padded = np.zeros((checkouts * MAX_CANDIDATES, rows.shape[1]), np.float32)
+        padded[: len(rows)] = rows
+        batch = padded.reshape(checkouts, MAX_CANDIDATES, -1)
+        scores = finite(self._ranker.infer({"pair_features": batch}), "scores")
+        return scores.reshape(-1)[: len(rows)]
