@@ -100,7 +100,7 @@ def _present() -> npt.NDArray[np.bool_]:
     present[:, [column[name] for name in SHARED]] = True
     for group, names in enumerate(GROUPS.values()):
         has = (np.arange(NUM_COALITIONS) >> group & 1).astype(bool)
-        present[np.ix_(has, [column[name] for name in names])] = True
+        present[np.ix_(has, np.array([column[name] for name in names]))] = True
     return present
 
 

@@ -20,6 +20,7 @@ from serving.api import (
     docs_page,
     documentation,
     events,
+    explanations,
     health,
     sdk,
     segments,
@@ -310,7 +311,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
-        *(decide, events, catalogue, subjects, segments, consent, health, docs_page, sdk),
+        *(decide, explanations, events, catalogue, subjects, segments, consent),
+        *(health, docs_page, sdk),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)

@@ -95,8 +95,13 @@ async def put_consent(request: Request) -> Response:
 
 def subject_of(request: Request, gateway: Gateway) -> str:
     """The subject of the path. Raises a 404 problem, the same for malformed and unknown ids."""
+    return named_subject(gateway, request.path_params["subject_id"])
+
+
+def named_subject(gateway: Gateway, named: str) -> str:
+    """The subject `named`, wherever it stands. Raises as `subject_of`."""
     try:
-        subject_id = str(UUID(request.path_params["subject_id"]))
+        subject_id = str(UUID(named))
     except ValueError:
         subject_id = ""
     if not subject_id or not gateway.control.exists(subject_id):

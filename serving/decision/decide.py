@@ -10,6 +10,7 @@ from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
 from contract.events import honoured_time
 from contract.features import UNKNOWN, SubjectState
+from contract.items import Floats
 from contract.manifest import RANKER
 from serving.decision import fallback, ranking, reasons, retrieval, towers
 from serving.decision.admission import Admission, Overloaded, Place
@@ -34,6 +35,9 @@ from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
 from serving.state.feature_merge import ReadsMany, read_as_one
+
+# The ranker is asked a few hundred times over for it: about half a millisecond.
+_TO_ATTRIBUTE_MS = 2.0
 
 
 class Decider:
@@ -312,9 +316,10 @@ def _respond(
     release, personal = checkout.release, checkout.subject.personal
     index = found.listed.index[ranked.places].tolist()
     nothing: list[tuple[Reason, ...]] = [()] * len(index)
+    owed = _owed(checkout, found.pairs[ranked.places]) if answer.rung == "full" else None
     told = checkout.deadline.inline(
         "reasons",
-        lambda: reasons.explain(release, found, ranked.places, personal=personal),
+        lambda: reasons.explain(release, found, ranked.places, personal=personal, owed=owed),
         nothing,
     )
     suggestions = tuple(
@@ -322,10 +327,26 @@ def _respond(
         for item, score, why in zip(index, ranked.scores.tolist(), told, strict=True)
     )
     shown = tuple(
-        Shown(one.item_id, one.score, tuple(why.code for why in one.reasons), tuple(pair))
-        for one, pair in zip(suggestions, found.pairs[ranked.places].tolist(), strict=True)
+        Shown(one.item_id, one.score, tuple(why.code for why in one.reasons), tuple(pair), said)
+        for one, pair, said in zip(
+            *(suggestions, found.pairs[ranked.places].tolist()),
+            [None] * len(index) if owed is None else map(tuple, owed.tolist()),
+            strict=True,
+        )
     )
     return suggestions, shown
+
+
+def _owed(checkout: Checkout, shown: Floats) -> Floats | None:
+    """What the ranker's scores owe to which evidence, as long as there is time to ask."""
+    if checkout.release.explainer is None:
+        return None
+    if checkout.deadline.remaining_ms() < _TO_ATTRIBUTE_MS:
+        checkout.deadline.degrade("attributions")
+        return None
+    return checkout.deadline.inline(
+        "attributions", lambda: reasons.owed(checkout.release, shown), None
+    )
 
 
 def _behaviour_us(request: DecideRequest, now: datetime) -> int:

@@ -6,16 +6,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from contract.pair_features import (
-    PAIR_FEATURES_VERSION,
-)
+from contract.attribution import GROUPS
+from contract.pair_features import PAIR_FEATURES_VERSION
 from serving.decision.messages import DecideRequest, DecideResponse, Rung
 
 # Stages that work with the release. The others fail for want of a store, or for the caller's wish.
 _OF_THE_RELEASE = frozenset(
     {
         *("eligibility", "encode", "query_tower", "sequence_encoder", "retrieval", "ranker"),
-        *("blend", "session_knn", "popular", "reasons"),
+        *("blend", "session_knn", "popular", "reasons", "attributions"),
     }
 )
 # The order is computed, not drawn: what was shown would have been shown every time.
@@ -46,12 +45,14 @@ def stable_id(request: DecideRequest, subject: SubjectContext) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """One shown item with its score and the pair features [F] that it was ranked with."""
+    """One shown item with its score, the pair features [F] that it was ranked with and, where the
+    ranker decided, what each of contract.attribution.GROUPS added to the score, [G]."""
 
     item_id: str
     score: float
     reason_codes: tuple[str, ...]
     pair_features: tuple[float, ...]
+    attributions: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Decision:
             "propensity": _CERTAIN,
             "reasons": list(item.reason_codes),
         }
+        if item.attributions is not None:
+            record["attributions"] = dict(zip(GROUPS, item.attributions, strict=True))
         if self.subject.personal:
             record["pair_features"] = list(item.pair_features)
         return record

@@ -8,3 +8,14 @@ SIMILAR_SHOPPERS = "Shoppers with a similar cart also bought this."
 SIMILAR_SHOPPERS_MODEL = "Chosen by shoppers in a similar situation."
 YOUR_TASTE = "From a category you often buy."
 POPULAR_NOW = "Popular with many shoppers right now."
+
+# Where all that is left of a reason is its code.
+BY_CODE = {
+    "bought_before": BOUGHT_BEFORE,
+    "goes_with_cart": GOES_WITH_CART_UNTITLED,
+    "similar_shoppers": SIMILAR_SHOPPERS_MODEL,
+    "your_taste": YOUR_TASTE,
+    "popular_now": POPULAR_NOW,
+}
+# Said only to who agreed to personalization.
+PERSONAL = frozenset({"bought_before", "your_taste"})

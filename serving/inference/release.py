@@ -126,6 +126,10 @@ class Release:
         """The `item_category` of an item of the catalogue."""
         return category_of(self.catalogue.category_path[self.vocabulary.index(item_id)])
 
+    def title(self, item_id: str) -> str:
+        """What an item of the catalogue is called, empty where that is not known."""
+        return self.catalogue.title[self.vocabulary.index(item_id)]
+
     def derive(self) -> None:
         """Compute now what is otherwise computed when it is first asked for, so that no checkout
         has to wait for it."""

@@ -17,6 +17,7 @@ STAGES = (
     "session_knn",
     "popular",
     "reasons",
+    "attributions",
     "overload",
     "price_filter",
 )

@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Literal, Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from contract.errors import UserError
 from contract.event_versions import read_stored
@@ -114,6 +114,16 @@ class EventLog(Protocol):
 
     def events_of(self, subject_ids: Sequence[str]) -> Iterator[Event]:
         """The events of these subjects, of each oldest first. May be asked from any thread."""
+        ...
+
+    @property
+    def finds_by_id(self) -> bool:
+        """Whether `find` needs no subject."""
+        ...
+
+    def find(self, event_id: UUID, subject_ids: Sequence[str]) -> Event | None:
+        """The event with this id, None where there is none that can be read. A log that
+        `finds_by_id` no single record looks at those of `subject_ids`. From any thread."""
         ...
 
     async def forget(self, log_keys: Sequence[bytes]) -> int:
@@ -232,6 +242,15 @@ class SqliteEventLog:
                     events = (decoded(self._codec, body) for _, body in rows)
                     yield from (event for event in events if event is not None)
                     position = int(rows[-1][0])
+
+    finds_by_id = True
+
+    def find(self, event_id: UUID, subject_ids: Sequence[str]) -> Event | None:
+        with closing(connect(self._path, read_only=True)) as reader:
+            query = "SELECT body FROM records WHERE event_id = ?"
+            row = reader.execute(query, (event_id.bytes,)).fetchone()
+        self._codec.refresh()
+        return None if row is None else decoded(self._codec, row[0])
 
     async def forget(self, log_keys: Sequence[bytes]) -> int:
         def delete(connection: sqlite3.Connection) -> int:

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from functools import partial
+from uuid import UUID
 
 from confluent_kafka import (
     Consumer,
@@ -217,6 +218,13 @@ class KafkaEventLog:
                 event = once.event(message, self._codec)
                 if event is not None:
                     yield event
+
+    finds_by_id = False
+
+    def find(self, event_id: UUID, subject_ids: Sequence[str]) -> Event | None:
+        """As of any log; all of it is gone through."""
+        every = self.events_of(subject_ids)
+        return next((event for event in every if event.event_id == event_id), None)
 
     async def forget(self, log_keys: Sequence[bytes]) -> int:
         """Nothing: a topic gives up no single records, and these open no more."""

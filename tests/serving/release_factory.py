@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from contract import manifest, pair_features
+from contract.attribution import Background
 from contract.behaviour import LearnedSegments
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.index_entry import IndexEntry
@@ -26,6 +27,9 @@ from contract.session_knn import SessionKnn
 CURRENCY = "USD"
 DEPARTMENTS = ("GROCERY", "DAIRY", "BAKERY", "PRODUCE")
 BUILT_AT = datetime(2017, 11, 20, tzinfo=UTC)
+_USUAL = Background(
+    np.zeros((1, len(pair_features.PAIR_FEATURES)), np.float32), np.ones(1, np.float32)
+)
 _ONNX_TYPE = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
@@ -115,6 +119,7 @@ class Factory:
             manifest.SESSION_KNN: _npz(self._knn().arrays()),
             manifest.ITEM_NEIGHBOURS: _npz(together.arrays()),
             manifest.SEGMENT_CONFIG: self.rules.as_bytes(),
+            manifest.USUAL_CANDIDATES: _USUAL.as_bytes(),
             **(
                 {}
                 if self.learned is None

@@ -1,16 +1,21 @@
 """Reasons are true to the evidence that an item was ranked with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from contract import candidates
+from contract.attribution import GROUPS, SHARED
 from contract.clock import to_us
 from contract.encoding import FIRST_ITEM, Situation
 from contract.features import UNKNOWN, view
 from contract.items import Indices
-from serving.decision.candidate_set import CandidateSet, collect
+from serving.decision import ranking
+from serving.decision.candidate_set import COLUMN, CandidateSet, collect
 from serving.decision.eligibility import Eligible
-from serving.decision.reasons import explain
+from serving.decision.reasons import explain, owed
+from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import CLOCK, KNOWN
@@ -71,3 +76,37 @@ def test_at_most_two(release: Release) -> None:
     lengths = set(map(len, explain(release, found, np.arange(len(found)), personal=True)))
     assert lengths <= {1, 2}
     assert 2 in lengths
+
+
+async def test_what_moved_the_score_most_comes_first_and_what_lowered_it_is_no_reason(
+    release: Release, store: MemoryFeatureStore
+) -> None:
+    history = view(await store.read(KNOWN), to_us(CLOCK.now()))
+    found = candidate_set(release, Situation(history, (), to_us(CLOCK.now())), 40)
+    places = np.searchsorted(found.listed.index, the(40))
+
+    def first(**owed: float) -> list[str]:
+        weighed = np.array([[owed.get(kind, 0.0) for kind in GROUPS]], np.float32)
+        (told,) = explain(release, found, places, personal=True, owed=weighed)
+        return [why.code for why in told]
+
+    assert first(bought_before=2.0, your_taste=1.0) == ["bought_before", "your_taste"]
+    assert first(bought_before=1.0, your_taste=2.0) == ["your_taste", "bought_before"]
+    assert first(bought_before=1.0, your_taste=-0.1) == ["bought_before"]
+    # Everything that can be said lowered the score: what did so least, rather than nothing.
+    assert first(bought_before=-2.0, your_taste=-1.0) == ["your_taste"]
+    # Nothing is said that the evidence does not bear out, whatever the ranker made of it.
+    assert "goes_with_cart" not in first(goes_with_cart=9.0)
+
+
+def test_the_shown_items_scores_are_taken_apart_exactly(release: Release) -> None:
+    found = candidate_set(release, Situation(UNKNOWN, ("item-1",), 0), *range(3, 9))
+    weighed = owed(release, found.pairs)
+    assert weighed is not None
+    usual = np.zeros((1, found.pairs.shape[1]), np.float32)
+    usual[0, [COLUMN[name] for name in SHARED]] = found.pairs[0, [COLUMN[n] for n in SHARED]]
+    assert isinstance(release.models, EmbeddedBackend)
+    asked = [ranking.inputs(replace(found, pairs=pairs)) for pairs in (found.pairs, usual)]
+    scores = [one["scores"] for one in release.models.infer("ranker", asked)]  # type: ignore[index]
+    apart = scores[0][: len(found)] - scores[1][0]
+    assert weighed.sum(axis=1) == pytest.approx(apart, abs=1e-4)

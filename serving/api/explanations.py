@@ -1,0 +1,141 @@
+"""`GET /v1/decisions/{decision_id}/explanation`: why this was shown, for the shop's support and, in
+its sentences, for the shopper."""
+
+import asyncio
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from contract.consent import in_effect
+from contract.events import Event
+from serving.api.auth import authenticate
+from serving.api.consent import named_subject
+from serving.api.gateway import Gateway, gateway_of
+from serving.api.problems import ApiProblem, documented
+from serving.decision import reason_texts
+from serving.decision.messages import Reason
+
+router = APIRouter()
+
+_DECISION = {
+    "name": "decision_id",
+    "in": "path",
+    "required": True,
+    "description": "As `decide` answered it.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+_SUBJECT = {
+    "name": "subject_id",
+    "in": "query",
+    "description": "Whose decision it was; needed where events are kept in Kafka, which finds "
+    "nothing by its id.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+
+
+class ExplainedItem(BaseModel):
+    """One suggestion. `attributions`: what each kind of evidence added to its score against usual
+    candidates (Shapley values, they add up); null for callers other than admin, and where not the
+    ranker but a lower rung chose."""
+
+    item_id: str
+    title: str
+    reasons: list[Reason]
+    score: float
+    propensity: float
+    attributions: dict[str, float] | None
+
+
+class Explanation(BaseModel):
+    """What was decided and why. `segments` and personal reasons only while the shopper agrees to
+    personalization."""
+
+    decision_id: UUID
+    occurred_at: datetime
+    release_id: str
+    rung: str
+    degraded: list[str]
+    segments: list[str]
+    recommendations: list[ExplainedItem]
+
+
+@router.get(
+    "/v1/decisions/{decision_id}/explanation",
+    summary="Explain a decision",
+    response_model=Explanation,
+    responses=documented(401, 403, 404, 422, 503),
+    openapi_extra={"parameters": [_DECISION, _SUBJECT]},
+    tags=["checkout"],
+)
+async def get_explanation(request: Request) -> Response:
+    """From the record of the decision, as it was made: there is none without `analytics`, after an
+    erasure and when its time of retention is over. Figures are for admin keys."""
+    gateway = gateway_of(request)
+    caller = authenticate(request, gateway, "checkout")
+    event = await _recorded(request, gateway)
+    personal = _personal(gateway, str(event.subject_id))
+    told = explanation(gateway, event, personal=personal, figures=caller.role == "admin")
+    return Response(told.model_dump_json(), media_type="application/json")
+
+
+async def _recorded(request: Request, gateway: Gateway) -> Event:
+    """The record of the decision that the path names. Raises a 404 or 422 problem."""
+    said = request.query_params.get("subject_id")
+    subject_id = None if said is None else named_subject(gateway, said)
+    try:
+        decision_id = UUID(request.path_params["decision_id"])
+    except ValueError:
+        raise ApiProblem(422, "decision_id: is no UUID.") from None
+    if subject_id is None and not gateway.event_log.finds_by_id:
+        raise ApiProblem(422, "subject_id: is needed, because events are kept in Kafka.")
+    subjects = () if subject_id is None else (subject_id,)
+    # On a thread: where events are in Kafka all of a topic is gone through.
+    event = await asyncio.to_thread(gateway.event_log.find, decision_id, subjects)
+    if event is None or event.decision is None:
+        raise ApiProblem(404, "There is no record of this decision.")
+    if subject_id is not None and str(event.subject_id) != subject_id:
+        raise ApiProblem(404, "There is no record of this decision.")
+    return event
+
+
+def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool) -> Explanation:
+    """What the record `event` of a decision says, as far as it may be said."""
+    record: dict[str, Any] = dict(event.decision or {})
+    return Explanation(
+        decision_id=event.event_id,
+        occurred_at=event.occurred_at,
+        release_id=record["release_id"],
+        rung=record["rung"],
+        degraded=record["degraded"],
+        segments=record.get("segments", []) if personal else [],
+        recommendations=[
+            ExplainedItem(
+                item_id=one["item_id"],
+                title=gateway.live.current.title(one["item_id"]),
+                reasons=_reasons(one["reasons"], personal=personal),
+                score=one["score"],
+                propensity=one["propensity"],
+                attributions=one.get("attributions") if figures else None,
+            )
+            for one in record["shown"]
+        ],
+    )
+
+
+def _reasons(codes: list[Any], *, personal: bool) -> list[Reason]:
+    return [
+        Reason(code=code, text=reason_texts.BY_CODE[code])
+        for code in codes
+        if code in reason_texts.BY_CODE and (personal or code not in reason_texts.PERSONAL)
+    ]
+
+
+def _personal(gateway: Gateway, subject_id: str) -> bool:
+    consent = gateway.control.consent_of(subject_id)
+    return "personalization" in in_effect(
+        None if consent is None else consent.purposes, None, gpc=False
+    )
