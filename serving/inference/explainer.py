@@ -15,15 +15,16 @@ class Explainer:
 
     def __init__(self, ranker: Session, background: Background) -> None:
         self._ranker = ranker
-        self._background = background
+        self.background = background
 
     def attribute(self, pairs: Floats) -> Floats:
         """What each of `contract.attribution.GROUPS` adds to the score of each item, [S, G], for
         pair features `pairs` [S, F]. Raises InferenceFailed."""
-        return attributions(pairs, self._background, self._scores)
+        return attributions(pairs, self.background, self.scores)
 
-    def _scores(self, rows: Floats) -> Floats:
-        """The ranker's score of each of `rows`, which it takes MAX_CANDIDATES at a time."""
+    def scores(self, rows: Floats) -> Floats:
+        """The ranker's score of each of `rows` [R, F], any number of them, [R]. Raises
+        InferenceFailed."""
         checkouts = -(-len(rows) // MAX_CANDIDATES)
         padded = np.zeros((checkouts * MAX_CANDIDATES, rows.shape[1]), np.float32)
         padded[: len(rows)] = rows

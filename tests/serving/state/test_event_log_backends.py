@@ -242,6 +242,21 @@ async def test_the_events_of_a_subject_are_found(open_log: Open) -> None:
     assert list(log.events_of([])) == []
 
 
+async def test_one_event_is_found(open_log: Open, control: SqliteControlStore) -> None:
+    log = open_log()
+    events = random_events(seed=3, count=40)
+    await log.append(events)
+    await log.check()
+    wanted = events[7]
+    subject = str(wanted.subject_id)
+    assert log.find(wanted.event_id, [subject]) == wanted
+    assert log.find(uuid4(), [subject]) is None
+    if log.finds_by_id:
+        assert log.find(wanted.event_id, []) == wanted
+    await erased(control, wanted.subject_id.int)
+    assert log.find(wanted.event_id, [subject]) is None
+
+
 async def test_who_has_records_is_known(open_log: Open, control: SqliteControlStore) -> None:
     log = open_log()
     await log.append(of(random_events(seed=3, count=80), 1, 2))
