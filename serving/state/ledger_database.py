@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -121,15 +121,3 @@ def sqlite_ledger_database(path: Path) -> LedgerDatabase:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return LedgerDatabase(engine, 1, lambda _: None)
-
-
-def postgres_ledger_database(open_one: Callable[[], Any], threads: int = 8) -> LedgerDatabase:
-    """PostgreSQL through psycopg; `open_one` opens a connection without autocommit."""
-    engine = create_engine(
-        "postgresql+psycopg://", creator=open_one, pool_size=threads + 1, pool_pre_ping=True
-    )
-
-    def lock(connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('tillwise ledger'))")
-
-    return LedgerDatabase(engine, threads, lock)

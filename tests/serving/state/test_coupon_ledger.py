@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.postgres_process import PostgresServer, postgres
 from contract.errors import UserError
 from contract.offer_checks import Used
 from contract.offers import AmountOff, FreeShipping, Limits, PercentOff
@@ -27,7 +28,10 @@ from serving.state.coupon_ledger import (
 )
 from serving.state.ledger_database import LedgerDatabase, newest_step, sqlite_ledger_database
 from serving.state.ledger_tables import METADATA
+from serving.state.postgres_ledger import postgres_ledger_database
+from serving.state.postgres_place import postgres_place
 from serving.state.sql_coupon_ledger import SqlCouponLedger
+from serving.state.sqlite_writer import StoreError
 
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
 TTL = timedelta(minutes=10)
@@ -38,9 +42,13 @@ AT_ONCE = 100
 Open = Callable[[], LedgerDatabase]
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    return lambda: sqlite_ledger_database(tmp_path / "ledger.sqlite")
+    if request.param == "sqlite":
+        return lambda: sqlite_ledger_database(tmp_path / "ledger.sqlite")
+    server: PostgresServer = request.getfixturevalue("database")
+    place = postgres_place(server.url_of_own(), user=server.user)
+    return lambda: postgres_ledger_database(place)
 
 
 @pytest.fixture
@@ -385,3 +393,18 @@ async def test_an_older_version_refuses_a_newer_ledger(open_one: Open) -> None:
     database.close()
     with pytest.raises(UserError, match="newer version"):
         open_one()
+
+
+async def test_a_server_that_went_away_is_an_error_and_one_that_is_back_an_answer() -> None:
+    with postgres() as server:
+        place = postgres_place(server.url_of_own(), user=server.user)
+        ledger = SqlCouponLedger(postgres_ledger_database(place))
+        held = await reserve(ledger)
+        server.kill()
+        with pytest.raises(StoreError):
+            await ledger.redeem([held.reservation_id], settlement(), NOON)
+        server.start()
+        paid = await ledger.redeem([held.reservation_id], settlement(), NOON)
+        assert await ledger.redeem([held.reservation_id], settlement(), NOON) == paid
+        assert await ledger.used(NOON) == {"ten": Used(1, 0, 500)}
+        ledger.close()
