@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import types
 from numba.core.caching import InTreeCacheLocator
+from numba.np.numpy_support import from_dtype
 
 R = TypeVar("R")
 
@@ -23,6 +25,11 @@ INT, FLOAT, KEY = types.int64, types.float64, types.uint64
 def array(dtype: Any, dimensions: int = 1) -> Any:
     """A contiguous array that is only read; one that may be written will do as well."""
     return types.Array(dtype, dimensions, "C", readonly=True)
+
+
+def column_of(dtype: str) -> Any:
+    """A column of packed rows where it lies, other columns between its elements; only read."""
+    return types.Array(from_dtype(np.dtype(dtype)), 1, "A", readonly=True, aligned=False)
 
 
 INTS, FLOATS = array(types.int64), array(types.float32)

@@ -1,6 +1,5 @@
 """What a shopper agreed to, and what follows from it for a write and for a read."""
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 from typing import Literal, get_args
@@ -61,4 +60,4 @@ def pseudonymise(raw_id: str, kind: Literal["visitor", "user"], key: bytes) -> s
 
     It is only ever a look-up key in the subjects table; the `subject_id` behind it is random.
     """
-    return hmac.new(key, f"{kind}:{raw_id}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, f"{kind}:{raw_id}".encode(), "sha256").hex()

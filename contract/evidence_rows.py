@@ -5,17 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from contract.events import EVENT_TYPE, Event, key_of, order_amount
+from contract.events import key_of, order_amount
 from contract.frames import EventFrame
-from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, copied, stamp_of
+from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, Seen, copied
 
 
-def _order_row(event: Event) -> list[tuple[Any, ...]]:
+def _order_row(seen: Seen) -> list[tuple[Any, ...]]:
+    event = seen.event
     return [
         (
-            *stamp_of(event),
+            *seen.stamp,
             0,
-            EVENT_TYPE[event.event_name],
+            seen.code,
             order_amount(event),
             bool(event.coupon),
             0 if event.transaction_id is None else key_of(event.transaction_id),
@@ -24,18 +25,18 @@ def _order_row(event: Event) -> list[tuple[Any, ...]]:
     ]
 
 
-def _promotion_row(event: Event) -> list[tuple[Any, ...]]:
-    return [(*stamp_of(event), 0, EVENT_TYPE[event.event_name])]
+def _promotion_row(seen: Seen) -> list[tuple[Any, ...]]:
+    return [(*seen.stamp, 0, seen.code)]
 
 
-def _browsed_rows(event: Event) -> list[tuple[Any, ...]]:
-    occurred, key = stamp_of(event)
+def _browsed_rows(seen: Seen) -> list[tuple[Any, ...]]:
+    occurred, key = seen.stamp
     return [
         (
-            *(occurred, key, place, key_of(item.item_id)),
+            *(occurred, key, place, item_key),
             0 if item.item_category is None else key_of(item.item_category),
         )
-        for place, item in enumerate(event.items)
+        for place, (item, item_key) in enumerate(zip(seen.event.items, seen.item_keys, strict=True))
     ]
 
 

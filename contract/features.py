@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from contract.events import EVENT_TYPE, Event
 from contract.evidence_rows import BROWSED, ORDER, PROMOTION
 from contract.frames import EventFrame
 from contract.orders import ORDERED, orders
-from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, by_subject, merge
+from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, Seen, by_subject, merge
 
 Scope = Literal["subject"]
 
@@ -79,14 +80,22 @@ class Feature:
 
     def update_all(self, state: Rows, events: Sequence[Event]) -> Rows:
         """The state after all of `events`, which may come in any order."""
-        left = [
-            row
-            for event in events
-            if EVENT_TYPE[event.event_name] in self.event_types
-            and allows(event.purposes, "personalization")
-            for row in self.kind.from_event(event)
-        ]
-        return merge(state, np.array(left, self.kind.dtype), self.capacity) if left else state
+        return self.merged(
+            state,
+            [
+                row
+                for seen in _seen(events)
+                if seen.code in self.event_types
+                for row in self.kind.from_event(seen)
+            ],
+        )
+
+    def merged(self, state: Rows, rows: list[tuple[Any, ...]]) -> Rows:
+        """The state that holds `rows` as well, which may be in any order."""
+        if not rows:
+            return state
+        rows.sort(key=_stamp)
+        return merge(state, np.array(rows, self.kind.dtype), self.capacity)
 
     def value(self, state: Rows, now_us: int) -> npt.NDArray[Any]:
         """The feature's value at `now_us`, from rows up to then."""
@@ -98,6 +107,9 @@ class Feature:
         wanted = np.isin(frame.event_type, list(self.event_types)) & frame.personal
         rows, subject = self.kind.from_frame(frame, np.flatnonzero(wanted))
         return by_subject(rows, subject, frame.subjects, capacity or self.capacity)
+
+
+_stamp = itemgetter(0, 1, 2)  # of a row, whatever its kind: contract.rows.ORDER_OF_ROWS
 
 
 def _until(state: Rows, now_us: int) -> Rows:
@@ -284,6 +296,16 @@ FEATURES: tuple[Feature, ...] = (
     BROWSING,
 )
 
+# By the code of an event: the places of the features that it changes, and how.
+_LEFT_BY = tuple(
+    tuple(
+        (place, feature.kind.from_event)
+        for place, feature in enumerate(FEATURES)
+        if code in feature.event_types
+    )
+    for code in range(len(EVENT_TYPE) + 1)
+)
+
 SubjectState = dict[str, Rows]
 
 
@@ -331,10 +353,20 @@ def update(state: SubjectState, event: Event) -> SubjectState:
 
 def update_all(state: SubjectState, events: Sequence[Event]) -> SubjectState:
     """The state of every feature after `events` of one subject, which may come in any order."""
-    return {
-        feature.name: feature.update_all(state.get(feature.name, feature.nothing), events)
-        for feature in FEATURES
-    }
+    rows: list[list[tuple[Any, ...]]] = [[] for _ in FEATURES]
+    for seen in _seen(events):
+        for place, from_event in _LEFT_BY[seen.code]:
+            rows[place] += from_event(seen)
+    after = {feature.name: state.get(feature.name, feature.nothing) for feature in FEATURES}
+    for feature, left in zip(FEATURES, rows, strict=True):
+        if left:
+            after[feature.name] = feature.merged(after[feature.name], left)
+    return after
+
+
+def _seen(events: Sequence[Event]) -> list[Seen]:
+    """Those of `events` that features may see."""
+    return [Seen(event) for event in events if allows(event.purposes, "personalization")]
 
 
 def replay(frame: EventFrame) -> dict[str, SubjectState]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from contract.events import EventContext
-from contract.offers import Discount, FreeShipping, LoyaltyTiers, Offer, reduction, settled
+from contract.offers import Discount, FreeShipping, Limits, LoyaltyTiers, Offer, reduction, settled
 
 # Talon.One's words, so that a shop that knows them reads ours. The first that holds, in this order.
 RejectionReason = Literal[
@@ -130,7 +130,7 @@ def evaluate(
             _not_now(offer, asked)
             or _not_theirs(offer, asked, discount, targeted)
             or _not_for_cart(offer, asked, amount, holds, floor(offer))
-            or used_up(offer, used.get(offer.offer_id, NOT_USED), amount)
+            or used_up(offer.limits, used.get(offer.offer_id, NOT_USED), amount)
         )
         if reason is not None:
             rejected.append(Rejected(offer.offer_id, reason))
@@ -184,9 +184,8 @@ def _leaves_enough(asked: Asked, value: int, amount: int, floor: float | None) -
     return asked.margin is not None and asked.margin - amount >= floor * value
 
 
-def used_up(offer: Offer, used: Used, amount: int) -> RejectionReason | None:
-    """Why one more use that takes `amount` off is not within the limits of `offer`."""
-    limits = offer.limits
+def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:
+    """Why one more use that takes `amount` off is not within `limits`."""
     if limits.total is not None and used.total >= limits.total:
         return "CouponLimitReached"
     if limits.per_subject is not None and used.by_subject >= limits.per_subject:

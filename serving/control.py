@@ -1,5 +1,7 @@
-"""Which control store a gateway has, by its settings. Apart from the other stores, so that small
-commands do not load what features are made with."""
+"""Which control store and which coupon ledger a gateway has, by its settings. Apart from the other
+stores, so that small commands do not load what features are made with."""
+
+from typing import TYPE_CHECKING
 
 from contract.clock import Clock
 from contract.errors import UserError
@@ -7,7 +9,13 @@ from serving.settings import Settings
 from serving.state.secrets import Secrets
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, COPIES
+from serving.state.state_folder import CONTROL, COPIES, LEDGER
+
+if TYPE_CHECKING:
+    from serving.state.coupon_ledger import CouponLedger
+    from serving.state.postgres_place import PostgresPlace
+
+_NO_DRIVER = "PostgreSQL needs the extra: pip install 'tillwise[scale]'"
 
 
 def require_control(settings: Settings, wanted: str = "control store") -> None:
@@ -25,13 +33,32 @@ def open_control(
         return SqliteControlStore(settings.state / CONTROL, secrets, clock)
     try:
         from serving.state.postgres_control_store import PostgresControlStore
-        from serving.state.postgres_place import postgres_place
     except ImportError:
-        raise UserError("PostgreSQL needs the extra: pip install 'tillwise[scale]'") from None
-    place = postgres_place(
+        raise UserError(_NO_DRIVER) from None
+    return PostgresControlStore(_postgres(settings), settings.state / COPIES, secrets, clock)
+
+
+def open_ledger(settings: Settings) -> "CouponLedger":
+    """The coupon ledger, in the database of the control store or in a file beside its file, made if
+    need be. Raises UserError, StoreError."""
+    from serving.state.ledger_database import sqlite_ledger_database
+    from serving.state.sql_coupon_ledger import SqlCouponLedger
+
+    if settings.control_store == "sqlite":
+        return SqlCouponLedger(sqlite_ledger_database(settings.state / LEDGER))
+    try:
+        from serving.state.postgres_ledger import postgres_ledger_database
+    except ImportError:
+        raise UserError(_NO_DRIVER) from None
+    return SqlCouponLedger(postgres_ledger_database(_postgres(settings)))
+
+
+def _postgres(settings: Settings) -> "PostgresPlace":
+    from serving.state.postgres_place import postgres_place
+
+    return postgres_place(
         settings.control_store,
         user=settings.postgres_user,
         password=settings.postgres_password,
         tls=settings.postgres_tls.postgresql(),
     )
-    return PostgresControlStore(place, settings.state / COPIES, secrets, clock)

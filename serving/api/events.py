@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Required, TypedDict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
@@ -19,13 +20,15 @@ from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.page_limits import foreign_to_shoppers, is_page
 from serving.api.problems import ApiProblem, documented, invalid, without_card
+from serving.ingest.accept import Outcome
 from serving.ingest.traffic import Foreign
 
 router = APIRouter()
 
 MOST_EVENTS = 500
-# A large batch gives way to waiting checkouts after this many events.
+# A large batch gives way to waiting checkouts after this many events; they are validated together.
 _BREATH = 32
+_EVENTS = TypeAdapter(list[ClientEvent])
 _BEACON_KEY = {
     "name": "key",
     "in": "query",
@@ -53,6 +56,16 @@ class EventResult(BaseModel):
     status: Status
     reason: Reason | None = None
     detail: str | None = None
+
+
+class Result(TypedDict, total=False):
+    """An `EventResult` as it is written; a model for each of 500 events would cost as much as
+    validating them."""
+
+    event_id: str
+    status: Required[Status]
+    reason: Reason
+    detail: str | None
 
 
 class EventResults(BaseModel):
@@ -87,13 +100,9 @@ async def post_events(request: Request) -> Response:
             if foreign is None
             else [_foreign(raw, foreign) for raw in sent]
         )
-        for name, count in Counter(one.reason or one.status for one in results).items():
+        for name, count in Counter(one.get("reason") or one["status"] for one in results).items():
             gateway.metrics.events.labels(name).inc(count)
-        return Response(
-            EventResults(results=results).model_dump_json(exclude_none=True),
-            202,
-            media_type="application/json",
-        )
+        return Response(to_json({"results": results}), 202, media_type="application/json")
 
     return await idempotency.once(request, gateway, caller, body, act)
 
@@ -117,32 +126,41 @@ def _listed(body: bytes) -> list[Any]:
 
 async def _accept(
     gateway: Gateway, caller: Caller, sent: Sequence[Any], *, gpc: bool
-) -> list[EventResult]:
-    results: list[ClientEvent | EventResult] = []
-    for raw in sent:
-        event = _read(raw, caller)
-        if (
-            is_page(caller)
-            and isinstance(event, ClientEvent)
-            and not await gateway.page_limits.takes(event.visitor_id)
-        ):
-            event = _foreign(raw, "bot")
-        results.append(event)
-        if len(results) % _BREATH == 0:
+) -> list[Result]:
+    read: list[ClientEvent | Result] = []
+    for start in range(0, len(sent), _BREATH):
+        if start:
             await asyncio.sleep(0)
-    valid = [one for one in results if isinstance(one, ClientEvent)]
-    if all(isinstance(one, EventResult) and one.reason == "forbidden" for one in results):
+        read += _read(sent[start : start + _BREATH])
+    valid: list[ClientEvent] = []
+    results: list[Result | None] = []  # None where the event's own outcome comes later
+    for raw, event in zip(sent, read, strict=True):
+        refused = event if isinstance(event, dict) else _refused(raw, event, caller)
+        if refused is None and is_page(caller):
+            assert isinstance(event, ClientEvent)
+            if not await gateway.page_limits.takes(event.visitor_id):
+                refused = _foreign(raw, "bot")
+        results.append(refused)
+        if refused is None:
+            assert isinstance(event, ClientEvent)
+            valid.append(event)
+    if all(one is not None and one.get("reason") == "forbidden" for one in results):
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
-    outcomes = iter(await gateway.ingest.accept(valid, gpc=gpc))
-    return [one if isinstance(one, EventResult) else _told(one, next(outcomes)) for one in results]
+    outcomes = zip(valid, await gateway.ingest.accept(valid, gpc=gpc), strict=True)
+    return [_told(*next(outcomes)) if one is None else one for one in results]
 
 
-def _foreign(raw: Any, kind: Foreign) -> EventResult:
+def _foreign(raw: Any, kind: Foreign) -> Result:
     detail = {
         "bot": "a crawler, or more than a person does; nothing was stored",
         "internal": "from the shop's own network; nothing was stored",
     }
-    return EventResult(event_id=_id_of(raw), status="rejected", reason=kind, detail=detail[kind])
+    return _rejected(_id_of(raw), kind, detail[kind])
+
+
+def _rejected(event_id: str | None, reason: Reason, detail: str) -> Result:
+    told: Result = {"status": "rejected", "reason": reason, "detail": detail}
+    return told if event_id is None else {"event_id": event_id, **told}
 
 
 def _id_of(raw: Any) -> str | None:
@@ -150,26 +168,52 @@ def _id_of(raw: Any) -> str | None:
     return named[:64] if isinstance(named, str) else None
 
 
-def _read(raw: Any, caller: Caller) -> ClientEvent | EventResult:
-    """A valid event that this caller may send, or the result that refuses it."""
-    event_id = _id_of(raw)
+def _read(some: Sequence[Any]) -> list[ClientEvent | Result]:
+    """The events in `some`, or the result that refuses one. All of them are validated at once, and
+    one by one only where that fails."""
+    known = [_upgraded(raw) for raw in some]
+    right = [one for one in known if not isinstance(one, _Refused)]
     try:
         # In JSON's strict mode, where times and ids are strings but numbers are not.
-        known = upgraded(raw) if isinstance(raw, dict) else raw
-        event = ClientEvent.model_validate_json(to_json(known), strict=True)
+        valid = _EVENTS.validate_json(to_json(right), strict=True)
+    except ValidationError:
+        events: Iterator[ClientEvent | Result] = map(_read_one, right)
+    else:
+        events = iter(valid)
+    return [one.result if isinstance(one, _Refused) else next(events) for one in known]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Stands in the place of an event of a version that can not be read."""
+
+    result: Result
+
+
+def _upgraded(raw: Any) -> Any:
+    """`raw` as one of the present version; what is no object at all is left to the validation."""
+    if not isinstance(raw, dict):
+        return raw
+    try:
+        return upgraded(raw)
     except UnknownVersionError as error:  # worth keeping: a later gateway may read it
-        detail = str(error)
-        return EventResult(event_id=event_id, status="rejected", reason="version", detail=detail)
+        return _Refused(_rejected(_id_of(raw), "version", str(error)))
     except NotInVersionError as error:
-        detail = str(error)
-        return EventResult(event_id=event_id, status="rejected", reason="invalid", detail=detail)
+        return _Refused(_rejected(_id_of(raw), "invalid", str(error)))
+
+
+def _read_one(raw: Any) -> ClientEvent | Result:
+    try:
+        return ClientEvent.model_validate_json(to_json(raw), strict=True)
     except ValidationError as error:
         detail = invalid(error).problem.detail
-        return EventResult(event_id=event_id, status="rejected", reason="invalid", detail=detail)
+        return _rejected(_id_of(raw), "invalid", detail)
+
+
+def _refused(raw: Any, event: ClientEvent, caller: Caller) -> Result | None:
+    """The result for a valid event that this caller may not send."""
     refusal = _refusal(event, caller)
-    if refusal is None:
-        return event
-    return EventResult(event_id=event_id, status="rejected", reason="forbidden", detail=refusal)
+    return None if refusal is None else _rejected(_id_of(raw), "forbidden", refusal)
 
 
 def _refusal(event: ClientEvent, caller: Caller) -> str | None:
@@ -182,18 +226,12 @@ def _refusal(event: ClientEvent, caller: Caller) -> str | None:
     return None
 
 
-def _told(event: ClientEvent, outcome: str) -> EventResult:
+def _told(event: ClientEvent, outcome: Outcome) -> Result:
     event_id = str(event.event_id)
     if outcome == "no_consent":
-        return EventResult(
-            event_id=event_id,
-            status="rejected",
-            reason="no_consent",
-            detail="neither analytics nor personalization is in effect; nothing was stored",
-        )
-    return EventResult(
-        event_id=event_id, status="accepted" if outcome == "accepted" else "duplicate"
-    )
+        detail = "neither analytics nor personalization is in effect; nothing was stored"
+        return _rejected(event_id, "no_consent", detail)
+    return {"event_id": event_id, "status": outcome}
 
 
 def _ascii(text: str) -> str:

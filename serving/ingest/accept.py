@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
 from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
-from contract.events import ClientEvent, Event, EventBody, EventItem, honoured_time
-from serving.ingest.subjects import Recognised, Subjects
+from contract.events import ClientEvent, Event, EventItem, as_stored, honoured_time, unchecked
+from serving.ingest.subjects import Subjects
 from serving.state.event_log import Appended, EventLog, Position
 from serving.state.feature_store import FeatureStore
 
@@ -24,17 +25,17 @@ _OUTCOMES: dict[Appended, Outcome] = {
 CategoryOf = Callable[[str], str | None]
 
 _CATEGORISED = frozenset({"view_item", "select_item"})
-_BODY_FIELDS = tuple(EventBody.model_fields)
-_BLANK = Event(
-    event_id=UUID(int=0),
-    event_name="page_view",
-    occurred_at=datetime.fromtimestamp(0, UTC),
-    received_at=datetime.fromtimestamp(0, UTC),
-    subject_id=UUID(int=0),
-    session_id="-",
-)
 # A large batch gives way to waiting checkouts after this many events.
 _BREATH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of whom a batch speaks: None when nothing of theirs may be stored, and what is in effect."""
+
+    subject_id: UUID | None
+    purposes: frozenset[str]
+    written: tuple[str, ...]  # the same, as it stands in their events
 
 
 class TracksPosition(FeatureStore, Protocol):
@@ -66,18 +67,25 @@ class Ingest:
 
     async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
         """What became of each event; those accepted are durable. Raises StoreError: none is."""
-        kept: list[tuple[int, Event]] = []
-        who: dict[object, tuple[Recognised, UUID | None]] = {}
+        kept: list[Event] = []
+        places: list[int] = []
+        now = self._clock.now()
+        who: dict[object, _Known] = {}
         for place, event in enumerate(events):
             if place % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
-            stored = await self._as_stored(event, who, gpc=gpc)
-            if stored is not None:
-                kept.append((place, stored))
+            said = None if event.consent is None else tuple(event.consent.items())
+            key = (event.visitor_id, event.user_id, said, event.gpc)
+            known = who.get(key)
+            if known is None:
+                known = who[key] = await self._known(event, who, gpc=gpc)
+            if known.subject_id is not None:
+                kept.append(self._as_stored(event, known, known.subject_id, now))
+                places.append(place)
         outcomes: list[Outcome] = ["no_consent"] * len(events)
         # A caller that goes away must not leave events in the log that features never saw.
-        written = await asyncio.shield(self._start_writing([stored for _, stored in kept]))
-        for (place, _), outcome in zip(kept, written, strict=True):
+        written = await asyncio.shield(self._start_writing(kept))
+        for place, outcome in zip(places, written, strict=True):
             outcomes[place] = outcome
         return outcomes
 
@@ -91,38 +99,37 @@ class Ingest:
         """Wait until nothing is being written any more."""
         await asyncio.gather(*self._writing, return_exceptions=True)
 
-    async def _as_stored(
-        self, event: ClientEvent, who: dict[object, tuple[Recognised, UUID | None]], *, gpc: bool
-    ) -> Event | None:
-        """`event` under its pseudonym, or None when nothing may be stored."""
-        said = None if event.consent is None else tuple(sorted(event.consent.items()))
-        key = (event.visitor_id, event.user_id, said, event.gpc)
-        if key not in who:
-            found = self._subjects.recognise(
-                event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
-            )
-            subject = None
-            if may_store_behaviour(found.purposes):
-                settled = await self._subjects.settle(found)
-                subject = None if settled is None else UUID(settled)
-                if found.unsettled:
-                    who.clear()  # what was just recorded counts for the rest of the batch
-            who[key] = found, subject
-        found, subject_id = who[key]
-        if subject_id is None:
-            return None
-        now = self._clock.now()
-        sent = event.__dict__
-        written = {name: sent[name] for name in _BODY_FIELDS}
-        written["occurred_at"] = honoured_time(event.occurred_at, now)
-        written |= {"received_at": now, "subject_id": subject_id}
-        written["purposes"] = tuple(sorted(found.purposes))
-        if event.event_name in _CATEGORISED:
-            written["items"] = tuple(map(self._categorised, event.items))
-        # Every field has been validated in the event as it came. A copy with all of them changed is
-        # the quickest way that pydantic has to make a model of them.
-        stored = _BLANK.model_copy(update=written)
-        return redact(stored, found.purposes)
+    async def _known(self, event: ClientEvent, who: dict[object, _Known], *, gpc: bool) -> _Known:
+        """Whose `event` is, as far as that may be stored."""
+        found = self._subjects.recognise(
+            event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
+        )
+        subject = None
+        if may_store_behaviour(found.purposes):
+            settled = await self._subjects.settle(found)
+            subject = None if settled is None else UUID(settled)
+            if found.unsettled:
+                who.clear()  # what was just recorded counts for the rest of the batch
+        return _Known(subject, found.purposes, tuple(sorted(found.purposes)))
+
+    def _as_stored(
+        self, event: ClientEvent, known: _Known, subject_id: UUID, now: datetime
+    ) -> Event:
+        """`event` under its pseudonym, as it may be written."""
+        items = event.items
+        if items and event.event_name in _CATEGORISED:
+            items = tuple(map(self._categorised, items))
+        stored = as_stored(
+            event,
+            occurred_at=honoured_time(event.occurred_at, now),
+            received_at=now,
+            subject_id=subject_id,
+            purposes=known.written,
+            items=items,
+        )
+        redacted = redact(stored, known.purposes)
+        assert redacted is not None  # otherwise there were no subject
+        return redacted
 
     def _categorised(self, item: EventItem) -> EventItem:
         """`item` with its category, written down with the event: what is replayed later must not
@@ -130,7 +137,9 @@ class Ingest:
         if item.item_category is not None:
             return item
         category = self._category(item.item_id)
-        return item if category is None else item.model_copy(update={"item_category": category})
+        if category is None:
+            return item
+        return unchecked(EventItem, item.__dict__ | {"item_category": category})
 
     async def _write(self, events: list[Event]) -> list[Outcome]:
         if not events:

@@ -24,6 +24,7 @@ Position = int | tuple[int, ...]
 Offsets = Mapping[int, int]  # the same by partition; a log of one sequence is partition 0
 
 Kind = Literal["behaviour", "decision"]
+_Row = tuple[bytes, bytes, int, int, str | bytes]
 
 # A row tells nobody anything but when it was written and which rows are one unknown subject's.
 _SCHEMA = """
@@ -200,19 +201,7 @@ class SqliteEventLog:
             for record, event in zip(records, events, strict=True)
         ]
 
-        def insert(connection: sqlite3.Connection) -> tuple[list[Appended], int]:
-            answers: list[Appended] = []
-            last = 0
-            for row in rows:
-                if row is None:
-                    answers.append("erased")
-                    continue
-                cursor = connection.execute(_INSERT, row)
-                answers.append("accepted" if cursor.rowcount else "duplicate")
-                last = int(cursor.lastrowid or 0) if cursor.rowcount else last
-            return answers, last
-
-        answers, last = await self._writer.run(insert)
+        answers, last = await self._writer.run(lambda connection: _inserted(connection, rows))
         self._last_position = max(self._last_position, last)
         for tail in self._tails:
             tail.wake()
@@ -303,7 +292,33 @@ class SqliteEventLog:
         self._writer.close()
 
 
-def _row(record: Record, event: Event) -> tuple[bytes, bytes, int, int, str | bytes]:
+def _inserted(
+    connection: sqlite3.Connection, rows: Sequence[_Row | None]
+) -> tuple[list[Appended], int]:
+    """Write `rows`; what became of each, and the position of the last that was written, or 0."""
+    whole = [row for row in rows if row is not None]
+    connection.execute("SAVEPOINT together")
+    written = connection.executemany(_INSERT, whole).rowcount if whole else 0
+    if written == len(whole):
+        connection.execute("RELEASE together")
+        (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        return ["erased" if row is None else "accepted" for row in rows], last if whole else 0
+    # Of many at once SQLite tells the number alone; which were there already shows one by one.
+    connection.execute("ROLLBACK TO together")
+    connection.execute("RELEASE together")
+    answers: list[Appended] = []
+    last = 0
+    for row in rows:
+        if row is None:
+            answers.append("erased")
+            continue
+        cursor = connection.execute(_INSERT, row)
+        answers.append("accepted" if cursor.rowcount else "duplicate")
+        last = int(cursor.lastrowid or 0) if cursor.rowcount else last
+    return answers, last
+
+
+def _row(record: Record, event: Event) -> _Row:
     kind = _KINDS["decision" if event.event_name == "decision" else "behaviour"]
     day = event.received_at.toordinal()
     return record.event_id.bytes, record.key, kind, day, record.body

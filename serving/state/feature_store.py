@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
-
-import pyarrow as pa
+from uuid import UUID
 
 from contract import features
 from contract.errors import UserError
 from contract.events import Event
 from contract.features import SubjectState
-from contract.frames import EVENT_SCHEMA, event_row, explode
 from serving.state.event_log import EventLog, Position
 from serving.state.feature_merge import ReadsMany, merged, read_as_one, since
 from serving.state.sealing import SubjectKeys
@@ -117,9 +115,7 @@ class MemoryFeatureStore:
         await self.absorb([event])
 
     async def absorb(self, events: Sequence[Event]) -> None:
-        by_subject: dict[str, list[Event]] = {}
-        for event in events:
-            by_subject.setdefault(str(event.subject_id), []).append(event)
+        by_subject = _by_subject(events)
         done = 0
         for subject, own in by_subject.items():
             self._states[subject] = features.update_all(self._states.get(subject, {}), own)
@@ -222,10 +218,8 @@ class MemoryFeatureStore:
             return {}, 0
 
     def _absorb(self, events: list[Event]) -> None:
-        table = pa.Table.from_pylist([event_row(event) for event in events], EVENT_SCHEMA)
-        for subject, state in features.replay(explode(table)).items():
-            held = self._states.get(subject)
-            self._states[subject] = state if held is None else merged((held, state))
+        for subject, own in _by_subject(events).items():
+            self._states[subject] = features.update_all(self._states.get(subject, {}), own)
 
     async def snapshot(self) -> None:
         """Write the snapshot beside the running traffic, unless the one on disk says the same."""
@@ -263,6 +257,13 @@ def let_go_of_seed(seed: Path, before_us: int, keys: SubjectKeys) -> None:
 
 def _to_migrate(folder: Path, problem: SnapshotPlainError) -> UserError:
     return UserError(f"state folder {folder}: {problem}; run `tillwise-serve migrate` once")
+
+
+def _by_subject(events: Iterable[Event]) -> dict[str, list[Event]]:
+    own: dict[UUID, list[Event]] = {}
+    for event in events:
+        own.setdefault(event.subject_id, []).append(event)
+    return {str(subject_id): found for subject_id, found in own.items()}
 
 
 def _chunks(

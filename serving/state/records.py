@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from contract.event_versions import read_stored
@@ -12,8 +11,7 @@ from contract.events import Event
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One event to be kept."""
 
     event_id: UUID

@@ -130,7 +130,7 @@ class SealedCodec:
         if key is None:
             return None
         event_id = event.event_id.bytes
-        content = event.model_dump_json(exclude_none=True).encode()
+        content = Event.__pydantic_serializer__.to_json(event, exclude_none=True)
         header = FORM + key.log_key + event_id
         return Record(event.event_id, key.log_key, header + key.seal(content, event_id))
 

@@ -11,6 +11,7 @@ from contract.errors import UserError
 
 EVENTS = "events.sqlite"
 CONTROL = "control.sqlite"
+LEDGER = "coupons.sqlite"
 COPIES = "copies"  # of a control store that lies elsewhere
 _LOCK = "lock"
 

@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from contract.events import (
     ClientEvent,
     Event,
     EventItem,
+    as_stored,
     honoured_time,
     key_of,
     looks_like_card,
@@ -211,3 +213,20 @@ def test_keys_are_unsigned_64_bit(text: str) -> None:
 def test_future_does_not_count() -> None:
     assert honoured_time(on_day(1), on_day(2)) == on_day(1)
     assert honoured_time(on_day(3), on_day(2)) == on_day(2)
+
+
+def test_the_stored_form_is_a_whole_event() -> None:
+    sent = ClientEvent.model_validate_json(json.dumps(SENT | {"consent": {"analytics": True}}))
+    changed: dict[str, Any] = {
+        "received_at": sent.occurred_at,
+        "subject_id": UUID(int=7),
+        "purposes": ("offers",),
+    }
+    stored = as_stored(sent, **changed)
+    written = sent.model_dump(exclude={"visitor_id", "user_id", "consent", "gpc"})
+    validated = Event.model_validate(written | changed)
+    assert stored == validated
+    assert Event.model_validate_json(stored.model_dump_json()) == validated
+    assert stored.model_copy(update={"coupon": "x"}).coupon == "x"
+    with pytest.raises(ValidationError):
+        stored.coupon = "x"

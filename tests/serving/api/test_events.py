@@ -193,3 +193,20 @@ async def test_every_version_that_there_was_is_taken_and_a_newer_one_is_told(
     kept = running.logged()
     assert {stored.schema_version for stored in kept} == {2}
     assert [stored.percent_scrolled for stored in kept] == [None, None, 70]
+
+
+async def test_a_wrong_event_harms_none_that_is_validated_with_it(running: Running) -> None:
+    sent: list[object] = [event() for _ in range(100)]
+    wrong = {3: {"event_id": 7}, 40: "text", 41: event(schema_version=99), 99: event(items=[])}
+    for place, odd in wrong.items():
+        sent[place] = odd
+    results = (await running.post("/v1/events", {"events": sent})).json()["results"]
+    for place, (one, result) in enumerate(zip(sent, results, strict=True)):
+        assert result["status"] == ("rejected" if place in wrong else "accepted")
+        if place not in wrong:
+            assert isinstance(one, dict)
+            assert result["event_id"] == one["event_id"]
+    assert [results[place]["reason"] for place in wrong] == [
+        *("invalid", "invalid", "version", "invalid")
+    ]
+    assert len(running.logged()) == len(sent) - len(wrong)

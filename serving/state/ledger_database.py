@@ -1,0 +1,123 @@
+"""The ledger's database: a SQLite file of the gateway's own, or PostgreSQL shared by all. Work is
+done on threads, as both block; a piece of it is one transaction, tried again where two met."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from contract.errors import UserError
+from serving.state.sqlite_writer import StoreError, connect
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_MIGRATIONS = Path(__file__).with_name("ledger_migrations")
+_READS = "ledger_reads"  # an execution option: this transaction only reads
+_TRIES = 5
+_PAUSE_SECONDS = 0.01
+
+
+class LedgerDatabase:
+    """Runs work in transactions. `threads` work beside each other where the database can."""
+
+    def __init__(self, engine: Engine, threads: int, lock: Callable[[Connection], None]) -> None:
+        """`lock` keeps others from migrating at the same time. Raises UserError, StoreError."""
+        self._engine = engine
+        self._writers = ThreadPoolExecutor(threads, "ledger")
+        self._readers = ThreadPoolExecutor(1, "ledger-reads")
+        try:
+            with engine.begin() as connection:
+                lock(connection)
+                _migrate(connection)
+        except (SQLAlchemyError, UserError) as error:
+            self.close()
+            if isinstance(error, UserError):
+                raise
+            raise StoreError(f"the coupon ledger can not be opened: {_said(error)}") from error
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, durable. Raises what it raises, then nothing was written, and
+        StoreError."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writers, self._attempts, work, False
+        )
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, as of one moment. Raises StoreError."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self._attempts, work, True
+        )
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._writers.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    def _attempts(self, work: Callable[[Connection], T], reads: bool) -> T:
+        for left in reversed(range(_TRIES)):
+            try:
+                opened = self._engine.connect().execution_options(**{_READS: reads})
+                with opened as connection, connection.begin():
+                    return work(connection)
+            except (OperationalError, IntegrityError) as error:
+                # Two met (a deadlock, two first uses of one row), or the connection was a dead one.
+                if not left or not _worth_trying(error):
+                    raise StoreError(f"the coupon ledger: {_said(error)}") from error
+                time.sleep(_PAUSE_SECONDS)
+            except SQLAlchemyError as error:
+                raise StoreError(f"the coupon ledger: {_said(error)}") from error
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _worth_trying(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    met = state in {"40001", "40P01"}  # could not serialise, deadlock
+    return error.connection_invalidated or met or isinstance(error, IntegrityError)
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong, in one line without the statement and its values."""
+    orig = getattr(error, "orig", None) or error
+    return (str(orig).strip().splitlines() or [type(orig).__name__])[0]
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError:
+        raise UserError("the coupon ledger was made by a newer version of Tillwise") from None
+
+
+def newest_step() -> str | None:
+    """The name of the last migration."""
+    return ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+
+def sqlite_ledger_database(path: Path) -> LedgerDatabase:
+    """The file at `path`, made if need be. One writer at a time is all that SQLite has."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine("sqlite://", creator=lambda: connect(path), poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Writers queue at the beginning: one that has read before it writes would fail instead.
+        reads = connection.get_execution_options().get(_READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return LedgerDatabase(engine, 1, lambda _: None)

@@ -1,0 +1,410 @@
+"""Every ledger keeps the same promises: limits hold whoever comes at once, repeats change nothing,
+and what is refused leaves no trace."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.postgres_process import PostgresServer, postgres
+from contract.errors import UserError
+from contract.offer_checks import Used
+from contract.offers import AmountOff, FreeShipping, Limits, PercentOff
+from serving.state.coupon_ledger import (
+    Claim,
+    CouponRefused,
+    Redemption,
+    Reservation,
+    Settlement,
+)
+from serving.state.ledger_database import LedgerDatabase, newest_step, sqlite_ledger_database
+from serving.state.ledger_tables import METADATA
+from serving.state.postgres_ledger import postgres_ledger_database
+from serving.state.postgres_place import postgres_place
+from serving.state.sql_coupon_ledger import SqlCouponLedger
+from serving.state.sqlite_writer import StoreError
+
+NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
+TTL = timedelta(minutes=10)
+ONCE = Limits(total=1)
+ROUNDS = 200 if os.environ.get("TILLWISE_PROVE") else 10
+AT_ONCE = 100
+
+Open = Callable[[], LedgerDatabase]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    if request.param == "sqlite":
+        return lambda: sqlite_ledger_database(tmp_path / "ledger.sqlite")
+    server: PostgresServer = request.getfixturevalue("database")
+    place = postgres_place(server.url_of_own(), user=server.user)
+    return lambda: postgres_ledger_database(place)
+
+
+@pytest.fixture
+def ledger(open_one: Open) -> Iterator[SqlCouponLedger]:
+    opened = SqlCouponLedger(open_one())
+    yield opened
+    opened.close()
+
+
+def claim(token_id: str = "t-1", **changed: Any) -> Claim:
+    plain: dict[str, Any] = {
+        "token_id": token_id,
+        "decision_id": UUID(int=7),
+        "offer_id": "ten",
+        "discount": PercentOff(percent=10),
+        "amount": 500,
+        "currency": "USD",
+        "cart_digest": "cart-1",
+    }
+    return Claim(**(plain | changed))
+
+
+def settlement(transaction_id: str = "order-1", **changed: Any) -> Settlement:
+    plain: dict[str, Any] = {
+        "transaction_id": transaction_id,
+        "cart_digest": "cart-1",
+        "currency": "USD",
+        "value": 5_000,
+        "total": 4_500,
+    }
+    return Settlement(**(plain | changed))
+
+
+async def reserve(
+    ledger: SqlCouponLedger,
+    one: Claim | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    now: datetime = NOON,
+) -> Reservation:
+    return await ledger.reserve(one or claim(), limits, now, now + TTL)
+
+
+async def refusal(step: Any) -> str:
+    with pytest.raises(CouponRefused) as caught:
+        await step
+    return caught.value.reason
+
+
+async def test_reserve_redeem_and_roll_back_count_once_each(ledger: SqlCouponLedger) -> None:
+    held = await reserve(ledger)
+    assert (held.state, held.amount, held.expires_at) == ("reserved", 500, NOON + TTL)
+    assert await reserve(ledger) == held  # the same token
+    assert await ledger.used(NOON) == {"ten": Used(1, 0, 500)}
+    paid = await ledger.redeem([held.reservation_id], settlement(), NOON)
+    assert paid.amounts == {held.reservation_id: 500}
+    later = NOON + timedelta(days=1)
+    assert await ledger.redeem([held.reservation_id], settlement(), later) == paid
+    assert (await reserve(ledger, now=later)).state == "redeemed"
+    assert await ledger.used(later) == {"ten": Used(1, 0, 500)}
+    undone = await ledger.roll_back(paid.redemption_id, later)
+    assert undone.rolled_back_at == later
+    assert await ledger.roll_back(paid.redemption_id, later + TTL) == undone
+    assert await ledger.used(later) == {"ten": Used(0, 0, 0)}
+    # What was rolled back stays so: the same order cannot be redeemed a second time.
+    assert await ledger.redeem([held.reservation_id], settlement(), later) == undone
+    assert await ledger.used(later) == {"ten": Used(0, 0, 0)}
+
+
+async def test_release_is_a_use_given_back(ledger: SqlCouponLedger) -> None:
+    held = await reserve(ledger, limits=ONCE)
+    assert await refusal(reserve(ledger, claim("t-2"), ONCE)) == "CouponLimitReached"
+    freed = await ledger.release(held.reservation_id, NOON)
+    assert freed.state == "released"
+    assert await ledger.release(held.reservation_id, NOON) == freed
+    assert await refusal(ledger.redeem([held.reservation_id], settlement(), NOON)) == (
+        "ReservationReleased"
+    )
+    again = await reserve(ledger, claim("t-2"), ONCE)
+    assert again.reservation_id != held.reservation_id
+    assert await ledger.used(NOON) == {"ten": Used(1, 0, 500)}
+
+
+async def test_what_is_over_is_free_again_to_the_microsecond(ledger: SqlCouponLedger) -> None:
+    held = await reserve(ledger, limits=ONCE)
+    last = NOON + TTL - timedelta(microseconds=1)
+    assert await ledger.used(last) == {"ten": Used(1, 0, 500)}
+    assert await refusal(reserve(ledger, claim("t-2"), ONCE, last)) == "CouponLimitReached"
+    assert await ledger.used(NOON + TTL) == {"ten": Used(0, 0, 0)}
+    assert await refusal(ledger.redeem([held.reservation_id], settlement(), NOON + TTL)) == (
+        "ReservationExpired"
+    )
+    await reserve(ledger, claim("t-2"), ONCE, NOON + TTL)
+    assert await refusal(ledger.redeem([held.reservation_id], settlement(), NOON)) == (
+        "ReservationExpired"
+    )
+    assert (await ledger.release(held.reservation_id, NOON + TTL)).state == "expired"
+    assert await ledger.used(NOON + TTL) == {"ten": Used(1, 0, 500)}
+
+
+async def test_limits_of_each_shopper_and_of_the_budget(ledger: SqlCouponLedger) -> None:
+    limits = Limits(per_subject=1, budget=1_200)
+    mine, yours = claim("t-1", holders=("h-1", "h-0")), claim("t-2", holders=("h-2",))
+    await reserve(ledger, mine, limits)
+    other_device = claim("t-3", holders=("h-3", "h-1"))
+    assert await refusal(reserve(ledger, other_device, limits)) == "ProfileLimitReached"
+    await reserve(ledger, yours, limits)
+    third = claim("t-4", holders=("h-4",))
+    assert await refusal(reserve(ledger, third, limits)) == "CampaignLimitReached"
+    await reserve(ledger, claim("t-5", amount=200), limits)
+    assert await ledger.used(NOON) == {"ten": Used(3, 0, 1_200)}
+    assert await ledger.used_by({"ten": ("h-0", "h-1"), "x": ("h-9",)}, NOON) == {"ten": 1, "x": 0}
+    assert await ledger.used_by({"ten": ("h-1",)}, NOON + TTL) == {"ten": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"cart_digest": "cart-2"}, "CartMismatch"),
+        ({"currency": "EUR"}, "CartMismatch"),
+        ({"total": 4_501}, "TotalMismatch"),
+        ({"total": 5_000}, "TotalMismatch"),
+        ({"value": 5_010, "total": 4_509}, "CartMismatch"),
+        ({"shipping_id": "standard", "shipping_price": 499}, "TotalMismatch"),
+    ],
+)
+async def test_another_cart_or_total_is_refused_and_changes_nothing(
+    ledger: SqlCouponLedger, changed: dict[str, Any], reason: str
+) -> None:
+    held = await reserve(ledger)
+    wrong = ledger.redeem([held.reservation_id], settlement(**changed), NOON)
+    assert await refusal(wrong) == reason
+    assert (await ledger.redeem([held.reservation_id], settlement(), NOON)).total == 4_500
+
+
+async def test_an_order_is_redeemed_once(ledger: SqlCouponLedger) -> None:
+    first, second = await reserve(ledger), await reserve(ledger, claim("t-2"))
+    await ledger.redeem([first.reservation_id], settlement(), NOON)
+    one_more = [second.reservation_id]
+    assert await refusal(ledger.redeem(one_more, settlement(), NOON)) == "TransactionUsed"
+    changed = settlement(value=4_000, total=3_600)
+    repeated = ledger.redeem([first.reservation_id], changed, NOON)
+    assert await refusal(repeated) == "TransactionUsed"
+    elsewhere = ledger.redeem([first.reservation_id], settlement("order-2"), NOON)
+    assert await refusal(elsewhere) == "ReservationRedeemed"
+    assert await refusal(ledger.release(first.reservation_id, NOON)) == "ReservationRedeemed"
+    await ledger.redeem(one_more, settlement("order-2"), NOON)
+
+
+async def test_what_is_not_there(ledger: SqlCouponLedger) -> None:
+    nowhere = str(uuid4())
+    assert await refusal(ledger.release(nowhere, NOON)) == "ReservationNotFound"
+    assert await refusal(ledger.redeem([nowhere], settlement(), NOON)) == "ReservationNotFound"
+    assert await refusal(ledger.roll_back(nowhere, NOON)) == "RedemptionNotFound"
+    held = await reserve(ledger)
+    both = ledger.redeem([held.reservation_id, nowhere], settlement(), NOON)
+    assert await refusal(both) == "ReservationNotFound"
+
+
+async def test_free_delivery_takes_what_delivery_costs_then(ledger: SqlCouponLedger) -> None:
+    free = claim(discount=FreeShipping(shipping_ids=("standard", "express")), amount=1_299)
+    held = await reserve(ledger, free)
+    at: dict[str, Any] = {"total": 5_000, "shipping_id": "standard", "shipping_price": 499}
+    other = settlement(**(at | {"shipping_id": "drone"}))
+    assert await refusal(ledger.redeem([held.reservation_id], other, NOON)) == (
+        "CouponRejectedByCondition"
+    )
+    dear = settlement(**(at | {"shipping_id": "express", "shipping_price": 1_300}))
+    assert await refusal(ledger.redeem([held.reservation_id], dear, NOON)) == "CartMismatch"
+    paid = await ledger.redeem([held.reservation_id], settlement(**at), NOON)
+    assert paid.amounts == {held.reservation_id: 499}
+    assert await ledger.used(NOON) == {"ten": Used(1, 0, 499)}
+    await ledger.roll_back(paid.redemption_id, NOON)
+    assert await ledger.used(NOON) == {"ten": Used(0, 0, 0)}
+
+
+async def test_offers_of_a_group_are_redeemed_together_or_not_at_all(
+    ledger: SqlCouponLedger,
+) -> None:
+    a = await reserve(ledger, claim("t-a", group="summer"))
+    b = await reserve(
+        ledger,
+        claim("t-b", offer_id="off", discount=AmountOff(amount=300), amount=300, group="summer"),
+    )
+    alone = await reserve(ledger, claim("t-c", offer_id="alone"))
+    both = [a.reservation_id, b.reservation_id]
+    with_it = ledger.redeem([*both, alone.reservation_id], settlement(total=3_700), NOON)
+    assert await refusal(with_it) == "ExclusivityViolation"
+    assert await refusal(ledger.redeem(both, settlement(), NOON)) == "TotalMismatch"
+    paid = await ledger.redeem(both, settlement(total=4_200), NOON)
+    assert paid.amounts == {a.reservation_id: 500, b.reservation_id: 300}
+    assert await ledger.redeem(both[::-1], settlement(total=4_200), NOON) == paid
+    await ledger.roll_back(paid.redemption_id, NOON)
+    assert await ledger.used(NOON) == {
+        "ten": Used(0, 0, 0),
+        "off": Used(0, 0, 0),
+        "alone": Used(1, 0, 500),
+    }
+
+
+async def _try_once(ledger: SqlCouponLedger, number: int, offer_id: str) -> Redemption | str:
+    try:
+        held = await reserve(ledger, claim(f"{offer_id}-{number}", offer_id=offer_id), ONCE)
+        order = settlement(f"{offer_id}-order-{number}")
+        return await ledger.redeem([held.reservation_id], order, NOON)
+    except CouponRefused as refused:
+        return refused.reason
+
+
+async def test_a_hundred_at_once_and_one_gets_it(ledger: SqlCouponLedger) -> None:
+    for turn in range(ROUNDS):
+        offer_id = f"single-{turn}"
+        tries = [_try_once(ledger, number, offer_id) for number in range(AT_ONCE)]
+        ended = await asyncio.gather(*tries)
+        assert sum(isinstance(one, Redemption) for one in ended) == 1
+        assert ended.count("CouponLimitReached") == AT_ONCE - 1
+        assert (await ledger.used(NOON))[offer_id] == Used(1, 0, 500)
+
+
+async def test_one_reservation_paid_a_hundred_times_at_once(ledger: SqlCouponLedger) -> None:
+    for turn in range(ROUNDS):
+        held = await reserve(ledger, claim(f"t-{turn}"))
+        same = [
+            ledger.redeem([held.reservation_id], settlement(f"order-{turn}"), NOON)
+            for _ in range(AT_ONCE // 2)
+        ]
+        others = [
+            ledger.redeem([held.reservation_id], settlement(f"order-{turn}-{n}"), NOON)
+            for n in range(AT_ONCE // 2)
+        ]
+        ended = await asyncio.gather(*same, *others, return_exceptions=True)
+        paid = [one for one in ended if isinstance(one, Redemption)]
+        assert paid
+        assert all(one == paid[0] for one in paid)
+        refused = [one.reason for one in ended if isinstance(one, CouponRefused)]
+        assert len(paid) + len(refused) == AT_ONCE
+        assert set(refused) <= {"ReservationRedeemed", "TransactionUsed"}
+
+
+async def test_two_gateways_on_one_ledger(open_one: Open) -> None:
+    ledgers = [SqlCouponLedger(open_one()) for _ in range(2)]
+    for turn in range(max(ROUNDS // 5, 3)):
+        tries = [_try_once(ledgers[n % 2], n, f"shared-{turn}") for n in range(AT_ONCE)]
+        ended = await asyncio.gather(*tries)
+        assert sum(isinstance(one, Redemption) for one in ended) == 1
+    for one in ledgers:
+        one.close()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "redeem", "release", "roll_back", "wait"]),
+        st.integers(0, 4),
+        st.integers(0, 2),
+    ),
+    max_size=40,
+)
+
+
+@settings(
+    max_examples=200 if os.environ.get("TILLWISE_PROVE") else 25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=STEPS)
+async def test_in_any_order_counts_are_those_of_a_plain_model(
+    ledger: SqlCouponLedger, steps: list[tuple[str, int, int]]
+) -> None:
+    offer_id, now = f"offer-{uuid4()}", NOON
+    limits = Limits(total=3, per_subject=2)
+    held: dict[int, Reservation] = {}
+    paid: dict[int, Redemption] = {}
+    uses: dict[int, tuple[str, int, datetime]] = {}  # token: state, holder, end
+
+    def in_force(token: int) -> bool:
+        state, _, end = uses.get(token, ("", 0, now))
+        return state == "redeemed" or (state == "reserved" and end > now)
+
+    for act, token, who in steps:
+        if act == "wait":
+            now += TTL / 3
+        elif act == "reserve":
+            force = [one for one in uses if in_force(one)]
+            mine = [one for one in force if uses[one][1] == who]
+            one = claim(f"{offer_id}-{token}", offer_id=offer_id, holders=(f"{offer_id}/{who}",))
+            if token in force or (len(force) < 3 and len(mine) < 2):
+                found = await reserve(ledger, one, limits, now)
+                if token not in force:
+                    uses[token] = ("reserved", who, now + TTL)
+                assert (
+                    token not in held
+                    or token not in force
+                    or found.reservation_id == (held[token].reservation_id)
+                )
+                held[token] = found
+            else:
+                why = await refusal(reserve(ledger, one, limits, now))
+                assert why == ("CouponLimitReached" if len(force) >= 3 else "ProfileLimitReached")
+        elif token in held:
+            wanted, (state, holder, end) = held[token].reservation_id, uses[token]
+            if act == "redeem" and state == "reserved" and end > now:
+                order = settlement(wanted)
+                paid[token] = await ledger.redeem([wanted], order, now)
+                uses[token] = ("redeemed", holder, end)
+            elif act == "release" and state != "redeemed":
+                await ledger.release(wanted, now)
+                if in_force(token):
+                    uses[token] = ("released", holder, end)
+            elif act == "roll_back" and state == "redeemed":
+                await ledger.roll_back(paid[token].redemption_id, now)
+                uses[token] = ("rolled_back", holder, end)
+        counted = sum(in_force(one) for one in uses)
+        found_uses = (await ledger.used(now)).get(offer_id, Used())
+        assert found_uses == Used(counted, 0, 500 * counted)
+
+
+async def test_the_tables_are_those_that_the_migrations_make(open_one: Open) -> None:
+    database = open_one()
+
+    def differences(connection: Any) -> Any:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_object": lambda held, name, kind, reflected, other: (
+                    kind != "table" or name != "ledger_version"
+                )
+            },
+        )
+        return compare_metadata(context, METADATA)
+
+    assert await database.read(differences) == []
+    database.close()
+
+
+async def test_an_older_version_refuses_a_newer_ledger(open_one: Open) -> None:
+    database = open_one()
+    assert newest_step() is not None
+    await database.write(
+        lambda connection: connection.exec_driver_sql(
+            "UPDATE ledger_version SET version_num = '9999'"
+        )
+    )
+    database.close()
+    with pytest.raises(UserError, match="newer version"):
+        open_one()
+
+
+async def test_a_server_that_went_away_is_an_error_and_one_that_is_back_an_answer() -> None:
+    with postgres() as server:
+        place = postgres_place(server.url_of_own(), user=server.user)
+        ledger = SqlCouponLedger(postgres_ledger_database(place))
+        held = await reserve(ledger)
+        server.kill()
+        with pytest.raises(StoreError):
+            await ledger.redeem([held.reservation_id], settlement(), NOON)
+        server.start()
+        paid = await ledger.redeem([held.reservation_id], settlement(), NOON)
+        assert await ledger.redeem([held.reservation_id], settlement(), NOON) == paid
+        assert await ledger.used(NOON) == {"ten": Used(1, 0, 500)}
+        ledger.close()
