@@ -123,7 +123,7 @@ def parse(text: str, scope: Scope = "rule") -> Expression:
 def checked(text: str, scope: Scope = "rule") -> Expression:
     """`parse`, and try it on hostile samples: for what is saved. Raises ExpressionRefused."""
     expression = parse(text, scope)
-    samples = _samples(scope)
+    samples = sample_facts(scope)
     faults = [expression.fault(facts) for facts in samples]
     if all(fault and not fault.startswith(_OF_THE_CART) for fault in faults):
         raise ExpressionRefused(f"could never be evaluated: {_in_words(str(faults[0]))}")
@@ -137,7 +137,8 @@ def checked(text: str, scope: Scope = "rule") -> Expression:
 
 
 @cache
-def _samples(scope: Scope) -> tuple[Facts, ...]:
+def sample_facts(scope: Scope) -> tuple[Facts, ...]:
+    """The hostile samples as an expression of `scope` sees them."""
     names = {one.name for one in variables_of(scope)}
     return tuple(
         Facts({name: value for name, value in sample.items() if name in names}, scope)

@@ -1,0 +1,145 @@
+"""What rules make of the products of a decision: the strongest claim to an item decides whether it
+may be shown, boosts move it, and pins take their places."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Final
+
+from contract.rule_draft import Draft, Log, Shop
+from contract.rules import Boost, Exclude, Pin, Rule
+
+Claim = tuple[Rule, Pin | Exclude | Boost]
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def claims_of(rules: Sequence[Rule]) -> list[Claim]:
+    """All that `rules` say of products, the strongest first."""
+    return [
+        (rule, one)
+        for rule in rules
+        for one in rule.actions
+        if isinstance(one, Pin | Exclude | Boost)
+    ]
+
+
+class Products:
+    """The products of one decision under the claims of rules."""
+
+    def __init__(self, claims: Sequence[Claim], draft: Draft, shop: Shop, log: Log) -> None:
+        self._claims, self._limit, self._shop, self._log = claims, draft.limit, shop, log
+        self._candidates = dict.fromkeys((*draft.items, *self._introduced()))
+        self._concerned = [self._concerns(action) for _, action in claims]
+        self._out: dict[str, Rule] = {}
+        self.by: dict[str, str] = {}
+
+    def shown(self) -> tuple[str, ...]:
+        """What is shown, the best first; `by` then names the rule of what a rule put there."""
+        self._settle()
+        kept = [item for item in self._candidates if item not in self._out]
+        for place in reversed(range(len(self._claims))):  # the strongest has the last word
+            rule, action = self._claims[place]
+            if isinstance(action, Boost):
+                kept = self._boosted(rule, action, kept, self._concerned[place])
+        slots = self._pinned()
+        pinned = set(slots.values())
+        rest = (item for item in kept if item not in pinned and self._shop.sellable(item))
+        found = (slots.get(place) or next(rest, None) for place in range(1, self._limit + 1))
+        shown = tuple(item for item in found if item is not None)
+        self.by = {item: self.by[item] for item in shown if item in self.by}
+        return shown
+
+    def _introduced(self) -> Iterable[str]:
+        """What rules want to see that the models did not find."""
+        sellable = self._shop.sellable
+        for _, action in self._claims:
+            if isinstance(action, Pin) or (isinstance(action, Boost) and action.places is None):
+                yield from (item for item in action.items if sellable(item))
+            if isinstance(action, Boost) and action.places is None:
+                for category in action.categories:
+                    yield from self._shop.members(category, self._limit)
+
+    def _concerns(self, action: Pin | Exclude | Boost) -> frozenset[str]:
+        """The candidates that `action` speaks of."""
+        found = action.named & self._candidates.keys()
+        if isinstance(action, Pin) or not action.categories:
+            return frozenset(found)
+        by_category = self._by_category
+        return frozenset(found).union(*(by_category.get(one, _NONE) for one in action.categories))
+
+    @cached_property
+    def _by_category(self) -> dict[str, set[str]]:
+        members: dict[str, set[str]] = defaultdict(set)
+        for item in self._candidates:
+            for category in self._shop.categories(item):
+                members[category].add(item)
+        return members
+
+    def _settle(self) -> None:
+        """Of claims to the same item the first decides whether it is out."""
+        first: dict[str, Claim] = {}
+        for (rule, action), concerned in zip(self._claims, self._concerned, strict=True):
+            is_out = isinstance(action, Exclude)
+            overruled: dict[str, list[str]] = defaultdict(list)
+            for item in concerned:
+                held = first.setdefault(item, (rule, action))
+                if isinstance(held[1], Exclude) != is_out:
+                    overruled[held[0].id].append(item)
+                elif is_out:
+                    self._out.setdefault(item, rule)
+            for other, items in overruled.items():
+                verb = "shown" if is_out else "left out"
+                self._log.note(rule, f"{_named(items)}: {verb} by {other}")
+            if is_out and (not overruled or len(concerned) > sum(map(len, overruled.values()))):
+                self._log.follow(rule)
+
+    def _boosted(
+        self, rule: Rule, action: Boost, kept: list[str], concerned: frozenset[str]
+    ) -> list[str]:
+        wanted = concerned.difference(self._out)
+        if not wanted:
+            self._log.note(rule, "there is nothing that could be preferred")
+            return kept
+        self._log.follow(rule)
+        self.by.update(dict.fromkeys(wanted, rule.id))
+        if action.places is None:
+            front = [item for item in kept if item in wanted]
+            return front + [item for item in kept if item not in wanted]
+        # What moves up goes before what stands there.
+        place = {
+            item: at - action.places - 0.5 if item in wanted else at for at, item in enumerate(kept)
+        }
+        return sorted(kept, key=place.__getitem__)
+
+    def _pinned(self) -> dict[int, str]:
+        """Item by position, from 1; the strongest rule chooses first."""
+        slots: dict[int, str] = {}
+        for rule, action in self._claims:
+            if not isinstance(action, Pin):
+                continue
+            for offset, item in enumerate(action.items):
+                if not self._shop.sellable(item):
+                    self._log.note(rule, f"{item}: can not be sold in this checkout, so left out")
+                elif item in slots.values():
+                    self._log.follow(rule)
+                elif item not in self._out:
+                    self._place(rule, item, min(action.position + offset, self._limit), slots)
+        return slots
+
+    def _place(self, rule: Rule, item: str, wanted: int, slots: dict[int, str]) -> None:
+        """At `wanted`, or at the free position nearest after it, or before it."""
+        positions = (*range(wanted, self._limit + 1), *range(wanted - 1, 0, -1))
+        position = next((place for place in positions if place not in slots), None)
+        if position is None:
+            self._log.note(rule, f"{item}: no place is left")
+            return
+        if position != wanted:
+            self._log.note(rule, f"{item}: at place {position}, as {wanted} is taken")
+        slots[position] = item
+        self.by[item] = rule.id
+        self._log.follow(rule)
+
+
+def _named(items: Sequence[str], most: int = 3) -> str:
+    told = ", ".join(sorted(items)[:most])
+    return told if len(items) <= most else f"{told} and {len(items) - most} more"
