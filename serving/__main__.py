@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
+from serving.state.group_writer import StoreError
 
 PROGRAM = "tillwise-serve"
 COMMANDS = {
@@ -26,6 +27,8 @@ COMMANDS = {
     "audit": "show the audit log, or prove that it is whole",
     "receipt": "verify a receipt of erasure",
     "retention": "remove what is older than its period (gateway stopped)",
+    "backup": "copy everything that a gateway remembers, also while it runs",
+    "restore": "put a backup back, without those who were erased since",
     "migrate": "encrypt the state folder of an earlier version (gateway stopped)",
     "demo": "replay a real checkout, then serve the demo page",
     "triton": "run a Triton server over the exported models",
@@ -72,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(3, str(error))
     except sqlite3.Error as error:
         return _fail(2, f"the state folder's files can not be used: {error}")
+    except StoreError as error:
+        return _fail(2, str(error))
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(2, f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:

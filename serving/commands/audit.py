@@ -49,7 +49,7 @@ def _verify(args: argparse.Namespace) -> Figures:
     finally:
         control.close()
     if args.lines is not None:
-        lines = list(_printed(args.lines))
+        lines = list(printed_lines(args.lines))
     fault = first_fault(lines, head, key) if lines or head is not None else None
     if fault is None and args.at_least is not None:
         fault = _missing(args.at_least, lines)
@@ -75,7 +75,8 @@ def _show(args: argparse.Namespace) -> Figures:
     return figures
 
 
-def _printed(path: Path) -> Iterator[Line]:
+def printed_lines(path: Path) -> Iterator[Line]:
+    """What `audit show` printed. Raises GateRefused."""
     for place, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             yield parsed_line(text)

@@ -93,21 +93,36 @@ def first_fault(lines: Iterable[Line], head: Head | None, key: bytes) -> str | N
         sealed_head(head.base, head.base_mac, head.number, head.mac, key).seal, head.seal
     ):
         return "the head was changed"
-    expected, previous = head.base + 1, head.base_mac
-    for line in lines:
-        if line.number != expected:
-            what = "is missing" if line.number > expected else "is out of order"
-            return f"line {expected if line.number > expected else line.number} {what}"
-        if not hmac.compare_digest(_chained(previous, line.text, key), line.mac):
-            return f"line {line.number} was changed, replaced or moved"
-        if _number(line.text) != line.number:
-            return f"line {line.number} stands in the place of another"
-        expected, previous = expected + 1, line.mac
-    if expected <= head.number:
-        return f"line {expected} is missing: the log was cut, it had {head.number} lines"
-    if expected > head.number + 1 or previous != head.mac:
-        return f"line {expected - 1} was added behind the head"
+    fault, last, mac = _followed(lines, head.base, head.base_mac, key)
+    if fault is not None:
+        return fault
+    if last < head.number:
+        return f"line {last + 1} is missing: the log was cut, it had {head.number} lines"
+    if last > head.number or mac != head.mac:
+        return f"line {last} was added behind the head"
     return None
+
+
+def fault_behind(lines: Iterable[Line], number: int, mac: str, key: bytes) -> str | None:
+    """What is wrong with `lines` as those that follow line `number` with `mac`; None: nothing."""
+    return _followed(lines, number, mac, key)[0]
+
+
+def _followed(
+    lines: Iterable[Line], last: int, mac: str, key: bytes
+) -> tuple[str | None, int, str]:
+    """The first fault behind line `last`, if any; number and MAC of the last line of all."""
+    for line in lines:
+        if line.number > last + 1:
+            return f"line {last + 1} is missing", last, mac
+        if line.number != last + 1:
+            return f"line {line.number} is out of order", last, mac
+        if not hmac.compare_digest(_chained(mac, line.text, key), line.mac):
+            return f"line {line.number} was changed, replaced or moved", last, mac
+        if _number(line.text) != line.number:
+            return f"line {line.number} stands in the place of another", last, mac
+        last, mac = line.number, line.mac
+    return None, last, mac
 
 
 def parsed_line(text: str) -> Line:

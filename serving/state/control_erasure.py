@@ -23,6 +23,9 @@ def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
     connection = writing.connection
     person = person_of(connection, subject_id)
     name = audit_name(connection, subject_id)
+    # So that whoever puts an earlier day back can erase all of the person again.
+    names = [audit_name(connection, one) for one in person]
+    others = sorted(one for one in names if one not in (None, name))
     traces, log_keys = _keys(connection, person)
     for one in person:
         connection.execute("DELETE FROM subject_keys WHERE subject_id = ?", (one,))
@@ -34,7 +37,9 @@ def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
         [(log_key,) for log_key in log_keys],
     )
     connection.execute("UPDATE erasure_count SET number = number + 1")
-    entry = Entry("subject.erased", writing.clock.now(), by, name, {"records": len(person)})
+    entry = Entry(
+        "subject.erased", writing.clock.now(), by, name, {"records": len(person), "others": others}
+    )
     line = control_audit.append(connection, entry, writing.audit_key)
     writing.changed()
     return Erased(person, tuple(log_keys), tuple(traces), line)

@@ -112,8 +112,10 @@ COPIED = (
     *("exports", "erasures", "erasure_count", "api_keys", "answers", "notes", "version"),
     "documents",
 )
+TABLES = (*COPIED, "audit", "audit_head")
 # What must stand nowhere in such a copy once somebody was erased, their key first of all.
 TRACES = {"subject_keys": ("subject_id", "wrapped"), "subjects": ("digest", "subject_id")}
+STEPS = 2  # as many as `steps` says
 
 
 def steps(writing: Writing) -> tuple[Step, ...]:

@@ -164,11 +164,15 @@ def consent_records(connection: Sql, subject_id: str) -> list[Consent]:
     return [_consent(row) for row in rows]
 
 
-def add_consent(writing: Writing, subject_id: str, consent: Consent, by: Actor) -> None:
-    """Append a record; older ones stay as proof."""
+def add_consent(
+    writing: Writing, subject_id: str, consent: Consent, by: Actor, others: Sequence[str] = ()
+) -> None:
+    """Append a record; older ones stay as proof. `others`: the audit names of those who are the
+    same person, so that whoever puts an earlier day back can apply the word to all of them."""
     insert_consents(writing, [subject_id], consent)
     # The purposes alone: source and wording are the caller's own words, and stand in the record.
-    writing.audit("consent.recorded", by, subject_id, purposes=sorted(consent.purposes))
+    also = {"others": sorted(others)} if others else {}
+    writing.audit("consent.recorded", by, subject_id, purposes=sorted(consent.purposes), **also)
     writing.changed()
 
 
@@ -215,6 +219,16 @@ def audit_name(connection: Sql, subject_id: str) -> str | None:
         "SELECT audit_name FROM subject_keys WHERE subject_id = ?", (subject_id,)
     ).fetchone()
     return None if row is None else str(row[0])
+
+
+def audit_names_of_visitors(connection: Sql, subject_id: str) -> list[str]:
+    """The names in the audit log of the visitors whose history is read with this subject's."""
+    rows = connection.execute(
+        "SELECT audit_name FROM links JOIN subject_keys ON subject_id = visitor_subject "
+        "WHERE history_owner = ?",
+        (subject_id,),
+    )
+    return [row[0] for row in rows]
 
 
 def linked(connection: Sql, visitor_subject: str) -> tuple[str, str] | None:

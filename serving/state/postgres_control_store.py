@@ -21,7 +21,7 @@ import psycopg
 
 from contract.clock import Clock
 from contract.errors import UserError
-from serving.state import control_schema
+from serving.state import control_schema, postgres_transfer
 from serving.state.group_writer import StoreError
 from serving.state.local_copy import LocalCopy
 from serving.state.postgres_changes import CHANNEL, LOCK, forget_gone, track
@@ -146,6 +146,19 @@ class PostgresControlStore(SqlControlStore):
         of it, in rows that are dead and in its write-ahead log, is not for us to look at: False."""
         await asyncio.to_thread(self._copy.clean)
         return False
+
+    def save(self, path: Path) -> None:
+        try:
+            with self._place.connect(LIMIT_SECONDS) as connection:
+                postgres_transfer.save(connection, path)
+        except (psycopg.Error, sqlite3.Error) as error:
+            raise StoreError(f"the control store could not be copied: {said(error)}") from None
+
+    async def load(self, path: Path) -> None:
+        """Take over everything from a file that `save` made, in place of the nothing that is here.
+        Raises UserError when it is not nothing, and StoreError."""
+        await self._run(lambda connection: postgres_transfer.load(connection, path))
+        self._audit_key = self.service_key("audit")
 
     def close(self) -> None:
         self._closing.set()

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from contract.catalogue import ItemChange
@@ -71,6 +72,11 @@ class SqlControlStore(ABC):
         """As of any control store."""
 
     @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write all of it, as of one moment, as a new SQLite file that may be opened as a store.
+        Raises StoreError."""
+
+    @abstractmethod
     def close(self) -> None:
         """As of any control store."""
 
@@ -114,7 +120,8 @@ class SqlControlStore(ABC):
             speaker = subjects.current(writing.connection, subject_id)
             if subjects.audit_name(writing.connection, speaker) is None:
                 return  # erased meanwhile: nothing is to be remembered about them
-            subjects.add_consent(writing, speaker, consent, by)
+            others = subjects.audit_names_of_visitors(writing.connection, speaker)
+            subjects.add_consent(writing, speaker, consent, by, others)
 
         await self._write(write)
 
@@ -208,6 +215,15 @@ class SqlControlStore(ABC):
             lambda connection: connection.execute("SELECT subject_id FROM subject_keys").fetchall()
         )
         return [row[0] for row in rows]
+
+    def audit_names(self) -> dict[str, str]:
+        """The subjects by their names in the audit log."""
+        rows = self._read(
+            lambda connection: connection.execute(
+                "SELECT audit_name, subject_id FROM subject_keys"
+            ).fetchall()
+        )
+        return dict(rows)
 
     def subjects_without_consent_since(self, before: datetime) -> list[str]:
         rows = self._read(

@@ -12,7 +12,7 @@ from serving.state.secrets import Secrets
 from serving.state.sql import Sql, migrate_sqlite
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_scrub import scrub
-from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect
+from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect, copy_file
 
 Result = TypeVar("Result")
 
@@ -64,6 +64,10 @@ class SqliteControlStore(SqlControlStore):
         return await self._writer.run(
             lambda connection: scrub(connection, self._path, traces), alone=True
         )
+
+    def save(self, path: Path) -> None:
+        with _said():
+            copy_file(self._path, path)
 
     def close(self) -> None:
         self._writer.close()

@@ -2,12 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from serving.state.group_writer import MAX_GROUP, GroupWriter, Job, StoreError
 
-__all__ = ["BUSY_SECONDS", "MAX_GROUP", "GroupCommitWriter", "StoreError", "connect"]
+__all__ = ["BUSY_SECONDS", "MAX_GROUP", "GroupCommitWriter", "StoreError", "connect", "copy_file"]
 
 BUSY_SECONDS = 5.0
 
@@ -23,6 +24,14 @@ def connect(path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_S
     if read_only:
         connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a database as of one moment, whoever writes to it meanwhile, into one whole new file.
+    Raises sqlite3.Error."""
+    with closing(connect(source, read_only=True)) as read, closing(sqlite3.connect(target)) as made:
+        read.backup(made)
+        made.execute("PRAGMA journal_mode=DELETE").fetchall()  # nothing beside it
 
 
 class GroupCommitWriter(GroupWriter[sqlite3.Connection]):

@@ -15,13 +15,14 @@ from serving.state.feature_store import SEED, MemoryFeatureStore
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
 from serving.state.snapshot import read_snapshot
+from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_control_store import SqliteControlStore
 from tests.serving.state.events import BEGIN
 
 SECRETS = Secrets((b"m" * 32,))
 
 
-async def add_subjects(control: SqliteControlStore, count: int) -> None:
+async def add_subjects(control: SqlControlStore, count: int) -> None:
     """Subjects 1 to `count`, as `tests.serving.state.events` names them."""
     rows = [(Pseudonym("v", f"digest-{n}"), str(UUID(int=n))) for n in range(1, count + 1)]
     agreed = Consent(frozenset({"analytics", "personalization"}), BEGIN, "test")
