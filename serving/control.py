@@ -1,6 +1,9 @@
 """Which control store and which coupon ledger a gateway has, by its settings. Apart from the other
 stores, so that small commands do not load what features are made with."""
 
+import asyncio
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.clock import Clock
@@ -9,6 +12,7 @@ from serving.settings import Settings
 from serving.state.secrets import Secrets
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.sqlite_writer import copy_file
 from serving.state.state_folder import CONTROL, COPIES, LEDGER
 
 if TYPE_CHECKING:
@@ -51,6 +55,28 @@ def open_ledger(settings: Settings) -> "CouponLedger":
     except ImportError:
         raise UserError(_NO_DRIVER) from None
     return SqlCouponLedger(postgres_ledger_database(_postgres(settings)))
+
+
+def save_ledger(settings: Settings, path: Path) -> None:
+    """Write the coupon ledger as a new SQLite file, if there is one. Raises StoreError."""
+    if settings.control_store == "sqlite":
+        if (settings.state / LEDGER).is_file():
+            copy_file(settings.state / LEDGER, path)
+        return
+    from serving.state import ledger_transfer
+    from serving.state.postgres_ledger import postgres_ledger_database
+
+    with closing(postgres_ledger_database(_postgres(settings))) as database:
+        asyncio.run(ledger_transfer.save_ledger(database, path))
+
+
+def load_ledger(settings: Settings, path: Path) -> None:
+    """Take over a coupon ledger in PostgreSQL from a file. Raises UserError, StoreError."""
+    from serving.state import ledger_transfer
+    from serving.state.postgres_ledger import postgres_ledger_database
+
+    with closing(postgres_ledger_database(_postgres(settings))) as database:
+        asyncio.run(ledger_transfer.load_ledger(database, path))
 
 
 def _postgres(settings: Settings) -> "PostgresPlace":

@@ -6,7 +6,7 @@ from pathlib import Path
 from contract.clock import SystemClock
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.control import open_control, require_control, save_ledger
 from serving.state.backup import write_backup
 
 
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> Figures:
             at=SystemClock().now(),
             event_log=_kind(settings.event_log),
             control_store=_kind(settings.control_store),
+            save_ledger=lambda path: save_ledger(settings, path),
             with_master_key=args.with_master_key,
         )
     finally:

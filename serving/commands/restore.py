@@ -14,14 +14,14 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
 from serving.commands.audit import printed_lines
-from serving.control import open_control
+from serving.control import load_ledger, open_control
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE, Entry
 from serving.state.backup import Manifest, read_manifest, verify
 from serving.state.restore import Since, apply_lines, apply_receipts, lines_after
 from serving.state.secrets import KEY_FILE, Secrets, load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, StateFolder
+from serving.state.state_folder import CONTROL, LEDGER, StateFolder
 
 _STAGE = ".restoring"
 
@@ -152,21 +152,21 @@ def _put_in_place(settings: Settings, secrets: Secrets, stage: Path) -> None:
     """The control store last: without it there is nothing yet, and restoring may begin again."""
     if settings.master_key is not None or settings.master_key_file is not None:
         (stage / KEY_FILE).unlink(missing_ok=True)
+    shared = settings.control_store != "sqlite"
     for path in stage.iterdir():
-        if path.name != CONTROL:
+        if path.name != CONTROL and not (shared and path.name == LEDGER):
             path.replace(settings.state / path.name)
-    if settings.control_store == "sqlite":
+    if not shared:
         (stage / CONTROL).replace(settings.state / CONTROL)
-    else:
-        _load(settings, secrets, stage / CONTROL)
-
-
-def _load(settings: Settings, secrets: Secrets, path: Path) -> None:
+        return
     from serving.state.postgres_control_store import PostgresControlStore
 
     control = open_control(settings, secrets)
     try:
         assert isinstance(control, PostgresControlStore)
-        asyncio.run(control.load(path))
+        control.refuse_unless_new()
+        if (stage / LEDGER).is_file():
+            load_ledger(settings, stage / LEDGER)
+        asyncio.run(control.load(stage / CONTROL))
     finally:
         control.close()

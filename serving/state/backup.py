@@ -1,8 +1,8 @@
 """A backup: copies of everything that a gateway remembers, and a manifest that says what they must
 be, under a key that follows from the master key.
 
-What follows from something is copied before it: feature snapshots follow from the event log, whose
-records open under keys of the control store, which is copied last. So a backup lacks nothing that
+What follows from something is copied before it: feature snapshots before the event log, log and
+coupons before the control store, which has the keys and the offers. So a backup lacks nothing that
 it refers to, whatever the gateway does meanwhile; who is erased meanwhile has no key in it.
 """
 
@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -27,7 +27,7 @@ from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.secrets import KEY_FILE, Secrets
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_writer import copy_file
-from serving.state.state_folder import CONTROL, EVENTS
+from serving.state.state_folder import CONTROL, EVENTS, LEDGER
 
 MANIFEST = "backup.json"
 FORM = 1
@@ -57,9 +57,11 @@ def write_backup(
     at: datetime,
     event_log: str,
     control_store: str,
+    save_ledger: Callable[[Path], None],
     with_master_key: bool,
 ) -> Manifest:
-    """Write a backup of `state` into the new folder `target`; whole or not at all.
+    """Write a backup of `state` into the new folder `target`; whole or not at all. `save_ledger`
+    writes the coupon ledger to a path, if there is one.
 
     Raises UserError when `target` is not empty, StoreError and OSError.
     """
@@ -73,6 +75,7 @@ def write_backup(
                 shutil.copyfile(state / name, draft / name)
         if event_log == "sqlite" and (state / EVENTS).is_file():
             copy_file(state / EVENTS, draft / EVENTS)
+        save_ledger(draft / LEDGER)
         control.save(draft / CONTROL)
         if with_master_key:
             keys = b"".join(base64.b64encode(key) + b"\n" for key in secrets.masters)

@@ -1,8 +1,10 @@
 """The tables of the control store and the numbered steps that made them, for both databases. A step
 that was released is never changed: what comes later is a step of its own."""
 
+from collections.abc import Callable
+
 from serving.state.control_subjects import Writing, insert_keys
-from serving.state.sql import Sql, Step, making
+from serving.state.sql import Step, making
 
 # A table has a primary key, which no statement changes: by it local copies are kept.
 _TABLES = """
@@ -115,19 +117,30 @@ COPIED = (
 TABLES = (*COPIED, "audit", "audit_head")
 # What must stand nowhere in such a copy once somebody was erased, their key first of all.
 TRACES = {"subject_keys": ("subject_id", "wrapped"), "subjects": ("digest", "subject_id")}
-STEPS = 2  # as many as `steps` says
+
+
+def _draw_keys(writing: Writing) -> None:
+    """Version 1 had no data keys, and kept answers that anybody could read."""
+    unkeyed = writing.connection.execute(
+        "SELECT DISTINCT subject_id FROM subjects WHERE subject_id NOT IN "
+        "(SELECT subject_id FROM subject_keys)"
+    ).fetchall()
+    insert_keys(writing, [subject_id for (subject_id,) in unkeyed])
+    writing.connection.execute("DELETE FROM answers")
+
+
+def _making(schema: str) -> Callable[[Writing], None]:
+    step = making(schema)
+    return lambda writing: step(writing.connection)
+
+
+STEPS: tuple[Callable[[Writing], None], ...] = (
+    _making(_TABLES),
+    _draw_keys,
+    _making(_DOCUMENTS),
+)
 
 
 def steps(writing: Writing) -> tuple[Step, ...]:
     """The steps; `writing` is the transaction in which they are taken."""
-
-    def draw_keys(connection: Sql) -> None:
-        """Version 1 had no data keys, and kept answers that anybody could read."""
-        unkeyed = connection.execute(
-            "SELECT DISTINCT subject_id FROM subjects WHERE subject_id NOT IN "
-            "(SELECT subject_id FROM subject_keys)"
-        ).fetchall()
-        insert_keys(writing, [subject_id for (subject_id,) in unkeyed])
-        connection.execute("DELETE FROM answers")
-
-    return making(_TABLES), draw_keys, making(_DOCUMENTS)
+    return tuple(lambda _, step=step: step(writing) for step in STEPS)

@@ -154,6 +154,10 @@ class PostgresControlStore(SqlControlStore):
         except (psycopg.Error, sqlite3.Error) as error:
             raise StoreError(f"the control store could not be copied: {said(error)}") from None
 
+    def refuse_unless_new(self) -> None:
+        """Raises UserError when anything was ever written here, and StoreError."""
+        self._read_audit(postgres_transfer.refuse_unless_new)
+
     async def load(self, path: Path) -> None:
         """Take over everything from a file that `save` made, in place of the nothing that is here.
         Raises UserError when it is not nothing, and StoreError."""

@@ -10,11 +10,12 @@ from contract.errors import UserError
 from serving.state.control_schema import STEPS, TABLES, make_tables
 from serving.state.postgres_changes import begin_again
 from serving.state.postgres_place import PostgresSql
+from serving.state.sql import Sql
 from serving.state.sqlite_writer import connect
 
 _AT_ONCE = 1_000
 # Whoever has one of these is somebody's store already.
-_HELD = ("subjects", "api_keys", "audit", "exports", "catalogue_changes")
+_HELD = ("subjects", "api_keys", "audit", "exports", "catalogue_changes", "documents")
 
 
 def save(raw: Any, path: Path) -> None:
@@ -32,16 +33,21 @@ def save(raw: Any, path: Path) -> None:
                 cursor.execute(f"SELECT {named} FROM {name}")
                 made.executemany(insert, cursor)
         raw.execute("COMMIT")
-        made.execute(f"PRAGMA user_version = {STEPS}")
+        made.execute(f"PRAGMA user_version = {len(STEPS)}")
         made.execute("COMMIT")
+
+
+def refuse_unless_new(connection: Sql) -> None:
+    """Raises UserError when it is somebody's store already."""
+    for name in _HELD:
+        if connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() is not None:
+            raise UserError("the control store is not empty: restore into a new one")
 
 
 def load(connection: PostgresSql, path: Path) -> None:
     """All tables from the file at `path`, in the transaction under way. Raises UserError when there
     is something already."""
-    for name in _HELD:
-        if connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() is not None:
-            raise UserError("the control store is not empty: restore into a new one")
+    refuse_unless_new(connection)
     with closing(connect(path, read_only=True)) as read:
         for name in TABLES:
             named, insert = _columns(read, name)

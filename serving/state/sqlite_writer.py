@@ -8,7 +8,15 @@ from typing import Any
 
 from serving.state.group_writer import MAX_GROUP, GroupWriter, Job, StoreError
 
-__all__ = ["BUSY_SECONDS", "MAX_GROUP", "GroupCommitWriter", "StoreError", "connect", "copy_file"]
+__all__ = [
+    "BUSY_SECONDS",
+    "MAX_GROUP",
+    "GroupCommitWriter",
+    "StoreError",
+    "connect",
+    "copy_file",
+    "make_whole",
+]
 
 BUSY_SECONDS = 5.0
 
@@ -31,7 +39,12 @@ def copy_file(source: Path, target: Path) -> None:
     Raises sqlite3.Error."""
     with closing(connect(source, read_only=True)) as read, closing(sqlite3.connect(target)) as made:
         read.backup(made)
-        made.execute("PRAGMA journal_mode=DELETE").fetchall()  # nothing beside it
+        make_whole(made)
+
+
+def make_whole(connection: sqlite3.Connection) -> None:
+    """Let the file be all there is: nothing in a log beside it."""
+    connection.execute("PRAGMA journal_mode=DELETE").fetchall()
 
 
 class GroupCommitWriter(GroupWriter[sqlite3.Connection]):

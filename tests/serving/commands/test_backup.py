@@ -14,16 +14,20 @@ from uuid import UUID
 import pytest
 
 from benchmarks.postgres_process import PostgresServer
-from serving.control import open_control
-from serving.settings import load_settings
+from contract.offer_checks import Used
+from contract.offers import Limits
+from serving.control import open_control, open_ledger
+from serving.settings import Settings, load_settings
 from serving.state.audit import COMMAND_LINE, first_fault
 from serving.state.control_store import Consent
+from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import MemoryFeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sql_control_store import SqlControlStore
+from tests.faults.coupon_buyer import claim, settlement
 from tests.serving.commands.processes import Place
 from tests.serving.release_factory import Factory
 from tests.serving.state.events import BEGIN, random_events, stored_event
@@ -61,13 +65,26 @@ class Shop:
     @contextmanager
     def control(self) -> Iterator[SqlControlStore]:
         """The control store as the settings say, while no gateway runs."""
-        named = {name.removeprefix("TILLWISE_").lower(): said for name, said in self.more.items()}
-        settings = load_settings(state=self.state, **named)
+        settings = self.settings()
         store = open_control(settings, load_secrets(self.state, settings.master_key))
         try:
             yield store
         finally:
             store.close()
+
+    @contextmanager
+    def ledger(self) -> Iterator[CouponLedger]:
+        """The coupon ledger."""
+        ledger = open_ledger(self.settings())
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
+    def settings(self) -> Settings:
+        """As the variables say."""
+        named = {name.removeprefix("TILLWISE_").lower(): said for name, said in self.more.items()}
+        return load_settings(state=self.state, **named)
 
 
 def elsewhere(shop: Shop, state: Path, server: PostgresServer | None = None) -> Shop:
@@ -137,7 +154,7 @@ def test_what_is_restored_is_what_was_backed_up(
 ) -> None:
     before = contents(shop)
     backup = backed_up(shop, tmp_path / "backup")
-    assert {path.name for path in backup.iterdir()} == {
+    assert {path.name for path in backup.iterdir()} - {"coupons.sqlite"} == {
         *("backup.json", "control.sqlite", "events.sqlite", "features.npz")
     }
     fresh = elsewhere(shop, tmp_path / "fresh", database)
@@ -163,6 +180,31 @@ def test_a_shop_moves_from_sqlite_to_postgresql_and_back(
     moved = Shop(Place(shop.place.factory, tmp_path / "moved"), other)
     moved.call("restore", str(backed_up(shop, tmp_path / "backup")), "--as-of-backup")
     assert contents(moved) == before
+
+
+def test_coupons_go_along(shop: Shop, tmp_path: Path, database: PostgresServer) -> None:
+    """What was reserved and redeemed is so afterwards too, and a redemption counts once."""
+    later = BEGIN + timedelta(minutes=10)
+
+    async def buy() -> tuple[str, dict[str, Used]]:
+        with shop.ledger() as ledger:
+            for number in (1, 2):
+                held = await ledger.reserve(claim(number), Limits(), BEGIN, later)
+            await ledger.redeem([held.reservation_id], settlement(2), BEGIN)
+            return held.reservation_id, await ledger.used(BEGIN)
+
+    before = asyncio.run(buy())
+    assert before[1]
+    backup = backed_up(shop, tmp_path / "backup")
+    fresh = elsewhere(shop, tmp_path / "fresh", database)
+    fresh.call("restore", str(backup), "--as-of-backup")
+
+    async def again() -> tuple[str, dict[str, Used]]:
+        with fresh.ledger() as ledger:
+            held = await ledger.reserve(claim(2), Limits(), BEGIN, later)  # the same token
+            return held.reservation_id, await ledger.used(BEGIN)
+
+    assert asyncio.run(again()) == before
 
 
 def files_with(names: Sequence[str], folder: Path) -> list[str]:
