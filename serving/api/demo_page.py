@@ -1,19 +1,20 @@
-"""`/demo`: a checkout page over the real catalogue, mounted by `tillwise-serve demo` and nowhere
-else. Its own endpoints play the shop's server: they hold a checkout key and call the real route."""
+"""`/demo`: a small shop over the real catalogue, mounted by `tillwise-serve demo` and nowhere else.
+What its shop's server does with its keys is `demo_shop`'s."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Message
 
 from contract.encoding import FIRST_ITEM
 from contract.text import words
 from serving.api.bodies import read_json_body
+from serving.api.demo_shop import ShopKeys, ShopServer, add_routes
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
 from serving.api.sdk import snippet
@@ -21,8 +22,9 @@ from serving.api.static_files import StaticFiles
 from serving.inference.assortment import NOT_PRICED
 from serving.inference.release import Release
 
-DECIDE = "/v1/checkout/decide"
 _MOST_FOUND = 20
+_PER_SHELF = 12
+STRANGER = "somebody-new"
 # The demo shop's own policy, sent with every request: nothing that needs proof of age is suggested
 # at its checkout. The names are those of the imported catalogue; others match nothing.
 AGE_RESTRICTED = (
@@ -77,13 +79,28 @@ class DemoShoppers(BaseModel):
 
 
 class DemoItems(BaseModel):
-    """Items found, the most popular first."""
+    """Items found, the most popular first; `more`: how many follow these."""
 
     items: tuple[DemoItem, ...]
+    more: int = 0
+
+
+class DemoAisle(BaseModel):
+    """Where items of one kind stand: the first two levels of their category."""
+
+    department: str
+    aisle: str
+    num_items: int
+
+
+class DemoAisles(BaseModel):
+    """All aisles, those with the most popular item first."""
+
+    aisles: tuple[DemoAisle, ...]
 
 
 class Shelf:
-    """The catalogue of one release, searchable by words."""
+    """The catalogue of one release: by aisle, and searchable by words."""
 
     def __init__(self, release: Release) -> None:
         self._release = release
@@ -94,6 +111,28 @@ class Shelf:
                 catalogue.title, catalogue.brand, catalogue.category_path, strict=True
             )
         ]
+        self._aisles: dict[tuple[str, str], list[int]] = {}
+        for index in release.by_popularity.tolist():
+            path = catalogue.category_path[index]
+            if path:
+                self._aisles.setdefault((path[0], path[min(1, len(path) - 1)]), []).append(index)
+
+    @property
+    def aisles(self) -> tuple[DemoAisle, ...]:
+        """All aisles, those with the most popular item first."""
+        return tuple(
+            DemoAisle(department=department, aisle=aisle, num_items=len(items))
+            for (department, aisle), items in self._aisles.items()
+        )
+
+    def in_aisle(self, department: str, aisle: str, start: int) -> DemoItems:
+        """A shelf's length of an aisle from place `start` on; an unknown aisle is empty."""
+        items = self._aisles.get((department, aisle), [])
+        shown = items[start : start + _PER_SHELF]
+        return DemoItems(
+            items=tuple(self._item(index) for index in shown),
+            more=max(len(items) - start - len(shown), 0),
+        )
 
     def item(self, item_id: str) -> DemoItem | None:
         """The item, or None when the catalogue does not know it."""
@@ -128,39 +167,41 @@ def mount(
     app: FastAPI,
     gateway: Gateway,
     shoppers: Sequence[DemoShopper],
-    api_key: str,
+    keys: ShopKeys,
     page: Path | None,
-    collect_key: str = "",
 ) -> None:
-    """Add the page in the folder `page` and its endpoints to `app`.
-
-    `api_key` stays here; `collect_key` stands in the page, for the snippet."""
+    """Add the page in the folder `page` and its endpoints to `app`."""
     router = APIRouter(prefix="/demo", include_in_schema=False)
     shelf = Shelf(gateway.live.current)
-    everyone = DemoShoppers(shoppers=tuple(shoppers)).model_dump_json()
+    aisles = DemoAisles(aisles=shelf.aisles).model_dump_json()
+    shop = ShopServer(app, keys, (one.visitor_id for one in shoppers))
 
     @router.get("/api/shoppers")
     async def list_shoppers() -> Response:
-        return Response(everyone, media_type="application/json")
+        present = [one for one in shoppers if shop.serves(one.visitor_id)]
+        met = [await _as_met(one, shop) for one in present]
+        answer = DemoShoppers(shoppers=tuple(met)).model_dump_json()
+        headers = {"Cache-Control": "no-store"}
+        return Response(answer, media_type="application/json", headers=headers)
+
+    @router.get("/api/aisles")
+    async def list_aisles() -> Response:
+        return Response(aisles, media_type="application/json")
 
     @router.get("/api/items")
     async def find_items(request: Request) -> Response:
-        named = [one for one in request.query_params.get("ids", "").split(",") if one]
-        if named:
-            items = tuple(item for one in named[:100] if (item := shelf.item(one)) is not None)
-        else:
-            items = shelf.search(request.query_params.get("q", "")[:200])
-        return Response(DemoItems(items=items).model_dump_json(), media_type="application/json")
+        found = _asked_items(shelf, request.query_params)
+        return Response(found.model_dump_json(), media_type="application/json")
 
     @router.post("/api/decide")
     async def decide(request: Request) -> Response:
         body = await read_json_body(request, gateway.settings.body_limit_bytes)
-        gpc = request.headers.get("sec-gpc")
-        status, answer = await forward(app, body, api_key, gpc)
+        status, answer = await shop.decide(body, request.headers.get("sec-gpc"))
         kind = "application/json" if status < 400 else "application/problem+json"
         return Response(answer, status, media_type=kind)
 
-    files = None if page is None else _page_files(page, collect_key)
+    add_routes(router, shop, gateway.settings.state)
+    files = None if page is None else _page_files(page, keys.collect)
 
     @router.api_route("/{name:path}", methods=["GET", "HEAD"])
     async def show(request: Request) -> Response:
@@ -174,6 +215,26 @@ def mount(
     app.include_router(router)
 
 
+async def _as_met(shopper: DemoShopper, shop: ShopServer) -> DemoShopper:
+    """With the consent in force. Whoever is new to the shop is so every time: with ids that nobody
+    had before."""
+    if shopper.visitor_id == STRANGER:
+        return shopper.model_copy(update={"visitor_id": str(uuid4()), "session_id": str(uuid4())})
+    return shopper.model_copy(update={"consent": await shop.agreed(shopper.visitor_id)})
+
+
+def _asked_items(shelf: Shelf, asked: Mapping[str, str]) -> DemoItems:
+    if named := [one for one in asked.get("ids", "").split(",") if one]:
+        return DemoItems(
+            items=tuple(item for one in named[:100] if (item := shelf.item(one)) is not None)
+        )
+    if "aisle" in asked:
+        start = asked.get("from", "")
+        place = int(start) if start.isdecimal() and len(start) < 8 else 0
+        return shelf.in_aisle(asked.get("department", ""), asked["aisle"], place)
+    return DemoItems(items=shelf.search(asked.get("q", "")[:200]))
+
+
 def _page_files(page: Path, collect_key: str) -> StaticFiles:
     held = snippet()
     return StaticFiles.read(
@@ -182,39 +243,3 @@ def _page_files(page: Path, collect_key: str) -> StaticFiles:
         integrity=held.integrity if held else "",
         collect_key=collect_key,
     )
-
-
-async def forward(app: ASGIApp, body: bytes, api_key: str, gpc: str | None) -> tuple[int, bytes]:
-    """Send `body` to the real route with a real key, within the process; status and answer."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"authorization", f"Bearer {api_key}".encode()),
-    ]
-    if gpc is not None:
-        headers.append((b"sec-gpc", gpc.encode("latin-1")))
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": DECIDE,
-        "raw_path": DECIDE.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": headers,
-        "client": None,
-        "server": None,
-    }
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    status = next(m["status"] for m in sent if m["type"] == "http.response.start")
-    return status, b"".join(m.get("body", b"") for m in sent)

@@ -18,7 +18,8 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.api.auth import digest_of_key, new_key
-from serving.api.demo_page import DECIDE, SHOP_FILTER, DemoShopper, Shelf, mount
+from serving.api.demo_page import SHOP_FILTER, DemoShopper, Shelf, mount
+from serving.api.demo_shop import DECIDE, ShopKeys
 from serving.api.gateway import Gateway
 from serving.api.static_files import web_folder
 from serving.commands.arguments import add_folders, add_json, settings_of
@@ -95,9 +96,15 @@ class _Demo:
         """Add the page, with fresh keys and shoppers."""
         await self._renew_keys(gateway)
         shelf = Shelf(gateway.live.current)
-        self._shoppers = choose_shoppers(self._source, self._trained_until, shelf)
+
+        def is_known(visitor_id: str) -> bool:
+            names = gateway.subjects.pseudonyms(visitor_id, None)
+            return gateway.control.look_up(*names).subject_id is not None
+
+        self._shoppers = choose_shoppers(self._source, self._trained_until, shelf, is_known)
         keys = self._keys
-        mount(app, gateway, self._shoppers, keys["checkout"], web_folder("demo"), keys["collect"])
+        shop_keys = ShopKeys(keys["checkout"], keys["admin"], keys["collect"])
+        mount(app, gateway, self._shoppers, shop_keys, web_folder("demo"))
 
     async def replay(self, gateway: Gateway) -> bool:
         """Send the first shopper's checkout, print what came back; whether to end now."""
@@ -146,7 +153,7 @@ class _Demo:
     def _urls(self) -> str:
         lines = [
             "Serving until Ctrl-C:",
-            f"  {self._base}/demo     the checkout page",
+            f"  {self._base}/demo     the shop",
             f"  {self._base}/docs     the API",
             f"  {self._base}/metrics  for Prometheus",
             "Keys of this run:",

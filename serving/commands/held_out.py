@@ -2,7 +2,7 @@
 into a cart and the rest exactly as the basket-completion protocol does it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from contract.errors import UserError
 from contract.held_out import hash_order
-from serving.api.demo_page import DemoItem, DemoShopper, Shelf
+from serving.api.demo_page import STRANGER, DemoItem, DemoShopper, Shelf
 from serving.commands.parquet import read_columns
 
 _COLUMNS = ("event_name", "subject_id", "session_id", "occurred_at", "items")
@@ -22,13 +22,16 @@ _AGREED = {"personalization": True, "analytics": True, "offers": False}
 _REFUSED = {"personalization": False, "analytics": False, "offers": False}
 
 
-def choose_shoppers(source: Path, after: datetime, shelf: Shelf) -> list[DemoShopper]:
+def choose_shoppers(
+    source: Path, after: datetime, shelf: Shelf, is_known: Callable[[str], bool]
+) -> list[DemoShopper]:
     """A handful of shoppers of the import in `source`, always the same ones for one import, and one
-    who is new to the shop and agreed to nothing. Raises UserError when there is none."""
+    who is new to the shop and agreed to nothing. Visitors whom the shop does not know any more,
+    because they were erased, are passed over. Raises UserError when there is none."""
     visitors = _visitors(source / "subjects.parquet")
     chosen: list[DemoShopper] = []
     for subject_id, event in _first_baskets(source, after):
-        if subject_id not in visitors:
+        if subject_id not in visitors or not is_known(visitors[subject_id]):
             continue
         items = {line["item_id"]: shelf.item(line["item_id"]) for line in event["items"]}
         cart, rest = split(event["session_id"], [name for name, item in items.items() if item])
@@ -39,7 +42,7 @@ def choose_shoppers(source: Path, after: datetime, shelf: Shelf) -> list[DemoSho
         if len(chosen) > _KNOWN:
             break
     if not chosen:
-        raise UserError(f"{source} holds no basket after {after:%Y-%m-%d} to show")
+        raise UserError(f"{source} holds no basket after {after:%Y-%m-%d} of a known shopper")
     return [*chosen[:_KNOWN], _stranger(chosen[-1])]
 
 
@@ -98,7 +101,7 @@ def _stranger(like: DemoShopper) -> DemoShopper:
     """Somebody nobody knows, with the cart of a real basket."""
     return like.model_copy(
         update={
-            "visitor_id": "somebody-new",
+            "visitor_id": STRANGER,
             "label": "Somebody new, who agreed to nothing",
             "consent": _REFUSED,
         }

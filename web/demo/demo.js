@@ -1,18 +1,23 @@
-// The checkout: one state, changed by the shopper, painted at once; suggestions follow when they can.
+// The shop: one state, changed by the shopper, painted at once; what the gateway makes of it follows
+// when it can.
 
 import { api, GatewayError, latest } from "./gateway.js";
 import { count, money } from "./format.js";
 import * as measure from "./measure.js";
 import { openSearch } from "./search.js";
+import { openShelf } from "./shelf.js";
+import { openErasing, showSegments, wordOnFile } from "./standing.js";
 import * as views from "./views.js";
 
 const QUIET_MS = 120; // how long the basket must rest before it is asked about
-const HEARD_MS = 700; // by then what was told has reached the gateway
 const RETRY_MS = [2000, 4000, 8000, 15000];
 const $ = views.$;
 
 const browserGpc = navigator.globalPrivacyControl === true;
-const nobody = { visitor_id: "somebody-new", label: "Somebody new", session_id: "new", consent: {}, cart: [], bought_too: [] };
+// Away from localhost, a page without TLS is given no random ids.
+const randomId = () => crypto.randomUUID?.() ?? "somebody-new";
+const stranger = (label) => ({ visitor_id: randomId(), session_id: randomId(), label, consent: {}, cart: [], bought_too: [] });
+const nobody = stranger("Somebody new");
 const state = {
   shoppers: [nobody],
   shopper: nobody,
@@ -20,7 +25,8 @@ const state = {
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   gpc: browserGpc,
-  looked: null, // the item whose dialog is or was open
+  looked: null, // the item that was looked at since the last answer
+  standing: null, // consent on record and segments, as the gateway says
   suggested: [], // { item, reasons }
   failures: 0,
   met: false, // whether the gateway has said who shops here
@@ -51,12 +57,15 @@ const act = {
     basketChanged(`${item.title} is in the basket.`);
     focusOn(next);
   },
-  // The page of a product, in small. What was looked at counts for the next suggestions.
+  // What was looked at counts for the next suggestions, once the gateway has heard of it.
   look(item) {
-    state.looked = item;
     measure.tell("view_item", [{ item }]);
-    views.showProduct(item);
-    setTimeout(() => ask({ now: true }), HEARD_MS);
+    shelf.present(item);
+    if (!state.consent || state.gpc) return;
+    measure.whenHeard(() => {
+      state.looked = item;
+      ask({ now: true });
+    });
   },
   change(itemId, by) {
     const line = state.lines.find((one) => one.item.item_id === itemId);
@@ -103,17 +112,63 @@ function choose(shopper) {
   state.lines = shopper.cart.map((item) => ({ item, quantity: 1 }));
   learn([...shopper.cart, ...shopper.bought_too]);
   state.suggested = [];
+  state.standing = null;
+  state.looked = null;
+  shelf.reset();
   views.showPlaceholders();
+  views.showChanged("");
   privacyChanged();
   measure.tell("begin_checkout", state.lines);
   basketChanged("");
 }
 
+const purposes = () => ({ personalization: state.consent, analytics: state.consent, offers: false });
+
 function privacyChanged() {
   // What the browser's own control would do by itself, the page's switch does by withdrawing.
-  const agreed = state.gpc ? {} : { ...state.shopper.consent, personalization: state.consent };
-  measure.shopper(state.shopper, agreed);
-  views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc });
+  measure.shopper(state.shopper, state.gpc ? {} : purposes());
+  views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc, word: wordOnFile(state.standing) });
+}
+
+// The shopper's word. A no is in effect before the gateway has heard of it, a yes only once it has.
+async function agree(agreed) {
+  const { shopper } = state;
+  state.consent = agreed;
+  if (!agreed) privacyChanged();
+  views.showBusy(true);
+  try {
+    await api.consent({ visitor_id: shopper.visitor_id, agreed });
+    shopper.consent = { personalization: agreed };
+  } catch {
+    if (state.shopper === shopper) state.consent = false;
+    say(agreed ? "The consent could not be recorded, so it does not count." : "The refusal counts here, but could not be recorded yet.");
+  }
+  if (state.shopper !== shopper) return;
+  privacyChanged();
+  ask({ now: true });
+}
+
+// Nothing may follow under the old name: the snippet and the questions end first.
+async function erase() {
+  const { shopper } = state;
+  state.consent = false;
+  measure.shopper(shopper, {});
+  let signed;
+  try {
+    signed = await api.erase({ visitor_id: shopper.visitor_id });
+  } catch (error) {
+    privacyChanged();
+    ask({ now: true });
+    throw error;
+  }
+  const lines = state.lines;
+  const unknown = stranger("Nobody the shop knows");
+  state.shoppers = [unknown, ...state.shoppers.filter((one) => one !== shopper)];
+  views.showShoppers(state.shoppers);
+  choose(unknown);
+  state.lines = lines; // the basket is the shopper's own
+  basketChanged("Everything is erased.");
+  return signed;
 }
 
 // --- what the gateway answers ----------------------------------------------------------------------
@@ -128,7 +183,7 @@ function request() {
       currency: currency(),
       items: state.lines.map(({ item, quantity }) => ({ item_id: item.item_id, quantity, price: item.price })),
     },
-    consent: { ...shopper.consent, personalization: state.consent },
+    consent: purposes(),
     gpc: state.gpc,
     filter: state.filter,
     placements: ["recommendations"],
@@ -138,11 +193,13 @@ function request() {
 const decide = latest(async (signal) => {
   if (!state.met) await meetShoppers(signal);
   const began = performance.now();
+  const about = { visitor_id: state.shopper.visitor_id, gpc: state.gpc };
+  const standing = api.standing(about, signal).catch(() => null);
   const answer = await api.decide(request(), signal);
   const roundTripMs = performance.now() - began;
   const unknown = answer.recommendations.map((one) => one.item_id).filter((id) => !known.has(id));
   if (unknown.length > 0) learn(await api.named(unknown, signal));
-  return { answer, roundTripMs };
+  return { answer, roundTripMs, standing: await standing };
 }, QUIET_MS);
 
 // The page may have been opened before the gateway could say who shops here.
@@ -152,7 +209,7 @@ async function meetShoppers(signal) {
   state.met = true;
   const begun = state.lines.length > 0; // with the gateway away: nobody's basket is taken away
   state.shoppers = begun || shoppers.length === 0 ? [nobody, ...shoppers] : shoppers;
-  views.showShoppers(state.shoppers, 0);
+  views.showShoppers(state.shoppers);
   if (state.shoppers[0] === nobody) return;
   const [first] = shoppers;
   Object.assign(state, {
@@ -172,19 +229,44 @@ function ask(options) {
   decide(answered, failed, options);
 }
 
-function answered({ answer, roundTripMs }) {
+function answered({ answer, roundTripMs, standing }) {
   const recovered = state.failures > 0;
   state.failures = 0;
   views.showBusy(false);
   views.showTrouble(null);
+  shelf.load();
   const inCart = cartIds();
   state.suggested = answer.recommendations
     .filter((one) => !inCart.has(one.item_id))
     .map((one) => ({ item: known.get(one.item_id) ?? unnamed(one.item_id), reasons: one.reasons }));
-  keepingFocus(paintSuggestions);
+  const joined = standingChanged(standing);
+  const newOnes = keepingFocus(paintSuggestions);
+  views.showChanged(state.looked ? whatMoved(joined, newOnes) : "");
+  state.looked = null;
   measure.tell("view_item_list", state.suggested);
   views.showDecision(answer, roundTripMs);
-  say(`${recovered ? "Suggestions are back. " : ""}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
+  const moved = joined.length > 0 ? `You are now in ${joined.join(" and ")}. ` : "";
+  say(`${recovered ? "Suggestions are back. " : ""}${moved}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
+}
+
+// Paints where the shopper stands; gives the titles of the segments that were not there before.
+function standingChanged(standing) {
+  const before = state.standing?.segments;
+  const names = new Set(before?.segments.map((one) => one.name));
+  state.standing = standing;
+  const personal = state.consent && !state.gpc;
+  const joined = before && personal ? (standing?.segments?.segments ?? []).filter((one) => !names.has(one.name)) : [];
+  showSegments(standing, personal, new Set(joined.map((one) => one.name)));
+  views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc, word: wordOnFile(standing) });
+  return joined.map((one) => one.title);
+}
+
+function whatMoved(joined, newOnes) {
+  const parts = [
+    joined.length > 0 && `Now in ${joined.join(" and ")}`,
+    newOnes > 0 && count(newOnes, "new suggestion", "new suggestions"),
+  ].filter(Boolean);
+  return parts.length > 0 ? `${parts.join(", ")}: you looked at ${state.looked.title || "an item"}.` : "";
 }
 
 function unnamed(itemId) {
@@ -193,15 +275,17 @@ function unnamed(itemId) {
 
 function paintSuggestions() {
   const bought = new Set(state.shopper.bought_too.map((item) => item.item_id));
-  views.showSuggestions(state.suggested, bought, act);
+  const newOnes = views.showSuggestions(state.suggested, bought, act);
   views.showHeldOut(state.shopper.bought_too, new Set(state.suggested.map((one) => one.item.item_id)), cartIds());
+  return newOnes;
 }
 
 // New suggestions replace old ones; whoever was on one of them is not thrown to the page's top.
 function keepingFocus(paint) {
   const focused = document.activeElement?.dataset?.focus;
-  paint();
+  const painted = paint();
   if (focused?.startsWith("add-")) focusOn(focused);
+  return painted;
 }
 
 function failed(error) {
@@ -212,6 +296,15 @@ function failed(error) {
   retry = setTimeout(() => ask({ now: true }), RETRY_MS[Math.min(state.failures, RETRY_MS.length - 1)]);
   state.failures += 1;
 }
+
+const shelf = openShelf({
+  look: act.look,
+  add: act.add,
+  shown(items) {
+    learn(items);
+    measure.tell("view_item_list", items.map((item) => ({ item })));
+  },
+});
 
 // --- the page --------------------------------------------------------------------------------------
 
@@ -230,30 +323,22 @@ function open() {
     act.add(item);
   });
   $("shopper").addEventListener("change", (event) => choose(state.shoppers[Number(event.target.value)]));
-  $("consent").addEventListener("change", (event) => {
-    state.consent = event.target.checked;
-    privacyChanged();
-    ask({ now: true });
-  });
+  $("consent").addEventListener("change", (event) => agree(event.target.checked));
   $("gpc").addEventListener("change", (event) => {
     state.gpc = event.target.checked;
     privacyChanged();
     ask({ now: true });
   });
   $("retry").addEventListener("click", () => ask({ now: true }));
-  $("product-close").addEventListener("click", () => $("product").close());
-  $("product-add").addEventListener("click", () => {
-    $("product").close();
-    act.add(state.looked);
-  });
-  // The name that led there may have been painted anew meanwhile.
-  $("product").addEventListener("close", () => focusOn(`look-${state.looked.item_id}`));
+  const askToErase = openErasing(erase);
+  $("erase").addEventListener("click", () => askToErase(state.shopper.label));
   $("pay").addEventListener("click", pay);
   $("again").addEventListener("click", () => $("paid").close());
   $("paid").addEventListener("close", () => choose(state.shopper));
   views.showPlaceholders();
   privacyChanged();
   views.showBasket([], currency(), act);
+  shelf.load();
   ask({ now: true });
 }
 

@@ -26,6 +26,11 @@ export function count(number, one, many) {
 export const milliseconds = (ms) => (ms < 10 ? ms.toFixed(1) : Math.round(ms).toString());
 export const plain = (name) => name.replaceAll("_", " ");
 
+// How the data write a kind of goods, in small letters.
+export const sentence = (name) => name.charAt(0) + name.slice(1).toLowerCase();
+
+export const nameOf = (item) => item.title || `Item ${item.item_id}`;
+
 // An element with attributes and children: make("p", { class: "name" }, "Milk").
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -33,7 +38,7 @@ export function make(tag, attributes = {}, ...children) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value !== null && value !== false) element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null));
+  element.append(...children.filter((child) => child !== null && child !== false));
   return element;
 }
 
@@ -67,7 +72,7 @@ export function tile(item) {
 
 // `look(item)` shows the item itself, where the name leads to it.
 export function label(item, look) {
-  const name = item.title || `Item ${item.item_id}`;
+  const name = nameOf(item);
   const open = (event) => {
     event.preventDefault();
     look(item);
@@ -82,6 +87,5 @@ export function label(item, look) {
 }
 
 function aisle(item) {
-  const name = item.category_path?.[1] ?? item.category_path?.[0] ?? "";
-  return name.charAt(0) + name.slice(1).toLowerCase();
+  return sentence(item.category_path?.[1] ?? item.category_path?.[0] ?? "");
 }

@@ -10,14 +10,16 @@ export const api = {
     call(`api/items?q=${encodeURIComponent(words)}`, { signal }).then((found) => found.items),
   named: (ids, signal) =>
     call(`api/items?ids=${ids.map(encodeURIComponent).join(",")}`, { signal }).then((found) => found.items),
-  decide: (request, signal) =>
-    call("api/decide", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
-      signal,
-    }),
+  aisles: () => call("api/aisles", {}),
+  aisle: ({ department, aisle }, from) => call(`api/items?${new URLSearchParams({ department, aisle, from })}`, {}),
+  decide: (request, signal) => post("api/decide", request, signal),
+  standing: (about, signal) => post("api/standing", about, signal),
+  consent: (said) => post("api/consent", said),
+  erase: (about) => post("api/erase", about),
 };
+
+const post = (path, body, signal) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
 
 async function call(path, { signal, ...rest }) {
   const limit = AbortSignal.timeout(TIMEOUT_MS);

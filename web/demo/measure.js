@@ -4,6 +4,7 @@
 import { digits } from "./format.js";
 
 const layer = (window.dataLayer ||= []);
+const LONGEST_MS = 1500; // then what was told is taken to be lost
 
 export function shopper({ visitor_id, session_id }, consent) {
   (window.tillwise ||= []).push(["visitor", { visitor_id, session_id }], ["consent", consent]);
@@ -21,3 +22,28 @@ export function tell(event, lines, more = {}) {
   }));
   layer.push({ ecommerce: null }, { event, ecommerce: { currency, items, ...more } });
 }
+
+let act = null;
+let since = 0;
+let timer = 0;
+
+// Calls `then` once the gateway has answered to what was told before this call: the browser notes when
+// each of the snippet's requests began and ended.
+export function whenHeard(then) {
+  act = then;
+  since = performance.now();
+  clearTimeout(timer);
+  timer = setTimeout(heard, LONGEST_MS);
+}
+
+function heard() {
+  clearTimeout(timer);
+  const then = act;
+  act = null;
+  then?.();
+}
+
+new PerformanceObserver((seen) => {
+  const sent = seen.getEntries().filter(({ name }) => new URL(name).pathname === "/v1/events");
+  if (act && sent.some(({ startTime }) => startTime >= since)) heard();
+}).observe({ type: "resource" });

@@ -1,6 +1,6 @@
 // What the page shows. Every function paints one part from what it is given and keeps no state.
 
-import { count, label, make, milliseconds, money, plain, tile } from "./format.js";
+import { count, label, make, milliseconds, money, nameOf, plain, tile } from "./format.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -13,7 +13,7 @@ const RUNGS = {
 };
 const PLACEHOLDERS = 5;
 
-export function showShoppers(shoppers, chosen) {
+export function showShoppers(shoppers, chosen = 0) {
   const select = $("shopper");
   select.replaceChildren(
     ...shoppers.map((shopper, place) => make("option", { value: place, selected: place === chosen && "" }, shopper.label)),
@@ -21,16 +21,17 @@ export function showShoppers(shoppers, chosen) {
   select.disabled = false;
 }
 
-export function showPrivacy({ consent, gpc, browserGpc }) {
+export function showPrivacy({ consent, gpc, browserGpc, word }) {
   $("consent").checked = consent;
   $("gpc").checked = gpc;
   $("gpc").disabled = browserGpc;
   $("gpc-hint").textContent = browserGpc ? "Sent by this browser" : "Overrides every consent";
-  $("privacy").textContent = gpc
+  const effect = gpc
     ? "Global Privacy Control is on: no history is touched, only the basket on this page counts."
     : consent
-      ? "History is used where the shopper has agreed to it before."
+      ? "What is looked at and bought counts for the next suggestions."
       : "No consent: no history is touched, only the basket on this page counts.";
+  $("privacy").textContent = `${effect} ${word}`;
 }
 
 export function showBasket(lines, currency, act) {
@@ -48,7 +49,7 @@ export function showBasket(lines, currency, act) {
 }
 
 function basketLine({ item, quantity }, act) {
-  const name = item.title || `Item ${item.item_id}`;
+  const name = nameOf(item);
   const step = (sign, word, by) =>
     make(
       "button",
@@ -72,13 +73,6 @@ function basketLine({ item, quantity }, act) {
   );
 }
 
-export function showProduct(item) {
-  $("product-title").textContent = item.title || `Item ${item.item_id}`;
-  $("product-text").textContent = [item.brand, ...(item.category_path ?? [])].filter(Boolean).join(", ");
-  $("product-price").textContent = money(item.price, item.currency);
-  $("product").showModal();
-}
-
 export function showBusy(busy) {
   $("progress").classList.toggle("busy", busy);
   $("suggestions").setAttribute("aria-busy", String(busy));
@@ -90,24 +84,32 @@ export function showPlaceholders() {
   $("suggestions-empty").hidden = true;
 }
 
+// Gives how many of them were not there before; none, where nothing was.
 export function showSuggestions(suggested, bought, act) {
-  const before = new Set([...$("suggestions").children].map((row) => row.dataset.item));
-  const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), act));
-  rows.forEach((row) => row.classList.toggle("fresh", !before.has(row.dataset.item)));
+  const before = new Set([...$("suggestions").children].map((row) => row.dataset.item).filter(Boolean));
+  const isNew = ({ item }) => before.size > 0 && !before.has(item.item_id);
+  const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), isNew(one), act));
   $("suggestions").replaceChildren(...rows);
   $("suggestions-empty").hidden = suggested.length > 0;
   const hits = suggested.filter((one) => bought.has(one.item.item_id)).length;
   $("hits").textContent = hits > 0 ? `${hits} of ${suggested.length} in the real basket` : "";
+  return suggested.filter(isNew).length;
 }
 
-function suggestion({ item, reasons }, real, act) {
-  const name = item.title || `Item ${item.item_id}`;
+function suggestion({ item, reasons }, real, fresh, act) {
+  const name = nameOf(item);
   const text = label(item, act.look);
+  if (fresh) text.firstElementChild.append(" ", make("span", { class: "new" }, "New"));
   text.append(make("p", { class: "reasons" }, reasons.map((reason) => reason.text).join(" ")));
   if (real) text.append(make("span", { class: "real" }, "Bought in this very basket"));
   return make(
     "li",
-    { "data-item": item.item_id, "data-tillwise-item": item.item_id, "data-reasons": reasons.map((reason) => reason.code).join(" ") },
+    {
+      class: fresh ? "fresh" : null,
+      "data-item": item.item_id,
+      "data-tillwise-item": item.item_id,
+      "data-reasons": reasons.map((reason) => reason.code).join(" "),
+    },
     tile(item),
     text,
     make(
@@ -117,6 +119,16 @@ function suggestion({ item, reasons }, real, act) {
       make("button", { class: "secondary", type: "button", "aria-label": `Add ${name} to the basket`, "data-focus": `add-${item.item_id}`, click: () => act.add(item) }, "Add to cart"),
     ),
   );
+}
+
+let fading = 0;
+
+// What has just moved, in words; on a small screen it floats, because the rest may be out of sight.
+export function showChanged(words) {
+  clearTimeout(fading);
+  $("changed").textContent = words;
+  $("changed").hidden = !words;
+  if (words) fading = setTimeout(() => showChanged(""), 8000);
 }
 
 export function showDecision(answer, roundTripMs) {

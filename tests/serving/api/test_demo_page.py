@@ -1,11 +1,16 @@
 """The demo's own endpoints: they exist in the demo only, and play the shop's server honestly."""
 
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from serving.api.demo_page import DemoShopper, Shelf, mount
-from tests.serving.conftest import ALL, Running, checkout
+from serving.api.demo_page import STRANGER, DemoShopper, Shelf, mount
+from serving.api.demo_shop import SOURCE, WORDING_VERSION, ShopKeys
+from serving.state.receipts import ReceiptSigner, verify
+from tests.serving.api.test_subjects_and_consent import resolve
+from tests.serving.conftest import ALL, Running, checkout, event
 
 
 @pytest.fixture
@@ -26,7 +31,8 @@ async def demo(running: Running, tmp_path: Path) -> Running:
         cart=items[:2],
         bought_too=items[2:],
     )
-    mount(running.app, running.gateway, [shopper], running.keys["checkout"], page)
+    keys = ShopKeys(running.keys["checkout"], running.keys["admin"])
+    mount(running.app, running.gateway, [shopper], keys, page)
     return running
 
 
@@ -95,3 +101,81 @@ async def test_what_the_real_route_refuses_is_refused(demo: Running) -> None:
 async def test_the_demo_is_not_part_of_the_documented_api(demo: Running) -> None:
     described = (await demo.client.get("/openapi.json")).json()
     assert not any(path.startswith("/demo") for path in described["paths"])
+
+
+VISITOR = "household-1"
+
+
+async def ask(demo: Running, path: str, status: int = 200, **body: Any) -> Any:
+    answer = await demo.post(f"/demo/api/{path}", {"visitor_id": VISITOR} | body, None)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def test_the_shelves_hold_the_catalogue_by_aisle(demo: Running) -> None:
+    aisles = (await demo.client.get("/demo/api/aisles")).json()["aisles"]
+    assert len(aisles) == 12
+    assert sum(one["num_items"] for one in aisles) == 60
+    first = aisles[0]  # that of the most popular item
+    assert (first["department"], first["aisle"]) == ("GROCERY", "GROCERY AISLE 0")
+    asked = {"department": "GROCERY", "aisle": "GROCERY AISLE 0"}
+    shelf = (await demo.client.get("/demo/api/items", params=asked)).json()
+    assert [item["item_id"] for item in shelf["items"]] == [
+        *("item-0", "item-12", "item-24", "item-36", "item-48")
+    ]
+    assert shelf["more"] == 0
+    rest = (await demo.client.get("/demo/api/items", params=asked | {"from": "3"})).json()
+    assert [item["item_id"] for item in rest["items"]] == ["item-36", "item-48"]
+    for wrong in ({"aisle": "NO SUCH"}, asked | {"from": "99"}):
+        nothing = await demo.client.get("/demo/api/items", params=wrong)
+        assert nothing.json() == {"items": [], "more": 0}
+    odd = await demo.client.get("/demo/api/items", params=asked | {"from": "-1"})
+    assert len(odd.json()["items"]) == 5
+
+
+async def test_what_was_said_and_done_is_told_until_it_is_erased(demo: Running) -> None:
+    assert await ask(demo, "standing") == {"consent": None, "segments": None}
+    assert await ask(demo, "consent", agreed=False) is None  # of a no alone nothing is kept
+    assert await ask(demo, "standing") == {"consent": None, "segments": None}
+    said = await ask(demo, "consent", agreed=True)
+    assert said["purposes"] == {"personalization": True, "analytics": True, "offers": False}
+    assert (said["source"], said["wording_version"]) == (SOURCE, WORDING_VERSION)
+    for item in ("item-0", "item-12", "item-24"):
+        seen = event(visitor_id=VISITOR, items=[{"item_id": item, "quantity": 1}])
+        assert (await demo.post("/v1/events", {"events": [seen]})).status_code == 202
+    told = (await ask(demo, "standing"))["segments"]
+    assert "browsing_explorers" in {one["name"] for one in told["segments"]}
+    assert (await ask(demo, "standing", gpc=True))["segments"]["segments"] == []
+    await ask(demo, "consent", agreed=False)
+    assert (await ask(demo, "standing"))["segments"]["segments"] == []
+    (shopper,) = (await demo.client.get("/demo/api/shoppers")).json()["shoppers"]
+    assert shopper["consent"] == dict.fromkeys(("personalization", "analytics", "offers"), False)
+    signed = (await ask(demo, "erase"))["signed"]
+    signer = ReceiptSigner(demo.gateway.control.service_key("receipt"))
+    assert verify(signed, signer.public_key)["events_removed"] == 3
+    # Who was erased is nobody that this page could speak for.
+    await ask(demo, "standing", 403)
+    assert (await demo.client.get("/demo/api/shoppers")).json()["shoppers"] == []
+
+
+async def test_a_page_speaks_for_its_own_shoppers_only(demo: Running) -> None:
+    other = await resolve(demo, "household-2")
+    for path, more in (("standing", {}), ("consent", {"agreed": True}), ("erase", {})):
+        told = await ask(demo, path, 403, visitor_id="household-2", **more)
+        assert "household-2" not in str(told)
+        await ask(demo, path, 422, nonsense=1, **more)
+    assert await resolve(demo, "household-2", create=False) == other
+    await ask(demo, "erase", 404, visitor_id=str(uuid4()))
+
+
+async def test_whoever_is_new_is_so_every_time(running: Running) -> None:
+    new = DemoShopper(
+        visitor_id=STRANGER, label="New", session_id="s", consent={}, cart=(), bought_too=()
+    )
+    keys = ShopKeys(running.keys["checkout"], running.keys["admin"])
+    mount(running.app, running.gateway, [new], keys, None)
+    met = [(await running.client.get("/demo/api/shoppers")).json()["shoppers"][0] for _ in "12"]
+    assert len({one["visitor_id"] for one in met}) == 2
+    assert len({one["session_id"] for one in met}) == 2
+    said = await ask(running, "consent", visitor_id=met[0]["visitor_id"], agreed=True)
+    assert said["purposes"]["personalization"] is True

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from serving.api.demo_page import mount
+from serving.api.demo_shop import ShopKeys
 from serving.api.static_files import IMMUTABLE, StaticFiles, web_folder
 from tests.serving.conftest import Running, Start
 
@@ -24,7 +25,8 @@ async def get(running: Running, path: str, coding: str = "", **headers: str) -> 
 @pytest.fixture
 def demo(running: Running) -> Running:
     """A gateway with the real page."""
-    mount(running.app, running.gateway, [], "none", web_folder("demo"), "tw_collect_key")
+    keys = ShopKeys("none", "none", "tw_collect_key")
+    mount(running.app, running.gateway, [], keys, web_folder("demo"))
     return running
 
 
