@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from contract.compiled import FLOATS, INT, INTS, KEYS, MASK, compiled
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
+from contract.events import EVENT_TYPE
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse
 from contract.own_baskets import OwnBaskets
 from contract.session_knn import SessionKnn
 
 MAX_CANDIDATES = 256
+LOOKED = 5  # items looked at that count beside the cart
+LOOKED_MINUTES = 30  # as long as a visit lasts without anything happening
 # How many candidates each source may bring, in the order of trust when the list is cut.
 QUOTAS: dict[str, int] = {
     "personal": 100,
@@ -129,9 +132,28 @@ def _purchased(index: Indices, columns: Floats, together: OwnBaskets) -> Purchas
 _NO_PURCHASES = _purchased(_EMPTY, np.empty((7, 0), np.float32), OwnBaskets(_EMPTY, _EMPTY, 0))
 
 
-def knn_scores(knn: SessionKnn, cart: Indices) -> Sparse:
-    """VMIS-kNN scores of what goes with the cart; the cart's own items are left out."""
-    return Sparse(*knn.scores(cart, drop=cart))
+def looked_at(situation: Situation, vocabulary: Vocabulary, cart: Indices) -> Indices:
+    """The latest LOOKED known items outside the cart that were looked at within LOOKED_MINUTES, and
+    since the last purchase or on this very page; each once, the latest last."""
+    rows, told = situation.view.interactions, vocabulary.indices(situation.recent_items)
+    since_us = situation.now_us - LOOKED_MINUTES * 60_000_000
+    seen = _EMPTY
+    if len(rows) and rows["occurred_us"][-1] > since_us:
+        bought = np.flatnonzero(rows["event_type"] == EVENT_TYPE["purchase"])
+        rows = rows[bought[-1] + 1 :] if len(bought) else rows
+        views = (rows["event_type"] == EVENT_TYPE["view_item"]) & (rows["occurred_us"] > since_us)
+        seen = vocabulary.of_keys(rows["item_key"][views])
+    if not len(seen) and not len(told):
+        return _EMPTY
+    found = np.concatenate((seen, told))[::-1]
+    found = found[(found >= FIRST_ITEM) & ~np.isin(found, cart)]
+    _, first = np.unique(found, return_index=True)
+    return np.ascontiguousarray(found[np.sort(first)[:LOOKED]][::-1])
+
+
+def knn_scores(knn: SessionKnn, intent: Indices) -> Sparse:
+    """VMIS-kNN scores of what goes with `intent`, whose own items are left out."""
+    return Sparse(*knn.scores(intent, drop=intent))
 
 
 def merge(
@@ -194,9 +216,10 @@ class Evidence:
 
     purchased: Purchased
     cart: Indices  # known items only
+    looked: Indices  # looked at of late, known items outside the cart
     neighbours: ItemNeighbours
-    near: Sparse  # item-kNN on the cart
-    knn: Sparse  # VMIS-kNN on the cart
+    near: Sparse  # item-kNN on `intent`
+    knn: Sparse  # VMIS-kNN on `intent`
     query_vector: Floats | None  # [d] of the query tower
     sequence_vector: Floats | None  # [d] of the sequence encoder
     subject_known: bool
@@ -204,6 +227,11 @@ class Evidence:
     days_since_visit: float
     visit_gap_days: float
     basket_items: float
+
+    @cached_property
+    def intent(self) -> Indices:
+        """What a candidate should go with: what was looked at, then the cart."""
+        return np.concatenate((self.looked, self.cart)) if len(self.looked) else self.cart
 
 
 def gather(
@@ -218,13 +246,16 @@ def gather(
     """The evidence of one checkout; absent models or tables leave their part empty."""
     cart = vocabulary.indices(situation.cart)
     cart = cart[cart >= FIRST_ITEM]
+    looked = looked_at(situation, vocabulary, cart)
+    intent = np.concatenate((looked, cart)) if len(looked) else cart
     rhythm = situation.view.rhythm
     return Evidence(
         purchased(situation, vocabulary),
         cart,
+        looked,
         neighbours,
-        neighbours.score(cart) if len(cart) else NOTHING,
-        knn_scores(knn, cart) if knn is not None and len(cart) else NOTHING,
+        neighbours.score(intent) if len(intent) else NOTHING,
+        knn_scores(knn, intent) if knn is not None and len(intent) else NOTHING,
         query_vector,
         sequence_vector,
         bool(len(situation.view.purchased)),

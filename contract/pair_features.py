@@ -71,11 +71,13 @@ def pair_features(
     """What the ranker sees: [C, len(PAIR_FEATURES)] float32 for the items `index` [C].
 
     `item_vectors` [N, d] lie in the space of the query vectors. Counts and days go through log1p.
+    What is said of the cart's company (`_CART`) is said of `evidence.intent`: what was looked at
+    just now counts as the cart does.
     """
     together = evidence.purchased.together
     weight = together.recency_weight(len(evidence.purchased.index))
     own = _own_rows(evidence, table, index, weight)
-    cart, near, knn = evidence.cart, evidence.near, evidence.knn
+    intent, near, knn = evidence.intent, evidence.near, evidence.knn
     found: Floats = _together(
         *(
             index,
@@ -84,7 +86,7 @@ def pair_features(
             own,
             _habit_rows(evidence, table, index, weight, own[-1]),
         ),
-        *(near.index, near.value, knn.index, knn.value, len(cart)),
+        *(near.index, near.value, knn.index, knn.value, len(intent)),
         *_cart_rows(evidence, table, index),
         *(_tower_rows(evidence, index, item_vectors), _of_subject(evidence)),
     )
@@ -204,9 +206,9 @@ _CART = _rows(
 def _cart_rows(
     evidence: Evidence, table: ItemTable, index: Indices
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
-    """What the frozen tables say of the candidates beside the cart and the shopper's staples:
+    """What the frozen tables say of the candidates beside the shopper's intent and staples:
     `_CART` from staples_similarity on, the last two without log1p."""
-    neighbours, cart, own = evidence.neighbours, evidence.cart, evidence.purchased
+    neighbours, cart, own = evidence.neighbours, evidence.intent, evidence.purchased
     strongest = own.by_weight[:STAPLES]
     return (
         staples_similarity(neighbours, index, own.index[strongest], own.weight_60d[strongest]),

@@ -23,7 +23,7 @@ from serving.inference.assortment import NOT_PRICED
 from serving.inference.release import Release
 
 _MOST_FOUND = 20
-_PER_SHELF = 12
+_PER_SHELF = 6
 STRANGER = "somebody-new"
 # The demo shop's own policy, sent with every request: nothing that needs proof of age is suggested
 # at its checkout. The names are those of the imported catalogue; others match nothing.

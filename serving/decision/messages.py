@@ -29,7 +29,12 @@ RUNGS: tuple[Rung, ...] = ("full", "no_ranker", "session_knn", "popular", "empty
 Placement = Literal["recommendations", "offers", "payment", "shipping"]
 PLACEMENTS: tuple[Placement, ...] = ("recommendations", "offers", "payment", "shipping")
 ReasonCode = Literal[
-    "bought_before", "goes_with_cart", "similar_shoppers", "your_taste", "popular_now"
+    "bought_before",
+    "goes_with_cart",
+    "goes_with_looked_at",
+    "similar_shoppers",
+    "your_taste",
+    "popular_now",
 ]
 
 Price = Annotated[MinorUnits, Strict()]

@@ -4,7 +4,10 @@ that it is in every package and a missing text is found by the type checker's fi
 BOUGHT_BEFORE = "You bought this before."
 GOES_WITH_CART = "Often bought together with {title}."
 GOES_WITH_CART_UNTITLED = "Often bought together with an item in your cart."
+GOES_WITH_LOOKED_AT = "Often bought together with {title}, which you looked at."
+GOES_WITH_LOOKED_AT_UNTITLED = "Often bought together with an item that you looked at."
 SIMILAR_SHOPPERS = "Shoppers with a similar cart also bought this."
+SIMILAR_SHOPPERS_LOOKED = "Shoppers who were after similar items also bought this."
 SIMILAR_SHOPPERS_MODEL = "Chosen by shoppers in a similar situation."
 YOUR_TASTE = "From a category you often buy."
 POPULAR_NOW = "Popular with many shoppers right now."
@@ -13,9 +16,10 @@ POPULAR_NOW = "Popular with many shoppers right now."
 BY_CODE = {
     "bought_before": BOUGHT_BEFORE,
     "goes_with_cart": GOES_WITH_CART_UNTITLED,
+    "goes_with_looked_at": GOES_WITH_LOOKED_AT_UNTITLED,
     "similar_shoppers": SIMILAR_SHOPPERS_MODEL,
     "your_taste": YOUR_TASTE,
     "popular_now": POPULAR_NOW,
 }
 # Said only to who agreed to personalization.
-PERSONAL = frozenset({"bought_before", "your_taste"})
+PERSONAL = frozenset({"bought_before", "goes_with_looked_at", "your_taste"})

@@ -3,6 +3,7 @@ says so, and what is personal is said only to who agreed to personalization. Whi
 first follows from exact attributions of the ranker's score."""
 
 from contract.attribution import GROUPS
+from contract.candidates import Evidence
 from contract.cart_fit import strongest
 from contract.items import Floats, Indices
 from serving.decision import reason_texts as texts
@@ -15,6 +16,7 @@ MAX_REASONS = 2
 
 _BOUGHT_BEFORE = Reason(code="bought_before", text=texts.BOUGHT_BEFORE)
 _SIMILAR_SHOPPERS = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS)
+_SIMILAR_SHOPPERS_LOOKED = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_LOOKED)
 _SIMILAR_SHOPPERS_MODEL = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_MODEL)
 _YOUR_TASTE = Reason(code="your_taste", text=texts.YOUR_TASTE)
 _POPULAR_NOW = Reason(code="popular_now", text=texts.POPULAR_NOW)
@@ -54,10 +56,10 @@ def explain(
         if personal and bought:
             found[_BOUGHT] = _BOUGHT_BEFORE
         if goes:
-            cart = candidates.evidence.cart
-            found[_CART] = _goes_with_cart(release, cart, int(index[place]))
+            found[_CART] = _goes_with(release, candidates.evidence, int(index[place]))
         if shoppers:
-            found[_SHOPPERS] = _SIMILAR_SHOPPERS
+            looked = len(candidates.evidence.looked) > 0
+            found[_SHOPPERS] = _SIMILAR_SHOPPERS_LOOKED if looked else _SIMILAR_SHOPPERS
         if personal and taste:
             found[_TASTE] = _YOUR_TASTE
         if popular[place]:
@@ -71,8 +73,12 @@ def explain(
     return told
 
 
-def _goes_with_cart(release: Release, cart: Indices, index: int) -> Reason:
-    """Names the cart item that adds most to the item's similarity."""
-    title = release.catalogue.title[int(cart[strongest(release.neighbours, cart, index)])]
-    text = texts.GOES_WITH_CART.format(title=title) if title else texts.GOES_WITH_CART_UNTITLED
-    return Reason(code="goes_with_cart", text=text)
+def _goes_with(release: Release, evidence: Evidence, index: int) -> Reason:
+    """Names the item, of the cart or looked at, that adds most to the item's similarity."""
+    most = strongest(release.neighbours, evidence.intent, index)
+    title = release.catalogue.title[int(evidence.intent[most])]
+    if most < len(evidence.looked):
+        text = texts.GOES_WITH_LOOKED_AT if title else texts.GOES_WITH_LOOKED_AT_UNTITLED
+        return Reason(code="goes_with_looked_at", text=text.format(title=title))
+    text = texts.GOES_WITH_CART if title else texts.GOES_WITH_CART_UNTITLED
+    return Reason(code="goes_with_cart", text=text.format(title=title))

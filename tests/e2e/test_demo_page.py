@@ -11,7 +11,7 @@ from tests.e2e.conftest import OpenPage
 from tests.e2e.shop import ROOT, Demo, Shop, demo
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-PERSONAL = {"bought_before", "your_taste"}
+PERSONAL = {"bought_before", "goes_with_looked_at", "your_taste"}
 
 
 def suggestions(page: Page) -> Locator:
