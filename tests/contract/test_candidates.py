@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import expm1, log, log1p, sqrt
 
 import numpy as np
@@ -7,14 +8,18 @@ from hypothesis import strategies as st
 
 from contract import candidates
 from contract.candidates import (
+    LOOKED,
+    LOOKED_MINUTES,
     MAX_CANDIDATES,
     QUOTAS,
     gather,
+    looked_at,
     merge,
     purchased,
     sources_of,
 )
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
+from contract.events import Event
 from contract.items import Floats, Indices
 from contract.pair_features import (
     COUNTING_FEATURES,
@@ -299,3 +304,63 @@ def test_time_runs_backwards_without_harm() -> None:
     early = situation(event(1, day=5), day=0)
     assert purchased(early, VOCABULARY).index.tolist() == []
     assert us(0) == early.now_us
+
+
+MINUTE = 1 / (24 * 60)
+
+
+def viewed(number: int, minutes: float, *items: str, name: str = "view_item") -> Event:
+    """Looked at, so many minutes after day 1."""
+    return event(number, name, day=1 + minutes * MINUTE, items=items)
+
+
+def looked(told: Situation, *cart: int) -> list[int]:
+    found: list[int] = looked_at(told, VOCABULARY, indices(*cart)).tolist()
+    return found
+
+
+def test_what_was_looked_at_of_late_each_once_the_latest_last() -> None:
+    log = [
+        viewed(1, 0, "tea"),  # too long ago
+        viewed(2, 10, "soap"),
+        viewed(3, 20, "milk", "caviar"),
+        viewed(4, 25, "eggs", name="hover"),
+        viewed(5, 30, "soap"),
+    ]
+    now = 1 + LOOKED_MINUTES * MINUTE
+    told = situation(*log, day=now)
+    assert looked(told) == [MILK, SOAP]
+    assert looked(told, MILK) == [SOAP]  # the cart counts as the cart
+    page = replace(told, recent_items=("bread", "milk", "champagne"))
+    assert looked(page) == [SOAP, BREAD, MILK]
+    assert looked(situation(*log, day=2)) == []
+    bought = event(6, day=1 + 22 * MINUTE, items=["tea"])
+    assert looked(situation(*log, bought, day=now)) == [SOAP]  # the visit before is over
+    assert looked(situation(day=1)) == []
+
+
+def test_only_the_latest_that_were_looked_at_count() -> None:
+    many_items = tuple(f"item-{n}" for n in range(2 * LOOKED))
+    vocabulary = Vocabulary(many_items)
+    told = replace(situation(day=0), recent_items=many_items)
+    latest = vocabulary.indices(many_items[-LOOKED:]).tolist()
+    assert looked_at(told, vocabulary, indices()).tolist() == latest
+
+
+def test_what_was_looked_at_counts_as_the_cart_does_and_may_be_suggested() -> None:
+    """The same as with the items in the cart, but for the cart's own size and its items' place."""
+    page = replace(situation(day=1, cart=("bread",)), recent_items=("eggs",))
+    with_look = gather(page, VOCABULARY, neighbours(), sessions())
+    as_cart = gather(situation(day=1, cart=("eggs", "bread")), VOCABULARY, neighbours(), sessions())
+    assert with_look.intent.tolist() == as_cart.cart.tolist() == [EGGS, BREAD]
+    vectors = np.zeros((len(VOCABULARY), 2), np.float32)
+    index = indices(TEA, MILK, SOAP)
+    one, other = (
+        pair_features(evidence, index, item_table(), vectors) for evidence in (with_look, as_cart)
+    )
+    size = PAIR_FEATURES.index("cart_size")
+    assert (one[:, size] == np.float32(log1p(1))).all()
+    assert np.delete(one, size, axis=1).tolist() == np.delete(other, size, axis=1).tolist()
+    assert one[1, PAIR_FEATURES.index("cart_similarity")] == pytest.approx(0.25 + 0.5)
+    offered = merge({"popular": indices(BREAD, EGGS)}, with_look.cart)
+    assert offered.index.tolist() == [EGGS]

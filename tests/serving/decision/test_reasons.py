@@ -62,6 +62,16 @@ def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
     assert "goes_with_cart" not in told(release, found, 55, personal=False)
 
 
+def test_what_was_looked_at_is_not_called_the_cart(release: Release) -> None:
+    looked = Situation(UNKNOWN, ("item-20",), 0, recent_items=("item-22",))
+    found = candidate_set(release, looked, 24, 55)
+    place = int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))
+    (reasons,) = explain(release, found, np.array([place]), personal=True)
+    assert reasons[0].code == "goes_with_looked_at"
+    assert reasons[0].text == "Often bought together with Item number 22, which you looked at."
+    assert all("cart" not in why.text for why in reasons)
+
+
 def test_popular_items_and_what_only_a_model_brought(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, (), 0), 3, 50)
     assert told(release, found, 3, personal=False) == ["popular_now"]
