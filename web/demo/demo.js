@@ -240,13 +240,13 @@ function answered({ answer, roundTripMs, standing }) {
     .filter((one) => !inCart.has(one.item_id))
     .map((one) => ({ item: known.get(one.item_id) ?? unnamed(one.item_id), reasons: one.reasons }));
   const joined = standingChanged(standing);
-  const newOnes = keepingFocus(paintSuggestions);
-  views.showChanged(state.looked ? whatMoved(joined, newOnes) : "");
+  const moved = keepingFocus(paintSuggestions);
+  views.showChanged(state.looked ? whatMoved(joined, moved) : "");
   state.looked = null;
   measure.tell("view_item_list", state.suggested);
   views.showDecision(answer, roundTripMs);
-  const moved = joined.length > 0 ? `You are now in ${joined.join(" and ")}. ` : "";
-  say(`${recovered ? "Suggestions are back. " : ""}${moved}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
+  const now = joined.length > 0 ? `You are now in ${joined.join(" and ")}. ` : "";
+  say(`${recovered ? "Suggestions are back. " : ""}${now}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
 }
 
 // Paints where the shopper stands; gives the titles of the segments that were not there before.
@@ -261,10 +261,11 @@ function standingChanged(standing) {
   return joined.map((one) => one.title);
 }
 
-function whatMoved(joined, newOnes) {
+function whatMoved(joined, { newOnes, movedUp }) {
   const parts = [
     joined.length > 0 && `Now in ${joined.join(" and ")}`,
     newOnes > 0 && count(newOnes, "new suggestion", "new suggestions"),
+    movedUp > 0 && `${movedUp} moved up`,
   ].filter(Boolean);
   return parts.length > 0 ? `${parts.join(", ")}: you looked at ${state.looked.title || "an item"}.` : "";
 }
@@ -275,9 +276,9 @@ function unnamed(itemId) {
 
 function paintSuggestions() {
   const bought = new Set(state.shopper.bought_too.map((item) => item.item_id));
-  const newOnes = views.showSuggestions(state.suggested, bought, act);
+  const moved = views.showSuggestions(state.suggested, bought, act);
   views.showHeldOut(state.shopper.bought_too, new Set(state.suggested.map((one) => one.item.item_id)), cartIds());
-  return newOnes;
+  return moved;
 }
 
 // New suggestions replace old ones; whoever was on one of them is not thrown to the page's top.

@@ -84,28 +84,33 @@ export function showPlaceholders() {
   $("suggestions-empty").hidden = true;
 }
 
-// Gives how many of them were not there before; none, where nothing was.
+// Gives what is new and what has moved up since the last answer; nothing, where there was none.
 export function showSuggestions(suggested, bought, act) {
-  const before = new Set([...$("suggestions").children].map((row) => row.dataset.item).filter(Boolean));
-  const isNew = ({ item }) => before.size > 0 && !before.has(item.item_id);
-  const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), isNew(one), act));
+  const ids = suggested.map((one) => one.item.item_id);
+  const before = [...$("suggestions").children].map((row) => row.dataset.item).filter(Boolean);
+  const kept = ids.filter((id) => before.includes(id));
+  const order = before.filter((id) => kept.includes(id)); // what has gone lets nothing move up
+  const newOnes = before.length > 0 ? ids.filter((id) => !before.includes(id)) : [];
+  const movedUp = kept.filter((id, place) => place < order.indexOf(id));
+  const mark = (id) => (newOnes.includes(id) ? "New" : movedUp.includes(id) ? "Up" : null);
+  const rows = suggested.map((one) => suggestion(one, bought.has(one.item.item_id), mark(one.item.item_id), act));
   $("suggestions").replaceChildren(...rows);
   $("suggestions-empty").hidden = suggested.length > 0;
   const hits = suggested.filter((one) => bought.has(one.item.item_id)).length;
   $("hits").textContent = hits > 0 ? `${hits} of ${suggested.length} in the real basket` : "";
-  return suggested.filter(isNew).length;
+  return { newOnes: newOnes.length, movedUp: movedUp.length };
 }
 
-function suggestion({ item, reasons }, real, fresh, act) {
+function suggestion({ item, reasons }, real, mark, act) {
   const name = nameOf(item);
   const text = label(item, act.look);
-  if (fresh) text.firstElementChild.append(" ", make("span", { class: "new" }, "New"));
+  if (mark) text.firstElementChild.append(" ", make("span", { class: "new" }, mark));
   text.append(make("p", { class: "reasons" }, reasons.map((reason) => reason.text).join(" ")));
   if (real) text.append(make("span", { class: "real" }, "Bought in this very basket"));
   return make(
     "li",
     {
-      class: fresh ? "fresh" : null,
+      class: mark ? "fresh" : null,
       "data-item": item.item_id,
       "data-tillwise-item": item.item_id,
       "data-reasons": reasons.map((reason) => reason.code).join(" "),
