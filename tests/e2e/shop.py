@@ -63,9 +63,9 @@ class Shop:
     data: Path
 
 
-def build(root: Path) -> Shop:
-    """Write release and import under `root`."""
-    release = Grocery(root)
+def build(root: Path, **more: Any) -> Shop:
+    """Write release and import under `root`; `more` is the release factory's."""
+    release = Grocery(root, **more)
     release.write()
     events = root / "data" / "events"
     events.mkdir(parents=True)

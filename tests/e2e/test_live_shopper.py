@@ -10,13 +10,18 @@ from statistics import median
 from typing import Any
 
 import httpx
+import numpy as np
+import pytest
+from onnx import helper
 from playwright.sync_api import Page, expect
 
+from contract.manifest import RANKER
+from contract.pair_features import PAIR_FEATURES
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS
 from tests.e2e.conftest import OpenPage
-from tests.e2e.shop import ROOT, Demo, Shop, demo
+from tests.e2e.shop import ROOT, Demo, Shop, build, demo
 from tests.e2e.test_demo_page import (
     PERSONAL,
     SCREENSHOTS,
@@ -27,6 +32,7 @@ from tests.e2e.test_demo_page import (
     reasons,
     shown,
 )
+from tests.serving.release_factory import Factory, onnx_model
 from tests.serving.traces import found_in, opened_by_any, sealed_events
 
 SEGMENT = "browsing_explorers"
@@ -45,6 +51,22 @@ STOPWATCH = """() => {
     suggestions: ids("#suggestions > li[data-item]", "item"),
   })).observe(document.querySelector(".aside"), { childList: true, subtree: true });
 }"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A release whose ranker minds what goes together, as trained ones do and the usual random one
+    of the tests may not."""
+    weight = np.zeros((len(PAIR_FEATURES), 1), np.float32)
+    weight[PAIR_FEATURES.index("cart_similarity")] = 2
+    weight[PAIR_FEATURES.index("baskets")] = 0.1
+    nodes = [
+        helper.make_node("MatMul", ["pair_features", "weight"], ["wide"]),
+        helper.make_node("Squeeze", ["wide", "last"], ["scores"]),
+    ]
+    constants = {"weight": weight, "last": np.array([2])}
+    ranker = onnx_model(RANKER, nodes, constants, Factory.dimension)
+    return build(tmp_path_factory.mktemp("shop"), models={RANKER: ranker})
 
 
 def segments(page: Page) -> list[str]:
