@@ -195,11 +195,21 @@ def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:
     return None
 
 
-def first_set(valid: Sequence[ValidOffer]) -> tuple[ValidOffer, ...]:
-    """Of offers in the order of preference, the first and those that go with it."""
-    if not valid:
-        return ()
-    group = valid[0].offer.group
-    if group is None:
-        return (valid[0],)
-    return tuple(one for one in valid if one.offer.group == group)
+def first_set(valid: Sequence[ValidOffer], value: int) -> tuple[ValidOffer, ...]:
+    """Of offers in the order of preference, the first and those that go with it: of the same group,
+    free delivery once, and never more off the goods than their `value`."""
+    chosen: list[ValidOffer] = []
+    left, delivered = value, False
+    for one in valid:
+        if chosen and (one.offer.group is None or one.offer.group != chosen[0].offer.group):
+            continue
+        if isinstance(one.discount, FreeShipping):
+            if delivered:
+                continue
+            delivered = True
+        elif one.amount > left:
+            continue
+        else:
+            left -= one.amount
+        chosen.append(one)
+    return tuple(chosen)

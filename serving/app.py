@@ -5,6 +5,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,14 @@ from contract.clock import Clock
 from serving.api import (
     catalogue,
     consent,
+    coupons,
     decide,
     docs_page,
     documentation,
     events,
     explanations,
     health,
+    offers,
     sdk,
     segments,
     subjects,
@@ -33,10 +36,12 @@ from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
-from serving.control import open_control
+from serving.control import open_control, open_ledger
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
+from serving.decision.offer_shelf import DOCUMENT, CompiledBook, OfferShelf, compiled
+from serving.decision.offer_tokens import OfferSigner
 from serving.decision.shadow import Shadow
 from serving.decision.tokens import TokenSigner
 from serving.decision.watch import ReleaseWatch
@@ -59,6 +64,8 @@ from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import open_tracing
 from serving.settings import Settings
+from serving.state.coupon_holders import CouponHolders
+from serving.state.followed_document import FollowedDocument
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import load_secrets
@@ -99,8 +106,17 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     recognised = Subjects(control, secrets, clock)
     tracing = open_tracing(settings.otlp_endpoint)
     signer = TokenSigner(secrets.derive("attribution"), clock)
+    ledger, holders = open_ledger(settings), CouponHolders(control)
+    shelf = OfferShelf(
+        *(FollowedDocument(control, DOCUMENT, compiled, CompiledBook()), ledger, holders),
+        OfferSigner([secrets.derive("offer", one) for one in secrets.masters], clock),
+        secrets.derive("holdout").hex(),
+        timedelta(minutes=settings.offer_minutes),
+    )
+    shelf.follow_book()
     decider = Decider(
-        live, opened.features, clock, signer, _decision_settings(settings), counted, tracing
+        *(live, opened.features, clock, signer, _decision_settings(settings), counted),
+        *(tracing, shelf),
     )
     counted.in_flight.set_function(lambda: decider.admission.active)
     measured = ReleaseMetrics(registry)
@@ -142,6 +158,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         ),
         overlay=overlay,
         decider=decider,
+        ledger=ledger,
+        holders=holders,
+        shelf=shelf,
         subjects=recognised,
         ingest=ingest,
         stores=stores,
@@ -257,6 +276,7 @@ async def close_gateway(gateway: Gateway) -> None:
     await step("writing a snapshot", gateway.features.snapshot)
     await step("closing the feature store", gateway.features.aclose)
     await step("closing the event log", gateway.event_log.close)
+    await step("closing the coupon ledger", gateway.ledger.close)
     await step("closing the control store", gateway.control.close)
     await step("ending the shadow", gateway.shadow.close)
     await step("ending the decisions", gateway.decider.close)
@@ -275,6 +295,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     async def follow_store() -> None:
         gateway.follow_erasures()
         await gateway.follow_catalogue()
+        await gateway.follow_offers()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -311,8 +332,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
-        *(decide, explanations, events, catalogue, subjects, segments, consent),
-        *(health, docs_page, sdk),
+        *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
+        *(consent, health, docs_page, sdk),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)

@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )
+    offer_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
+        30.0, description="How long an offer that a decision shows may be taken up."
+    )
+    reservation_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
+        15.0, description="How long a reserved offer is held for its checkout."
+    )
     impression_queue: Positive = Field(
         4_096, description="Impressions waiting to be logged; more are lost and counted."
     )

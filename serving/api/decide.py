@@ -5,6 +5,8 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 IDENTITY = "identity"
+OFFERS = "offers"
 _Settling = asyncio.Task[str | None] | None
 
 
@@ -91,8 +94,43 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     if who is None or (settling is not None and not _settled(settling)):
         gateway.metrics.identity_degraded.inc()
         response = response.model_copy(update={"degraded": (*response.degraded, IDENTITY)})
-    after = BackgroundTask(_keep, gateway, decision, settling)
+    written = False
+    if response.offers:
+        written = await _promised(gateway, decision, settling, began)
+        if not written:  # a promise that is nowhere on record is none
+            response = response.model_copy(
+                update={"offers": (), "degraded": (*response.degraded, OFFERS)}
+            )
+            decision = replace(decision, response=response, offers_withdrawn=True)
+    after = BackgroundTask(_keep, gateway, decision, settling, written=written)
     return _json(response, after)
+
+
+async def _promised(
+    gateway: Gateway, decision: Decision, settling: _Settling, began: float
+) -> bool:
+    """Put a decision that offers something on record before it is answered, and say whether that
+    was done in time. Without `analytics` there is nothing to keep: the token is the promise."""
+    purposes, subject_id = decision.subject.purposes, decision.subject.subject_id
+    if "analytics" not in purposes:
+        return True
+    if settling is not None:
+        subject_id = settling.result() if _settled(settling) else None
+    if subject_id is None:
+        return False
+    event = _impression(gateway, decision, subject_id)
+    task = asyncio.create_task(gateway.impressions.write(event, purposes))
+    gateway.background.add(task)
+    task.add_done_callback(partial(_recorded, gateway))
+    # Not wait_for: a write that is late goes on, and its repeat by `_keep` is dropped.
+    await asyncio.wait((task,), timeout=_left(decision.request, began))
+    return _settled(task)
+
+
+def _recorded(gateway: Gateway, task: asyncio.Task[None]) -> None:
+    gateway.background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a decision with an offer could not be recorded: %s", error)
 
 
 def _turn_away_late(request: Request, gateway: Gateway) -> None:
@@ -157,8 +195,12 @@ def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
 
 def _patience(gateway: Gateway, asked: DecideRequest, began: float) -> float:
     """How long to wait for the control store, in seconds: a part of what is left, at most."""
-    left = asked.deadline_ms / 1_000 - (time.perf_counter() - began)
-    return max(0.0, min(gateway.settings.identity_wait_ms / 1_000, left / 2))
+    return min(gateway.settings.identity_wait_ms / 1_000, _left(asked, began) / 2)
+
+
+def _left(asked: DecideRequest, began: float) -> float:
+    """What is left of the deadline, in seconds."""
+    return max(0.0, asked.deadline_ms / 1_000 - (time.perf_counter() - began))
 
 
 async def _wait(settling: _Settling, seconds: float) -> None:
@@ -167,17 +209,22 @@ async def _wait(settling: _Settling, seconds: float) -> None:
         await asyncio.wait((settling,), timeout=seconds)
 
 
-def _settled(settling: asyncio.Task[str | None]) -> bool:
+def _settled(settling: asyncio.Task[Any]) -> bool:
     return settling.done() and settling.exception() is None
 
 
-async def _keep(gateway: Gateway, decision: Decision, settling: _Settling) -> None:
-    """After the answer: the impression under `analytics`, otherwise a counter."""
+async def _keep(
+    gateway: Gateway, decision: Decision, settling: _Settling, *, written: bool = False
+) -> None:
+    """After the answer: the impression under `analytics` unless it is `written`, otherwise a
+    counter."""
     gateway.shadow.offer(decision)
-    asked, purposes = decision.request, decision.subject.purposes
+    purposes = decision.subject.purposes
     subject_id = decision.subject.subject_id
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
+        return
+    if written:
         return
     try:
         subject_id = await settling if settling is not None else subject_id
@@ -186,9 +233,13 @@ async def _keep(gateway: Gateway, decision: Decision, settling: _Settling) -> No
     if subject_id is None:
         gateway.impressions.lost(1)
         return
-    now = gateway.clock.now()
+    gateway.impressions.offer(_impression(gateway, decision, subject_id), purposes)
+
+
+def _impression(gateway: Gateway, decision: Decision, subject_id: str) -> Event:
+    now, asked = gateway.clock.now(), decision.request
     shown = decision.response.recommendations
-    event = Event(
+    return Event(
         event_id=decision.response.decision_id,
         event_name="decision",
         occurred_at=now,
@@ -200,7 +251,6 @@ async def _keep(gateway: Gateway, decision: Decision, settling: _Settling) -> No
         context=asked.context.event_context(),
         decision=decision.event_body(),
     )
-    gateway.impressions.offer(event, purposes)
 
 
 def _missing(gateway: Gateway, asked: DecideRequest) -> tuple[str, ...]:

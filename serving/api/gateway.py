@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from contract.clock import Clock
 from serving.api.known_callers import KnownCallers
 from serving.decision.decide import Decider
+from serving.decision.offer_shelf import OfferShelf
 from serving.decision.shadow import Shadow
 from serving.inference.catalogue_overlay import CatalogueOverlay
 from serving.inference.follower import Follower
@@ -26,6 +27,8 @@ from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
 from serving.state.control_store import ControlStore
+from serving.state.coupon_holders import CouponHolders
+from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import EventLog
 from serving.state.feature_store import FeatureStore
 from serving.state.secrets import Secrets
@@ -50,6 +53,9 @@ class Gateway:
     shadow: Shadow
     overlay: CatalogueOverlay
     decider: Decider
+    ledger: CouponLedger
+    holders: CouponHolders
+    shelf: OfferShelf
     subjects: Subjects
     ingest: Ingest
     impressions: ImpressionLog
@@ -88,6 +94,12 @@ class Gateway:
 
     def _deciding(self) -> list[Release]:
         return [one for one in (self.live.current, self.live.candidate) if one is not None]
+
+    async def follow_offers(self) -> None:
+        """Let what was written of offers, and used of them, by any gateway count from now on.
+        Raises StoreError."""
+        self.shelf.follow_book()
+        await self.shelf.follow_uses(self.clock.now())
 
     def follow_erasures(self) -> None:
         """Let go of what was computed when any process has erased somebody. Raises StoreError."""

@@ -48,6 +48,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] | None = None
+    # Of coupons: why, in one word, and the total that would be right where another was sent.
+    rejection_reason: str | None = None
+    due: int | None = None
 
 
 class ApiProblem(Exception):  # noqa: N818 - it becomes a problem response
@@ -60,10 +63,17 @@ class ApiProblem(Exception):  # noqa: N818 - it becomes a problem response
         *,
         errors: list[FieldProblem] | None = None,
         headers: Mapping[str, str] | None = None,
+        rejection_reason: str | None = None,
+        due: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.problem = Problem(
-            title=TITLES.get(status, "Error"), status=status, detail=detail, errors=errors
+            title=TITLES.get(status, "Error"),
+            status=status,
+            detail=detail,
+            errors=errors,
+            rejection_reason=rejection_reason,
+            due=due,
         )
         self.headers = dict(headers or {})
 

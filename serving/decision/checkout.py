@@ -59,6 +59,10 @@ class Checkout:
             rules=self.release.rules,
         )
 
+    def asked_about(self, state: SubjectState) -> Situation:
+        """The situation that the models were asked about, else one of `state`."""
+        return self.asked[0] if self.asked else self.situation(state)
+
     def segments(self, state: SubjectState) -> Callable[[], tuple[str, ...]]:
         """The names of the segments in effect, computed when they are asked for: none without
         consent. It holds on to the state, not to the release."""

@@ -1,10 +1,11 @@
 """The checkout decision, as one straight line: features, encode, the two towers, retrieval, ranker,
-reasons. It alone knows the order of the stages and which rung follows when one of them fails."""
+reasons, offers. It alone knows the order of the stages and which rung follows when one of them
+fails."""
 
 import asyncio
 from datetime import datetime
 from time import perf_counter
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
@@ -12,7 +13,7 @@ from contract.events import honoured_time
 from contract.features import UNKNOWN, SubjectState
 from contract.items import Floats
 from contract.manifest import RANKER
-from serving.decision import fallback, ranking, reasons, retrieval, towers
+from serving.decision import fallback, offers, ranking, reasons, retrieval, towers
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Ranked
@@ -25,7 +26,14 @@ from serving.decision.limits import (
     DecisionWatch,
     ReleaseSource,
 )
-from serving.decision.messages import DecideRequest, DecideResponse, Reason, Recommendation
+from serving.decision.messages import (
+    DecideRequest,
+    DecideResponse,
+    Offer,
+    Reason,
+    Recommendation,
+)
+from serving.decision.offer_shelf import OfferShelf
 from serving.decision.outcome import Decision, Shown, SubjectContext, stable_id
 from serving.decision.tokens import TokenSigner
 from serving.decision.vector_cache import VectorCaches
@@ -52,6 +60,7 @@ class Decider:
         settings: DecisionSettings = DecisionSettings(),  # noqa: B008 - frozen
         metrics: DecisionMetrics | None = None,
         tracing: Tracing | None = None,
+        shelf: OfferShelf | None = None,
     ) -> None:
         self.settings = settings
         self.admission = Admission(settings.max_full, settings.max_total)
@@ -59,6 +68,7 @@ class Decider:
         self._feature_store = feature_store
         self._clock = clock
         self._signer = signer
+        self._shelf = shelf
         self._metrics = metrics
         self.watch: DecisionWatch | None = None
         self._report = StageReport(metrics, tracing or Tracing())
@@ -142,10 +152,13 @@ class Decider:
             answer, state = await self._recommend(checkout)
         suggestions, shown = _respond(checkout, answer)
         decision_id = uuid4()
+        offered, issued = await self._offer(checkout, state, decision_id, now)
         response = DecideResponse(
             decision_id=decision_id,
             attribution_token=self._signer.sign(decision_id, release.release_id),
             recommendations=suggestions,
+            offers=issued,
+            rejected_offers=offers.rejections(offered),
             missing_item_ids=checkout.missing_item_ids(),
             degraded=tuple(deadline.degraded),
             rung=answer.rung,
@@ -154,7 +167,8 @@ class Decider:
         )
         unread = state is None or "features" in deadline.degraded
         segments = None if unread else checkout.segments(state or {})
-        return Decision(response, request, subject, now, shown, segments)
+        record = offered.record() if offered is not offers.NOTHING else None
+        return Decision(response, request, subject, now, shown, segments, record)
 
     async def _recommend(self, checkout: Checkout) -> tuple[Answer, SubjectState | None]:
         """The answer, and the state that was read for it; None where none was."""
@@ -179,6 +193,25 @@ class Decider:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
         return answer.checked(may), state
+
+    async def _offer(
+        self, checkout: Checkout, state: SubjectState | None, decision_id: UUID, now: datetime
+    ) -> tuple[offers.Offered, tuple[Offer, ...]]:
+        """What may be offered and what is, or nothing where that could not be said in time."""
+        shelf = self._shelf
+        if shelf is None or "offers" not in checkout.request.placements:
+            return offers.NOTHING, ()
+        if state is None and "offers" in checkout.subject.purposes:
+            state = await self._features(checkout)
+        known = None if "features" in checkout.deadline.degraded else state
+
+        async def consider() -> tuple[offers.Offered, tuple[Offer, ...]]:
+            found = await offers.consider(checkout, known, shelf, now)
+            return found, offers.issued(checkout, found, shelf, decision_id, now)
+
+        share = checkout.share(self.settings.offers_share)
+        nothing: tuple[offers.Offered, tuple[Offer, ...]] = (offers.NOTHING, ())
+        return await checkout.deadline.stage("offers", share, consider, nothing)
 
     def _has_room(self, checkout: Checkout) -> bool:
         """Whether the models would be done in time. To find out by being late would cost the time

@@ -45,6 +45,7 @@ class DecisionSettings:
     # Of the time for the embedded models, how much may be expected to go by before they are done.
     room_share: float = 0.75
     cheaper_share: float = 0.25
+    offers_share: float = 0.15
     shed_share: float = 0.60  # the same rung, when it is the first thing that is tried
     most_pause_ms: float = 2.0  # between two shed decisions, so that full ones get on
     # Kept back from the stages before, so that a late failure still leaves time for a lower rung.

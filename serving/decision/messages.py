@@ -1,6 +1,8 @@
 """What a checkout asks and what it is answered: the body of `POST /v1/checkout/decide` and of its
 response. Everything is bounded, and every field that is not known is refused."""
 
+import hashlib
+import json
 from collections.abc import Hashable
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID
@@ -19,6 +21,7 @@ from pydantic import (
 from contract.catalogue import Currency, ItemId, MinorUnits
 from contract.consent import Purpose
 from contract.events import EventContext, RawId, SessionId, Text
+from contract.offer_checks import RejectionReason
 
 MAX_CART_LINES = 500
 MAX_RESULTS = 5
@@ -73,6 +76,25 @@ class Cart(_Message):
     cart_id: Name
     currency: Currency
     items: Annotated[tuple[CartLine, ...], Field(max_length=MAX_CART_LINES)] = ()
+
+    @property
+    def value(self) -> int | None:
+        """What the goods are worth in minor units; None where a line has no price."""
+        prices = [line.price for line in self.items]
+        if None in prices:
+            return None
+        return sum((line.price or 0) * line.quantity for line in self.items)
+
+    @property
+    def digest(self) -> str:
+        """Of what is bought, how much of it and at which price: the same for the same goods in any
+        order, on however many lines."""
+        bought: dict[str, int] = {}
+        for line in self.items:
+            named = json.dumps([line.item_id, line.price])
+            bought[named] = bought.get(named, 0) + line.quantity
+        said = json.dumps([self.currency, sorted(bought.items())])
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 class DecideContext(EventContext):
@@ -147,11 +169,15 @@ class Recommendation(_Message):
 
 
 class Discount(_Message):
-    """What an offer takes off: a share of the total or an amount in minor units."""
+    """What an offer takes off this cart: `amount` in minor units of `currency`, at most that of
+    delivery. `percent` is what was promised, `shipping_ids` the ways of delivery that are free
+    (none named: all)."""
 
+    kind: Literal["percent", "amount", "free_shipping"]
+    amount: int
+    currency: Currency
     percent: float | None = None
-    amount: int | None = None
-    currency: Currency | None = None
+    shipping_ids: tuple[str, ...] = ()
 
 
 class Offer(_Message):
@@ -166,10 +192,10 @@ class Offer(_Message):
 
 
 class RejectedOffer(_Message):
-    """An offer that was considered and may not be shown."""
+    """An offer that was considered and may not be shown, and why, in Talon.One's words."""
 
     offer_id: str
-    rejection_reason: str
+    rejection_reason: RejectionReason
 
 
 class ExperimentArm(_Message):

@@ -66,6 +66,9 @@ class Decision:
     shown: tuple[Shown, ...]
     # The segments in effect, computed when asked for; None where no history could be read.
     segments: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
+    # What could be offered and what was, as it is logged; None where nothing was asked for.
+    offers: dict[str, Any] | None = None
+    offers_withdrawn: bool = False  # because they could not be put on record in time
 
     @property
     def decision_id(self) -> UUID:
@@ -101,12 +104,18 @@ class Decision:
             "cart": [line.item_id for line in self.request.cart.items],
             "pair_features_version": PAIR_FEATURES_VERSION,
             "shown": [self._shown(place, item) for place, item in enumerate(self.shown)],
-            "offers": [],
+            "offers": self._offered(),
             "experiments": [],
         }
         if self.subject.personal and self.segments is not None:
             body["segments"] = list(self.segments())
         return body
+
+    def _offered(self) -> dict[str, Any] | None:
+        if self.offers is None or not self.offers_withdrawn:
+            return self.offers
+        arms = [arm | {"shown": False} for arm in self.offers["arms"]]
+        return self.offers | {"arms": arms, "withdrawn": True}
 
     def _shown(self, place: int, item: Shown) -> dict[str, Any]:
         record: dict[str, Any] = {

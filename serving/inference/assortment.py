@@ -3,7 +3,7 @@ the shop has said since (`PATCH /v1/catalogue/items`)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -27,6 +27,7 @@ class Assortment:
     regions: Sequence[tuple[str, ...]]  # [N], empty: sold everywhere
     everywhere: Mask  # [N] available, and not in some regions only
     only_in: Mapping[str, Indices]  # the others by region, each ascending
+    cost: Mapping[int, int] = field(default_factory=dict)  # of those that the shop said it of
 
     @classmethod
     def of(cls, price: Indices, available: Mask, regions: Sequence[tuple[str, ...]]) -> Self:
@@ -55,12 +56,16 @@ class Assortment:
         before. `released` is the assortment as the release has it."""
         price, available = self.price.copy(), self.available.copy()
         everywhere, regions = self.everywhere.copy(), list(self.regions)
+        cost = dict(self.cost)
         gone: dict[str, set[int]] = defaultdict(set)
         come: dict[str, set[int]] = defaultdict(set)
         for index, change in changes.items():
             for region in () if self.everywhere[index] else self.regions[index]:
                 gone[region].add(index)
             price[index] = released.price[index] if change.price is None else change.price
+            cost.pop(index, None)
+            if change.cost is not None:
+                cost[index] = change.cost
             said = change.available
             available[index] = released.available[index] if said is None else said
             where = released.regions[index] if change.regions is None else change.regions
@@ -73,4 +78,4 @@ class Assortment:
             only_in[region] = np.union1d(kept, np.array(sorted(come[region]), np.int64))
         for column in (price, available, everywhere, *only_in.values()):
             column.flags.writeable = False
-        return type(self)(price, available, regions, everywhere, only_in)
+        return type(self)(price, available, regions, everywhere, only_in, cost)

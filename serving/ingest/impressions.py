@@ -40,6 +40,13 @@ class ImpressionLog:
         except asyncio.QueueFull:
             self.lost(1)
 
+    async def write(self, event: Event, purposes: frozenset[str]) -> None:
+        """Write what may be written of `event` under `purposes` now; durable when this returns.
+        Raises StoreError."""
+        kept = redact(event, purposes) if "analytics" in purposes else None
+        if kept is not None:
+            await self._log.append([kept])
+
     async def drain(self) -> None:
         """Wait until all that was offered is written or lost."""
         await self._queue.join()

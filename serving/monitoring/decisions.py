@@ -18,6 +18,7 @@ STAGES = (
     "popular",
     "reasons",
     "attributions",
+    "offers",
     "overload",
     "price_filter",
 )

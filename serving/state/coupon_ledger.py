@@ -136,6 +136,10 @@ class CouponLedger(Protocol):
         """Undo a redemption: its uses and its spend are free again. Raises CouponRefused."""
         ...
 
+    async def find(self, reservation_id: str) -> Reservation | None:
+        """The reservation as it stands."""
+        ...
+
     async def used(self, now: datetime) -> dict[str, Used]:
         """How often each offer was used, by its id, as of `now`."""
         ...

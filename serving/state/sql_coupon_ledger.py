@@ -64,6 +64,14 @@ class SqlCouponLedger:
             lambda connection: _roll_back(connection, redemption_id, to_us(now))
         )
 
+    async def find(self, reservation_id: str) -> Reservation | None:
+        def read(connection: Connection) -> Reservation | None:
+            wanted = select(RESERVATIONS).where(_HELD.reservation_id == reservation_id)
+            row = connection.execute(wanted).one_or_none()
+            return None if row is None else _reservation(row)
+
+        return await self._database.read(read)
+
     async def used(self, now: datetime) -> dict[str, Used]:
         return await self._database.read(lambda connection: _used(connection, to_us(now)))
 

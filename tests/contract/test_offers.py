@@ -238,9 +238,17 @@ def test_what_goes_together() -> None:
     assert go_together(tuple(summer))
     assert not go_together((summer[0], alone))
     valid = evaluate([summer[0], alone, summer[1]], asked(), {}).valid
-    assert [one.offer.offer_id for one in first_set(valid)] == ["s-0", "s-1"]
-    assert [one.offer.offer_id for one in first_set(valid[1:])] == ["o-1"]
-    assert first_set(()) == ()
+    assert [one.offer.offer_id for one in first_set(valid, 5_000)] == ["s-0", "s-1"]
+    assert [one.offer.offer_id for one in first_set(valid[1:], 5_000)] == ["o-1"]
+    assert first_set((), 0) == ()
+
+
+def test_together_they_take_off_no_more_than_there_is() -> None:
+    half = [offer(PercentOff(percent=50), offer_id=f"h-{n}", group="g") for n in range(3)]
+    free = [offer(FreeShipping(), offer_id=f"f-{n}", group="g") for n in range(2)]
+    valid = evaluate([half[0], *free, half[1], half[2]], asked(), {}).valid
+    chosen = [one.offer.offer_id for one in first_set(valid, 5_000)]
+    assert chosen == ["h-0", "f-0", "h-1"]
 
 
 def test_a_book_is_in_one_currency_and_names_each_offer_once() -> None:

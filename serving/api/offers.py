@@ -1,0 +1,132 @@
+"""`GET` and `PUT /v1/offers`: the shop's offers, written as a whole, every version of which is kept
+with who wrote it."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import Field, Strict, StringConstraints
+
+from contract.expressions import ExpressionRefused, checked
+from contract.offers import OfferBook
+from serving.api import idempotency
+from serving.api.auth import Caller, authenticate
+from serving.api.bodies import parse, read_json_body
+from serving.api.documentation import body_of
+from serving.api.gateway import Gateway, gateway_of
+from serving.api.problems import ApiProblem, FieldProblem, documented
+from serving.decision.offer_shelf import DOCUMENT
+from serving.state.documents import Document, DocumentConflict
+
+router = APIRouter()
+
+
+class WrittenOffers(OfferBook):
+    """The request. `version`: the one that it replaces (0: there is none yet); refused where
+    somebody else has written meanwhile. Without it, it replaces whatever is there."""
+
+    version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
+    note: Annotated[str, StringConstraints(max_length=500)] = ""
+
+
+class HeldOffers(OfferBook):
+    """The offers in force, and who wrote them when. Version 0: nobody has written any."""
+
+    version: int
+    written_at: datetime | None = None
+    written_by: str | None = None
+    note: str = ""
+
+
+@router.get(
+    "/v1/offers",
+    summary="Read the offers",
+    response_model=HeldOffers,
+    responses=documented(401, 403, 503),
+    openapi_extra={"security": [{"api_key": []}]},
+    tags=["offers"],
+)
+async def get_offers(request: Request) -> Response:
+    """The latest version."""
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "admin")
+    return _answer(gateway.control.document(DOCUMENT))
+
+
+@router.put(
+    "/v1/offers",
+    summary="Write the offers",
+    response_model=HeldOffers,
+    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    openapi_extra=body_of(WrittenOffers) | {"parameters": [idempotency.PARAMETER]},
+    tags=["offers"],
+)
+async def put_offers(request: Request) -> Response:
+    """Replaces all offers. Conditions are compiled and tried on hostile carts before anything is
+    written. In effect here for the next decision, elsewhere within a second. An offer that is gone,
+    or not `active`, can be neither reserved nor redeemed from then on."""
+    gateway = gateway_of(request)
+    caller = authenticate(request, gateway, "admin")
+    body = await read_json_body(request, gateway.settings.body_limit_bytes)
+    written = parse(WrittenOffers, body)
+
+    async def act() -> Response:
+        await asyncio.to_thread(_check, gateway, written)
+        return await _write(gateway, caller, written)
+
+    return await idempotency.once(request, gateway, caller, body, act)
+
+
+async def _write(gateway: Gateway, caller: Caller, written: WrittenOffers) -> Response:
+    text = written.model_dump_json(exclude={"version", "note"}, exclude_none=True)
+    try:
+        await gateway.control.put_document(
+            DOCUMENT, text, written.version, caller.actor, written.note
+        )
+    except DocumentConflict as conflict:
+        raise ApiProblem(
+            409, f"version: {conflict.current} is the current one; read it and write again."
+        ) from None
+    gateway.shelf.follow_book()
+    await gateway.shelf.follow_uses(gateway.clock.now())
+    return _answer(gateway.control.document(DOCUMENT))
+
+
+def _check(gateway: Gateway, written: OfferBook) -> None:
+    """Raises a 422 problem for what only this shop can know to be wrong."""
+    currency = gateway.live.current.catalogue.currency
+    wrong = []
+    for place, offer in enumerate(written.offers):
+        if offer.currency != currency:
+            wrong.append((f"offers[{place}].currency", f"the catalogue's is {currency}"))
+        if offer.condition is None:
+            continue
+        try:
+            checked(offer.condition, "offer")
+        except ExpressionRefused as refused:
+            wrong.append((f"offers[{place}].condition", str(refused)))
+    if wrong:
+        field, message = wrong[0]
+        raise ApiProblem(
+            422,
+            f"{field}: {message}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
+            errors=[FieldProblem(field=one, message=said) for one, said in wrong[:20]],
+        )
+
+
+def _answer(document: Document | None) -> Response:
+    if document is None:
+        held = HeldOffers(version=0)
+    else:
+        book = OfferBook.model_validate_json(document.body)
+        head = document.head
+        held = HeldOffers(
+            **dict(book),
+            version=head.version,
+            written_at=head.written_at,
+            written_by=head.by.key_id,
+            note=head.note,
+        )
+    return Response(held.model_dump_json(exclude_none=True), media_type="application/json")

@@ -1,0 +1,123 @@
+"""The offer token: what a decision promised, signed, so that any gateway of the shop can hold the
+shop to it without having made the decision. It names no shopper: for whom it is, only who asks with
+the same raw id can show."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from contract.clock import Clock
+from contract.offers import Discount
+from serving.decision.tokens import InvalidToken, read_claims, sign_claims
+
+_AUDIENCE = "offer"
+_MOST_CHARACTERS = 4_096
+_DISCOUNT: TypeAdapter[Discount] = TypeAdapter(Discount)
+_CLAIMS = ("aud", "did", "oid", "car", "amt", "cur", "dsc", "exp")
+
+
+class ExpiredToken(InvalidToken):
+    """It was right once."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What is promised: `amount` at most off the cart of `cart_digest`, in minor units.
+    `recipient`: for whom it is (`OfferSigner.recipient`), None: for whoever has it."""
+
+    decision_id: UUID
+    offer_id: str
+    cart_digest: str
+    discount: Discount
+    amount: int
+    currency: str
+    expires_at: datetime
+    group: str | None = None
+    recipient: str | None = None
+
+    @property
+    def token_id(self) -> str:
+        """The name of the promise: a decision makes one of each offer."""
+        return f"{self.decision_id}/{self.offer_id}"
+
+
+class OfferSigner:
+    """Signs under the first of `keys` and reads under each, by the injected clock."""
+
+    def __init__(self, keys: Sequence[bytes], clock: Clock) -> None:
+        self._keys = tuple(keys)
+        self._clock = clock
+
+    def sign(self, grant: Grant) -> str:
+        """The token of `grant`, whose `expires_at` is a whole second."""
+        claims: dict[str, Any] = {
+            "aud": _AUDIENCE,
+            "did": grant.decision_id.hex,
+            "oid": grant.offer_id,
+            "car": grant.cart_digest,
+            "amt": grant.amount,
+            "cur": grant.currency,
+            "dsc": _DISCOUNT.dump_python(grant.discount, mode="json"),
+            "exp": int(grant.expires_at.timestamp()),
+        }
+        if grant.group is not None:
+            claims["grp"] = grant.group
+        if grant.recipient is not None:
+            claims["who"] = grant.recipient
+        return sign_claims(claims, self._keys[0])
+
+    def read(self, token: str) -> Grant:
+        """What `token` promises. Raises InvalidToken; ExpiredToken where only its time is over."""
+        if len(token) > _MOST_CHARACTERS:
+            raise InvalidToken("the offer token is not valid")
+        claims = None
+        for key in self._keys:
+            claims = claims or read_claims(token, key, _AUDIENCE, _CLAIMS)
+        try:
+            assert claims is not None
+            grant = Grant(
+                UUID(hex=claims["did"]),
+                str(claims["oid"]),
+                str(claims["car"]),
+                _DISCOUNT.validate_python(claims["dsc"]),
+                int(claims["amt"]),
+                str(claims["cur"]),
+                datetime.fromtimestamp(int(claims["exp"]), tz=UTC),
+                claims.get("grp"),
+                claims.get("who"),
+            )
+        except (
+            *(AssertionError, ValidationError, ValueError),
+            *(TypeError, AttributeError, OverflowError),
+        ) as error:
+            raise InvalidToken("the offer token is not valid") from error
+        if grant.expires_at <= self._clock.now():
+            raise ExpiredToken("the offer token has expired")
+        return grant
+
+    def recipient(self, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
+        """A name for whom a decision was made that means nothing beside another decision: of the
+        user where one is named, else of the visitor."""
+        return self._recipient(self._keys[0], decision_id, visitor_id, user_id)
+
+    def is_for(self, grant: Grant, visitor_id: str, user_id: str | None) -> bool:
+        """Whether `grant` is for them; a visitor may have logged in since."""
+        return grant.recipient is None or any(
+            hmac.compare_digest(
+                grant.recipient, self._recipient(key, grant.decision_id, visitor_id, user)
+            )
+            for key in self._keys
+            for user in dict.fromkeys((user_id, None))
+        )
+
+    @staticmethod
+    def _recipient(key: bytes, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
+        kind, raw = ("visitor", visitor_id) if user_id is None else ("user", user_id)
+        said = f"{decision_id.hex}\0{kind}\0{raw}".encode("utf-8", "surrogatepass")
+        return hmac.new(key, said, hashlib.sha256).hexdigest()[:32]

@@ -1,0 +1,231 @@
+"""The stage of a decision that offers something: what the checkout may have, what of it is shown,
+and the tokens that hold the shop to it. It reserves nothing.
+
+Without a model that was trained on randomised decisions nobody knows whom an offer would move: then
+only what the shop gives to whoever qualifies is shown. How likely somebody is to use a coupon says
+nothing about that, and is never asked.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from contract.expressions import Facts
+from contract.features import SubjectState
+from contract.offer_checks import (
+    Asked,
+    Evaluation,
+    Rejected,
+    Used,
+    ValidOffer,
+    evaluate,
+    first_set,
+)
+from contract.offers import FreeShipping, Offer, PercentOff
+from serving.decision import messages
+from serving.decision.checkout import Checkout
+from serving.decision.facts import offer_facts, orders_of
+from serving.decision.messages import RejectedOffer
+from serving.decision.offer_shelf import OfferShelf
+from serving.decision.offer_tokens import Grant
+from serving.decision.outcome import stable_id
+
+Policy = Literal["unconditional"]  # who chose among the valid offers
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What came of it. `propensities`: how likely each valid offer was to be shown, by its id;
+    `none`: how likely it was that nothing is."""
+
+    valid: tuple[ValidOffer, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    shown: tuple[ValidOffer, ...] = ()
+    propensities: dict[str, float] = field(default_factory=dict)
+    none: float = 1.0
+    holdout: bool = False
+    holdout_share: float = 0.0
+    version: int = 0
+    policy: Policy = "unconditional"
+
+    def record(self) -> dict[str, Any]:
+        """For the decision's event: what was possible, how likely, and what was shown."""
+        shown = {one.offer.offer_id for one in self.shown}
+        return {
+            "policy": self.policy,
+            "version": self.version,
+            "holdout": self.holdout,
+            "holdout_share": self.holdout_share,
+            "no_offer_propensity": self.none,
+            "arms": [
+                {
+                    "offer_id": one.offer.offer_id,
+                    "amount": one.amount,
+                    "shown": one.offer.offer_id in shown,
+                    "propensity": self.propensities[one.offer.offer_id],
+                }
+                for one in self.valid
+            ],
+            "rejected": [[one.offer_id, one.reason] for one in self.rejected],
+        }
+
+
+NOTHING: Final = Offered()
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """A checkout that asks, with the facts made only where a condition wants them."""
+
+    checkout: Checkout
+    state: SubjectState | None
+    shelf: OfferShelf
+    now: datetime
+
+    @cached_property
+    def facts(self) -> Facts:
+        return offer_facts(self.checkout, self.state, self.now)
+
+    def holds(self, offer: Offer) -> bool:
+        condition = self.shelf.current.conditions.get(offer.offer_id)
+        return condition is None or condition.holds(self.facts) is True
+
+
+async def consider(
+    checkout: Checkout, state: SubjectState | None, shelf: OfferShelf, now: datetime
+) -> Offered:
+    """Which offers the checkout may have at `now`, and which of them it is shown. `state` None: no
+    history could be read. Raises StoreError where the ledger does not say what was used."""
+    held = shelf.current
+    if not held.book.offers:
+        return NOTHING
+    subject_id = checkout.subject.subject_id
+    # The cheap checks first, so that the ledger is asked only about what may come of it.
+    found = _evaluated(_Question(checkout, state, shelf, now), held.book.offers, shelf.uses)
+    limited = any(one.offer.limits.per_subject is not None for one in found.valid)
+    if limited and subject_id is not None:
+        uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
+        again = _evaluated(
+            _Question(checkout, state, shelf, now), [one.offer for one in found.valid], uses
+        )
+        found = Evaluation(again.valid, (*found.rejected, *again.rejected))
+    return _chosen(checkout, found, shelf, now)
+
+
+def _evaluated(
+    question: _Question, offers: Iterable[Offer], uses: Mapping[str, Used]
+) -> Evaluation:
+    held = question.shelf.current
+    return evaluate(
+        offers,
+        _asked(question),
+        uses,
+        holds=question.holds,
+        personal=held.is_personal,
+        floor=held.book.floor_of,
+    )
+
+
+def _asked(question: _Question) -> Asked:
+    checkout, request = question.checkout, question.checkout.request
+    return Asked(
+        now=question.now,
+        currency=request.cart.currency,
+        catalogue_currency=checkout.release.catalogue.currency,
+        value=request.cart.value,
+        shipping={one.id: one.price for one in request.shipping_options if one.price is not None},
+        margin=_margin(question),
+        context=request.context.event_context(),
+        first_order=request.context.first_order,
+        identified=request.user_id is not None,
+        may_target="offers" in checkout.subject.purposes,
+        orders=orders_of(checkout, question.state),
+    )
+
+
+def _margin(question: _Question) -> int | None:
+    """What the cart's goods leave, by the cost that the shop said of each, else by its usual rate;
+    None where neither is known of a line."""
+    release, rate = question.checkout.release, question.shelf.current.book.margin_rate
+    cost = release.catalogue.now.cost
+    total = 0
+    for line in question.checkout.request.cart.items:
+        known = cost.get(release.vocabulary.index(line.item_id))
+        if line.price is None or (known is None and rate is None):
+            return None
+        each = line.price - known if known is not None else int(line.price * (rate or 0.0))
+        total += each * line.quantity
+    return total
+
+
+def _chosen(checkout: Checkout, found: Evaluation, shelf: OfferShelf, now: datetime) -> Offered:
+    share = shelf.current.book.holdout_share
+    would = first_set(
+        [one for one in found.valid if one.offer.unconditional], checkout.request.cart.value or 0
+    )
+    holdout = shelf.holds_out(stable_id(checkout.request, checkout.subject), now)
+    likely = {one.offer.offer_id: 0.0 for one in found.valid}
+    likely |= {one.offer.offer_id: 1.0 - share for one in would}
+    return Offered(
+        valid=found.valid,
+        rejected=found.rejected,
+        shown=() if holdout else would,
+        propensities=likely,
+        none=share if would else 1.0,
+        holdout=holdout,
+        holdout_share=share,
+        version=shelf.version,
+    )
+
+
+def issued(
+    checkout: Checkout, offered: Offered, shelf: OfferShelf, decision_id: UUID, now: datetime
+) -> tuple[messages.Offer, ...]:
+    """The offers that are shown, each with its token."""
+    return tuple(_issue(checkout, one, shelf, decision_id, now) for one in offered.shown)
+
+
+def _issue(
+    checkout: Checkout, one: ValidOffer, shelf: OfferShelf, decision_id: UUID, now: datetime
+) -> messages.Offer:
+    request, offer, discount = checkout.request, one.offer, one.discount
+    context = request.context.event_context()
+    end = offer.schedule.end_before(now + shelf.token_life, now, context)
+    recipient = None
+    if one.targeted or offer.limits.per_subject is not None:
+        recipient = shelf.signer.recipient(decision_id, request.visitor_id, request.user_id)
+    grant = Grant(
+        decision_id=decision_id,
+        offer_id=offer.offer_id,
+        cart_digest=request.cart.digest,
+        discount=discount,
+        amount=one.amount,
+        currency=request.cart.currency,
+        expires_at=end.replace(microsecond=0),
+        group=offer.group,
+        recipient=recipient,
+    )
+    return messages.Offer(
+        offer_id=offer.offer_id,
+        title=offer.title,
+        discount=messages.Discount(
+            kind=discount.kind,
+            amount=one.amount,
+            currency=request.cart.currency,
+            percent=discount.percent if isinstance(discount, PercentOff) else None,
+            shipping_ids=discount.shipping_ids if isinstance(discount, FreeShipping) else (),
+        ),
+        offer_token=shelf.signer.sign(grant),
+        expires_at=grant.expires_at,
+    )
+
+
+def rejections(offered: Offered) -> tuple[RejectedOffer, ...]:
+    """As the answer has them."""
+    return tuple(
+        RejectedOffer(offer_id=one.offer_id, rejection_reason=one.reason)
+        for one in offered.rejected
+    )
