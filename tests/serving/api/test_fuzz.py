@@ -4,13 +4,17 @@ import json
 import os
 import string
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.events import ClientEvent
+from contract.offers import Offer
 from serving.api import documentation
+from serving.api.coupons import RedemptionRequest, ReservationRequest
+from serving.api.offers import WrittenOffers
 from serving.api.schemas import DecideRequest
 from tests.serving.conftest import ALL, Running, checkout, event
 
@@ -44,9 +48,14 @@ def changes(fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from([*fields, "unknown"]), JSON | DATED, max_size=3)
 
 
-async def check(running: Running, path: str, body: bytes) -> None:
-    described = documentation.document(running.app)["paths"][path]["post"]
-    answer = await running.post(path, body)
+async def check(
+    running: Running, path: str, body: bytes, method: str = "POST", **named: str
+) -> None:
+    described = documentation.document(running.app)["paths"][path][method.lower()]
+    headers = {"content-type": "application/json"} | running.bearer("admin")
+    answer = await running.client.request(
+        method, path.format(**named), content=body, headers=headers
+    )
     assert answer.status_code < 500, (body, answer.text)
     assert str(answer.status_code) in described["responses"], (body, answer.text)
     kind = "application/json" if answer.status_code < 300 else "application/problem+json"
@@ -71,6 +80,48 @@ async def test_events_with_odd_fields(
 ) -> None:
     odd = event(items=[{"item_id": "item-1"} | item]) | changed
     await check(running, "/v1/events", json.dumps({"events": [odd, event()]}).encode())
+
+
+OFFER = {
+    "offer_id": "ten",
+    "title": "10 % off",
+    "discount": {"kind": "percent", "percent": 10},
+    "currency": "USD",
+    "unconditional": True,
+}
+# Names as a path may hold them, percent-encoded.
+NAMED = st.text(max_size=40).map(lambda text: quote(text, safe="")) | st.uuids().map(str)
+
+
+@FUZZ
+@given(changed=changes(list(Offer.model_fields)), book=changes(list(WrittenOffers.model_fields)))
+async def test_offers_with_odd_fields(
+    running: Running, changed: dict[str, Any], book: dict[str, Any]
+) -> None:
+    body = {"offers": [OFFER | changed]} | book
+    await check(running, "/v1/offers", json.dumps(body).encode(), "PUT")
+    await check(running, "/v1/checkout/decide", json.dumps(checkout(consent=ALL)).encode())
+
+
+@FUZZ
+@given(
+    named=NAMED.filter(lambda name: name not in {"", ".", ".."}),
+    reserving=changes(list(ReservationRequest.model_fields)),
+    redeeming=changes(list(RedemptionRequest.model_fields)),
+)
+async def test_coupons_with_odd_fields(
+    running: Running, named: str, reserving: dict[str, Any], redeeming: dict[str, Any]
+) -> None:
+    plain = checkout()
+    body = {"offer_token": "a.b.c", "visitor_id": "visitor-raw-1"} | reserving
+    path = "/v1/offers/{offer_id}/reservations"
+    await check(running, path, json.dumps(body).encode(), offer_id=named)
+    paid = {"transaction_id": "order-1", "cart": plain["cart"], "total": 101} | redeeming
+    path = "/v1/reservations/{reservation_id}/redeem"
+    await check(running, path, json.dumps(paid).encode(), reservation_id=named)
+    path = "/v1/reservations/{reservation_id}/release"
+    await check(running, path, b"{}", reservation_id=named)
+    await check(running, "/v1/redemptions/{redemption_id}/rollback", b"[", redemption_id=named)
 
 
 @FUZZ
