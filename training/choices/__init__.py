@@ -1,0 +1,1 @@
+"""Learning how people pay and have things delivered."""
