@@ -7,7 +7,7 @@ nothing about that, and is never asked.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from contract.offer_checks import (
 )
 from contract.offers import FreeShipping, Offer, PercentOff
 from serving.decision import messages
+from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.messages import RejectedOffer
@@ -33,6 +34,7 @@ from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
 
+_SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
 Policy = Literal["unconditional"]  # who chose among the valid offers
 
 
@@ -50,6 +52,29 @@ class Offered:
     holdout_share: float = 0.0
     version: int = 0
     policy: Policy = "unconditional"
+    by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
+
+    def ruled(
+        self, given: Iterable[str], by: Mapping[str, str], blocked: Mapping[str, str]
+    ) -> "Offered":
+        """The same after rules, which `given` names what is shown by: what one forces is certain,
+        what one blocks or displaces is never shown."""
+        shown = tuple(given)
+        if not (by or blocked) and shown == tuple(one.offer.offer_id for one in self.shown):
+            return self
+        found = {one.offer.offer_id: one for one in self.valid}
+        likely = {one: 0.0 if one in blocked else p for one, p in self.propensities.items()}
+        if by:
+            likely = {one: p if one in shown or self.holdout else 0.0 for one, p in likely.items()}
+        likely |= dict.fromkeys(by, 1.0)
+        none = 0.0 if by else self.holdout_share if any(likely.values()) else 1.0
+        return replace(
+            self,
+            shown=tuple(found[one] for one in shown),
+            propensities=likely,
+            none=none,
+            by=dict(by),
+        )
 
     def record(self) -> dict[str, Any]:
         """For the decision's event: what was possible, how likely, and what was shown."""
@@ -69,6 +94,7 @@ class Offered:
                 }
                 for one in self.valid
             ],
+            "rules": dict(self.by),
             "rejected": [[one.offer_id, one.reason] for one in self.rejected],
         }
 
@@ -185,7 +211,12 @@ def issued(
     checkout: Checkout, offered: Offered, shelf: OfferShelf, decision_id: UUID, now: datetime
 ) -> tuple[messages.Offer, ...]:
     """The offers that are shown, each with its token."""
-    return tuple(_issue(checkout, one, shelf, decision_id, now) for one in offered.shown)
+    return tuple(
+        _issue(checkout, one, shelf, decision_id, now).model_copy(
+            update={"reasons": (_SHOP_CHOICE,) if one.offer.offer_id in offered.by else ()}
+        )
+        for one in offered.shown
+    )
 
 
 def _issue(

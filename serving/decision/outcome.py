@@ -53,6 +53,7 @@ class Shown:
     reason_codes: tuple[str, ...]
     pair_features: tuple[float, ...]
     attributions: tuple[float, ...] | None = None
+    rule: str | None = None  # that put it there
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Decision:
     # What could be offered and what was, as it is logged; None where nothing was asked for.
     offers: dict[str, Any] | None = None
     offers_withdrawn: bool = False  # because they could not be put on record in time
+    rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
 
     @property
     def decision_id(self) -> UUID:
@@ -107,6 +109,8 @@ class Decision:
             "offers": self._offered(),
             "experiments": [],
         }
+        if self.rules is not None:
+            body["rules"] = self.rules
         if self.subject.personal and self.segments is not None:
             body["segments"] = list(self.segments())
         return body
@@ -127,6 +131,8 @@ class Decision:
         }
         if item.attributions is not None:
             record["attributions"] = dict(zip(GROUPS, item.attributions, strict=True))
+        if item.rule is not None:
+            record["rule"] = item.rule
         if self.subject.personal:
             record["pair_features"] = list(item.pair_features)
         return record
