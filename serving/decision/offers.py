@@ -110,6 +110,7 @@ class _Question:
     state: SubjectState | None
     shelf: OfferShelf
     now: datetime
+    said: dict[str, bool] = field(default_factory=dict)
 
     @cached_property
     def facts(self) -> Facts:
@@ -117,7 +118,12 @@ class _Question:
 
     def holds(self, offer: Offer) -> bool:
         condition = self.shelf.current.conditions.get(offer.offer_id)
-        return condition is None or condition.holds(self.facts) is True
+        if condition is None:
+            return True
+        text = condition.text  # offers often share a condition
+        if text not in self.said:
+            self.said[text] = condition.holds(self.facts) is True
+        return self.said[text]
 
 
 async def consider(
@@ -130,13 +136,12 @@ async def consider(
         return NOTHING
     subject_id = checkout.subject.subject_id
     # The cheap checks first, so that the ledger is asked only about what may come of it.
-    found = _evaluated(_Question(checkout, state, shelf, now), held.book.offers, shelf.uses)
+    question = _Question(checkout, state, shelf, now)
+    found = _evaluated(question, held.book.offers, shelf.uses)
     limited = any(one.offer.limits.per_subject is not None for one in found.valid)
     if limited and subject_id is not None:
         uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
-        again = _evaluated(
-            _Question(checkout, state, shelf, now), [one.offer for one in found.valid], uses
-        )
+        again = _evaluated(question, [one.offer for one in found.valid], uses)
         found = Evaluation(again.valid, (*found.rejected, *again.rejected))
     return _chosen(checkout, found, shelf, now)
 
