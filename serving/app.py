@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from contract.clock import Clock
+from contract.experiments import Assigner
 from contract.rule_set import RuleSet
 from serving.api import (
     catalogue,
@@ -23,6 +24,7 @@ from serving.api import (
     docs_page,
     documentation,
     events,
+    experiments,
     explanations,
     health,
     offers,
@@ -40,7 +42,7 @@ from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
 from serving.control import open_control, open_ledger
-from serving.decision import rule_book
+from serving.decision import experiment_arms, rule_book
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
@@ -120,6 +122,10 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     shelf.follow_book()
     ruled = FollowedDocument(control, rule_book.DOCUMENT, rule_book.compiled, RuleSet())
     ruled.follow()
+    tested = FollowedDocument(
+        control, experiment_arms.DOCUMENT, experiment_arms.assigner_of, Assigner()
+    )
+    tested.follow()
     decider = Decider(
         *(live, opened.features, clock, signer, _decision_settings(settings), counted),
         *(tracing, shelf, ruled),
@@ -169,6 +175,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         holders=holders,
         shelf=shelf,
         rules=ruled,
+        experiments=tested,
         subjects=recognised,
         ingest=ingest,
         stores=stores,
@@ -303,6 +310,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     async def follow_store() -> None:
         gateway.follow_erasures()
         gateway.rules.follow()
+        gateway.experiments.follow()
         await gateway.follow_catalogue()
         await gateway.follow_offers()
 
@@ -342,7 +350,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
         *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
-        *(consent, rules, rules_check, health, docs_page, sdk),
+        *(consent, rules, rules_check, experiments, health, docs_page, sdk),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)

@@ -9,6 +9,7 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from contract.clock import Clock
+from contract.experiments import Assigner
 from contract.rule_set import RuleSet
 from serving.api.known_callers import KnownCallers
 from serving.decision.decide import Decider
@@ -59,6 +60,7 @@ class Gateway:
     holders: CouponHolders
     shelf: OfferShelf
     rules: FollowedDocument[RuleSet]
+    experiments: FollowedDocument[Assigner]
     subjects: Subjects
     ingest: Ingest
     impressions: ImpressionLog

@@ -1,14 +1,14 @@
 """What a decision leaves behind: the answer, and the record of it that training learns from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from contract.attribution import GROUPS
 from contract.pair_features import PAIR_FEATURES_VERSION
-from serving.decision.messages import DecideRequest, DecideResponse, Rung
+from serving.decision.messages import DecideRequest, DecideResponse, ExperimentArm, Rung
 
 # Stages that work with the release. The others fail for want of a store, or for the caller's wish.
 _OF_THE_RELEASE = frozenset(
@@ -92,6 +92,11 @@ class Decision:
         """Whether a stage failed or was late that works with the release."""
         return any(stage in _OF_THE_RELEASE for stage in self.response.degraded)
 
+    def in_experiments(self, arms: tuple[ExperimentArm, ...]) -> "Decision":
+        """The same decision, as one of those variants."""
+        response = self.response.model_copy(update={"experiments": arms})
+        return replace(self, response=response)
+
     def event_body(self) -> dict[str, Any]:
         """The `decision` of its event: what was shown, how likely, with what and by what.
 
@@ -107,7 +112,7 @@ class Decision:
             "pair_features_version": PAIR_FEATURES_VERSION,
             "shown": [self._shown(place, item) for place, item in enumerate(self.shown)],
             "offers": self._offered(),
-            "experiments": [],
+            "experiments": [one.model_dump() for one in self.response.experiments],
         }
         if self.rules is not None:
             body["rules"] = self.rules

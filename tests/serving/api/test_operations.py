@@ -118,6 +118,8 @@ async def test_the_documentation_is_true(running: Running) -> None:
         "/v1/rules/history",
         "/v1/rules/diff",
         "/v1/rules/check",
+        "/v1/experiments",
+        "/v1/experiments/{key}",
         "/v1/offers",
         "/v1/offers/{offer_id}/reservations",
         "/v1/reservations/{reservation_id}/redeem",
