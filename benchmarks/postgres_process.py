@@ -103,6 +103,20 @@ class PostgresServer:
         if made.returncode:
             raise UserError(f"PostgreSQL made no database: {made.stderr.decode().strip()}")
 
+    def take(self, file: Path) -> str:
+        """A copy of `file` that the server alone may read; its path, for a setting."""
+        copy = self._folder / file.name
+        shutil.copyfile(file, copy)
+        copy.chmod(0o600)
+        if os.getuid() == 0:
+            user = pwd.getpwnam(_unprivileged())
+            os.chown(copy, user.pw_uid, user.pw_gid)
+        return str(copy)
+
+    def set(self, **settings: str) -> None:
+        """Further settings, from the next start on."""
+        self._settings |= settings
+
     def start(self) -> None:
         """Start, on the files that are there, and wait until it answers."""
         settings = {

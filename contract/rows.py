@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.clock import to_us
-from contract.compiled import column_of, compiled
+from contract.compiled import BYTES_2D, INT, column_of, compiled
 from contract.events import EVENT_TYPE, Event, key_of
 from contract.frames import EventFrame
 from contract.text import token_numbers
@@ -174,8 +174,8 @@ def union(left: Rows, right: Rows, capacity: int) -> Rows:
     if left["occurred_us"][-1] < right["occurred_us"][0]:  # the usual case
         whole = _joined(left[max(len(left) + len(right) - capacity, 0) :], right)
         return whole[-capacity:]
-    kept = _union(*_columns(left), *_columns(right))
-    return _joined(left, right)[kept[-capacity:]]
+    packed = _union(*_columns(left), *_columns(right), _bytes(left), _bytes(right), capacity)
+    return packed.view(left.dtype)[:, 0]
 
 
 def _joined(first: Rows, second: Rows) -> Rows:
@@ -208,7 +208,13 @@ def _ascend(
     return True
 
 
-@compiled(_US, _EVENT, _PLACE, _US, _EVENT, _PLACE)
+def _bytes(rows: Rows) -> npt.NDArray[np.uint8]:
+    """Rows as the bytes that they are, [rows, bytes of each]: a loop copies them whatever is in
+    them, where numpy would go through their columns."""
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+
+
+@compiled(_US, _EVENT, _PLACE, _US, _EVENT, _PLACE, BYTES_2D, BYTES_2D, INT)
 def _union(
     left_us: npt.NDArray[np.int64],
     left_key: npt.NDArray[np.uint64],
@@ -216,11 +222,14 @@ def _union(
     right_us: npt.NDArray[np.int64],
     right_key: npt.NDArray[np.uint64],
     right_place: npt.NDArray[np.uint16],
-) -> npt.NDArray[np.int64]:
-    """Places in the two sets of rows end to end, each in its order, that hold their union in its
-    order; what both hold is taken from the left."""
+    left_bytes: npt.NDArray[np.uint8],
+    right_bytes: npt.NDArray[np.uint8],
+    capacity: int,
+) -> npt.NDArray[np.uint8]:
+    """The newest `capacity` rows of the union of two sets of rows, each in its order, as bytes in
+    that order; what both hold is taken from the left."""
     lefts, rights = len(left_us), len(right_us)
-    kept = np.empty(lefts + rights, np.int64)
+    kept = np.empty(lefts + rights, np.int64)  # places in the two end to end
     left, right, count = 0, 0, 0
     while left < lefts or right < rights:
         order = 0  # negative: the left row comes first; 0: it is the same row
@@ -238,7 +247,14 @@ def _union(
         count += 1
         left += order <= 0
         right += order >= 0
-    return kept[:count].copy()
+    first = max(count - capacity, 0)
+    newest = np.empty((count - first, left_bytes.shape[1]), np.uint8)
+    for row in range(first, count):
+        if kept[row] < lefts:
+            newest[row - first] = left_bytes[kept[row]]
+        else:
+            newest[row - first] = right_bytes[kept[row] - lefts]
+    return newest
 
 
 def ordered(rows: Rows) -> Rows:

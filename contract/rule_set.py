@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from contract import rule_products
+from contract.candidates import MAX_CANDIDATES
 from contract.events import EventContext
 from contract.expression_needs import Atom, Needs, atoms_of, needs_of
 from contract.expressions import (
@@ -63,6 +65,7 @@ class RuleSet:
         self.variables: frozenset[str] = frozenset().union(
             *(one.expression.variables for one in self._rules if one.expression is not None)
         )
+        self._on_products = any(rule_products.claims_of([one.rule]) for one in self._rules)
         by_atom: dict[str, dict[bool | int | str, list[int]]] = defaultdict(dict)
         self._unindexed: list[int] = []
         for place, one in enumerate(self._rules):
@@ -72,6 +75,16 @@ class RuleSet:
             for variable, value in atoms or ():
                 by_atom[variable].setdefault(value, []).append(place)
         self._by_atom: Mapping[str, Mapping[bool | int | str, list[int]]] = dict(by_atom)
+
+    @property
+    def depth(self) -> int:
+        """How many ranked items the rules choose from; 0: no rule speaks of products."""
+        return MAX_CANDIDATES if self._on_products else 0
+
+    @property
+    def on_shopper(self) -> bool:
+        """Whether a condition reads who the shopper is."""
+        return any(name.startswith(("shopper.", "segments")) for name in self.variables)
 
     def __len__(self) -> int:
         return len(self._rules)

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "verify the live release, file by file",
     "keys": "create, list, revoke or rotate keys",
     "release": "list, verify, promote, try out, roll back",
+    "rules": "import, export or check the override rules",
     "backfill": "seed a fresh state folder from an import",
     "export": "write the event log as Parquet for training",
     "audit": "show the audit log, or prove that it is whole",

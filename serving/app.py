@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from contract.clock import Clock
+from contract.experiments import Assigner
+from contract.rule_set import RuleSet
 from serving.api import (
     catalogue,
     consent,
@@ -22,9 +24,12 @@ from serving.api import (
     docs_page,
     documentation,
     events,
+    experiments,
     explanations,
     health,
     offers,
+    rules,
+    rules_check,
     sdk,
     segments,
     subjects,
@@ -37,6 +42,7 @@ from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_problem
 from serving.api.subjects import item_names
 from serving.control import open_control, open_ledger
+from serving.decision import experiment_arms, rule_book
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
@@ -114,9 +120,15 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         timedelta(minutes=settings.offer_minutes),
     )
     shelf.follow_book()
+    ruled = FollowedDocument(control, rule_book.DOCUMENT, rule_book.compiled, RuleSet())
+    ruled.follow()
+    tested = FollowedDocument(
+        control, experiment_arms.DOCUMENT, experiment_arms.assigner_of, Assigner()
+    )
+    tested.follow()
     decider = Decider(
         *(live, opened.features, clock, signer, _decision_settings(settings), counted),
-        *(tracing, shelf),
+        *(tracing, shelf, ruled),
     )
     counted.in_flight.set_function(lambda: decider.admission.active)
     measured = ReleaseMetrics(registry)
@@ -155,12 +167,15 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
             signer,
             measured,
             busy=lambda: decider.admission.active > 0,
+            rules=ruled,
         ),
         overlay=overlay,
         decider=decider,
         ledger=ledger,
         holders=holders,
         shelf=shelf,
+        rules=ruled,
+        experiments=tested,
         subjects=recognised,
         ingest=ingest,
         stores=stores,
@@ -294,6 +309,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
 
     async def follow_store() -> None:
         gateway.follow_erasures()
+        gateway.rules.follow()
+        gateway.experiments.follow()
         await gateway.follow_catalogue()
         await gateway.follow_offers()
 
@@ -333,7 +350,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
         *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
-        *(consent, health, docs_page, sdk),
+        *(consent, rules, rules_check, experiments, health, docs_page, sdk),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)

@@ -1,12 +1,16 @@
 """Reading a request's body: its kind, its size while it arrives, and its model, parsed once."""
 
+import json
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from contract.errors import UserError
 from serving.api.problems import ApiProblem, invalid
+from serving.yaml_text import yaml_body
 
+YAML = ("application/yaml", "application/x-yaml", "text/yaml")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -15,9 +19,27 @@ async def read_json_body(request: Request, limit: int, *, as_text: bool = False)
 
     Raises a 415 or 413 problem.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind_of(request)
     if kind != "application/json" and not (as_text and kind == "text/plain"):
         raise ApiProblem(415, "Send the body as Content-Type: application/json.")
+    return await _read(request, limit)
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_written_body(request: Request, limit: int) -> bytes:
+    """The body as JSON of what may also be sent as YAML. Raises a 415, 413 or 400 problem."""
+    if _kind_of(request) not in YAML:
+        return await read_json_body(request, limit)
+    try:
+        return json.dumps(yaml_body(await _read(request, limit)), allow_nan=False).encode()
+    except (UserError, ValueError, TypeError) as error:
+        raise ApiProblem(400, f"The body is not plain YAML: {error}") from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
         raise _too_large(limit)

@@ -288,7 +288,8 @@ async def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) ->
     if not identity.settled:
         identity = await gateway.control.establish(visitor, user, None)
     assert identity.subject_id is not None
-    return gateway.holders.names(identity.subject_id, offer.offer_id)
+    names = gateway.holders.names(identity.subject_id, [offer.offer_id])
+    return names[offer.offer_id]
 
 
 async def _refuse_withdrawn(gateway: Gateway, reservation_id: str) -> None:

@@ -26,6 +26,7 @@ from serving.api.page_limits import foreign_to_shoppers
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
 from serving.decision.admission import RETRY_AFTER_S, Overloaded
+from serving.decision.experiment_arms import arms_of
 from serving.decision.outcome import Decision, SubjectContext
 from serving.ingest.subjects import Recognised
 from serving.state.sqlite_writer import StoreError
@@ -85,10 +86,14 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     subject = SubjectContext()
     if who is not None:
         subject = SubjectContext(who.subject_id, who.purposes, who.histories)
+    assigner, now = gateway.experiments.current, gateway.clock.now()
+    arms, asked, subject = arms_of(assigner, asked, subject, now)
     try:
         decision = await gateway.decider.decide(asked, subject, began=began)
     except Overloaded as error:
         raise _too_many(error.retry_after_s) from None
+    if arms:
+        decision = decision.in_experiments(arms)
     await _wait(settling, _patience(gateway, asked, began))
     response = decision.response
     if who is None or (settling is not None and not _settled(settling)):

@@ -30,14 +30,17 @@ _SCHEMES = {
 }
 
 
-def body_of(model: type[BaseModel], *, page_token: bool = False) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads `model` from the request by itself."""
+def body_of(
+    model: type[BaseModel], *, page_token: bool = False, yaml: bool = False
+) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads `model` from the request by itself, also as `yaml`."""
     if model not in _bodies:
         _bodies.append(model)
     schema = {"$ref": _TEMPLATE.format(model=model.__name__)}
     schemes: list[dict[str, list[str]]] = [{"api_key": []}]
+    kinds = ["application/json", *(["application/yaml"] if yaml else [])]
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}},
         "security": [*schemes, {"page_token": []}] if page_token else schemes,
     }
 

@@ -9,6 +9,8 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry
 
 from contract.clock import Clock
+from contract.experiments import Assigner
+from contract.rule_set import RuleSet
 from serving.api.known_callers import KnownCallers
 from serving.decision.decide import Decider
 from serving.decision.offer_shelf import OfferShelf
@@ -31,6 +33,7 @@ from serving.state.coupon_holders import CouponHolders
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import EventLog
 from serving.state.feature_store import FeatureStore
+from serving.state.followed_document import FollowedDocument
 from serving.state.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -56,6 +59,8 @@ class Gateway:
     ledger: CouponLedger
     holders: CouponHolders
     shelf: OfferShelf
+    rules: FollowedDocument[RuleSet]
+    experiments: FollowedDocument[Assigner]
     subjects: Subjects
     ingest: Ingest
     impressions: ImpressionLog

@@ -18,10 +18,13 @@ from serving.control import load_ledger, open_control
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE, Entry
 from serving.state.backup import Manifest, read_manifest, verify
+from serving.state.event_log import SqliteEventLog
+from serving.state.feature_store import SEED, SNAPSHOT, MemoryFeatureStore
 from serving.state.restore import Since, apply_lines, apply_receipts, lines_after
+from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_FILE, Secrets, load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, LEDGER, StateFolder
+from serving.state.state_folder import CONTROL, EVENTS, LEDGER, StateFolder
 
 _STAGE = ".restoring"
 
@@ -54,6 +57,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="nobody was erased, and no consent withdrawn, since the backup was made",
     )
+    parser.add_argument(
+        "--without-events",
+        action="store_true",
+        help="for a shop whose events go to a topic from now on: what they were is kept as "
+        "features, as after a backfill",
+    )
     add_folders(parser, "state")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -69,7 +78,7 @@ def run(args: argparse.Namespace) -> Figures:
     settings = settings_of(args)
     manifest = read_manifest(args.backup)
     with StateFolder(settings.state):
-        _refuse_what_does_not_fit(settings, manifest)
+        _refuse_what_does_not_fit(settings, manifest, without_events=args.without_events)
         secrets = _secrets(settings, args.backup, manifest)
         verify(args.backup, manifest, secrets)
         stage = settings.state / _STAGE
@@ -93,13 +102,16 @@ def run(args: argparse.Namespace) -> Figures:
     return figures
 
 
-def _refuse_what_does_not_fit(settings: Settings, manifest: Manifest) -> None:
+def _refuse_what_does_not_fit(
+    settings: Settings, manifest: Manifest, *, without_events: bool
+) -> None:
     if (settings.state / CONTROL).exists():
         raise UserError(f"state folder {settings.state} holds a control store: choose a fresh one")
-    if (manifest.event_log == "sqlite") != (settings.event_log == "sqlite"):
+    kept = manifest.event_log != "sqlite" or without_events
+    if kept == (settings.event_log == "sqlite"):
         raise UserError(
             f"the backup's events are in {manifest.event_log}, and the setting "
-            "TILLWISE_EVENT_LOG names another kind"
+            "TILLWISE_EVENT_LOG names another kind; --without-events keeps their features alone"
         )
 
 
@@ -133,9 +145,27 @@ async def _brought_up(
         await control.audit(Entry("store.restored", at, COMMAND_LINE, None, detail))
         if not await control.scrub(since.traces):
             raise UserError("what was erased could not be removed from the restored copy")
+        if args.without_events:
+            await _keep_features_alone(stage, control)
     finally:
         control.close()
     return since
+
+
+async def _keep_features_alone(stage: Path, control: SqliteControlStore) -> None:
+    """Snapshot and events become what an import leaves."""
+    keys = SubjectKeys(control)
+    log = SqliteEventLog(stage / EVENTS, SealedCodec(keys))
+    try:
+        features = MemoryFeatureStore(stage, keys)
+        features.restore(log)
+        await features.snapshot()
+    finally:
+        log.close()
+    for path in stage.glob(f"{EVENTS}*"):
+        path.unlink()
+    if (stage / SNAPSHOT).is_file():
+        (stage / SNAPSHOT).replace(stage / SEED)
 
 
 def _receipt(path: Path) -> Mapping[str, Any]:

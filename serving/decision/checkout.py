@@ -1,14 +1,18 @@
 """One decision under way: what every stage of it may need, gathered once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from contract.behaviour import LearnedSegments, in_effect
 from contract.encoding import OOV, Encoded, Situation, encode
 from contract.events import EventContext
+from contract.expression_variables import Value
 from contract.features import UNKNOWN, SubjectState, view
+from contract.items import Indices
 from contract.segment_config import SegmentConfig
 from serving.decision.admission import Place
 from serving.decision.candidate_set import CandidateSet, Ranked
@@ -33,6 +37,9 @@ class Checkout:
     deadline: Deadline
     now_us: int
     generation: int = 0
+    depth: int = 0  # how many of the ranked items later stages choose from; 0: as many as are shown
+    # What rules are to take for so, whatever it is: for a dry run only.
+    assumed: Mapping[str, Value] = field(default_factory=dict)
     # The situation that the models were asked about, once they were.
     asked: list[Situation] = field(default_factory=list)
 
@@ -40,6 +47,11 @@ class Checkout:
     def cart(self) -> tuple[str, ...]:
         """The cart's item ids, each once, in the order in which they were put in."""
         return tuple(dict.fromkeys(line.item_id for line in self.request.cart.items))
+
+    @property
+    def limit(self) -> int:
+        """How many items the ranking stages hand on."""
+        return max(self.depth, self.request.num_results)
 
     def share(self, share: float) -> float:
         """Milliseconds that are `share` of the whole deadline."""
@@ -112,6 +124,9 @@ def segments_in(situation: Situation, learned: LearnedSegments | None) -> tuple[
     return in_effect(situation.view, situation.segments, situation.rules, learned)
 
 
+_NONE: Indices = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What a rung came up with."""
@@ -119,18 +134,33 @@ class Answer:
     rung: Rung
     candidates: CandidateSet | None = None
     ranked: Ranked | None = None
+    may: Eligible | None = None  # what may be shown at all, once that was looked at
+
+    @property
+    def index(self) -> Indices:
+        """The items, best first."""
+        if self.candidates is None or self.ranked is None:
+            return _NONE
+        return self.candidates.listed.index[self.ranked.places]
 
     def checked(self, may: Eligible) -> "Answer":
         """The answer without anything that may not be shown, whatever a stage did."""
         if self.candidates is None or self.ranked is None:
-            return self
-        kept = may.mask[self.candidates.listed.index[self.ranked.places]]
-        if all(few := kept.tolist()) and few:
-            return self
-        if not any(few):
-            return Answer("empty")
+            return replace(self, may=may)
+        kept = may.mask[self.index]
+        if len(kept) and kept.all():
+            return replace(self, may=may)
+        if not kept.any():
+            return Answer("empty", may=may)
         ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])
-        return Answer(self.rung, self.candidates, ranked)
+        return Answer(self.rung, self.candidates, ranked, may)
+
+    def cut(self, limit: int) -> "Answer":
+        """The best `limit` of it."""
+        ranked = self.ranked
+        if ranked is None or len(ranked.places) <= limit:
+            return self
+        return replace(self, ranked=Ranked(ranked.places[:limit], ranked.scores[:limit]))
 
 
 class StageReport:

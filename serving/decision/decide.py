@@ -1,19 +1,26 @@
 """The checkout decision, as one straight line: features, encode, the two towers, retrieval, ranker,
-reasons, offers. It alone knows the order of the stages and which rung follows when one of them
-fails."""
+reasons, offers, and the merchant's rules last. It alone knows the order of the stages and which
+rung follows when one of them fails."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
+from types import MappingProxyType
 from uuid import UUID, uuid4
+
+import numpy as np
 
 from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
 from contract.events import honoured_time
+from contract.expression_variables import Value
 from contract.features import UNKNOWN, SubjectState
 from contract.items import Floats
 from contract.manifest import RANKER
-from serving.decision import fallback, offers, ranking, reasons, retrieval, towers
+from contract.rule_set import RuleSet
+from serving.decision import fallback, offers, ranking, reasons, retrieval, rules, towers
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Ranked
@@ -24,7 +31,9 @@ from serving.decision.engine import Engines
 from serving.decision.limits import (
     DecisionSettings,
     DecisionWatch,
+    NoRules,
     ReleaseSource,
+    RuleSource,
 )
 from serving.decision.messages import (
     DecideRequest,
@@ -48,6 +57,24 @@ from serving.state.feature_merge import ReadsMany, read_as_one
 _TO_ATTRIBUTE_MS = 2.0
 
 
+_NOTHING_ASSUMED: Mapping[str, Value] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """The decision of the models, before the rules. `state` None: no history was read."""
+
+    checkout: Checkout
+    answer: Answer
+    state: SubjectState | None
+    offered: offers.Offered
+
+    @property
+    def known(self) -> SubjectState | None:
+        """What is known of the shopper; None where it could not be read."""
+        return None if "features" in self.checkout.deadline.degraded else self.state
+
+
 class Decider:
     """Makes decisions with the live release. Used from one event loop."""
 
@@ -61,6 +88,7 @@ class Decider:
         metrics: DecisionMetrics | None = None,
         tracing: Tracing | None = None,
         shelf: OfferShelf | None = None,
+        rules: RuleSource | None = None,
     ) -> None:
         self.settings = settings
         self.admission = Admission(settings.max_full, settings.max_total)
@@ -70,6 +98,7 @@ class Decider:
         self._signer = signer
         self._shelf = shelf
         self._metrics = metrics
+        self._rules: RuleSource = rules or NoRules()
         self.watch: DecisionWatch | None = None
         self._report = StageReport(metrics, tracing or Tracing())
         looked_up = None if metrics is None else metrics.vector_looked_up
@@ -144,31 +173,84 @@ class Decider:
         deadline = Deadline(
             request.deadline_ms, self._report, began, lambda: self.admission.crowded
         )
-        now = self._clock.now()
+        now, held = self._clock.now(), self._rules.current
         now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
-        checkout = Checkout(request, subject, release, place, deadline, now_us, generation)
+        checkout = Checkout(
+            *(request, subject, release, place, deadline, now_us, generation, held.depth)
+        )
+        decision = self._finished(await self._drafted(checkout, now, held), now, held)
+        if self._metrics is not None and decision.rules is not None:
+            self._metrics.rules_failed.inc(len(decision.rules["failed"]))
+        return decision
+
+    async def preview(
+        self,
+        request: DecideRequest,
+        subject: SubjectContext,
+        books: Sequence[RuleSet],
+        assumed: Mapping[str, Value] = _NOTHING_ASSUMED,
+    ) -> list[Decision]:
+        """What the decision would be under each of `books`, all of one draft of the models, in
+        their order; `assumed` values of variables hold for the rules' conditions. It leaves nothing
+        behind. Raises Overloaded."""
+        lease = self._live.lease(stable_id(request, subject))
+        with self.admission.enter(full=True) as place, lease as release:
+            deadline = Deadline(request.deadline_ms, StageReport(None, Tracing()))
+            now = self._clock.now()
+            now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
+            most = max(books, key=lambda one: one.depth)
+            checkout = Checkout(
+                *(request, subject, release, place, deadline, now_us, generation, most.depth),
+                assumed=assumed,
+            )
+            draft = await self._drafted(checkout, now, *books)
+            return [self._finished(draft, now, held) for held in books]
+
+    async def _drafted(self, checkout: Checkout, now: datetime, *books: RuleSet) -> _Draft:
+        """The decision of the models; `books` say what rules will want to read."""
         answer, state = Answer("full"), None
-        if "recommendations" in request.placements:
+        if "recommendations" in checkout.request.placements:
             answer, state = await self._recommend(checkout)
-        suggestions, shown = _respond(checkout, answer)
+        if state is None and any(held.on_shopper for held in books):
+            state = await self._features(checkout)
+        offered, state = await self._offer(checkout, state, now)
+        return _Draft(checkout, answer, state, offered)
+
+    def _finished(self, draft: _Draft, now: datetime, held: RuleSet) -> Decision:
+        """The decision, with the rules' word last."""
+        checkout, answer, offered = draft.checkout, draft.answer, draft.offered
+        request, release, deadline = checkout.request, checkout.release, checkout.deadline
+        known, on_offer = draft.known, rules.OnOffer.of(offered.valid, offered.shown, request)
+        done = rules.untouched(checkout, answer, on_offer)
+        if len(held):
+            done = deadline.inline(
+                "rules", lambda: rules.override(checkout, answer, known, held, now, on_offer), done
+            )
+            offered = offered.ruled(done.offers, done.offers_by, done.blocked)
+        suggestions, shown = _respond(checkout, done)
         decision_id = uuid4()
-        offered, issued = await self._offer(checkout, state, decision_id, now)
+        issued = self._issued(checkout, offered, decision_id, now)
         response = DecideResponse(
             decision_id=decision_id,
             attribution_token=self._signer.sign(decision_id, release.release_id),
             recommendations=suggestions,
             offers=issued,
             rejected_offers=offers.rejections(offered),
+            payment_method_order=done.payments,
+            shipping_option_order=done.shipping,
+            applied_rules=done.applied,
             missing_item_ids=checkout.missing_item_ids(),
             degraded=tuple(deadline.degraded),
             rung=answer.rung,
             release_id=release.release_id,
             timings_ms=_rounded(deadline),
         )
-        unread = state is None or "features" in deadline.degraded
-        segments = None if unread else checkout.segments(state or {})
-        record = offered.record() if offered is not offers.NOTHING else None
-        return Decision(response, request, subject, now, shown, segments, record)
+        segments = None if known is None else checkout.segments(known)
+        return Decision(
+            *(response, request, checkout.subject, now, shown, segments),
+            offers=offered.record() if offered is not offers.NOTHING else None,
+            rules=done.record(self._rules.version) if len(held) else None,
+        )
 
     async def _recommend(self, checkout: Checkout) -> tuple[Answer, SubjectState | None]:
         """The answer, and the state that was read for it; None where none was."""
@@ -195,23 +277,37 @@ class Decider:
         return answer.checked(may), state
 
     async def _offer(
-        self, checkout: Checkout, state: SubjectState | None, decision_id: UUID, now: datetime
-    ) -> tuple[offers.Offered, tuple[Offer, ...]]:
-        """What may be offered and what is, or nothing where that could not be said in time."""
+        self, checkout: Checkout, state: SubjectState | None, now: datetime
+    ) -> tuple[offers.Offered, SubjectState | None]:
+        """What may be offered and what is, or nothing where that could not be said in time; and
+        the state, read now if it was not."""
         shelf = self._shelf
         if shelf is None or "offers" not in checkout.request.placements:
-            return offers.NOTHING, ()
+            return offers.NOTHING, state
         if state is None and "offers" in checkout.subject.purposes:
             state = await self._features(checkout)
         known = None if "features" in checkout.deadline.degraded else state
+        offered = await checkout.deadline.stage(
+            "offers",
+            checkout.share(self.settings.offers_share),
+            lambda: offers.consider(checkout, known, shelf, now),
+            offers.NOTHING,
+        )
+        return offered, state
 
-        async def consider() -> tuple[offers.Offered, tuple[Offer, ...]]:
-            found = await offers.consider(checkout, known, shelf, now)
-            return found, offers.issued(checkout, found, shelf, decision_id, now)
-
-        share = checkout.share(self.settings.offers_share)
-        nothing: tuple[offers.Offered, tuple[Offer, ...]] = (offers.NOTHING, ())
-        return await checkout.deadline.stage("offers", share, consider, nothing)
+    def _issued(
+        self, checkout: Checkout, offered: offers.Offered, decision_id: UUID, now: datetime
+    ) -> tuple[Offer, ...]:
+        """What is offered, with its tokens."""
+        shelf = self._shelf
+        if shelf is None or not offered.shown:
+            return ()
+        nothing: tuple[Offer, ...] = ()
+        return checkout.deadline.inline(
+            "offers",
+            lambda: offers.issued(checkout, offered, shelf, decision_id, now),
+            nothing,
+        )
 
     def _has_room(self, checkout: Checkout) -> bool:
         """Whether the models would be done in time. To find out by being late would cost the time
@@ -291,7 +387,7 @@ class Decider:
         return _of_models(checkout, found, ranked)
 
     async def _rank(self, checkout: Checkout, found: CandidateSet) -> Ranked | None:
-        models, limit = checkout.release.models, checkout.request.num_results
+        models, limit = checkout.release.models, checkout.limit
         return await checkout.deadline.stage(
             "ranker",
             checkout.share(self.settings.ranker_share),
@@ -305,7 +401,7 @@ class Decider:
         self, checkout: Checkout, may: Eligible, state: SubjectState
     ) -> Answer:
         """The rungs `session_knn`, `popular` and `empty`."""
-        release, limit, deadline = checkout.release, checkout.request.num_results, checkout.deadline
+        release, limit, deadline = checkout.release, checkout.limit, checkout.deadline
         if checkout.place.full or not self._spare_worker.busy:
             shares = self.settings
             counted = await deadline.stage(
@@ -335,14 +431,15 @@ def _of_models(
         return None
     if ranked is not None:
         return Answer("full", found, ranked)
-    limit = checkout.request.num_results
+    limit = checkout.limit
     blended = checkout.deadline.inline("blend", lambda: blend(found, limit), None)
     return Answer("no_ranker", found, blended) if blended is not None else None
 
 
 def _respond(
-    checkout: Checkout, answer: Answer
+    checkout: Checkout, done: rules.Overridden
 ) -> tuple[tuple[Recommendation, ...], tuple[Shown, ...]]:
+    answer = done.answer.cut(checkout.request.num_results)
     found, ranked = answer.candidates, answer.ranked
     if found is None or ranked is None:
         return (), ()
@@ -352,17 +449,25 @@ def _respond(
     owed = _owed(checkout, found.pairs[ranked.places]) if answer.rung == "full" else None
     told = checkout.deadline.inline(
         "reasons",
-        lambda: reasons.explain(release, found, ranked.places, personal=personal, owed=owed),
+        lambda: reasons.explain(
+            *(release, found, ranked.places),
+            personal=personal,
+            owed=owed,
+            chosen=done.by.keys(),
+        ),
         nothing,
     )
     suggestions = tuple(
         Recommendation(item_id=release.vocabulary.item_id(item), score=score, reasons=why)
-        for item, score, why in zip(index, ranked.scores.tolist(), told, strict=True)
+        for item, score, why in zip(index, _falling(ranked.scores), told, strict=True)
     )
     shown = tuple(
-        Shown(one.item_id, one.score, tuple(why.code for why in one.reasons), tuple(pair), said)
-        for one, pair, said in zip(
-            *(suggestions, found.pairs[ranked.places].tolist()),
+        Shown(
+            *(one.item_id, score, tuple(why.code for why in one.reasons), tuple(pair), said),
+            rule=done.by.get(item),
+        )
+        for item, one, score, pair, said in zip(
+            *(index, suggestions, ranked.scores.tolist(), found.pairs[ranked.places].tolist()),
             [None] * len(index) if owed is None else map(tuple, owed.tolist()),
             strict=True,
         )
@@ -380,6 +485,12 @@ def _owed(checkout: Checkout, shown: Floats) -> Floats | None:
     return checkout.deadline.inline(
         "attributions", lambda: reasons.owed(checkout.release, shown), None
     )
+
+
+def _falling(scores: Floats) -> list[float]:
+    """Scores in the order of what is shown: who sorts by them must not undo the rules."""
+    falling: list[float] = np.maximum.accumulate(scores[::-1])[::-1].tolist()
+    return falling
 
 
 def _behaviour_us(request: DecideRequest, now: datetime) -> int:

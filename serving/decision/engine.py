@@ -362,7 +362,7 @@ def _ranker_inputs(work: Work) -> Encoded:
 
 def _take_scores(work: Work, outputs: Outputs) -> None:
     assert work.found is not None
-    work.ranked = ranking.ranked(work.found, outputs, work.checkout.request.num_results)
+    work.ranked = ranking.ranked(work.found, outputs, work.checkout.limit)
 
 
 def _deliver(batch: Sequence[Work]) -> None:

@@ -1,14 +1,23 @@
 """What a merchant's conditions may know of a checkout. Without consent that is the cart and the
 context alone, as for the models."""
 
+from collections.abc import Set
 from datetime import datetime
 
 from contract.clock import to_us
-from contract.expression_variables import CartLine, cart_values, context_values, shopper_values
+from contract.expression_variables import (
+    CartLine,
+    Suggested,
+    Value,
+    cart_values,
+    context_values,
+    decision_values,
+    shopper_values,
+)
 from contract.expressions import Facts
 from contract.features import SubjectState
 from contract.segments import figures, local_time
-from serving.decision.checkout import Checkout
+from serving.decision.checkout import Answer, Checkout
 
 
 def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
@@ -21,24 +30,69 @@ def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
 
 def offer_facts(checkout: Checkout, state: SubjectState | None, now: datetime) -> Facts:
     """The values for the conditions of offers, at the gateway's own time `now`."""
-    request, release = checkout.request, checkout.release
-    context = request.context.event_context()
-    view = checkout.asked_about(state or {}).view
-    paths, vocabulary = release.catalogue.category_path, release.vocabulary
-    lines = (
-        CartLine(line.item_id, line.quantity, line.price, paths[vocabulary.index(line.item_id)])
-        for line in request.cart.items
-    )
-    shopper = shopper_values(
-        known=view.known,
-        signed_in=request.user_id is not None,
-        first_order=request.context.first_order,
+    shopper = _shopper(checkout, state, with_segments=True)
+    return Facts(shopper | _cart(checkout) | _context(checkout, now), "offer")
+
+
+def rule_facts(
+    checkout: Checkout,
+    state: SubjectState | None,
+    answer: Answer,
+    offers: tuple[str, ...],
+    wanted: Set[str],
+    now: datetime,
+) -> Facts:
+    """The values for the conditions of rules: of at least the variables `wanted`, since most rules
+    ask for little."""
+    values: dict[str, Value] = {}
+    kinds = {name.partition(".")[0] for name in wanted}
+    if kinds & {"shopper", "segments"}:
+        values |= _shopper(checkout, state, with_segments="segments" in kinds)
+    if "cart" in kinds:
+        values |= _cart(checkout)
+    if "context" in kinds:
+        values |= _context(checkout, now)
+    if "decision" in kinds:
+        values |= _decision(checkout, answer, offers)
+    return Facts({**values, **checkout.assumed})
+
+
+def _shopper(
+    checkout: Checkout, state: SubjectState | None, *, with_segments: bool
+) -> dict[str, Value]:
+    return shopper_values(
+        known=checkout.asked_about(state or {}).view.known,
+        signed_in=checkout.request.user_id is not None,
+        first_order=checkout.request.context.first_order,
         orders=orders_of(checkout, state) or 0,
-        segments=() if state is None else checkout.segments(state)(),
+        segments=checkout.segments(state)() if with_segments and state is not None else (),
     )
-    return Facts(
-        shopper
-        | cart_values(lines, request.cart.currency)
-        | context_values(context, local_time(to_us(now), context)),
-        "offer",
+
+
+def _cart(checkout: Checkout) -> dict[str, Value]:
+    release, cart = checkout.release, checkout.request.cart
+    paths, index = release.catalogue.category_path, release.vocabulary.index
+    lines = (
+        CartLine(line.item_id, line.quantity, line.price, paths[index(line.item_id)])
+        for line in cart.items
+    )
+    return cart_values(lines, cart.currency)
+
+
+def _context(checkout: Checkout, now: datetime) -> dict[str, Value]:
+    context = checkout.request.context.event_context()
+    return context_values(context, local_time(to_us(now), context))
+
+
+def _decision(checkout: Checkout, answer: Answer, offers: tuple[str, ...]) -> dict[str, Value]:
+    release = checkout.release
+    index = answer.index[: checkout.request.num_results].tolist()
+    paths = (release.catalogue.category_path[one] for one in index)
+    return decision_values(
+        Suggested(
+            tuple(map(release.vocabulary.item_id, index)),
+            tuple(dict.fromkeys(name for path in paths for name in path)),
+            offers,
+            answer.rung,
+        )
     )

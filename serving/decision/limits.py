@@ -1,9 +1,10 @@
 """What a decision is allowed: how many at once, and how much of its time each stage may take."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from contract.rule_set import RuleSet
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
 
@@ -14,6 +15,28 @@ class ReleaseSource(Protocol):
     def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
         """The release for the shopper `stable_id`, kept running until the end of the block."""
         ...
+
+
+class RuleSource(Protocol):
+    """Where a decision gets the merchant's rules."""
+
+    @property
+    def current(self) -> RuleSet:
+        """Those in force."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the document that they are from."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoRules:
+    """A RuleSource for a shop that has none."""
+
+    current: RuleSet = field(default_factory=RuleSet)
+    version: int = 0
 
 
 class DecisionWatch(Protocol):

@@ -32,6 +32,7 @@ RUNGS: tuple[Rung, ...] = ("full", "no_ranker", "session_knn", "popular", "empty
 Placement = Literal["recommendations", "offers", "payment", "shipping"]
 PLACEMENTS: tuple[Placement, ...] = ("recommendations", "offers", "payment", "shipping")
 ReasonCode = Literal[
+    "shop_choice",
     "bought_before",
     "goes_with_cart",
     "goes_with_looked_at",
@@ -161,7 +162,8 @@ class Reason(_Message):
 
 
 class Recommendation(_Message):
-    """One suggestion. `score` orders suggestions within one decision and means nothing else."""
+    """One suggestion. `score` falls from one to the next within a decision and means nothing else:
+    what the shop's rules put before others takes on their score."""
 
     item_id: str
     score: float

@@ -108,7 +108,7 @@ class OfferShelf:
         limited = [one for one in offers if one.limits.per_subject is not None]
         if subject_id is None or not limited:
             return self.uses
-        names = {one.offer_id: self._holders.names(subject_id, one.offer_id) for one in limited}
+        names = self._holders.names(subject_id, [one.offer_id for one in limited])
         counted = await self._ledger.used_by(names, now)
         found = dict(self.uses)
         for offer_id, count in counted.items():

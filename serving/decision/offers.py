@@ -7,7 +7,7 @@ nothing about that, and is never asked.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from contract.offer_checks import (
 )
 from contract.offers import FreeShipping, Offer, PercentOff
 from serving.decision import messages
+from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.messages import RejectedOffer
@@ -33,6 +34,7 @@ from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
 
+_SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
 Policy = Literal["unconditional"]  # who chose among the valid offers
 
 
@@ -50,6 +52,29 @@ class Offered:
     holdout_share: float = 0.0
     version: int = 0
     policy: Policy = "unconditional"
+    by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
+
+    def ruled(
+        self, given: Iterable[str], by: Mapping[str, str], blocked: Mapping[str, str]
+    ) -> "Offered":
+        """The same after rules, which `given` names what is shown by: what one forces is certain,
+        what one blocks or displaces is never shown."""
+        shown = tuple(given)
+        if not (by or blocked) and shown == tuple(one.offer.offer_id for one in self.shown):
+            return self
+        found = {one.offer.offer_id: one for one in self.valid}
+        likely = {one: 0.0 if one in blocked else p for one, p in self.propensities.items()}
+        if by:
+            likely = {one: p if one in shown or self.holdout else 0.0 for one, p in likely.items()}
+        likely |= dict.fromkeys(by, 1.0)
+        none = 0.0 if by else self.holdout_share if any(likely.values()) else 1.0
+        return replace(
+            self,
+            shown=tuple(found[one] for one in shown),
+            propensities=likely,
+            none=none,
+            by=dict(by),
+        )
 
     def record(self) -> dict[str, Any]:
         """For the decision's event: what was possible, how likely, and what was shown."""
@@ -69,6 +94,7 @@ class Offered:
                 }
                 for one in self.valid
             ],
+            "rules": dict(self.by),
             "rejected": [[one.offer_id, one.reason] for one in self.rejected],
         }
 
@@ -84,6 +110,7 @@ class _Question:
     state: SubjectState | None
     shelf: OfferShelf
     now: datetime
+    said: dict[str, bool] = field(default_factory=dict)
 
     @cached_property
     def facts(self) -> Facts:
@@ -91,7 +118,12 @@ class _Question:
 
     def holds(self, offer: Offer) -> bool:
         condition = self.shelf.current.conditions.get(offer.offer_id)
-        return condition is None or condition.holds(self.facts) is True
+        if condition is None:
+            return True
+        text = condition.text  # offers often share a condition
+        if text not in self.said:
+            self.said[text] = condition.holds(self.facts) is True
+        return self.said[text]
 
 
 async def consider(
@@ -104,13 +136,12 @@ async def consider(
         return NOTHING
     subject_id = checkout.subject.subject_id
     # The cheap checks first, so that the ledger is asked only about what may come of it.
-    found = _evaluated(_Question(checkout, state, shelf, now), held.book.offers, shelf.uses)
+    question = _Question(checkout, state, shelf, now)
+    found = _evaluated(question, held.book.offers, shelf.uses)
     limited = any(one.offer.limits.per_subject is not None for one in found.valid)
     if limited and subject_id is not None:
         uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
-        again = _evaluated(
-            _Question(checkout, state, shelf, now), [one.offer for one in found.valid], uses
-        )
+        again = _evaluated(question, [one.offer for one in found.valid], uses)
         found = Evaluation(again.valid, (*found.rejected, *again.rejected))
     return _chosen(checkout, found, shelf, now)
 
@@ -185,7 +216,12 @@ def issued(
     checkout: Checkout, offered: Offered, shelf: OfferShelf, decision_id: UUID, now: datetime
 ) -> tuple[messages.Offer, ...]:
     """The offers that are shown, each with its token."""
-    return tuple(_issue(checkout, one, shelf, decision_id, now) for one in offered.shown)
+    return tuple(
+        _issue(checkout, one, shelf, decision_id, now).model_copy(
+            update={"reasons": (_SHOP_CHOICE,) if one.offer.offer_id in offered.by else ()}
+        )
+        for one in offered.shown
+    )
 
 
 def _issue(

@@ -1,14 +1,14 @@
 """What a decision leaves behind: the answer, and the record of it that training learns from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from contract.attribution import GROUPS
 from contract.pair_features import PAIR_FEATURES_VERSION
-from serving.decision.messages import DecideRequest, DecideResponse, Rung
+from serving.decision.messages import DecideRequest, DecideResponse, ExperimentArm, Rung
 
 # Stages that work with the release. The others fail for want of a store, or for the caller's wish.
 _OF_THE_RELEASE = frozenset(
@@ -53,6 +53,7 @@ class Shown:
     reason_codes: tuple[str, ...]
     pair_features: tuple[float, ...]
     attributions: tuple[float, ...] | None = None
+    rule: str | None = None  # that put it there
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Decision:
     # What could be offered and what was, as it is logged; None where nothing was asked for.
     offers: dict[str, Any] | None = None
     offers_withdrawn: bool = False  # because they could not be put on record in time
+    rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
 
     @property
     def decision_id(self) -> UUID:
@@ -90,6 +92,11 @@ class Decision:
         """Whether a stage failed or was late that works with the release."""
         return any(stage in _OF_THE_RELEASE for stage in self.response.degraded)
 
+    def in_experiments(self, arms: tuple[ExperimentArm, ...]) -> "Decision":
+        """The same decision, as one of those variants."""
+        response = self.response.model_copy(update={"experiments": arms})
+        return replace(self, response=response)
+
     def event_body(self) -> dict[str, Any]:
         """The `decision` of its event: what was shown, how likely, with what and by what.
 
@@ -105,8 +112,10 @@ class Decision:
             "pair_features_version": PAIR_FEATURES_VERSION,
             "shown": [self._shown(place, item) for place, item in enumerate(self.shown)],
             "offers": self._offered(),
-            "experiments": [],
+            "experiments": [one.model_dump() for one in self.response.experiments],
         }
+        if self.rules is not None:
+            body["rules"] = self.rules
         if self.subject.personal and self.segments is not None:
             body["segments"] = list(self.segments())
         return body
@@ -127,6 +136,8 @@ class Decision:
         }
         if item.attributions is not None:
             record["attributions"] = dict(zip(GROUPS, item.attributions, strict=True))
+        if item.rule is not None:
+            record["rule"] = item.rule
         if self.subject.personal:
             record["pair_features"] = list(item.pair_features)
         return record

@@ -1,6 +1,7 @@
 """Every sentence that explains a suggestion to a shopper. A module, not a file beside the code, so
 that it is in every package and a missing text is found by the type checker's first run."""
 
+SHOP_CHOICE = "Chosen by the shop."
 BOUGHT_BEFORE = "You bought this before."
 GOES_WITH_CART = "Often bought together with {title}."
 GOES_WITH_CART_UNTITLED = "Often bought together with an item in your cart."
@@ -14,6 +15,7 @@ POPULAR_NOW = "Popular with many shoppers right now."
 
 # Where all that is left of a reason is its code.
 BY_CODE = {
+    "shop_choice": SHOP_CHOICE,
     "bought_before": BOUGHT_BEFORE,
     "goes_with_cart": GOES_WITH_CART_UNTITLED,
     "goes_with_looked_at": GOES_WITH_LOOKED_AT_UNTITLED,

@@ -2,6 +2,8 @@
 says so, and what is personal is said only to who agreed to personalization. Which of them come
 first follows from exact attributions of the ranker's score."""
 
+from collections.abc import Collection
+
 from contract.attribution import GROUPS
 from contract.candidates import Evidence
 from contract.cart_fit import strongest
@@ -14,6 +16,7 @@ from serving.inference.release import Release
 MAX_REASONS = 2
 
 
+_SHOP_CHOICE = Reason(code="shop_choice", text=texts.SHOP_CHOICE)
 _BOUGHT_BEFORE = Reason(code="bought_before", text=texts.BOUGHT_BEFORE)
 _SIMILAR_SHOPPERS = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS)
 _SIMILAR_SHOPPERS_LOOKED = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_LOOKED)
@@ -41,9 +44,11 @@ def explain(
     *,
     personal: bool,
     owed: Floats | None = None,
+    chosen: Collection[int] = (),
 ) -> list[tuple[Reason, ...]]:
     """One or two reasons for each of the candidates at `places`: what the evidence bears out and
-    personalization allows to say, that which moved the score most before others.
+    personalization allows to say, that which moved the score most before others. What is in
+    `chosen`, by its index, the shop itself put there, which is said first.
 
     `owed` [S, G]: what each of `GROUPS` added to the scores; what lowered one is no reason for it.
     """
@@ -66,10 +71,11 @@ def explain(
             found[_POPULAR] = _POPULAR_NOW
         by_worth = sorted(found, key=moved[place].__getitem__, reverse=True)
         worth = [kind for kind in by_worth if moved[place][kind] >= 0] or by_worth[:1]
+        said_of = [found[kind] for kind in worth]
+        if int(index[place]) in chosen:
+            said_of.insert(0, _SHOP_CHOICE)
         # Where only a model brought it: what the model knows it learned from other shoppers.
-        told.append(
-            tuple(found[kind] for kind in worth[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,)
-        )
+        told.append(tuple(said_of[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,))
     return told
 
 

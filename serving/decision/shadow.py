@@ -14,7 +14,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.decision.admission import Overloaded
 from serving.decision.decide import Decider
-from serving.decision.limits import DecisionSettings
+from serving.decision.limits import DecisionSettings, RuleSource
 from serving.decision.messages import DecideRequest
 from serving.decision.outcome import Decision, SubjectContext, stable_id
 from serving.decision.tokens import TokenSigner
@@ -51,13 +51,17 @@ class Shadow:
         signer: TokenSigner,
         metrics: ReleaseMetrics,
         busy: Callable[[], bool],
+        rules: RuleSource | None = None,
     ) -> None:
-        """`busy`: whether decisions are under way that somebody waits for."""
+        """`busy`: whether decisions are under way that somebody waits for. A release on trial has
+        to obey the merchant's `rules` too."""
         self._live = live
         self._metrics = metrics
         self._busy = busy
         settings = DecisionSettings(max_full=_PLACES, max_total=_PLACES, threads=1)
-        self._decider = Decider(TrialRelease(live), feature_store, clock, signer, settings)
+        self._decider = Decider(
+            TrialRelease(live), feature_store, clock, signer, settings, rules=rules
+        )
         self._waiting: deque[_Job] = deque()
         self._task: asyncio.Task[None] | None = None
 

@@ -45,8 +45,9 @@ class ReleaseWatch:
 
 def _lead(decision: Decision) -> float:
     """By how much the best suggestion leads the mean of all that are shown. A ranker's scores mean
-    nothing but their differences, so that their level may change from one fit to the next."""
-    if decision.rung != "full" or len(decision.shown) < 2:
+    nothing but their differences, so that their level may change from one fit to the next. Where
+    rules chose what is shown, they say nothing of the release."""
+    if decision.rung != "full" or len(decision.shown) < 2 or decision.response.applied_rules:
         return math.nan
     scores = [one.score for one in decision.shown]
     return scores[0] - sum(scores) / len(scores)

@@ -19,6 +19,7 @@ STAGES = (
     "reasons",
     "attributions",
     "offers",
+    "rules",
     "overload",
     "price_filter",
 )
@@ -76,6 +77,11 @@ class DecisionMetrics:
         )
         self.rejected = Counter(
             "tillwise_decisions_rejected", "Refused under overload", registry=registry
+        )
+        self.rules_failed = Counter(
+            "tillwise_rules_failed",
+            "Conditions of rules that could not be evaluated, and so did not hold",
+            registry=registry,
         )
         self.in_flight = Gauge(
             "tillwise_decisions_in_flight", "Decisions under way", registry=registry

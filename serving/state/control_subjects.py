@@ -111,11 +111,12 @@ def establish(
 ) -> Identity:
     """Make what is missing of subjects, link and consent."""
     connection = writing.connection
-    visitor_subject = _get_or_create(writing, visitor)
-    linked = _linked_user(connection, visitor_subject)
+    # Of who is new there is nothing to be asked: every question is a round trip.
+    visitor_subject, new = _get_or_create(writing, visitor)
+    linked = None if new else _linked_user(connection, visitor_subject)
     subject = linked or visitor_subject
     if user is not None:
-        subject = _get_or_create(writing, user)
+        subject, _ = _get_or_create(writing, user)
         if linked is None:
             _link(writing, visitor_subject, subject)
         elif linked != subject:
@@ -124,7 +125,7 @@ def establish(
                 (subject, visitor_subject),
             )
             writing.changed()
-    held = latest_consent(connection, subject)
+    held = None if new and user is None else latest_consent(connection, subject)
     if held is None and consent is not None:
         add_consent(writing, subject, consent, GATEWAY)
         held = consent
@@ -266,19 +267,21 @@ def _subject(connection: Sql, names: Pseudonyms) -> tuple[str | None, bool]:
     return None, False
 
 
-def _get_or_create(writing: Writing, names: Pseudonyms) -> str:
+def _get_or_create(writing: Writing, names: Pseudonyms) -> tuple[str, bool]:
+    """The subject behind `names`, and whether it was made just now."""
     found, fresh = _subject(writing.connection, names)
     newest = names[0]
     if found is None:
         found = str(uuid4())
         insert_subjects(writing, [(newest, found)])
         insert_keys(writing, [found])
-    elif not fresh:
+        return found, True
+    if not fresh:
         writing.connection.executemany(
             "DELETE FROM subjects WHERE digest = ?", [(name.digest,) for name in names[1:]]
         )
         insert_subjects(writing, [(newest, found)])
-    return found
+    return found, False
 
 
 def _linked_user(connection: Sql, visitor_subject: str) -> str | None:

@@ -2,8 +2,8 @@
 of the subject, another one for every offer. At an erasure the key is destroyed, and with it every
 way from the person to their uses, and from one use to another."""
 
-import hashlib
 import hmac
+from collections.abc import Iterable
 
 from serving.state.control_store import ControlStore
 
@@ -14,13 +14,16 @@ class CouponHolders:
     def __init__(self, control: ControlStore) -> None:
         self._control = control
 
-    def names(self, subject_id: str, offer_id: str) -> tuple[str, ...]:
-        """The subject's own name, then those of whom it was before, as a visitor; empty where the
-        subject is not there (any more). Raises StoreError."""
-        made = []
-        for one in self._control.histories(subject_id):
-            key = self._control.subject_key(one)
-            if key is not None:
-                said = b"tillwise:coupon\0" + offer_id.encode()
-                made.append(hmac.new(key.data_key, said, hashlib.sha256).hexdigest())
-        return tuple(made)
+    def names(self, subject_id: str, offer_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """By offer: the subject's own name, then those of whom it was before, as a visitor; empty
+        where the subject is not there (any more). Raises StoreError."""
+        subjects = self._control.histories(subject_id)
+        found = [self._control.subject_key(one) for one in subjects]
+        keys = [key.data_key for key in found if key is not None]
+        return {
+            offer_id: tuple(
+                hmac.digest(key, b"tillwise:coupon\0" + offer_id.encode(), "sha256").hex()
+                for key in keys
+            )
+            for offer_id in offer_ids
+        }

@@ -68,3 +68,4 @@ Index(
 )
 Index("reservations_by_end", RESERVATIONS.c.state, RESERVATIONS.c.expires_at)
 Index("reservations_by_redemption", RESERVATIONS.c.redemption_id)
+Index("reservations_by_holder", RESERVATIONS.c.holder)

@@ -28,6 +28,7 @@ VALID_SECONDS = 1.0
 _FILE = "copy.sqlite"
 _PREFIX = "copy-"
 _AT_ONCE = 2_000
+_LOG_BYTES = 1 << 24
 
 _Change = tuple[int, str, Any]  # number, name of the table, row
 
@@ -51,6 +52,7 @@ class LocalCopy:
         self.path = self._folder / _FILE
         self._connection: sqlite3.Connection = connect(self.path)
         self._connection.execute("PRAGMA synchronous=OFF")  # a crash leaves nobody to read it
+        self._connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         self._lock = Lock()
         self._tables, self._traces = tuple(tables), traces
         self._query = changes_since(tables)

@@ -75,6 +75,7 @@ class PostgresControlStore(SqlControlStore):
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._place.schema}")
             self._prepare(PostgresSql(connection), lambda steps: self._migrate(connection, steps))
         with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection:
+            self._copy.catch_up(connection)  # which may take longer than it counts
             self._copy.catch_up(connection)
         self._reader = connect(self._copy.path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
         self._audit_key = self.service_key("audit")

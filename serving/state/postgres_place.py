@@ -2,7 +2,7 @@
 ever: neither for the server's own locks nor for a server that has stopped answering."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -35,24 +35,43 @@ class BoundConnection(psycopg.Connection[Any]):
             raise
 
 
-class PostgresSql:
-    """A connection that takes the shared SQL."""
+class _Answer:
+    """A cursor whose statement may be on its way still: it is waited for when it is asked."""
 
-    def __init__(self, raw: psycopg.Connection[Any]) -> None:
-        self.raw = raw
+    def __init__(self, cursor: psycopg.Cursor[Any], pipeline: psycopg.Pipeline) -> None:
+        self._cursor, self._pipeline = cursor, pipeline
+        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
+
+    @property
+    def rowcount(self) -> int:
+        self._pipeline.sync()
+        return self._cursor.rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursor.fetchall())
+
+
+class PostgresSql:
+    """A connection that takes the shared SQL. With a `pipeline` nobody waits for a statement whose
+    answer is not asked for; what is wrong with it is then said later, at the commit at last."""
+
+    def __init__(
+        self, raw: psycopg.Connection[Any], pipeline: psycopg.Pipeline | None = None
+    ) -> None:
+        self._raw, self._pipeline = raw, pipeline
 
     def execute(self, text: str, values: Sequence[Any] = (), /) -> Any:
         """As of any `Sql`."""
-        return self.raw.execute(for_postgresql(text), values)
+        cursor = self._raw.execute(for_postgresql(text), values)
+        return cursor if self._pipeline is None else _Answer(cursor, self._pipeline)
 
-    def executemany(self, text: str, rows: Iterable[Sequence[Any]], /) -> Any:
+    def executemany(self, text: str, rows: Iterable[Sequence[Any]], /) -> None:
         """As of any `Sql`."""
         some = list(rows)
-        if len(some) == 1:  # cheaper than a pipeline
-            return self.execute(text, some[0])
-        cursor = self.raw.cursor()
-        cursor.executemany(for_postgresql(text), some)
-        return cursor
+        if len(some) == 1:  # cheaper than a pipeline of its own
+            self.execute(text, some[0])
+        elif some:
+            self._raw.cursor().executemany(for_postgresql(text), some)
 
 
 @dataclass(frozen=True)

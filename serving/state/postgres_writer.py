@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 5.0
 _AWAY_SECONDS = 0.5
+_OURS = psycopg.errors.PipelineAborted  # something before it went wrong
 
 
 class PostgresWriter(GroupWriter[PostgresSql]):
@@ -32,10 +33,11 @@ class PostgresWriter(GroupWriter[PostgresSql]):
     def _commit(self, jobs: Sequence[Job[PostgresSql, Any]]) -> None:
         try:
             self._transact(jobs)
-        except psycopg.OperationalError as error:  # the server, not one of the pieces
-            self._drop()
-            self._fail(jobs, error)
         except Exception as error:
+            if isinstance(error, psycopg.OperationalError) and not isinstance(error, _OURS):
+                self._drop()
+                self._fail(jobs, error)  # the server, not one of the pieces
+                return
             self._end("ROLLBACK")
             if len(jobs) > 1:  # one of them is wrong, and the others must not suffer for it
                 for job in jobs:
@@ -50,10 +52,11 @@ class PostgresWriter(GroupWriter[PostgresSql]):
 
     def _transact(self, jobs: Sequence[Job[PostgresSql, Any]]) -> None:
         connection = self._begun()
-        sql = PostgresSql(connection)
-        for job in jobs:
-            job.result = job.work(sql)
-        connection.execute("COMMIT")
+        with connection.pipeline() as pipeline:
+            sql = PostgresSql(connection, pipeline)
+            for job in jobs:
+                job.result = job.work(sql)
+            connection.execute("COMMIT")
         try:
             self._committed(connection)
         except (psycopg.Error, StoreError) as error:  # it is written all the same

@@ -76,12 +76,14 @@ class SqlCouponLedger:
         return await self._database.read(lambda connection: _used(connection, to_us(now)))
 
     async def used_by(self, holders: Mapping[str, Sequence[str]], now: datetime) -> dict[str, int]:
-        return await self._database.read(
-            lambda connection: {
-                offer_id: _uses_of(connection, names, to_us(now))
-                for offer_id, names in holders.items()
-            }
+        every = [name for names in holders.values() for name in names]
+        counted = await self._database.read(
+            lambda connection: _uses_of(connection, every, to_us(now))
         )
+        return {
+            offer_id: sum(counted.get(name, 0) for name in names)
+            for offer_id, names in holders.items()
+        }
 
     def close(self) -> None:
         self._database.close()
@@ -98,7 +100,7 @@ def _reserve(
     ).one_or_none()
     if before is not None:
         return _reservation(before)
-    by_subject = _uses_of(connection, claim.holders, now_us)
+    by_subject = sum(_uses_of(connection, claim.holders, now_us).values())
     reason = used_up(limits, Used(total, by_subject, spent), claim.amount)
     if reason is not None:
         raise CouponRefused(reason, f"offer {claim.offer_id}: {_WHY[reason]}")
@@ -308,20 +310,25 @@ def _used(connection: Connection, now_us: int) -> dict[str, Used]:
     return found
 
 
-def _uses_of(connection: Connection, holders: Sequence[str], now_us: int) -> int:
+def _uses_of(connection: Connection, holders: Sequence[str], now_us: int) -> dict[str, int]:
+    """How often was used under each of `holders`; those never used are left out."""
     if not holders:
-        return 0
+        return {}
     counted = connection.execute(
-        select(func.coalesce(func.sum(HOLDER_USES.c.uses), 0)).where(
-            HOLDER_USES.c.holder.in_(holders)
+        select(HOLDER_USES.c.holder, HOLDER_USES.c.uses).where(HOLDER_USES.c.holder.in_(holders))
+    )
+    found = {row.holder: int(row.uses) for row in counted}
+    if found:
+        over = connection.execute(
+            select(_HELD.holder).where(
+                _HELD.holder.in_(list(found)),
+                _HELD.state == "reserved",
+                _HELD.expires_at <= now_us,
+            )
         )
-    ).scalar_one()
-    over = connection.execute(
-        select(func.count())
-        .select_from(RESERVATIONS)
-        .where(_HELD.holder.in_(holders), _HELD.state == "reserved", _HELD.expires_at <= now_us)
-    ).scalar_one()
-    return int(counted) - int(over)
+        for row in over:
+            found[row.holder] -= 1
+    return found
 
 
 def _row_of(connection: Connection, reservation_id: object) -> Row[Any]:

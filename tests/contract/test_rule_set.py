@@ -145,7 +145,7 @@ CONDITIONS = st.recursive(
         st.builds("({}) ? ({}) : ({})".format, inner, inner, inner),
     ),
     max_leaves=6,
-)
+).filter(lambda text: text.count("exists") < 3)
 CHECKOUTS = st.builds(
     facts,
     known=st.booleans(),

@@ -26,7 +26,8 @@ from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL
 from serving.stores import open_stores
-from tests.serving.commands.processes import Place, Served
+from tests.faults.forked import Forked, gateway
+from tests.serving.commands.processes import Place
 from tests.serving.conftest import ALL
 from tests.serving.release_factory import Factory
 
@@ -121,10 +122,11 @@ async def test_nothing_is_lost_and_nothing_counts_twice(
     chance = random.Random(11)
     environment = {f"TILLWISE_{name.upper()}": value for name, value in stores.items()}
     senders = Senders(key)
+    settings_of_all, log = place.environment | environment, place.state.with_suffix(".log")
     for _ in range(KILLS):
-        with place.gateway(**environment) as served:
+        with gateway(settings_of_all, log) as served:
             await until_killed(senders, served, chance.uniform(0.05, 0.8))
-    with place.gateway(**environment) as served:
+    with gateway(settings_of_all, log) as served:
         await senders.finish(served.url)
     assert senders.answered == set(senders.sent)
     assert len(senders.sent) >= BATCH * KILLS
@@ -132,13 +134,11 @@ async def test_nothing_is_lost_and_nothing_counts_twice(
     await assert_once(senders, settings)
 
 
-async def until_killed(senders: Senders, served: Served, seconds: float) -> None:
+async def until_killed(senders: Senders, served: Forked, seconds: float) -> None:
     sending = asyncio.create_task(senders.run(served.url))
     await asyncio.sleep(seconds)
-    served.process.send_signal(signal.SIGKILL)
+    assert served.end(signal.SIGKILL) == -signal.SIGKILL
     await sending
-    assert served.end() is not None
-    assert served.process.returncode == -signal.SIGKILL
 
 
 async def assert_once(senders: Senders, settings: Settings) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -14,7 +15,11 @@ from obstore.store import S3Store
 from serving.__main__ import build_parser as serving_parser
 from serving.api import health
 from serving.inference.release_store import ReleaseStore
+from serving.retention import Retention
 from serving.settings import Settings, load_settings
+from serving.state.kafka_place import kafka_place
+from serving.state.postgres_place import postgres_place
+from serving.state.valkey_client import valkey_place
 from tests.k8s.objects import K8S, ROOT, Object, containers, pods, ports, templates
 from tests.k8s.overlays import OVERLAYS, overlay
 from tests.k8s.references import deploy_section, secrets
@@ -26,7 +31,12 @@ COMMANDS = {"tillwise-serve": serving_parser, "tillwise-train": training_parser}
 # What others' images answer and take, by the source of each line.
 TRITON_PATHS = {"/v2/health/live", "/v2/health/ready"}  # KServe v2 protocol
 TRITON_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}  # its defaults
-VALKEY_PORTS = {"valkey": 6379}
+SERVERS_PORTS = {
+    "valkey": {"valkey": 6379},
+    "postgres": {"postgres": 5432},
+    "kafka": {"kafka": 9092, "controller": 9093},
+}
+POSTGRES_VARIABLES = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "PGDATA"}  # its image's
 TRITON_FLAGS = ROOT / "tests" / "golden" / "triton_flags.txt"  # of `tritonserver --help`
 
 
@@ -166,6 +176,8 @@ def test_a_variable_is_one_that_the_code_reads(pod: Object, container: Object) -
             assert name.removeprefix("TILLWISE_").lower() in Settings.model_fields
         elif ours:
             assert name in {"OMP_NUM_THREADS", "NCCL_DEBUG"}, "read by torch and NCCL"
+        elif container["name"] == "postgres":
+            assert name in POSTGRES_VARIABLES
         else:
             assert f"$({name})" in " ".join(command_of(container))
 
@@ -199,16 +211,16 @@ def test_a_probe_asks_what_is_answered(pod: Object, container: Object) -> None:
             assert f"--mark={mark}" in container["args"]
     if "tritonserver" in image:
         assert ports({"containers": [container]}) == TRITON_PORTS
-    elif "valkey" in image:
-        assert ports({"containers": [container]}) == VALKEY_PORTS
-    if container["name"] in ("gateway", "triton", "valkey"):
+    elif container["name"] in SERVERS_PORTS:
+        assert ports({"containers": [container]}) == SERVERS_PORTS[container["name"]]
+    if container["name"] in ("gateway", "triton", *SERVERS_PORTS):
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
 def test_pods_that_stay_are_spread_and_have_an_account_of_their_own(name: str) -> None:
     made = [t for t in templates(overlay(name)) if t.owner["kind"] in ("StatefulSet", "Deployment")]
-    assert len(made) == 3
+    assert len(made) == (5 if name == "scale" else 3)
     for template in made:
         assert template.pod["topologySpreadConstraints"]
         assert template.pod["serviceAccountName"] == template.owner["metadata"]["name"]
@@ -226,12 +238,50 @@ def test_every_pod_is_shut_in_by_default(name: str) -> None:
     )
 
 
-def test_there_is_one_gateway_until_gateways_share_their_state() -> None:
-    """Consent given to one would be unknown to the next. Raise this with the shared stores."""
+def test_there_is_one_gateway_unless_gateways_share_their_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Consent given to one would be unknown to the next."""
     for name in ("cpu", "gpu"):
         assert named("tillwise-gateway", "StatefulSet", name)["spec"]["replicas"] == 1
-    assert named("tillwise-gateway", "HorizontalPodAutoscaler", "scale")["spec"]["maxReplicas"] == 1
-    assert Settings.model_fields["state"].annotation is Path
+    scaler = named("tillwise-gateway", "HorizontalPodAutoscaler", "scale")["spec"]
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
+    for variable, text in settings_map("scale")["data"].items():
+        monkeypatch.setenv(variable, text)
+    settings = load_settings()
+    control = postgres_place(settings.control_store, user=settings.postgres_user)
+    log, features = kafka_place(settings.event_log), valkey_place(settings.feature_store)
+    for host, port in (
+        (control.options["host"], control.options["port"]),
+        tuple(log.brokers.split(":")),
+        (urlsplit(features.url).hostname, urlsplit(features.url).port),
+    ):
+        held = named(str(host), "Service", "scale")["spec"]["ports"]
+        assert int(port or 0) in {one["port"] for one in held}
+    database = named("tillwise-postgres", "StatefulSet", "scale")["spec"]["template"]["spec"]
+    said = {one["name"]: one.get("value") for one in database["containers"][0]["env"]}
+    assert said["POSTGRES_USER"] == control.options["user"]
+    assert said["POSTGRES_DB"] == control.options["dbname"]
+
+
+def test_the_brokers_know_one_another_and_keep_what_was_acknowledged() -> None:
+    spec = named("tillwise-kafka", "StatefulSet", "scale")["spec"]
+    (settings,) = (
+        each["data"]["server.properties"]
+        for each in overlay("scale")
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].startswith("tillwise-kafka-")
+    )
+    held = dict(
+        line.split("=", 1) for line in settings.splitlines() if line and not line.startswith("#")
+    )
+    pods_of = [f"tillwise-kafka-{number}" for number in range(spec["replicas"])]
+    voters = [f"{n}@{pod}.{spec['serviceName']}:9093" for n, pod in enumerate(pods_of)]
+    assert held["controller.quorum.voters"].split(",") == voters
+    assert int(held["default.replication.factor"]) == spec["replicas"] == 3
+    assert int(held["min.insync.replicas"]) == 2
+    assert int(held["log.retention.hours"]) == Retention().behaviour * 24
+    mounts = spec["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert any(held["log.dirs"].startswith(one["mountPath"]) for one in mounts)
 
 
 def test_the_gpu_overlay_asks_the_device_plugin() -> None:

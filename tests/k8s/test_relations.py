@@ -76,7 +76,7 @@ TOGETHER: list[Case] = [
     ),
     (TRITON, (*FIRST, "livenessProbe", "httpGet"), NOTHING, "livenessProbe takes one of"),
     (TRITON, (*FIRST, "livenessProbe", "successThreshold"), 2, "no successThreshold but 1"),
-    (SCALER, ("spec", "minReplicas"), 3, "minReplicas 3 is above maxReplicas 1"),
+    (SCALER, ("spec", "minReplicas"), 9, "minReplicas 9 is above maxReplicas 8"),
     (KEDA, ("spec", "minReplicaCount"), 9, "minReplicaCount 9 is above maxReplicaCount 8"),
     (BUDGET, ("spec", "maxUnavailable"), 1, "takes one of minAvailable and maxUnavailable"),
     (SERVICE, ("spec", "ports", 1, "name"), "http", "port http twice"),
@@ -165,7 +165,7 @@ TOGETHER: list[Case] = [
     (MONITOR, ("spec", "endpoints", 0, "port"), "metric", "Service tillwise-triton has no port"),
     (MONITOR, ("spec", "selector", "matchLabels", NAME), "triton", "chooses 0 Services, not one"),
     (BUDGET, ("spec", "selector", "matchLabels", NAME), "triton", "chooses the pods of 0 objects"),
-    (BUDGET, ("spec", "selector", "matchLabels"), {}, "chooses the pods of 4 objects, not of one"),
+    (BUDGET, ("spec", "selector", "matchLabels"), {}, "chooses the pods of 6 objects, not of one"),
     (POLICY, ("spec", "podSelector", "matchLabels", NAME), "triton", "podSelector chooses no pods"),
     (
         POLICY,

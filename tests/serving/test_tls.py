@@ -12,14 +12,17 @@ from typing import Any
 
 import grpc
 import obstore
+import psycopg
 import pytest
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from benchmarks.postgres_process import PostgresServer
 from contract.errors import UserError
 from serving.inference.triton_client import ServerFailed, TritonClient
 from serving.settings import load_settings
+from serving.state.postgres_place import postgres_place
 from serving.tls import TlsSettings
 from tests.serving.certificates import Authority, Signed
 
@@ -184,6 +187,45 @@ def test_wrong_settings_are_one_clear_line(
     (tmp_path / "junk.pem").write_text("junk")
     with pytest.raises(UserError, match="TLS settings"):
         TlsSettings(ca=tmp_path / "junk.pem").context()
+
+
+@pytest.fixture
+def database_with(authority: Authority) -> Iterator[PostgresServer]:
+    """A database that proves itself and asks nobody for less than TLS."""
+    server, signed = PostgresServer(fsync="off"), authority.sign("localhost")
+    try:
+        server.make()
+        server.set(listen_addresses="127.0.0.1,127.0.0.2")  # the second it can not prove to be
+        server.set(ssl="on", ssl_cert_file=server.take(signed.cert))
+        server.set(ssl_key_file=server.take(signed.key), ssl_ca_file=server.take(authority.ca))
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_database_is_believed_only_with_its_certificate(
+    database_with: PostgresServer, authority: Authority, tmp_path: Path
+) -> None:
+    def asked(tls: TlsSettings, host: str = "localhost") -> str:
+        url = f"postgresqls://{host}:{database_with.port}/postgres"
+        place = postgres_place(url, user=database_with.user, tls=tls.postgresql())
+        with place.connect(5) as connection:
+            found = connection.execute(
+                "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+            )
+            return str(found.fetchall()[0][0])
+
+    own = authority.sign("gateway")
+    assert asked(TlsSettings(ca=authority.ca)).startswith("TLSv1.")
+    own.key.chmod(0o600)
+    assert asked(TlsSettings(ca=authority.ca, cert=own.cert, key=own.key)).startswith("TLSv1.")
+    stranger = Authority(tmp_path / "elsewhere", "other")
+    for wrong in (TlsSettings(ca=stranger.ca), TlsSettings()):
+        with pytest.raises(psycopg.OperationalError, match="certificate"):
+            asked(wrong)
+    with pytest.raises(psycopg.OperationalError, match="server certificate"):
+        asked(TlsSettings(ca=authority.ca), "127.0.0.2")
 
 
 def test_what_kafka_valkey_and_postgresql_are_told(authority: Authority) -> None:

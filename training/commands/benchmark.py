@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 SESSION_KNN = "session-knn"
 COLD_ITEMS = "cold-items"
+UPLIFT, PACING = "uplift", "pacing"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN)
+_SEEDS = {UPLIFT: 20}
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -41,7 +43,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--recipe", metavar="NAME", help="default: demo; sequences or sessions by protocol"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--seeds", type=int, metavar="N", help="default: 3; uplift 20")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where uplift and pacing draw")
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
@@ -50,8 +53,14 @@ def run(args: argparse.Namespace) -> Figures:
     """The table of `args.protocol`, mean and spread over the seeds."""
     if args.protocol == SESSION_KNN:
         return _session_knn(args.data)
+    if args.seeds is None:
+        args.seeds = _SEEDS.get(args.protocol, 3)
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least one is needed")
+    if args.protocol == UPLIFT:
+        return _uplift(args)
+    if args.protocol == PACING:
+        return _pacing(args)
     if args.protocol in NEXT_ITEM:
         return _next_item(args)
     from training.recipes import recipe
@@ -117,6 +126,24 @@ def _next_item(args: argparse.Namespace) -> Figures:
         return next_item_table(
             f"benchmark {args.protocol}", read(args.data), chosen, args.seeds, device
         )
+
+
+def _uplift(args: argparse.Namespace) -> Figures:
+    from training.evaluation.uplift_table import uplift_table
+
+    if args.data is None:
+        raise UserError(
+            "uplift needs --data, Hillstrom's file or a folder with checkouts.parquet (simulate)"
+        )
+    return uplift_table(args.data, args.seeds, args.output)
+
+
+def _pacing(args: argparse.Namespace) -> Figures:
+    from training.evaluation.pacing_table import pacing_table
+
+    if args.data is None:
+        raise UserError("pacing needs --data, a simulated folder with checkouts.parquet")
+    return pacing_table(args.data, 0, args.output)
 
 
 def _session_knn(folder: Path | None) -> Figures:

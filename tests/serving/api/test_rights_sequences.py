@@ -16,7 +16,8 @@ from tests.serving.api.test_subjects_and_consent import say
 from tests.serving.conftest import ALL, Running, Start, event
 from tests.serving.traces import found_in, opened_by_any, sealed_events
 
-SEQUENCES = 10_000 if os.environ.get("TILLWISE_PROVE") else 200
+# In parts that may run beside one another.
+PARTS, SEQUENCES = (10, 1_000) if os.environ.get("TILLWISE_PROVE") else (1, 120)
 _PER_GATEWAY = 40
 _STEPS = (4, 12)
 _VISITORS = 2
@@ -168,11 +169,12 @@ class Sequence:
 
 
 @pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("part", range(PARTS))
 async def test_random_sequences_keep_what_was_agreed_to(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     erased = 0
-    for first in range(0, SEQUENCES, _PER_GATEWAY):
+    for first in range(part * SEQUENCES, (part + 1) * SEQUENCES, _PER_GATEWAY):
         folder = tmp_path / f"state-{first}"
         running = await start(state=folder)
         features = running.gateway.features

@@ -22,10 +22,11 @@ from serving.state.audit import COMMAND_LINE, first_fault
 from serving.state.control_store import Consent
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import MemoryFeatureStore
+from serving.state.feature_store import SEED, MemoryFeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
+from serving.state.snapshot import read_snapshot
 from serving.state.sql_control_store import SqlControlStore
 from tests.faults.coupon_buyer import claim, settlement
 from tests.serving.commands.processes import Place
@@ -205,6 +206,25 @@ def test_coupons_go_along(shop: Shop, tmp_path: Path, database: PostgresServer) 
             return held.reservation_id, await ledger.used(BEGIN)
 
     assert asyncio.run(again()) == before
+
+
+def test_a_shop_may_leave_its_events_behind(
+    shop: Shop, tmp_path: Path, database: PostgresServer
+) -> None:
+    """Their features go along, as an import's do."""
+    _, _, known = contents(shop)
+    backup = backed_up(shop, tmp_path / "backup")
+    _, receipt, _ = since(shop, tmp_path)
+    fresh = elsewhere(shop, tmp_path / "fresh", database)
+    fresh.more["TILLWISE_EVENT_LOG"] = "kafka://127.0.0.1:1/events"
+    told = ("restore", str(backup), "--receipt", str(receipt))
+    assert "--without-events" in fresh.refused(*told)
+    fresh.call(*told, "--without-events")
+    assert not (fresh.state / "events.sqlite").exists()
+    with fresh.control() as control:
+        states = read_snapshot(fresh.state / SEED, SubjectKeys(control)).states
+    assert {one for one in (ONE, TWO, THREE) if states.get(one)} == known - {ONE}
+    assert "names another kind" in shop.refused(*told, "--without-events", "--state", str(tmp_path))
 
 
 def files_with(names: Sequence[str], folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,6 +13,7 @@ from benchmarks.postgres_process import PostgresServer
 from contract.clock import Clock
 from serving.control import open_control
 from serving.settings import load_settings
+from serving.state.group_writer import StoreError
 from serving.state.secrets import Secrets
 from serving.state.sql_control_store import SqlControlStore
 from tests.serving.state.stores import SECRETS
@@ -65,8 +66,12 @@ def in_postgresql(folder: Path, server: PostgresServer) -> ControlPlace:
 
 
 async def seen(there: Callable[[], bool], seconds: float = SEEN_SECONDS) -> None:
-    """Wait until it is seen, as all gateways promise within a second."""
+    """Wait until it is seen, as all gateways promise within a second. A store may say meanwhile
+    that it does not know."""
     until = time.monotonic() + seconds
-    while not there():
+    while True:
+        with suppress(StoreError):
+            if there():
+                return
         assert time.monotonic() < until, "it was not seen in time"
         await asyncio.sleep(0.005)

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from benchmarks.postgres_process import PostgresServer
 from contract.clock import FixedClock
 from contract.errors import UserError
 from serving.state.audit import COMMAND_LINE, Entry, first_fault
+from serving.state.control_schema import TABLES, make_tables
 from serving.state.control_store import KEY_HELD_S, ApiKey, Consent, Export, Identity, StoredAnswer
 from serving.state.held_keys import HeldKeys
 from serving.state.secrets import Pseudonym, Pseudonyms, Secrets, UnknownMasterKey
@@ -339,6 +342,15 @@ async def _something(store: SqlControlStore, draw: random.Random) -> object:
         told += [len(store.histories(subject)), len(store.person_of(subject))]
         told.append(record and [record.made_at, record.consents, len(record.audit)])
     return told
+
+
+def test_every_table_is_copied_and_saved() -> None:
+    """A table that is made and named nowhere would be missing from copies and backups."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        make_tables(connection)
+        asked = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        made = {name for (name,) in connection.execute(asked)}
+    assert made == set(TABLES)
 
 
 def test_a_state_folder_serves_one_gateway(tmp_path: Path) -> None:

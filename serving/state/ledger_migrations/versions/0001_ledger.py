@@ -61,3 +61,4 @@ def upgrade() -> None:
     )
     op.create_index("reservations_by_end", "reservations", ["state", "expires_at"])
     op.create_index("reservations_by_redemption", "reservations", ["redemption_id"])
+    op.create_index("reservations_by_holder", "reservations", ["holder"])

@@ -1,0 +1,165 @@
+"""`python -m benchmarks.offers`: what offers add to a decision.
+
+One gateway in this process decides checkouts of an import one by one, in turn without offers and
+with books of different sizes, so that whatever else the machine does falls on all of them alike.
+Told is the processor time of a decision, all its threads together, and the time of the stage.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checkouts import from_baskets
+from benchmarks.command import execute
+from benchmarks.decide import seeded
+from benchmarks.twin import live_manifest
+from contract.clock import FixedClock
+from contract.consent import PURPOSES
+from contract.errors import UserError
+from contract.figures import Figures
+from contract.offers import OfferBook
+from serving.api.gateway import Gateway
+from serving.app import close_gateway, open_gateway
+from serving.decision.messages import DecideRequest
+from serving.decision.offer_shelf import DOCUMENT
+from serving.decision.outcome import SubjectContext
+from serving.settings import load_settings
+from serving.state.audit import COMMAND_LINE
+
+PROGRAM = "benchmarks.offers"
+# A deadline that a busy machine keeps.
+_ASKED = {"deadline_ms": 1_000, "placements": ("recommendations", "offers")}
+_CONDITIONS = (
+    "cart.total >= 2000 && size(cart.items) >= 3",
+    "'repeat_buyers' in segments || shopper.orders > 10",
+    "cart.categories.exists(one, one == 'DAIRY') && context.country != 'US'",
+    "'high_value_repeat_buyers' in segments && cart.total > 5000",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Cost of offers.")
+    parser.add_argument("--decisions", type=int, default=1_000, help="of each row")
+    parser.add_argument("--data", type=Path, default=Path("build/demo/data"), metavar="DIR")
+    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
+    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    return parser
+
+
+def books(currency: str) -> dict[str, OfferBook]:
+    """What is compared, by the row's name."""
+    return {
+        "no offers": OfferBook(),
+        "10 offers": OfferBook(offers=_offers(10, currency)),
+        "10 offers, one per shopper": OfferBook(offers=_offers(10, currency, per_subject=1)),
+        "200 offers": OfferBook(offers=_offers(200, currency)),
+    }
+
+
+def _offers(number: int, currency: str, **limits: int) -> tuple[Any, ...]:
+    """Offers with conditions of all kinds, all unconditional, of which few hold together."""
+    return tuple(
+        {
+            "offer_id": f"offer-{place}",
+            "title": "An offer",
+            "discount": {"kind": "percent", "percent": 5 + place % 10},
+            "currency": currency,
+            "unconditional": True,
+            "condition": _CONDITIONS[place % len(_CONDITIONS)],
+            "limits": {"total": 10_000, "budget": 10**9} | limits,
+        }
+        for place in range(number)
+    )
+
+
+def run(args: argparse.Namespace) -> tuple[Figures, bool]:
+    """The figures, and False: there is nothing to be void. Raises UserError."""
+    if args.decisions < 10:
+        raise UserError("--decisions must be at least 10")
+    return asyncio.run(_measure(args)), False
+
+
+async def _measure(args: argparse.Namespace) -> Figures:
+    manifest = live_manifest(args.releases)
+    bodies = from_baskets(args.data, manifest.trained_until, seed=0)
+    with tempfile.TemporaryDirectory(prefix="tillwise-") as folder:
+        state = Path(folder)
+        seeded(args, state, manifest)
+        settings = load_settings(state=state, releases=args.releases, models=args.models)
+        gateway = await open_gateway(settings, FixedClock(manifest.trained_until))
+        try:
+            return await _rounds(gateway, bodies, args.decisions)
+        finally:
+            await close_gateway(gateway)
+
+
+async def _rounds(gateway: Gateway, bodies: Sequence[bytes], decisions: int) -> Figures:
+    rows = books(gateway.live.current.catalogue.currency)
+    cpu: dict[str, list[float]] = {name: [] for name in rows}
+    stage: dict[str, list[float]] = {name: [] for name in rows}
+    shown = dict.fromkeys(rows, 0)
+    group = 25  # between two changes of the book
+    for turn in range(-(-decisions // group) + 1):
+        for name, book in rows.items():
+            await gateway.control.put_document(
+                DOCUMENT, book.model_dump_json(exclude_none=True), None, COMMAND_LINE
+            )
+            await gateway.follow_offers()
+            some = [bodies[(turn * group + n) % len(bodies)] for n in range(group)]
+            for body in some:
+                asked = DecideRequest.model_validate_json(body)
+                asked = asked.model_copy(update=_ASKED)
+                who = gateway.subjects.recognise(
+                    asked.visitor_id, asked.user_id, None, gpc=asked.gpc
+                )
+                subject = SubjectContext(who.subject_id, PURPOSES, who.histories)
+                began = time.process_time()
+                decision = await gateway.decider.decide(asked, subject)
+                spent = time.process_time() - began
+                if turn:  # the first turn warms up
+                    cpu[name].append(spent * 1e3)
+                    stage[name].append(decision.response.timings_ms.get("offers", 0.0))
+                    shown[name] += bool(decision.response.offers)
+    return _figures(cpu, stage, shown)
+
+
+def _figures(
+    cpu: dict[str, list[float]], stage: dict[str, list[float]], shown: dict[str, int]
+) -> Figures:
+    figures = Figures("offers")
+    usual = statistics.median(cpu["no offers"])
+    for name, spent in cpu.items():
+        median = statistics.median(spent)
+        figures.add(
+            name,
+            {
+                "cpu_p50_ms": [median],
+                "cpu_added_ms": [median - usual],
+                "stage_p50_ms": [statistics.median(stage[name])],
+                "stage_p99_ms": [statistics.quantiles(stage[name], n=100)[98]],
+                "shown": [shown[name] / len(spent)],
+            },
+        )
+    figures.notes.append(
+        f"{len(next(iter(cpu.values())))} decisions of each row, in turn, one at a time; processor "
+        "time of all threads, medians; `shown`: share of decisions with an offer"
+    )
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the figures stand, 2 on bad input."""
+    args = build_parser().parse_args(argv)
+    return execute(PROGRAM, lambda: run(args), args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

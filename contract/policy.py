@@ -1,0 +1,154 @@
+"""Which offer to show, if any: expected margin against cost, under budget, margin floor and caps.
+
+For a fixed budget the best plan is known to be a price on spending (the multiplier of the budget's
+constraint): every decision takes the arm with the most expected gain less that price times its
+expected cost, and the price is the least at which the rest of the day costs no more than what is
+left. So a decision is one argmax, and the price is solved anew every few minutes from decisions
+like those to come, what was spent and reserved, and how many decisions are still expected.
+
+Pure; amounts are minor units. Shapes: A arms, 0 is no offer; M decisions of a sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.clock import DAY_US
+from contract.offers import DEFAULT_HOLDOUT
+
+Floats = npt.NDArray[np.float64]
+Allowed = npt.NDArray[np.bool_]
+NO_OFFER: Final = 0
+# Of the budget, for the last hour: so it cannot be gone before, and what may be left of it unspent
+# is below the 2 % that pacing may miss by.
+KEPT_FOR_LAST_HOUR: Final = 0.015
+_HALVINGS = 40
+# Decisions' worth of trust in the usual traffic against today's.
+_USUAL_COUNTS_FOR = 100.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and with which chance each arm would have been."""
+
+    arm: int
+    by: Literal["policy", "holdout", "explore"]
+    propensities: tuple[float, ...]  # [A] exact, they add up to 1
+
+    @property
+    def propensity(self) -> float:
+        """Of the arm that was chosen."""
+        return self.propensities[self.arm]
+
+
+def choose(
+    gain: Floats,
+    cost: Floats,
+    allowed: Allowed,
+    price: float,
+    draw: float,
+    *,
+    holdout_share: float = DEFAULT_HOLDOUT,
+    explore_share: float = 0.0,
+) -> Choice:
+    """The arm with the most `gain` [A] (expected margin over no offer, its cost already taken off)
+    less `price` times `cost` [A] (expected spend); no offer where nothing is above 0.
+
+    `draw` in [0, 1) decides by chance: below `holdout_share` nothing is offered, so that what
+    offers bring can be measured; the next `explore_share` get any allowed arm alike, so that the
+    next model has something to learn from. No offer is always allowed.
+    """
+    open_arms = np.flatnonzero(allowed)
+    if not len(open_arms) or open_arms[0] != NO_OFFER:
+        open_arms = np.concatenate([[NO_OFFER], open_arms[open_arms != NO_OFFER]])
+    score = gain[open_arms] - price * cost[open_arms]
+    score[0] = 0.0
+    greedy = int(open_arms[int(score.argmax())])
+    chances = np.zeros(len(gain))
+    chances[open_arms] += explore_share / len(open_arms)
+    chances[NO_OFFER] += holdout_share
+    chances[greedy] += 1.0 - holdout_share - explore_share
+    propensities = tuple(chances.tolist())
+    if draw < holdout_share:
+        return Choice(NO_OFFER, "holdout", propensities)
+    if draw < holdout_share + explore_share:
+        place = int((draw - holdout_share) / explore_share * len(open_arms))
+        return Choice(int(open_arms[min(place, len(open_arms) - 1)]), "explore", propensities)
+    return Choice(greedy, "policy", propensities)
+
+
+def permitted(
+    reductions: Floats, value: float, margin: float, left: float, floor: float | None
+) -> Allowed:
+    """[A] which arms may be shown: what is left of the margin after the reduction is at least
+    `floor` of the goods' `value`, and the reduction is within what is `left` of the budget."""
+    within = reductions <= left
+    if floor is not None:
+        within &= margin - reductions >= floor * value
+    within[NO_OFFER] = True
+    return within
+
+
+@dataclass(frozen=True)
+class FrequencyCap:
+    """At most `times` offers to one person within `days`."""
+
+    times: int
+    days: float
+
+    def holds(self, shown_us: Sequence[int], now_us: int) -> bool:
+        """Whether one more may be shown, after those at `shown_us`."""
+        since = now_us - int(self.days * DAY_US)
+        return sum(shown > since for shown in shown_us) < self.times
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A day's budget; what is reserved counts as spent until it is released."""
+
+    amount: int
+    spent: int = 0
+    reserved: int = 0
+
+    @property
+    def left(self) -> int:
+        """Never negative, whatever was refunded or overdrawn elsewhere."""
+        return max(self.amount - self.spent - self.reserved, 0)
+
+    def usable(self, last_hour: bool) -> int:
+        """What may be reserved now: before the last hour a part is kept back for it."""
+        kept = 0 if last_hour else int(np.ceil(KEPT_FOR_LAST_HOUR * self.amount))
+        return max(self.left - kept, 0)
+
+
+def decisions_to_come(usual: float, passed: float, seen: float) -> float:
+    """How many decisions the rest of the day brings: `usual` of a whole day, the share of it that
+    has `passed` by this time of day, and how many were `seen` today."""
+    ratio = (seen + _USUAL_COUNTS_FOR) / (usual * passed + _USUAL_COUNTS_FOR)
+    return usual * (1.0 - passed) * ratio
+
+
+def shadow_price(
+    gain: Floats, cost: Floats, allowed: Allowed, to_come: float, left: float
+) -> float:
+    """The least price of spending at which `to_come` decisions like those of the sample ([M, A]
+    each) are expected to spend no more than `left`; 0 where the budget does not bind."""
+    net = np.where(allowed, gain, -np.inf)
+    net[:, NO_OFFER] = 0.0
+    row = np.arange(len(net))
+
+    def spend(price: float) -> float:
+        chosen = (net - price * cost).argmax(1)
+        return float(cost[row, chosen].mean()) * to_come
+
+    if not len(net) or spend(0.0) <= left:
+        return 0.0
+    worth = np.where(allowed & (cost > 0), gain / np.maximum(cost, 1e-9), 0.0)
+    low, high = 0.0, float(max(worth.max(), 0.0)) + 1e-9
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if spend(middle) <= left else (middle, high)
+    return high

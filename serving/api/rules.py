@@ -1,0 +1,221 @@
+"""`GET` and `PUT /v1/rules`: the shop's override rules, written as a whole, in JSON or YAML, every
+version of which is kept with who wrote it; `POST /v1/rules/check` tries a draft before that."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, Strict, StringConstraints
+
+from contract.rule_set import RuleRefused, RuleSet, checked_set
+from contract.rules import RuleBook
+from serving.api import idempotency
+from serving.api.auth import Caller, authenticate
+from serving.api.bodies import YAML, parse, read_written_body
+from serving.api.documentation import body_of
+from serving.api.gateway import Gateway, gateway_of
+from serving.api.problems import ApiProblem, FieldProblem, documented
+from serving.decision import rule_book
+from serving.decision.rule_book import DOCUMENT
+from serving.state.document_diff import differences
+from serving.state.documents import Document, DocumentConflict, Version
+from serving.yaml_text import as_yaml
+
+router = APIRouter()
+
+MOST_HISTORY = 200
+Number = Annotated[int, Query(ge=1, le=10**9)]
+
+
+class WrittenRules(RuleBook):
+    """The request. `version`: the one that it replaces (0: there is none yet); refused where
+    somebody else has written meanwhile. Without it, it replaces whatever is there."""
+
+    version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
+    note: Annotated[str, StringConstraints(max_length=500)] = ""
+
+
+class HeldRules(RuleBook):
+    """A version of the rules, and who wrote it when. Version 0: nobody has written any."""
+
+    version: int
+    written_at: datetime | None = None
+    written_by: str | None = None
+    note: str = ""
+
+
+class VersionTold(BaseModel):
+    """Who wrote a version, when, and what for."""
+
+    version: int
+    written_at: datetime
+    written_by: str
+    note: str
+
+
+class History(BaseModel):
+    """Versions, the newest first."""
+
+    versions: list[VersionTold]
+
+
+class ChangeTold(BaseModel):
+    """What stands at `path` in the one version and in the other; null: nothing."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+class Difference(BaseModel):
+    """What changed from version `before` to version `after`."""
+
+    before: int
+    after: int
+    changes: list[ChangeTold]
+
+
+@router.get(
+    "/v1/rules",
+    summary="Read the rules",
+    response_model=HeldRules,
+    responses=documented(401, 403, 404, 422, 503),
+    openapi_extra={"security": [{"api_key": []}]},
+    tags=["rules"],
+)
+async def get_rules(request: Request, version: Number | None = None) -> Response:
+    """The latest version, or the one that is named. With `Accept: application/yaml` as a file that
+    can be edited and sent back."""
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "admin")
+    document = gateway.control.document(DOCUMENT, version)
+    if document is None and version is not None:
+        raise _no_version(version)
+    if request.headers.get("accept", "").partition(";")[0].strip().lower() in YAML:
+        return Response(as_yaml(_book(document)), media_type=YAML[0])
+    return _answer(document)
+
+
+@router.put(
+    "/v1/rules",
+    summary="Write the rules",
+    response_model=HeldRules,
+    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    openapi_extra=body_of(WrittenRules, yaml=True) | {"parameters": [idempotency.PARAMETER]},
+    tags=["rules"],
+)
+async def put_rules(request: Request) -> Response:
+    """Replaces all rules. Conditions are compiled and tried on hostile carts before anything is
+    written. In effect here for the next decision, elsewhere within a second."""
+    gateway = gateway_of(request)
+    caller = authenticate(request, gateway, "admin")
+    body = await read_written_body(request, gateway.settings.body_limit_bytes)
+    written = parse(WrittenRules, body)
+
+    async def act() -> Response:
+        await check(written)
+        return await _write(gateway, caller, written)
+
+    return await idempotency.once(request, gateway, caller, body, act)
+
+
+@router.get(
+    "/v1/rules/history",
+    summary="Who wrote the rules",
+    response_model=History,
+    responses=documented(401, 403, 422, 503),
+    openapi_extra={"security": [{"api_key": []}]},
+    tags=["rules"],
+)
+async def get_history(
+    request: Request,
+    before: Number | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_HISTORY)] = 50,
+) -> Response:
+    """The newest versions, or those below `before`. A version is never changed; writing an old one
+    again takes the rules back to it."""
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "admin")
+    heads = gateway.control.document_history(DOCUMENT, before, limit)
+    return _json(History(versions=[_told(head) for head in heads]))
+
+
+@router.get(
+    "/v1/rules/diff",
+    summary="Compare two versions of the rules",
+    response_model=Difference,
+    responses=documented(401, 403, 404, 422, 503),
+    openapi_extra={"security": [{"api_key": []}]},
+    tags=["rules"],
+)
+async def get_difference(
+    request: Request, before: Annotated[int, Query(ge=0, le=10**9)], after: Number | None = None
+) -> Response:
+    """What changed from `before` (0: the beginning) to `after` (the latest), rule by rule."""
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "admin")
+    new = gateway.control.document(DOCUMENT, after)
+    if new is None:
+        raise _no_version(after or 0)
+    held = gateway.control.document(DOCUMENT, before) if before else None
+    if held is None and before:
+        raise _no_version(before)
+    found = differences(None if held is None else held.body, new.body)
+    changes = [ChangeTold(path=one.path, before=one.before, after=one.after) for one in found]
+    return _json(Difference(before=before, after=new.version, changes=changes))
+
+
+async def check(written: RuleBook) -> RuleSet:
+    """The rules compiled; a 422 problem for conditions that may not be saved."""
+    try:
+        return await asyncio.to_thread(checked_set, written)
+    except RuleRefused as refused:
+        field = "rules" if refused.place is None else f"rules[{refused.place}].condition"
+        said = str(refused).removeprefix("condition: ")
+        whose = "" if refused.rule_id is None else f" (of {refused.rule_id})"
+        raise ApiProblem(
+            422, f"{field}{whose}: {said}", errors=[FieldProblem(field=field, message=said)]
+        ) from None
+
+
+async def _write(gateway: Gateway, caller: Caller, written: WrittenRules) -> Response:
+    book = RuleBook(**{name: getattr(written, name) for name in RuleBook.model_fields})
+    try:
+        await gateway.control.put_document(
+            DOCUMENT, rule_book.body_of(book), written.version, caller.actor, written.note
+        )
+    except DocumentConflict as conflict:
+        raise ApiProblem(
+            409, f"version: {conflict.current} is the current one; read it and write again."
+        ) from None
+    gateway.rules.follow()
+    return _answer(gateway.control.document(DOCUMENT))
+
+
+def _book(document: Document | None) -> RuleBook:
+    return RuleBook() if document is None else RuleBook.model_validate_json(document.body)
+
+
+def _answer(document: Document | None) -> Response:
+    if document is None:
+        return _json(HeldRules(version=0))
+    return _json(HeldRules(**dict(_book(document)), **_told(document.head).model_dump()))
+
+
+def _told(head: Version) -> VersionTold:
+    return VersionTold(
+        version=head.version,
+        written_at=head.written_at,
+        written_by=head.by.key_id,
+        note=head.note,
+    )
+
+
+def _no_version(version: int) -> ApiProblem:
+    return ApiProblem(404, f"There is no version {version} of the rules.")
+
+
+def _json(body: BaseModel) -> Response:
+    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")

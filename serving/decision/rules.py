@@ -1,0 +1,187 @@
+"""The last stage of a decision: the merchant's rules, which win over every model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+import numpy as np
+
+from contract import pair_features
+from contract.candidates import Candidates
+from contract.encoding import OOV
+from contract.features import SubjectState
+from contract.items import Indices
+from contract.offer_checks import ValidOffer, first_set
+from contract.rule_apply import apply
+from contract.rule_draft import Draft, Note
+from contract.rule_set import RuleSet
+from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.checkout import Answer, Checkout
+from serving.decision.facts import rule_facts
+from serving.decision.messages import DecideRequest
+
+
+@dataclass(frozen=True, eq=False)
+class OnOffer:
+    """What the checkout may be offered: the ids that were chosen, all offers that are valid, and
+    the `value` of the goods in minor units."""
+
+    chosen: tuple[str, ...] = ()
+    valid: Mapping[str, ValidOffer] = field(default_factory=dict)
+    value: int = 0
+
+    @classmethod
+    def of(
+        cls, valid: Sequence[ValidOffer], shown: Sequence[ValidOffer], request: DecideRequest
+    ) -> Self:
+        """Of what the offers' stage found."""
+        return cls(
+            tuple(one.offer.offer_id for one in shown),
+            {one.offer.offer_id: one for one in valid},
+            request.cart.value or 0,
+        )
+
+
+NO_OFFERS = OnOffer()
+
+
+@dataclass(frozen=True, eq=False)
+class Overridden:
+    """The decision after the rules. `by`: the rule that put an item there, by its index; `failed`:
+    rules whose condition could not be evaluated."""
+
+    answer: Answer
+    offers: tuple[str, ...] = ()
+    payments: tuple[str, ...] = ()
+    shipping: tuple[str, ...] = ()
+    by: Mapping[int, str] = field(default_factory=dict)
+    offers_by: Mapping[str, str] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    applied: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def record(self, version: int) -> dict[str, Any]:
+        """For the decision's event."""
+        return {
+            "version": version,
+            "applied": list(self.applied),
+            "failed": list(self.failed),
+            "notes": [[note.rule_id, note.text] for note in self.notes],
+        }
+
+
+def untouched(checkout: Checkout, answer: Answer, offers: OnOffer = NO_OFFERS) -> Overridden:
+    """The decision without any rule."""
+    request, wanted = checkout.request, checkout.request.placements
+    return Overridden(
+        answer,
+        offers.chosen,
+        request.payment_methods if "payment" in wanted else (),
+        tuple(one.id for one in request.shipping_options) if "shipping" in wanted else (),
+    )
+
+
+def override(
+    checkout: Checkout,
+    answer: Answer,
+    state: SubjectState | None,
+    rules: RuleSet,
+    now: datetime,
+    offers: OnOffer = NO_OFFERS,
+) -> Overridden:
+    """What `rules` make of the models' `answer` at the gateway's time `now`."""
+    before = untouched(checkout, answer, offers)
+    facts = rule_facts(checkout, state, answer, offers.chosen, rules.variables, now)
+    matched = rules.matching(facts, now, checkout.request.context.event_context())
+    if not matched.rules:
+        return Overridden(
+            answer, offers.chosen, before.payments, before.shipping, failed=matched.failed
+        )
+    release, request = checkout.release, checkout.request
+    wanted = "recommendations" in request.placements and answer.candidates is not None
+    draft = Draft(
+        tuple(map(release.vocabulary.item_id, answer.index.tolist())),
+        request.num_results if wanted else 0,
+        *(offers.chosen, before.payments, before.shipping),
+    )
+    ruled = apply(matched.rules, draft, _Shop(checkout, answer, offers))
+    index = release.vocabulary.indices(ruled.items)
+    return Overridden(
+        _with_items(checkout, answer, index),
+        *(ruled.offers, ruled.payments, ruled.shipping),
+        by={release.vocabulary.index(item): rule for item, rule in ruled.by.items()},
+        offers_by=ruled.offers_by,
+        blocked=ruled.blocked,
+        applied=ruled.applied,
+        failed=matched.failed,
+        notes=ruled.notes,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shop:
+    """See contract.rule_draft.Shop."""
+
+    checkout: Checkout
+    answer: Answer
+    offers: OnOffer
+
+    def sellable(self, item_id: str) -> bool:
+        index, may = self.checkout.release.vocabulary.index(item_id), self.answer.may
+        return index != OOV and may is not None and bool(may.mask[index])
+
+    def categories(self, item_id: str) -> Sequence[str]:
+        release = self.checkout.release
+        return release.catalogue.category_path[release.vocabulary.index(item_id)]
+
+    def members(self, category: str, limit: int) -> Sequence[str]:
+        release, may = self.checkout.release, self.answer.may
+        if may is None:
+            return ()
+        index = may.of(release.catalogue.in_category(category))
+        best = index[np.argsort(-release.table.recent_popularity[index], kind="stable")[:limit]]
+        return tuple(map(release.vocabulary.item_id, best.tolist()))
+
+    def may_give(self, offer_id: str) -> bool:
+        return offer_id in self.offers.valid
+
+    def go_together(self, offer_ids: Sequence[str]) -> bool:
+        found = [self.offers.valid[one] for one in offer_ids if one in self.offers.valid]
+        return len(first_set(found, self.offers.value)) == len(offer_ids)
+
+
+def _with_items(checkout: Checkout, answer: Answer, index: Indices) -> Answer:
+    """`answer` with exactly the items of `index`, in that order. One that no source brought gets
+    its pair features now, so that what is logged is what is true of it."""
+    found, ranked = answer.candidates, answer.ranked
+    if found is None or ranked is None:
+        return answer
+    if np.array_equal(index, answer.index[: len(index)]):
+        return Answer(
+            answer.rung,
+            found,
+            Ranked(ranked.places[: len(index)], ranked.scores[: len(index)]),
+            answer.may,
+        )
+    score_of = dict(zip(ranked.places.tolist(), ranked.scores.tolist(), strict=True))
+    place_of = {item: place for place, item in enumerate(found.listed.index.tolist())}
+    new = np.array([one for one in index.tolist() if one not in place_of], np.int64)
+    if len(new):
+        found = _joined(checkout, found, new)
+        place_of |= {item: len(place_of) + at for at, item in enumerate(new.tolist())}
+    places = np.array([place_of[one] for one in index.tolist()], np.int64)
+    scores = np.array([score_of.get(one, 0.0) for one in places.tolist()], np.float32)
+    return Answer(answer.rung, found, Ranked(places, scores), answer.may)
+
+
+def _joined(checkout: Checkout, found: CandidateSet, new: Indices) -> CandidateSet:
+    release, listed = checkout.release, found.listed
+    pairs = pair_features.pair_features(found.evidence, new, release.table, release.item_vectors)
+    brought = np.zeros((len(new), listed.brought.shape[1]), bool)
+    return CandidateSet(
+        found.evidence,
+        Candidates(np.concatenate((listed.index, new)), np.concatenate((listed.brought, brought))),
+        np.concatenate((found.pairs, pairs)),
+    )

@@ -1,0 +1,195 @@
+"""What a variant does to a metric, from sums per variant: difference and relative lift, with
+intervals for one planned look and intervals that hold however often one looks.
+
+Means, ratios by the delta method, CUPED and the intervals for one look are those of the kept
+library tea-tasting, whose import takes seconds: only commands and the worker import this module,
+never the gateway.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import tea_tasting as tt
+from scipy.stats import chisquare, false_discovery_control
+from tea_tasting.aggr import Aggregates
+
+from contract.experiments import LESS_IS_BETTER, Guardrail, Metric
+from serving.experiments.moments import Moments
+from serving.experiments.sequential import MIN_UNITS, critical, p_value
+
+COLUMNS: Final = (
+    *("buyers", "orders", "revenue", "margin", "checkouts", "abandoned", "shown", "taken"),
+    *("buyers_before", "orders_before", "revenue_before"),
+)
+UNBALANCED_P = 0.001  # below it, who is in which variant is not what was asked for
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric comes of the columns: a mean per unit or, with `denom`, a ratio of two means,
+    whose parts of one unit depend on each other. `before` names what the same unit did before it
+    was exposed, for CUPED."""
+
+    numer: str
+    denom: str | None = None
+    before: str | None = None
+    denom_before: str | None = None
+
+
+MEASURES: Final[Mapping[Metric, Measure]] = {
+    "conversion": Measure("buyers", before="buyers_before"),
+    "order_value": Measure("revenue", "orders", "revenue_before", "orders_before"),
+    "revenue": Measure("revenue", before="revenue_before"),
+    "margin": Measure("margin", before="revenue_before"),
+    "abandonment": Measure("abandoned", "checkouts"),
+    "take_rate": Measure("taken", "shown"),
+}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A variant against the control. `lift` is relative to the control. `low`, `high` and `p` are
+    for one planned look; those that begin with `always` hold at every look. `cuped` says whether
+    the past of the units was used, and `variance_kept` how much of the variance was left by it."""
+
+    metric: Metric
+    control: float
+    treatment: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    lift: float
+    lift_low: float
+    lift_high: float
+    p: float
+    always_low: float
+    always_high: float
+    always_p: float
+    cuped: bool
+    variance_kept: float
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """The always valid interval of the lift, turned so that more is better."""
+        if self.metric in LESS_IS_BETTER:
+            return -self.always_high, -self.always_low
+        return self.always_low, self.always_high
+
+
+def effect(
+    metric: Metric,
+    control: Moments,
+    treatment: Moments,
+    *,
+    planned_units: float,
+    alpha: float = 0.05,
+    cuped: bool = True,
+) -> Effect | None:
+    """The effect on `metric`; None where there are too few units, or nothing to compare."""
+    measure = MEASURES[metric]
+    if min(control.units, treatment.units) < MIN_UNITS or not _measurable(
+        measure, control, treatment
+    ):
+        return None
+    plain = _analysed(measure, control, treatment, alpha, cuped=False)
+    used = cuped and _has_past(measure, control, treatment)
+    found = _analysed(measure, control, treatment, alpha, cuped=True) if used else plain
+    if found.rel_effect_size <= -1:  # the past outweighs all there is
+        return None
+    z = NormalDist().inv_cdf(1 - alpha / 2)
+    # The library gives intervals, on the scale of the logarithm for the lift.
+    error = (found.effect_size_ci_upper - found.effect_size_ci_lower) / (2 * z)
+    plain_error = (plain.effect_size_ci_upper - plain.effect_size_ci_lower) / (2 * z)
+    middle = math.log1p(found.rel_effect_size)
+    log_error = (
+        math.log1p(found.rel_effect_size_ci_upper) - math.log1p(found.rel_effect_size_ci_lower)
+    ) / (2 * z)
+    units = control.units + treatment.units
+    wide = critical(units, planned_units, alpha) * log_error
+    return Effect(
+        metric=metric,
+        control=found.control,
+        treatment=found.treatment,
+        difference=found.effect_size,
+        difference_low=found.effect_size_ci_lower,
+        difference_high=found.effect_size_ci_upper,
+        lift=found.rel_effect_size,
+        lift_low=found.rel_effect_size_ci_lower,
+        lift_high=found.rel_effect_size_ci_upper,
+        p=found.pvalue,
+        always_low=math.expm1(middle - wide),
+        always_high=math.expm1(middle + wide),
+        always_p=p_value(middle / log_error, units, planned_units, alpha),
+        cuped=used,
+        variance_kept=(error / plain_error) ** 2,
+    )
+
+
+def _analysed(
+    measure: Measure, control: Moments, treatment: Moments, alpha: float, *, cuped: bool
+) -> "tt.metrics.MeanResult":
+    test = tt.RatioOfMeans(
+        measure.numer,
+        measure.denom,
+        measure.before if cuped else None,
+        measure.denom_before if cuped else None,
+        confidence_level=1 - alpha,
+        equal_var=False,
+        use_t=False,
+    )
+    return test.analyze_aggregates(_aggregates(control), _aggregates(treatment))
+
+
+def _aggregates(moments: Moments) -> Aggregates:
+    names = moments.columns
+    return Aggregates(
+        count_=moments.units,
+        mean_={name: moments.mean(name) for name in names},
+        var_={name: moments.covariance(name, name) for name in names},
+        cov_={
+            (min(one, other), max(one, other)): moments.covariance(one, other)
+            for place, one in enumerate(names)
+            for other in names[place + 1 :]
+        },
+    )
+
+
+def _measurable(measure: Measure, *variants: Moments) -> bool:
+    """Whether both variants have something that varies, and a lift is a positive ratio."""
+    for one in variants:
+        if measure.denom is not None and one.total(measure.denom) <= 0:
+            return False
+        if one.total(measure.numer) <= 0:
+            return False
+    parts = [measure.numer] if measure.denom is None else [measure.numer, measure.denom]
+    return all(any(one.covariance(part, part) > 0 for part in parts) for one in variants)
+
+
+def _has_past(measure: Measure, *variants: Moments) -> bool:
+    if measure.before is None:
+        return False
+    names = [measure.before, *([measure.denom_before] if measure.denom_before else [])]
+    return all(one.covariance(name, name) > 0 for one in variants for name in names)
+
+
+def sample_ratio_p(units: Sequence[int], fractions: Sequence[float]) -> float:
+    """The chi-squared p value of as many `units` in the variants as there are, where `fractions`
+    were asked for; 1 where there is nobody. Below UNBALANCED_P no other figure can be trusted."""
+    total = sum(units)
+    if not total:
+        return 1.0
+    return float(chisquare(units, [total * part for part in fractions]).pvalue)
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """p values of many cuts at once, so that of those below a level at most that share is chance
+    (Benjamini and Hochberg, 1995)."""
+    return [float(one) for one in false_discovery_control(p_values)] if p_values else []
+
+
+def broken(guardrail: Guardrail, found: Effect | None) -> bool:
+    """Whether a variant has certainly lost more than it may, at whatever look this is."""
+    return found is not None and found.gain[1] < -guardrail.max_loss

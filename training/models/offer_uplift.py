@@ -1,0 +1,72 @@
+"""The uplift network: one trunk, one head per arm, what each arm would lead to.
+
+Suffixes: B checkouts, F features, A arms (0 is no offer), H hidden. The head of no offer is the
+level; those of the other arms say what they add to its log-odds, and start from no difference
+between people, so that differences must be earned.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from training.models.layers import Layers
+
+
+class OfferUplift(nn.Module):
+    """Features [B, F] and the cart's value [B, 1] to what every arm leads to, [B, A, 2]: the
+    chance of the outcome, and the spend expected of it (0 included) in the unit of the value."""
+
+    mean: Tensor
+    scale: Tensor
+    spend_ratio: Tensor  # mean spend over value where it comes to the outcome
+
+    def __init__(self, num_features: int, num_arms: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+        self.register_buffer("spend_ratio", torch.ones(()))
+        self.trunk = Layers(
+            nn.Linear(num_features, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+        self.level = nn.Linear(hidden, 1)
+        self.effects = nn.Linear(hidden, num_arms - 1)
+        self.spend = nn.Linear(hidden, num_arms)
+        for head in (self.level, self.effects, self.spend):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def standardise_on(self, features: Tensor) -> None:
+        """Take mean and scale from `features` [rows, F]; they travel inside the exported graph."""
+        self.mean = features.mean(dim=0)
+        self.scale = features.std(dim=0).clamp(min=1e-3)
+
+    def logits(self, offer_features_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-odds of the outcome [B, A], and the logarithm of spend where it comes to it, over
+        `spend_ratio` times the value [B, A]."""
+        scaled = ((offer_features_BF - self.mean) / self.scale).clamp(-5.0, 5.0)
+        trunk_BH = self.trunk(scaled)
+        level_B1 = self.level(trunk_BH)
+        logits_BA = torch.cat([level_B1, level_B1 + self.effects(trunk_BH)], dim=1)
+        return logits_BA, self.spend(trunk_BH)
+
+    def forward(self, offer_features_BF: Tensor, cart_value_B1: Tensor) -> Tensor:
+        logits_BA, ratio_BA = self.logits(offer_features_BF)
+        chance_BA = torch.sigmoid(logits_BA)
+        spend_BA = chance_BA * torch.exp(ratio_BA) * self.spend_ratio * cart_value_B1
+        return torch.stack([chance_BA, spend_BA], dim=2)
+
+
+class Members(nn.Module):
+    """The mean of several networks that saw the same log in another order."""
+
+    def __init__(self, members: list[OfferUplift]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, offer_features_BF: Tensor, cart_value_B1: Tensor) -> Tensor:
+        answers = [member(offer_features_BF, cart_value_B1) for member in self.members]
+        return torch.stack(answers).mean(dim=0)
