@@ -89,6 +89,11 @@ class ChoiceWeights(BaseModel):
     def _tables(self) -> tuple[Floats, Floats, Floats]:
         return np.array(self.base), np.array(self.by_device), np.array(self.by_value)
 
+    @property
+    def middle_value(self) -> int:
+        """Of a cart whose value is not known."""
+        return round(math.exp(self.knots[len(self.knots) // 2])) if self.knots else 1
+
     def usual(self, options: Sequence[Option], context: EventContext | None, value: int) -> Floats:
         """The share of each option among all shoppers in this situation, [O], adding up to one;
         `value` of the cart in minor units."""

@@ -40,6 +40,14 @@ def _browsed_rows(seen: Seen) -> list[tuple[Any, ...]]:
     ]
 
 
+def _choice_row(seen: Seen) -> list[tuple[Any, ...]]:
+    payment, tier = seen.event.payment_type, seen.event.shipping_tier
+    if payment is None and tier is None:
+        return []
+    keys = (0 if one is None else key_of(one) for one in (payment, tier))
+    return [(*seen.stamp, 0, seen.session_key, *keys)]
+
+
 def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     """One row an event."""
     kept = kept[frame.position[kept] == 0]
@@ -48,6 +56,12 @@ def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows,
 
 def _orders(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     return _once(ORDER.dtype, frame, kept)
+
+
+def _choices(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    return _once(
+        CHOICE.dtype, frame, kept[(frame.payment_key[kept] != 0) | (frame.shipping_key[kept] != 0)]
+    )
 
 
 def _promotions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
@@ -82,4 +96,17 @@ BROWSED = RowKind(
     np.dtype([*ORDER_OF_ROWS, ("item_key", "<u8"), ("category_key", "<u8")]),
     _browsed_rows,
     _browsed,
+)
+CHOICE = RowKind(
+    "choice",
+    np.dtype(
+        [
+            *ORDER_OF_ROWS,
+            ("session_key", "<u8"),
+            ("payment_key", "<u8"),  # 0 where it was not said
+            ("shipping_key", "<u8"),
+        ]
+    ),
+    _choice_row,
+    _choices,
 )

@@ -21,7 +21,7 @@ from contract.clock import DAY_US
 from contract.compiled import CODES, INT, INTS, INTS32, KEYS, compiled
 from contract.consent import allows
 from contract.events import EVENT_TYPE, Event
-from contract.evidence_rows import BROWSED, ORDER, PROMOTION
+from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION
 from contract.frames import EventFrame
 from contract.orders import ORDERED, orders
 from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, Seen, by_subject, merge
@@ -286,6 +286,17 @@ BROWSING = Feature(
     frozenset({EVENT_TYPE["view_item"], EVENT_TYPE["select_item"]}),
     _as_is,
 )
+# What payments and deliveries are ordered by; `contract.choices_made` counts them.
+CHOICES = Feature(
+    "choices",
+    1,
+    "subject",
+    CHOICE.dtype,
+    CHOICE,
+    64,
+    frozenset(EVENT_TYPE[name] for name in ("add_payment_info", "add_shipping_info", "purchase")),
+    _as_is,
+)
 FEATURES: tuple[Feature, ...] = (
     PURCHASES,
     SHOPPING_RHYTHM,
@@ -294,6 +305,7 @@ FEATURES: tuple[Feature, ...] = (
     ORDERS,
     PROMOTIONS,
     BROWSING,
+    CHOICES,
 )
 
 # By the code of an event: the places of the features that it changes, and how.
@@ -311,7 +323,7 @@ SubjectState = dict[str, Rows]
 
 @dataclass(frozen=True)
 class SubjectView:
-    """The values of all features of one subject at one moment."""
+    """The values of a subject's features at one moment, but for its `CHOICES`."""
 
     purchased: npt.NDArray[Any]  # PURCHASED rows
     rhythm: npt.NDArray[np.float32]  # [4]
@@ -331,12 +343,14 @@ class SubjectView:
 
 
 def view(state: SubjectState, now_us: int) -> SubjectView:
-    """The values of `FEATURES` at `now_us`; an absent state counts as empty."""
+    """The values of all `FEATURES` but `CHOICES`, which no model of products reads, at `now_us`; an
+    absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
     rows = state.get(PURCHASES.name, PURCHASES.nothing)
     purchased, lines = _bought(_until(rows, now_us), now_us)
     rhythm, interactions, searches, ordered, promotions, browsed = (
-        feature.value(state.get(feature.name, feature.nothing), now_us) for feature in FEATURES[1:]
+        feature.value(state.get(feature.name, feature.nothing), now_us)
+        for feature in FEATURES[1:-1]
     )
     return SubjectView(
         *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us

@@ -84,6 +84,8 @@ class EventFrame:
     coupon: npt.NDArray[np.bool_]  # [R] whether there was one
     transaction_key: npt.NDArray[np.uint64]  # [R]
     currency_key: npt.NDArray[np.uint64]  # [R]
+    payment_key: npt.NDArray[np.uint64]  # [R]
+    shipping_key: npt.NDArray[np.uint64]  # [R]
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -112,6 +114,8 @@ EXPLODED_COLUMNS: tuple[str, ...] = (
     "currency",
     "coupon",
     "transaction_id",
+    "payment_type",
+    "shipping_tier",
 )
 
 
@@ -169,6 +173,8 @@ def explode(table: pa.Table) -> EventFrame:
         coupon=_said(_one(table["coupon"]))[event],
         transaction_key=_keys_or_none(_one(table["transaction_id"]))[event],
         currency_key=_keys_or_none(_one(table["currency"]))[event],
+        payment_key=_keys_or_none(_one(table["payment_type"]))[event],
+        shipping_key=_keys_or_none(_one(table["shipping_tier"]))[event],
     )
 
 

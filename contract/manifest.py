@@ -39,6 +39,7 @@ RELEASE_FILES: Final = (
 # A release may do without:
 LEARNED_SEGMENTS: Final = "segments.npz"
 USUAL_CANDIDATES: Final = "usual_candidates.npz"  # the background of reasons
+CHOICES: Final = "choices.json"  # how people pay and have things delivered
 
 QUERY_TOWER: Final = "query_tower"
 SEQUENCE_ENCODER: Final = "sequence_encoder"

@@ -11,6 +11,7 @@ from contract.errors import GateRefused, OutOfMemory, UserError
 from contract.figures import Figures
 from training.commands import (
     benchmark,
+    choices,
     evaluate,
     export,
     fit,
@@ -21,7 +22,7 @@ from training.commands import (
 )
 
 PROGRAM = "tillwise-train"
-COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, export)
+COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, choices, export)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -20,7 +20,16 @@ from contract.features import UNKNOWN, SubjectState
 from contract.items import Floats
 from contract.manifest import RANKER
 from contract.rule_set import RuleSet
-from serving.decision import fallback, offers, ranking, reasons, retrieval, rules, towers
+from serving.decision import (
+    fallback,
+    offers,
+    payment_shipping,
+    ranking,
+    reasons,
+    retrieval,
+    rules,
+    towers,
+)
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Ranked
@@ -44,6 +53,7 @@ from serving.decision.messages import (
 )
 from serving.decision.offer_shelf import OfferShelf
 from serving.decision.outcome import Decision, Shown, SubjectContext, stable_id
+from serving.decision.payment_shipping import Orders
 from serving.decision.tokens import TokenSigner
 from serving.decision.vector_cache import VectorCaches
 from serving.decision.workers import Workers
@@ -68,6 +78,7 @@ class _Draft:
     answer: Answer
     state: SubjectState | None
     offered: offers.Offered
+    orders: Orders
 
     @property
     def known(self) -> SubjectState | None:
@@ -214,17 +225,26 @@ class Decider:
         if state is None and any(held.on_shopper for held in books):
             state = await self._features(checkout)
         offered, state = await self._offer(checkout, state, now)
-        return _Draft(checkout, answer, state, offered)
+        if state is None and _moves_choices(checkout):
+            state = await self._features(checkout)
+        orders = checkout.deadline.inline(
+            "payment_shipping",
+            lambda: payment_shipping.ordered(checkout, state),
+            payment_shipping.as_sent(checkout),
+        )
+        return _Draft(checkout, answer, state, offered, orders)
 
     def _finished(self, draft: _Draft, now: datetime, held: RuleSet) -> Decision:
         """The decision, with the rules' word last."""
         checkout, answer, offered = draft.checkout, draft.answer, draft.offered
         request, release, deadline = checkout.request, checkout.release, checkout.deadline
         known, on_offer = draft.known, rules.OnOffer.of(offered.valid, offered.shown, request)
-        done = rules.untouched(checkout, answer, on_offer)
+        before = done = rules.untouched(answer, draft.orders, on_offer)
         if len(held):
             done = deadline.inline(
-                "rules", lambda: rules.override(checkout, answer, known, held, now, on_offer), done
+                "rules",
+                lambda: rules.override(checkout, answer, known, held, now, before, on_offer),
+                before,
             )
             offered = offered.ruled(done.offers, done.offers_by, done.blocked)
         suggestions, shown = _respond(checkout, done)
@@ -249,6 +269,7 @@ class Decider:
         return Decision(
             *(response, request, checkout.subject, now, shown, segments),
             offers=offered.record() if offered is not offers.NOTHING else None,
+            orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
         )
 
@@ -491,6 +512,12 @@ def _falling(scores: Floats) -> list[float]:
     """Scores in the order of what is shown: who sorts by them must not undo the rules."""
     falling: list[float] = np.maximum.accumulate(scores[::-1])[::-1].tolist()
     return falling
+
+
+def _moves_choices(checkout: Checkout) -> bool:
+    """Whether a history would say something of how the shopper pays or has things delivered."""
+    asked = {"payment", "shipping"} & set(checkout.request.placements)
+    return bool(asked) and checkout.release.choices is not None
 
 
 def _behaviour_us(request: DecideRequest, now: datetime) -> int:

@@ -14,7 +14,7 @@ from serving.decision.messages import DecideRequest, DecideResponse, ExperimentA
 _OF_THE_RELEASE = frozenset(
     {
         *("eligibility", "encode", "query_tower", "sequence_encoder", "retrieval", "ranker"),
-        *("blend", "session_knn", "popular", "reasons", "attributions"),
+        *("blend", "session_knn", "popular", "reasons", "attributions", "payment_shipping"),
     }
 )
 # The order is computed, not drawn: what was shown would have been shown every time.
@@ -71,6 +71,8 @@ class Decision:
     offers: dict[str, Any] | None = None
     offers_withdrawn: bool = False  # because they could not be put on record in time
     rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
+    # The options of payment and delivery in the models' order, with their shares.
+    orders: dict[str, Any] = field(default_factory=dict)
 
     @property
     def decision_id(self) -> UUID:
@@ -114,6 +116,7 @@ class Decision:
             "offers": self._offered(),
             "experiments": [one.model_dump() for one in self.response.experiments],
         }
+        body |= self.orders
         if self.rules is not None:
             body["rules"] = self.rules
         if self.subject.personal and self.segments is not None:

@@ -20,6 +20,7 @@ from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Answer, Checkout
 from serving.decision.facts import rule_facts
 from serving.decision.messages import DecideRequest
+from serving.decision.payment_shipping import Orders
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +73,9 @@ class Overridden:
         }
 
 
-def untouched(checkout: Checkout, answer: Answer, offers: OnOffer = NO_OFFERS) -> Overridden:
+def untouched(answer: Answer, orders: Orders, offers: OnOffer = NO_OFFERS) -> Overridden:
     """The decision without any rule."""
-    request, wanted = checkout.request, checkout.request.placements
-    return Overridden(
-        answer,
-        offers.chosen,
-        request.payment_methods if "payment" in wanted else (),
-        tuple(one.id for one in request.shipping_options) if "shipping" in wanted else (),
-    )
+    return Overridden(answer, offers.chosen, orders.payment.ids, orders.shipping.ids)
 
 
 def override(
@@ -89,10 +84,10 @@ def override(
     state: SubjectState | None,
     rules: RuleSet,
     now: datetime,
+    before: Overridden,
     offers: OnOffer = NO_OFFERS,
 ) -> Overridden:
-    """What `rules` make of the models' `answer` at the gateway's time `now`."""
-    before = untouched(checkout, answer, offers)
+    """What `rules` make of the models' `answer`, `before` them, at the gateway's time `now`."""
     facts = rule_facts(checkout, state, answer, offers.chosen, rules.variables, now)
     matched = rules.matching(facts, now, checkout.request.context.event_context())
     if not matched.rules:

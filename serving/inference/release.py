@@ -12,6 +12,7 @@ import numpy as np
 
 from contract.behaviour import LearnedSegments
 from contract.catalogue import ItemChange
+from contract.choices import Choices
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_of
@@ -96,6 +97,7 @@ class Release:
     rules: SegmentConfig  # that its models were trained under
     learned: LearnedSegments | None = None
     explainer: Explainer | None = None  # None in a release that says nothing to explain against
+    choices: Choices | None = None  # None: payments and deliveries stay in the caller's order
 
     @property
     def release_id(self) -> str:

@@ -75,6 +75,7 @@ def _build(
     rules = attempt(lambda: release_files.segment_rules(files))
     learned = attempt(lambda: release_files.learned_segments(files, manifest))
     usual = attempt(lambda: release_files.usual_candidates(files, manifest))
+    choices = attempt(lambda: release_files.choices(files, manifest))
     sessions = {
         name: session
         for name in contract_manifest.MODELS
@@ -97,6 +98,7 @@ def _build(
         rules,
         learned,
         None if usual is None else Explainer(sessions[contract_manifest.RANKER], usual),
+        choices,
     )
     release.derive()
     problems = warm_up(release, sessions)

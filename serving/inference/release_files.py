@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from contract.attribution import Background
 from contract.behaviour import LearnedSegments
+from contract.choices import Choices
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.errors import UserError
 from contract.item_index import ItemIndex, opened
@@ -24,6 +25,7 @@ from contract.items import (
 )
 from contract.manifest import (
     CATALOGUE,
+    CHOICES,
     INDEX,
     ITEM_NEIGHBOURS,
     LEARNED_SEGMENTS,
@@ -235,6 +237,11 @@ def usual_candidates(files: ReleaseFiles, manifest: ReleaseManifest) -> Backgrou
         if isinstance(error, UserError):
             raise
         raise UserError(f"{USUAL_CANDIDATES}: {error}") from error
+
+
+def choices(files: ReleaseFiles, manifest: ReleaseManifest) -> Choices | None:
+    """How people choose payments and deliveries, None in a release exported without."""
+    return Choices.parse(files.part(CHOICES), CHOICES) if CHOICES in manifest.files else None
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

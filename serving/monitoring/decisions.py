@@ -18,6 +18,7 @@ STAGES = (
     "popular",
     "reasons",
     "attributions",
+    "payment_shipping",
     "offers",
     "rules",
     "overload",

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract import manifest, pair_features
 from contract.attribution import Background
 from contract.behaviour import LearnedSegments
+from contract.choices import Choices
 from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.index_entry import IndexEntry
 from contract.items import CategoryLift, ItemNeighbours
@@ -51,6 +52,7 @@ class Factory:
     popular: bytes | None = None  # in place of one list for everybody
     rules: SegmentConfig = DEFAULT
     learned: LearnedSegments | None = None
+    choices: Choices | None = None
 
     @property
     def releases_dir(self) -> Path:
@@ -120,6 +122,7 @@ class Factory:
             manifest.ITEM_NEIGHBOURS: _npz(together.arrays()),
             manifest.SEGMENT_CONFIG: self.rules.as_bytes(),
             manifest.USUAL_CANDIDATES: _USUAL.as_bytes(),
+            **({} if self.choices is None else {manifest.CHOICES: self.choices.as_bytes()}),
             **(
                 {}
                 if self.learned is None

@@ -9,19 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.choices import DEVICES, ChoiceWeights, Floats, hats, relative_price, waiting
+from contract.choices import DEVICES, ChoiceWeights, hats, relative_price, waiting
 from training.choices.examples import Choice
 
 KNOTS = 8
 # Tried on validation: how strongly regions, devices and values are drawn to none, and against how
 # many choices of anybody one's own count.
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
+PENALTIES = (0.3, 3.0, 30.0)
 PSEUDO_COUNTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 1e6)
 _STEPS = 60
 
 
 @dataclass(frozen=True)
 class _Batch:
+    names: list[str]  # [K]
+    regions: list[str]  # [R]
+    knots: list[float]  # [J]
     option: Tensor  # [N, O] place among the names
     there: Tensor  # [N, O]
     region: Tensor  # [N] place among the regions, R where it is not known
@@ -30,6 +33,36 @@ class _Batch:
     price: Tensor  # [N, O]
     days: Tensor  # [N, O]
     taken: Tensor  # [N]
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice]) -> "_Batch":
+        names = sorted({option.id for choice in choices for option in choice.options})
+        regions = sorted({c.context.region for c in choices if c.context.region is not None})
+        logs = np.log([max(choice.value, 1) for choice in choices])
+        knots = np.unique(np.quantile(logs, np.linspace(0.02, 0.98, KNOTS))).tolist()
+        place = {name: at for at, name in enumerate(names)}
+        where = {name: at for at, name in enumerate(regions)}
+        shape = (len(choices), max(len(choice.options) for choice in choices))
+        option, there = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+        price, days = np.zeros(shape), np.zeros(shape)
+        for row, choice in enumerate(choices):
+            for at, one in enumerate(choice.options):
+                option[row, at], there[row, at] = place[one.id], True
+                price[row, at] = relative_price(one.price, choice.value)
+                days[row, at] = waiting(one.days)
+        devices = [
+            len(DEVICES) if (named := choice.context.device) is None else DEVICES.index(named)
+            for choice in choices
+        ]
+        return cls(
+            *(names, regions, knots),
+            *(torch.from_numpy(option), torch.from_numpy(there)),
+            torch.tensor([where.get(c.context.region or "", len(regions)) for c in choices]),
+            torch.tensor(devices),
+            torch.from_numpy(np.stack([hats(at, knots) for at in logs.tolist()])),
+            *(torch.from_numpy(price), torch.from_numpy(days)),
+            torch.tensor([choice.taken for choice in choices]),
+        )
 
 
 class _Logit(torch.nn.Module):
@@ -49,7 +82,8 @@ class _Logit(torch.nn.Module):
         weight = weight + batch.value @ self.value
         scores = weight.gather(1, batch.option)
         scores = scores + self.option[0] * batch.price + self.option[1] * batch.days
-        return scores.masked_fill(~batch.there, -torch.inf).log_softmax(dim=1)
+        shares: Tensor = scores.masked_fill(~batch.there, -torch.inf).log_softmax(dim=1)
+        return shares
 
     def penalty(self, strength: float) -> Tensor:
         """Normal priors; the base and the two weights of options a hundred times as wide."""
@@ -60,31 +94,16 @@ class _Logit(torch.nn.Module):
 
 def fit(choices: Sequence[Choice], penalty: float, pseudo_counts: float) -> ChoiceWeights:
     """The weights that make `choices` most likely."""
-    names = sorted({option.id for choice in choices for option in choice.options})
-    regions = sorted({c.context.region for c in choices if c.context.region is not None})
-    logs = np.log([max(choice.value, 1) for choice in choices])
-    knots = np.unique(np.quantile(logs, np.linspace(0.02, 0.98, KNOTS)))
-    batch = _batch(choices, names, regions, knots.tolist())
-    model = _Logit(len(names), len(regions), len(knots))
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        found = -model(batch).gather(1, batch.taken[:, None]).sum() + model.penalty(penalty)
-        found.backward()
-        return found
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    batch = _Batch.of(choices)
+    model = _fitted(batch, len(choices), penalty)
     price, days = model.option.tolist()
     return ChoiceWeights(
-        names=tuple(names),
-        regions=tuple(regions),
+        names=tuple(batch.names),
+        regions=tuple(batch.regions),
         base=tuple(model.base.tolist()),
         by_region=tuple(map(tuple, model.region[:-1].tolist())),
         by_device=tuple(map(tuple, model.device[:-1].tolist())),
-        knots=tuple(knots.tolist()),
+        knots=tuple(batch.knots),
         by_value=tuple(map(tuple, model.value.tolist())),
         price=price,
         days=days,
@@ -94,49 +113,38 @@ def fit(choices: Sequence[Choice], penalty: float, pseudo_counts: float) -> Choi
 
 def chosen(train: Sequence[Choice], validate: Sequence[Choice]) -> tuple[float, float]:
     """The penalty and the pseudo-counts that make `validate` most likely, fitted on `train`."""
-    best = (math.inf, 0.0, 0.0)
+    batch, best = _Batch.of((*train, *validate)), (math.inf, 0.0, 0.0)
+    later = torch.arange(len(train), len(batch.taken))
+    own = torch.tensor([_own(choice) for choice in validate], dtype=torch.float64)
     for penalty in PENALTIES:
-        weights = fit(train, penalty, 1.0)
-        usual = [weights.usual(c.options, c.context, c.value) for c in validate]
+        model = _fitted(batch, len(train), penalty)
+        with torch.no_grad():
+            usual = model(batch)[later, batch.taken[later]].exp()
         for pseudo in PSEUDO_COUNTS:
-            shares = [_log_share(*one, pseudo) for one in zip(validate, usual, strict=True)]
-            loss = -float(np.mean(shares))
-            best = min(best, (loss, penalty, pseudo))
+            likely = (own[:, 0] + pseudo * usual) / (own[:, 1] + pseudo)
+            best = min(best, (-float(likely.log().mean()), penalty, pseudo))
     return best[1], best[2]
 
 
-def _log_share(choice: Choice, usual: Floats, pseudo: float) -> float:
-    counted = sum(choice.own.get(option.id, 0.0) for option in choice.options)
-    own = choice.own.get(choice.options[choice.taken].id, 0.0)
-    return math.log((own + pseudo * usual[choice.taken]) / (counted + pseudo))
+def _own(choice: Choice) -> tuple[float, float]:
+    """How often the same was taken before, and anything that could be taken now."""
+    counts = [choice.own.get(option.id, 0.0) for option in choice.options]
+    return counts[choice.taken], sum(counts)
 
 
-def _batch(
-    choices: Sequence[Choice], names: list[str], regions: list[str], knots: list[float]
-) -> _Batch:
-    size, most = len(choices), max(len(choice.options) for choice in choices)
-    place = {name: at for at, name in enumerate(names)}
-    where = {name: at for at, name in enumerate(regions)}
-    option, there = (
-        torch.zeros(size, most, dtype=torch.long),
-        torch.zeros(size, most, dtype=torch.bool),
+def _fitted(batch: _Batch, size: int, penalty: float) -> _Logit:
+    """Fitted on the first `size` choices of `batch`."""
+    model = _Logit(len(batch.names), len(batch.regions), len(batch.knots))
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"
     )
-    price = torch.zeros(size, most, dtype=torch.float64)
-    days = torch.zeros(size, most, dtype=torch.float64)
-    for row, choice in enumerate(choices):
-        for at, one in enumerate(choice.options):
-            option[row, at], there[row, at] = place[one.id], True
-            price[row, at] = relative_price(one.price, choice.value)
-            days[row, at] = waiting(one.days)
-    devices = [
-        len(DEVICES) if (named := choice.context.device) is None else DEVICES.index(named)
-        for choice in choices
-    ]
-    return _Batch(
-        *(option, there),
-        torch.tensor([where.get(c.context.region or "", len(regions)) for c in choices]),
-        torch.tensor(devices),
-        torch.tensor(np.stack([hats(math.log(max(c.value, 1)), knots) for c in choices])),
-        *(price, days),
-        torch.tensor([choice.taken for choice in choices]),
-    )
+    first = torch.arange(size)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found: Tensor = model.penalty(penalty) - model(batch)[first, batch.taken[:size]].sum()
+        torch.autograd.backward(found)
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return model

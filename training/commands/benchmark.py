@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 SESSION_KNN = "session-knn"
 COLD_ITEMS = "cold-items"
-UPLIFT, PACING = "uplift", "pacing"
+UPLIFT, PACING, CHOICES = "uplift", "pacing", "choices"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
 _SEEDS = {UPLIFT: 20}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING)
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING, CHOICES)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> Figures:
         raise UserError(f"--seeds {args.seeds}: at least one is needed")
     if args.protocol == UPLIFT:
         return _uplift(args)
+    if args.protocol == CHOICES:
+        return _choices(args.data)
     if args.protocol == PACING:
         return _pacing(args)
     if args.protocol in NEXT_ITEM:
@@ -126,6 +128,16 @@ def _next_item(args: argparse.Namespace) -> Figures:
         return next_item_table(
             f"benchmark {args.protocol}", read(args.data), chosen, args.seeds, device
         )
+
+
+def _choices(data: Path | None) -> Figures:
+    from training.choices.table import choices_table
+
+    if data is None:
+        raise UserError(
+            "choices needs --data, a folder with checkouts.parquet (simulate) or Olist's payments"
+        )
+    return choices_table(data)
 
 
 def _uplift(args: argparse.Namespace) -> Figures:

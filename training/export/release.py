@@ -18,6 +18,7 @@ from contract.clock import Clock
 from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
 from contract.manifest import (
+    CHOICES,
     INDEX,
     LEARNED_SEGMENTS,
     MANIFEST,
@@ -33,6 +34,7 @@ from contract.manifest import (
     verify,
 )
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
+from training.choices.learn import read as read_choices
 from training.data.source import Source
 from training.export import graphs, model_config, parity
 from training.export.exported_decisions import Questions
@@ -73,14 +75,16 @@ def export(
     flat_below: int = FLAT_BELOW,
     quantised: Quantised | None = None,
     segments: Path | None = None,
+    choices: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
-    `segments`: a folder of learned segments that the release is to carry.
+    `segments`, `choices`: folders of learned segments and choices that the release is to carry.
     """
     learned = None if segments is None else learned_segments(segments)
+    chosen = None if choices is None else read_choices(choices)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -125,6 +129,8 @@ def export(
     (partial / INDEX).write_bytes(built.content)
     if learned is not None:
         (partial / LEARNED_SEGMENTS).write_bytes(learned)
+    if chosen is not None:
+        (partial / CHOICES).write_bytes(chosen)
     entries = tuple(
         _publish_model(
             name,
