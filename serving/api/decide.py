@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -123,7 +124,7 @@ async def _promised(
         subject_id = settling.result() if _settled(settling) else None
     if subject_id is None:
         return False
-    event = _impression(gateway, decision, subject_id)
+    event = _impression(decision, UUID(subject_id), gateway.clock.now())
     task = asyncio.create_task(gateway.impressions.write(event, purposes))
     gateway.background.add(task)
     task.add_done_callback(partial(_recorded, gateway))
@@ -224,8 +225,7 @@ async def _keep(
     """After the answer: the impression under `analytics` unless it is `written`, otherwise a
     counter."""
     gateway.shadow.offer(decision)
-    purposes = decision.subject.purposes
-    subject_id = decision.subject.subject_id
+    subject_id, purposes = decision.subject.subject_id, decision.subject.purposes
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
         return
@@ -238,19 +238,19 @@ async def _keep(
     if subject_id is None:
         gateway.impressions.lost(1)
         return
-    gateway.impressions.offer(_impression(gateway, decision, subject_id), purposes)
+    now = gateway.clock.now()
+    gateway.impressions.offer(partial(_impression, decision, UUID(subject_id), now), purposes)
 
 
-def _impression(gateway: Gateway, decision: Decision, subject_id: str) -> Event:
-    now, asked = gateway.clock.now(), decision.request
-    shown = decision.response.recommendations
+def _impression(decision: Decision, subject_id: UUID, now: datetime) -> Event:
+    asked, shown = decision.request, decision.response.recommendations
     return Event(
         event_id=decision.response.decision_id,
         event_name="decision",
         occurred_at=now,
         received_at=now,
         session_id=asked.session_id,
-        subject_id=UUID(subject_id),
+        subject_id=subject_id,
         items=tuple(EventItem(item_id=one.item_id, index=n) for n, one in enumerate(shown)),
         currency=asked.cart.currency,
         context=asked.context.event_context(),

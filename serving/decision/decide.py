@@ -24,7 +24,7 @@ from serving.decision import fallback, offers, ranking, reasons, retrieval, rule
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Ranked
-from serving.decision.checkout import Answer, Checkout, StageReport
+from serving.decision.checkout import Answer, Checkout, StageSpans
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
 from serving.decision.engine import Engines
@@ -51,7 +51,7 @@ from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
-from serving.state.feature_merge import ReadsMany, read_as_one
+from serving.state.feature_merge import ReadsMany, ReadsNow, as_one, read_as_one
 
 # The ranker is asked a few hundred times over for it: about half a millisecond.
 _TO_ATTRIBUTE_MS = 2.0
@@ -100,7 +100,10 @@ class Decider:
         self._metrics = metrics
         self._rules: RuleSource = rules or NoRules()
         self.watch: DecisionWatch | None = None
-        self._report = StageReport(metrics, tracing or Tracing())
+        self._tracing = tracing or Tracing()
+        self._spans = StageSpans(self._tracing) if self._tracing.on else None
+        # A store in this process answers at once; a stage that may wait needs a timer.
+        self._read_now = feature_store.read_now if isinstance(feature_store, ReadsNow) else None
         looked_up = None if metrics is None else metrics.vector_looked_up
         self.query_vectors = VectorCaches(settings.query_vectors, looked_up)
         self._engines = Engines(self.query_vectors)
@@ -141,7 +144,7 @@ class Decider:
             self.count_refusal()
             raise
         lease = self._live.lease(stable_id(request, subject))
-        with place, lease as release, self._report.decision() as span:
+        with place, lease as release, self._tracing.span("decision") as span:
             try:
                 decision = await self._decide(request, subject, release, place, began)
             except Exception:
@@ -150,16 +153,18 @@ class Decider:
                 raise
             if self.watch is not None:
                 self.watch.decided(release, decision, perf_counter() - began)
-            degraded = list(decision.response.degraded)
-            span.set_attributes(
-                {
-                    "tillwise.rung": decision.rung,
-                    "tillwise.release": release.release_id,
-                    "tillwise.degraded": ",".join(degraded),
-                }
-            )
+            if self._tracing.on:
+                span.set_attributes(
+                    {
+                        "tillwise.rung": decision.rung,
+                        "tillwise.release": release.release_id,
+                        "tillwise.degraded": ",".join(decision.response.degraded),
+                    }
+                )
         if self._metrics is not None:
-            self._metrics.decided(decision.rung, perf_counter() - began, degraded)
+            said = decision.response
+            self._metrics.stages(said.timings_ms)
+            self._metrics.decided(said.rung, perf_counter() - began, said.degraded)
         return decision
 
     async def _decide(
@@ -170,9 +175,7 @@ class Decider:
         place: Place,
         began: float,
     ) -> Decision:
-        deadline = Deadline(
-            request.deadline_ms, self._report, began, lambda: self.admission.crowded
-        )
+        deadline = Deadline(request.deadline_ms, self._spans, began, lambda: self.admission.crowded)
         now, held = self._clock.now(), self._rules.current
         now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
         checkout = Checkout(
@@ -195,7 +198,7 @@ class Decider:
         behind. Raises Overloaded."""
         lease = self._live.lease(stable_id(request, subject))
         with self.admission.enter(full=True) as place, lease as release:
-            deadline = Deadline(request.deadline_ms, StageReport(None, Tracing()))
+            deadline = Deadline(request.deadline_ms)
             now = self._clock.now()
             now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
             most = max(books, key=lambda one: one.depth)
@@ -333,6 +336,10 @@ class Decider:
             return {}
         histories = subject.histories or (subject.subject_id,)
         nothing: SubjectState = {}
+        if (read_now := self._read_now) is not None:
+            return checkout.deadline.inline(
+                "features", lambda: as_one(read_now(histories)), nothing
+            )
         return await checkout.deadline.stage(
             "features",
             checkout.share(self.settings.features_share),
