@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         600, description="Events of one visitor with a collect key; nobody does more by hand."
     )
     max_full_decisions: Positive = Field(
-        16,
+        12,
         description="Decisions at once that may use the models, as far as they are expected to be "
         "done in time; more get a cheaper rung.",
     )

@@ -139,7 +139,9 @@ class Decider:
         began = perf_counter() if began is None else began
         self.admission.note_deadline(request.deadline_ms)
         try:
-            place = self.admission.enter(full=not self.admission.keeps_late(perf_counter()))
+            now = perf_counter()
+            full = not self.admission.keeps_late(now)
+            place = self.admission.enter(full=full, spent_s=now - began)
         except Overloaded:
             self.count_refusal()
             raise
@@ -147,6 +149,9 @@ class Decider:
         with place, lease as release, self._tracing.span("decision") as span:
             try:
                 decision = await self._decide(request, subject, release, place, began)
+            except Overloaded:
+                self.count_refusal()
+                raise
             except Exception:
                 if self.watch is not None:
                     self.watch.crashed(release, perf_counter() - began)
@@ -269,6 +274,8 @@ class Decider:
         state = await self._features(checkout)
         if checkout.place.full and not self._has_room(checkout):
             checkout.place.settle_for_less()
+            if self.admission.is_crowded_out(checkout.deadline.elapsed_ms() / 1_000, beside=1):
+                raise Overloaded
         if checkout.place.full:
             answer = await self._with_models(checkout, may, state)
         else:
