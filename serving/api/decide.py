@@ -62,7 +62,8 @@ async def decide(request: Request) -> Response:
     touched and nothing is kept."""
     began = arrival_of(request.scope)
     gateway = gateway_of(request)
-    _turn_away_late(request, gateway)
+    if _comes_too_late(request, gateway):
+        return _TOO_MANY.response()
     caller = authenticate(request, gateway, "checkout", page_token=True)
     await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
@@ -139,16 +140,17 @@ def _recorded(gateway: Gateway, task: asyncio.Task[None]) -> None:
         log.error("a decision with an offer could not be recorded: %s", error)
 
 
-def _turn_away_late(request: Request, gateway: Gateway) -> None:
-    """Refuse now what would only make everything later still: without a look at the body, and for
-    a key or page token that counted before without one at the store, so that it costs next to
-    nothing. Strangers are not even counted as late. Raises a 429 problem."""
+def _comes_too_late(request: Request, gateway: Gateway) -> bool:
+    """Whether to refuse at once what would only make everything later still: without a look at the
+    body, and for a key or page token that counted before without one at the store, so that it costs
+    next to nothing. Strangers are not even counted as late."""
     if not is_known(request, gateway):
-        return
+        return False
     waited_s = time.perf_counter() - ready_of(request.scope)
-    if gateway.decider.is_behind(waited_s, waiting_beside(request.scope)):
+    behind = gateway.decider.is_behind(waited_s, waiting_beside(request.scope))
+    if behind:
         gateway.decider.count_refusal()
-        raise _too_many(RETRY_AFTER_S)
+    return behind
 
 
 def _too_many(retry_after_s: int) -> ApiProblem:
@@ -157,6 +159,9 @@ def _too_many(retry_after_s: int) -> ApiProblem:
         "Too many decisions are under way; try again.",
         headers={"Retry-After": str(retry_after_s)},
     )
+
+
+_TOO_MANY = _too_many(RETRY_AFTER_S)  # made once: it is given when there is no time to lose
 
 
 def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response:
