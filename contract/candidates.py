@@ -4,13 +4,15 @@ their lists are merged. Training, evaluation and a live checkout call the same f
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOATS, INT, INTS, KEYS, MASK, compiled
+from contract.compiled import INT, INTS, KEYS, compiled, records
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.events import EVENT_TYPE
+from contract.features import BASKET_LINE, PURCHASED
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse
 from contract.own_baskets import OwnBaskets
 from contract.session_knn import SessionKnn
@@ -63,59 +65,49 @@ def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
     if not len(rows):
         return _NO_PURCHASES
     known, index_of = vocabulary.by_key
-    index, columns, basket, item = _in_vocabulary(
-        *(known, index_of, FIRST_ITEM, situation.now_us),
-        *(np.ascontiguousarray(rows[name]) for name in _OF_ROWS),
-        *(np.ascontiguousarray(lines[name]) for name in ("basket", "row")),
+    index, columns, own, count = _in_vocabulary(
+        known, index_of, FIRST_ITEM, situation.now_us, rows, lines
     )
-    count = int(lines["basket"].max()) + 1
-    return _purchased(index, columns, OwnBaskets(basket, item, count))
+    return _purchased(index, columns, OwnBaskets(own[0], own[1], count))
 
 
-_OF_ROWS = (
-    *("item_key", "baskets", "weight_60d", "weight_14d", "in_last_basket", "first_us", "last_us"),
-)
-
-
-@compiled(KEYS, INTS, INT, INT, KEYS, FLOATS, FLOATS, FLOATS, MASK, INTS, INTS, INTS, INTS)
+@compiled(KEYS, INTS, INT, INT, records(PURCHASED), records(BASKET_LINE))
 def _in_vocabulary(
     known: npt.NDArray[np.uint64],
     index_of: Indices,
     first_item: int,
     now_us: int,
-    item_key: npt.NDArray[np.uint64],
-    baskets: Floats,
-    weight_60d: Floats,
-    weight_14d: Floats,
-    in_last: npt.NDArray[np.bool_],
-    first_us: Indices,
-    last_us: Indices,
-    basket: Indices,
-    row: Indices,
-) -> tuple[Indices, Floats, Indices, Indices]:
+    rows: Any,
+    lines: Any,
+) -> tuple[Indices, Floats, Indices, int]:
     """Indices ascending, [P]; the columns of `Purchased` after it, [7, P]; basket and item of the
-    lines whose item is known."""
-    index = np.full(len(item_key), -1, np.int64)
-    for at in range(len(item_key)):
-        near = np.searchsorted(known, item_key[at])
-        if near < len(known) and known[near] == item_key[at] and index_of[near] >= first_item:
+    lines whose item is known, [2, L]; how many baskets there are of all lines."""
+    index = np.full(len(rows), -1, np.int64)
+    for at in range(len(rows)):
+        near = np.searchsorted(known, rows[at].item_key)
+        if near < len(known) and known[near] == rows[at].item_key and index_of[near] >= first_item:
             index[at] = index_of[near]
     order = np.argsort(index, kind="mergesort")
     order = order[(index < 0).sum() :]
     columns, place = np.zeros((7, len(order)), np.float32), np.full(len(index), -1, np.int64)
     day_us = 86_400_000_000
     for new in range(len(order)):
-        at = order[new]
-        place[at] = new
-        columns[0, new] = baskets[at]
-        columns[1, new], columns[2, new] = weight_60d[at], weight_14d[at]
-        columns[3, new] = max((now_us - last_us[at]) / day_us, 0.0)
-        columns[4, new] = max((now_us - first_us[at]) / day_us, 0.0)
-        if baskets[at] > 1:
-            columns[5, new] = (last_us[at] - first_us[at]) / day_us / (baskets[at] - 1)
-        columns[6, new] = in_last[at]
-    own = np.array([place[at] for at in row], np.int64) if len(row) else np.empty(0, np.int64)
-    return index[order], columns, basket[own >= 0], own[own >= 0]
+        one = rows[order[new]]
+        place[order[new]] = new
+        columns[0, new] = one.baskets
+        columns[1, new], columns[2, new] = one.weight_60d, one.weight_14d
+        columns[3, new] = max((now_us - one.last_us) / day_us, 0.0)
+        columns[4, new] = max((now_us - one.first_us) / day_us, 0.0)
+        if one.baskets > 1:
+            columns[5, new] = (one.last_us - one.first_us) / day_us / (one.baskets - 1)
+        columns[6, new] = one.in_last_basket
+    own, at, count = np.empty((2, len(lines)), np.int64), 0, 0
+    for line in range(len(lines)):
+        count = max(count, lines[line].basket + 1)
+        if place[lines[line].row] >= 0:
+            own[0, at], own[1, at] = lines[line].basket, place[lines[line].row]
+            at += 1
+    return index[order], columns, own[:, :at].copy(), count
 
 
 _EMPTY: Indices = np.empty(0, np.int64)

@@ -188,3 +188,55 @@ def _times_in(categories: Indices, index: Indices, cart: Indices, level: int) ->
             if own > 0 and categories[cart[row], level] == own:
                 found[candidate] += 1
     return found
+
+
+def beside(
+    neighbours: ItemNeighbours,
+    index: Indices,
+    cart: Indices,
+    staples: Indices,
+    weight: Floats,
+    baskets: Floats,
+    levels: Indices,
+) -> Floats:
+    """All of the above for the candidates `index` [C], each row what one of these functions gives:
+    `staples_similarity`, `CART_FIT`, `category_fit` on the narrow and on the wide level, `times_in`
+    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [N] held each item."""
+    narrow, wide = neighbours.narrow, neighbours.wide
+    found: Floats = _beside(
+        *(neighbours.neighbours, neighbours.similarity, neighbours.baskets),
+        *(index, cart, staples, weight, baskets),
+        *(narrow.group, narrow.log_lift, wide.group, wide.log_lift, levels),
+    )
+    return found
+
+
+@compiled(
+    *(INTS32_2D, FLOATS_2D, FLOAT, INTS, INTS, INTS, FLOATS, FLOATS),
+    *(INTS32, FLOATS_2D, INTS32, FLOATS_2D, INTS_2D),
+)
+def _beside(
+    neighbours: Indices,
+    similarity: Floats,
+    all_baskets: float,
+    index: Indices,
+    cart: Indices,
+    staples: Indices,
+    weight: Floats,
+    baskets: Floats,
+    narrow: Indices,
+    narrow_lift: Floats,
+    wide: Indices,
+    wide_lift: Floats,
+    levels: Indices,
+) -> Floats:
+    """One call for all of them: handing an array over takes longer than most of them do."""
+    found = np.empty((10 + levels.shape[1], len(index)), np.float32)
+    found[0] = _staples_similarity(neighbours, similarity, index, staples, weight)
+    shared = _similarity(neighbours, similarity, index, cart)
+    found[1:6] = _cart_fit(shared, baskets[index], baskets[cart], all_baskets)
+    found[6:8] = _category_fit(narrow, narrow_lift, index, cart)
+    found[8:10] = _category_fit(wide, wide_lift, index, cart)
+    for level in range(levels.shape[1]):
+        found[10 + level] = _times_in(levels, index, cart, level)
+    return found

@@ -32,6 +32,12 @@ def column_of(dtype: str) -> Any:
     return types.Array(from_dtype(np.dtype(dtype)), 1, "A", readonly=True, aligned=False)
 
 
+def records(dtype: Any) -> Any:
+    """Rows of a structured `dtype`, only read. Taken and given as they are: a column copied out of
+    them, or an array given back for each column, costs more than most loops over it."""
+    return types.Array(from_dtype(dtype), 1, "C", readonly=True)
+
+
 INTS, FLOATS = array(types.int64), array(types.float32)
 INTS32, KEYS, CODES, MASK = (
     array(one) for one in (types.int32, types.uint64, types.uint8, types.boolean)

@@ -5,15 +5,17 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from contract import segments
-from contract.clock import MICROSECONDS
+from contract.compiled import INT, INTS, KEY, KEYS, compiled, records
 from contract.events import EVENT_TYPE, EventContext, key_of
-from contract.features import SubjectView
+from contract.features import PURCHASED, SubjectView
+from contract.rows import INTERACTION
 from contract.segment_config import DEFAULT, SegmentConfig
 from contract.text import token_numbers
 
@@ -145,14 +147,13 @@ def encode(situation: Situation, vocabulary: Vocabulary) -> Encoded:
         "recency": np.log1p(np.maximum(view.rhythm, 0.0)).astype(np.float32),
         "search_tokens": _search_tokens(situation),
     }
-    encoded |= _frequent(view, vocabulary)
-    encoded |= _sequence(situation, cart, vocabulary)
-    return encoded
+    return encoded | _history(situation, cart, vocabulary)
 
 
 def stack(encoded: Sequence[Encoded]) -> Encoded:
     """Many encodings as one batch: every tensor gains a leading dimension."""
-    return {name: np.stack([one[name] for one in encoded]) for name in encoded[0]}
+    # Not np.stack, which takes longer to begin than these arrays take to copy.
+    return {name: np.array([one[name] for one in encoded]) for name in encoded[0]}
 
 
 def _right_padded(indices: Indices, length: int) -> Indices:
@@ -178,6 +179,7 @@ def _context(context: EventContext | None, hour: int | None, weekday: int | None
     )
 
 
+@lru_cache(maxsize=1_024)
 def _bucket(word: str | None, size: int) -> int:
     return 0 if word is None else 1 + key_of(word) % (size - 1)
 
@@ -190,47 +192,85 @@ def _search_tokens(situation: Situation) -> Indices:
     return _right_padded(np.array(tokens[:TOKENS], np.int64), TOKENS)
 
 
-def _frequent(view: SubjectView, vocabulary: Vocabulary) -> Encoded:
-    """The items bought most, by recency-weighted frequency; weights sum to one."""
-    purchased = view.purchased
-    weight = purchased["weight_60d"]
-    if len(purchased) > FREQUENT:
-        order = np.argsort(-weight, kind="stable")[:FREQUENT]
-    else:
-        order = np.argsort(-weight, kind="stable")
-    items = vocabulary.of_keys(purchased["item_key"][order])
-    weights = np.zeros(FREQUENT, np.float32)
-    total = float(weight[order].sum())
-    if total > 0:
-        weights[: len(order)] = weight[order] / total
-    return {"frequent_items": _right_padded(items, FREQUENT), "frequent_weights": weights}
+def _history(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Encoded:
+    """What was bought most, and the latest interactions."""
+    known, index_of = vocabulary.by_key
+    view, looked_at = situation.view, vocabulary.indices(situation.recent_items)
+    items, weights, sequence = _of_history(
+        *(known, index_of, view.purchased, view.interactions, looked_at, cart),
+        *(EVENT_TYPE["view_item"], EVENT_TYPE["add_to_cart"], situation.now_us),
+    )
+    frequent = {"frequent_items": items, "frequent_weights": weights}
+    return frequent | dict(zip(SEQUENCE_INPUTS, sequence, strict=True))
 
 
-def _sequence(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Encoded:
-    """Latest interactions, then what was looked at here, then the cart; padded on the left, so
-    that the last position is always the latest. A gap is the time since the interaction before."""
-    rows = situation.view.interactions[-LENGTH:]
-    looked_at = vocabulary.indices(situation.recent_items)
-    now = np.full(len(looked_at) + len(cart), situation.now_us, np.int64)
-    items = np.concatenate((vocabulary.of_keys(rows["item_key"]), looked_at, cart))[-LENGTH:]
-    types = np.concatenate(
-        (
-            rows["event_type"].astype(np.int64),
-            np.full(len(looked_at), EVENT_TYPE["view_item"], np.int64),
-            np.full(len(cart), EVENT_TYPE["add_to_cart"], np.int64),
-        )
-    )[-LENGTH:]
-    times = np.concatenate((rows["occurred_us"], now))[-LENGTH:]
-    gaps = gap_buckets(np.diff(times, prepend=times[:1]))
-    start = LENGTH - len(items)
-    encoded = {name: np.zeros(LENGTH, np.int64) for name in SEQUENCE_INPUTS}
-    encoded["sequence_items"][start:] = items
-    encoded["sequence_types"][start:] = types
-    encoded["sequence_gaps"][start:] = gaps
-    return dict(encoded)
+@compiled(KEYS, INTS, KEY)
+def _index_of_key(known: npt.NDArray[np.uint64], index_of: Indices, key: int) -> int:
+    place = np.searchsorted(known, key)
+    return int(index_of[place]) if place < len(known) and known[place] == key else OOV
 
 
+@compiled(INT)
+def _gap_bucket(gap_us: int) -> int:
+    """In whole numbers: bucket b begins at 2 ** (b - 1) - 1 minutes."""
+    bucket = 1
+    while bucket < NUM_GAPS - 1 and gap_us >= ((1 << bucket) - 1) * 60_000_000:
+        bucket += 1
+    return bucket
+
+
+@compiled(
+    *(KEYS, INTS, records(PURCHASED), records(INTERACTION.dtype), INTS, INTS),
+    *(INT, INT, INT),
+)
+def _of_history(
+    known: npt.NDArray[np.uint64],
+    index_of: Indices,
+    purchased: Any,
+    interactions: Any,
+    looked_at: Indices,
+    cart: Indices,
+    viewed: int,
+    added: int,
+    now_us: int,
+) -> tuple[Any, Any, Any]:
+    """The items bought most, by recency-weighted frequency, [FREQUENT], and their weights, which
+    sum to one. Then `SEQUENCE_INPUTS`, [3, LENGTH]: latest interactions, what was looked at here,
+    the cart; padded on the left, so that the last position is always the latest. A gap is the time
+    since the interaction before."""
+    weight = np.empty(len(purchased), np.float32)
+    for row in range(len(purchased)):
+        weight[row] = purchased[row].weight_60d
+    order = np.argsort(-weight, kind="mergesort")[:FREQUENT]
+    items, weights = np.zeros(FREQUENT, np.int64), np.zeros(FREQUENT, np.float32)
+    total = np.float32(weight[order].astype(np.float64).sum())
+    for place in range(len(order)):
+        items[place] = _index_of_key(known, index_of, purchased[order[place]].item_key)
+        if total > 0:
+            weights[place] = weight[order[place]] / total
+    sequence = np.zeros((3, LENGTH), np.int64)
+    remembered, beside = len(interactions), len(looked_at)
+    count = remembered + beside + len(cart)
+    first, before_us = max(count - LENGTH, 0), 0
+    for place in range(first, count):
+        at, at_us = LENGTH - count + place, now_us
+        if place < remembered:
+            row = interactions[place]
+            sequence[0, at], at_us = _index_of_key(known, index_of, row.item_key), row.occurred_us
+            sequence[1, at] = row.event_type
+        elif place < remembered + beside:
+            sequence[0, at], sequence[1, at] = looked_at[place - remembered], viewed
+        else:
+            sequence[0, at], sequence[1, at] = cart[place - remembered - beside], added
+        sequence[2, at] = _gap_bucket(at_us - before_us if place > first else 0)
+        before_us = at_us
+    return items, weights, sequence
+
+
+@compiled(INTS)
 def gap_buckets(gap_us: npt.NDArray[np.int64]) -> Indices:
     """Bucket 1 + floor(log2(1 + minutes)), at most NUM_GAPS - 1, of each gap."""
-    minutes = np.maximum(gap_us, 0) / (60 * MICROSECONDS)
-    return np.minimum(1 + np.log2(1.0 + minutes).astype(np.int64), NUM_GAPS - 1)
+    buckets = np.empty(len(gap_us), np.int64)
+    for place in range(len(gap_us)):
+        buckets[place] = _gap_bucket(gap_us[place])
+    return buckets

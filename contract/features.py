@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from contract.clock import DAY_US
-from contract.compiled import CODES, INT, INTS, INTS32, KEYS, compiled
+from contract.compiled import INT, compiled, records
 from contract.consent import allows
 from contract.events import EVENT_TYPE, Event
 from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION
@@ -129,100 +128,93 @@ def _bought(state: Rows, now_us: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     Items that were given back in full were not bought, and an item that stands on two lines of one
     basket was bought in one basket.
     """
-    columns = (np.ascontiguousarray(state[name]) for name in _OF_PURCHASES)
-    items, counts, times, basket, row = _counted(*columns, _REFUND, now_us)
-    value = np.empty(len(items), PURCHASED)
-    value["item_key"] = items
-    value["baskets"], value["weight_60d"], value["weight_14d"] = counts[:3]
-    value["first_us"], value["last_us"] = times
-    value["in_last_basket"] = counts[3]
-    lines = np.empty(len(basket), BASKET_LINE)
-    lines["basket"], lines["row"] = basket, row
+    value, lines = _counted(state, _REFUND, now_us)
     return value, lines
 
 
-_OF_PURCHASES = ("occurred_us", "event_key", "event_type", "quantity", "item_key")
-
-
-@compiled(INTS, KEYS, CODES, INTS32, KEYS, INT, INT)
-def _counted(
-    occurred_us: npt.NDArray[np.int64],
-    event_key: npt.NDArray[np.uint64],
-    event_type: npt.NDArray[np.uint8],
-    quantity: npt.NDArray[np.int32],
-    item_key: npt.NDArray[np.uint64],
-    refund: int,
-    now_us: int,
-) -> tuple[Any, Any, Any, Any, Any]:
-    """Of rows in the order of (time, event): the items by key; baskets, weight_60d, weight_14d and
-    whether in the last basket, [4, items]; the first and the last time, [2, items]; of each line
-    the basket (0 is the newest) and the item's place."""
-    rows = len(occurred_us)
+@compiled(records(INTERACTION.dtype), INT, INT)
+def _counted(state: Any, refund: int, now_us: int) -> tuple[Any, Any]:
+    """`PURCHASED` and `BASKET_LINE` rows of rows in the order of (time, event)."""
+    rows = len(state)
+    item_key = np.empty(rows, np.uint64)
+    given_back = False
+    for row in range(rows):
+        item_key[row] = state[row].item_key
+        given_back |= state[row].event_type == refund
     by_item = np.argsort(item_key, kind="mergesort")
     place = np.full(rows, -1, np.int64)  # of the item that a row says was bought
-    keys, items = np.empty(rows, np.uint64), 0
-    given_back = (event_type == refund).any()
-    start = 0
+    keys, items, lines, start = np.empty(rows, np.uint64), 0, 0, 0
     while start < rows:
         end, net = start, 0
         while end < rows and item_key[by_item[end]] == item_key[by_item[start]]:
             row = by_item[end]
-            net += -quantity[row] if event_type[row] == refund else quantity[row]
+            net += -state[row].quantity if state[row].event_type == refund else state[row].quantity
             end += 1
         if net > 0 or not given_back:
             latest = -1  # the row before; the lines of one basket stand together
             for row in by_item[start:end]:
-                if event_type[row] == refund:
+                if state[row].event_type == refund:
                     continue
-                if latest < 0 or event_key[latest] != event_key[row]:
+                if latest < 0 or state[latest].event_key != state[row].event_key:
                     place[row] = items
+                    lines += 1
                 latest = row
             keys[items] = item_key[by_item[start]]
             items += 1
         start = end
-    counts, times = np.zeros((4, items)), np.zeros((2, items), np.int64)
-    lines = (place >= 0).sum()
-    basket, item = np.empty(lines, np.int64), np.empty(lines, np.int64)
-    line, number, newest = 0, 0, np.uint64(0)
-    weighed_us, weight_60d, weight_14d = (
-        np.int64(-(2**62)),
-        0.0,
-        0.0,
-    )  # once for the lines of a basket
+    # Summed in 64 bits, kept in 32.
+    weights = np.zeros((2, items))
+    bought = np.zeros(items, PURCHASED)
+    told = np.zeros(lines, BASKET_LINE)
+    for at in range(items):
+        bought[at].item_key = keys[at]
+    line, number, newest, weighed_us = 0, 0, np.uint64(0), np.int64(-(2**62))
+    weight_60d, weight_14d = 0.0, 0.0  # once for the lines of a basket
     for row in range(rows):
         at = place[row]
         if at < 0:
             continue
-        number += line > 0 and event_key[row] != newest
-        newest = event_key[row]
-        if occurred_us[row] != weighed_us:
-            weighed_us = occurred_us[row]
+        number += line > 0 and state[row].event_key != newest
+        newest = state[row].event_key
+        if state[row].occurred_us != weighed_us:
+            weighed_us = state[row].occurred_us
             age_days = (now_us - weighed_us) / 86_400_000_000  # DAY_US
             weight_60d, weight_14d = 2.0 ** (-age_days / 60.0), 2.0 ** (-age_days / 14.0)
-        if counts[0, at] == 0:
-            times[0, at] = occurred_us[row]
-        times[1, at] = occurred_us[row]
-        counts[0, at] += 1
-        counts[1, at] += weight_60d
-        counts[2, at] += weight_14d
-        basket[line], item[line] = number, at
+        if bought[at].baskets == 0:
+            bought[at].first_us = weighed_us
+        bought[at].last_us = weighed_us
+        bought[at].baskets += np.float32(1)
+        weights[0, at] += weight_60d
+        weights[1, at] += weight_14d
+        told[line].basket, told[line].row = number, at
         line += 1
     for line in range(lines):
-        basket[line] = number - basket[line]
-        if basket[line] == 0:
-            counts[3, item[line]] = 1
-    return keys[:items].copy(), counts, times, basket, item
+        told[line].basket = number - told[line].basket
+        if told[line].basket == 0:
+            bought[told[line].row].in_last_basket = True
+    for at in range(items):
+        bought[at].weight_60d, bought[at].weight_14d = weights[0, at], weights[1, at]
+    return bought, told
 
 
 def _rhythm(state: Rows, now_us: int) -> npt.NDArray[np.float32]:
     """`RHYTHM` as [4] floats; all zero for a subject without purchases."""
-    if not len(state):
-        return np.zeros(len(RHYTHM), np.float32)
-    times = state["occurred_us"]
-    span = float(times[-1] - times[0]) / DAY_US
-    gap = span / (len(times) - 1) if len(times) > 1 else 0.0
-    since = (now_us - int(times[-1])) / DAY_US
-    return np.array([len(times), since, gap, state["items"].mean()], np.float32)
+    told: npt.NDArray[np.float32] = _of_visits(state, now_us)
+    return told
+
+
+@compiled(records(VISIT.dtype), INT)
+def _of_visits(state: Any, now_us: int) -> npt.NDArray[np.float32]:
+    told, visits, day_us = np.zeros(4, np.float32), len(state), 86_400_000_000  # DAY_US
+    if not visits:
+        return told
+    first, last, items = state[0].occurred_us, state[visits - 1].occurred_us, 0
+    for row in range(visits):
+        items += state[row].items
+    told[0], told[1] = visits, (now_us - last) / day_us
+    told[2] = (last - first) / day_us / (visits - 1) if visits > 1 else 0.0
+    told[3] = items / visits
+    return told
 
 
 def _as_is(state: Rows, now_us: int) -> npt.NDArray[Any]:

@@ -109,13 +109,13 @@ class ItemIndex:
         queries = self._checked(queries)
         if mask.shape != (len(self.vectors),):
             raise ValueError(f"a mask over {len(mask)} rows does not fit {len(self.vectors)}")
-        index = np.flatnonzero(mask)
-        index = index[np.searchsorted(index, FIRST_ITEM) :]
-        wanted = min(wanted, len(index))
+        allowed = int(np.count_nonzero(mask[FIRST_ITEM:]))
+        wanted = min(wanted, allowed)
         if not wanted:
-            return [index[:0] for _ in queries]
-        if len(index) > _COPY_BELOW * len(mask):
+            return [np.empty(0, np.int64) for _ in queries]
+        if allowed > _COPY_BELOW * len(mask):
             return list(self._skipping(queries, mask, wanted))
+        index = np.flatnonzero(mask[FIRST_ITEM:]) + FIRST_ITEM
         scores, rows = [], []
         copied = np.empty((min(_PART, len(index)), self.vectors.shape[1]), np.float32)
         for start in range(0, len(index), _PART):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, compiled
 from contract.encoding import FIRST_ITEM
 from contract.events import key_of
 
@@ -76,10 +77,16 @@ class ItemTable:
         return np.ascontiguousarray(self.categories[:, list(LEVELS.values())])
 
     @cached_property
+    def baskets(self) -> Floats:
+        """How many baskets held each item, [N]."""
+        counted: Floats = np.expm1(self.popularity)
+        return counted
+
+    @cached_property
     def for_ranking(self) -> Floats:
         """What the ranker is told about an item alone, [N, 9]: popularity, recent, weekly, trend,
         repeat rate, log1p of the gap, price, buyers, log1p of baskets per buyer."""
-        baskets, buyers = np.expm1(self.popularity), np.expm1(self.buyers)
+        baskets, buyers = self.baskets, np.expm1(self.buyers)
         columns = (
             *(self.popularity, self.recent_popularity, self.weekly_popularity),
             self.recent_popularity - self.popularity,
@@ -167,10 +174,7 @@ class ItemNeighbours:
 
     def score(self, cart: Indices) -> "Sparse":
         """The summed similarity of every neighbour to the items of `cart`."""
-        near = self.neighbours[cart].ravel().astype(np.int64)
-        weight = self.similarity[cart].ravel()
-        kept = weight > 0
-        return Sparse.summed(near[kept], weight[kept])
+        return Sparse(*_near(self.neighbours, self.similarity, cart))
 
 
 @dataclass(frozen=True)
@@ -183,9 +187,7 @@ class Sparse:
     @classmethod
     def summed(cls, index: Indices, value: Floats) -> "Sparse":
         """Equal indices are added up."""
-        distinct, inverse = np.unique(index, return_inverse=True)
-        total = np.bincount(inverse, value, minlength=len(distinct)).astype(np.float32)
-        return cls(distinct, total)
+        return cls(*_summed(index, value))
 
     def at(self, wanted: Indices) -> Floats:
         """The score of each of `wanted`, 0 where there is none."""
@@ -196,12 +198,50 @@ class Sparse:
 
     def best(self, limit: int) -> Indices:
         """The indices of the highest scores, best first; equal ones by index."""
-        if len(self.index) > 4 * limit:
-            cut = np.partition(self.value, -limit)[-limit]
-            kept = np.flatnonzero(self.value >= cut)
-        else:
-            kept = np.arange(len(self.index))
-        return self.index[kept[np.lexsort((self.index[kept], -self.value[kept]))[:limit]]]
+        best: Indices = _best(self.index, self.value, limit)
+        return best
+
+    def within(self, mask: npt.NDArray[np.bool_]) -> "Sparse":
+        """The scores of what `mask` lets through."""
+        kept = mask[self.index]
+        return Sparse(self.index[kept], self.value[kept])
+
+
+@compiled(INTS, FLOATS)
+def _summed(index: Indices, value: Floats) -> tuple[Indices, Floats]:
+    order = np.argsort(index, kind="mergesort")
+    items, totals, count = np.empty(len(index), np.int64), np.empty(len(index)), 0
+    for row in order:
+        if count == 0 or items[count - 1] != index[row]:
+            items[count], totals[count] = index[row], 0.0
+            count += 1
+        totals[count - 1] += value[row]
+    return items[:count].copy(), totals[:count].astype(np.float32)
+
+
+@compiled(INTS32_2D, FLOATS_2D, INTS)
+def _near(neighbours: Indices, similarity: Floats, cart: Indices) -> tuple[Indices, Floats]:
+    most, count = len(cart) * neighbours.shape[1], 0
+    index, value = np.empty(most, np.int64), np.empty(most, np.float32)
+    for item in cart:
+        for k in range(neighbours.shape[1]):
+            if similarity[item, k] > 0:
+                index[count], value[count] = neighbours[item, k], similarity[item, k]
+                count += 1
+    return _summed(index[:count], value[:count])
+
+
+@compiled(INTS, FLOATS, INT)
+def _best(index: Indices, value: Floats, limit: int) -> Indices:
+    count = len(index)
+    if limit <= 0 or count == 0:
+        return np.empty(0, np.int64)
+    kept = np.arange(count)
+    if count > 4 * limit:  # all that may be among them, equal ones too, before they are sorted
+        cut = np.partition(value, count - limit)[count - limit]
+        kept = np.flatnonzero(value >= cut)
+    order = np.argsort(-value[kept], kind="mergesort")[:limit]
+    return index[kept[order]]
 
 
 NOTHING = Sparse(np.empty(0, np.int64), np.empty(0, np.float32))

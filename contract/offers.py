@@ -119,6 +119,8 @@ class Offer(_Strict):
     one without a group goes with no other. `unconditional`: given to whoever qualifies; any other
     only where a model expects more of it than it costs, or a rule says so. `margin_floor`, of the
     goods' value, must be left after it (the book's own counts where this is not said).
+    `external_code`: of the coupon in an outside system that is told of its reservations and
+    redemptions.
     """
 
     offer_id: OfferId
@@ -136,6 +138,7 @@ class Offer(_Strict):
     unconditional: bool = False
     margin_floor: Share | None = None
     active: bool = True
+    external_code: Name | None = None
 
     @property
     def in_money(self) -> bool:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import CODES, INT, INTS, KEY, KEYS, compiled
+from contract.compiled import INT, KEY, compiled, records
 from contract.events import EVENT_TYPE
+from contract.evidence_rows import ORDER
 from contract.rows import Rows
 
 # One row per order that was not given back in full, oldest first.
@@ -27,28 +28,14 @@ def orders(state: Rows, now_us: int) -> npt.NDArray[Any]:
     A transaction that is told twice is one order, at its earlier time. A refund lowers the order
     of its transaction by its amount; one without an amount, or of an unknown order, lowers none.
     """
-    kept, spend = _net(
-        np.ascontiguousarray(state["event_type"]),
-        np.ascontiguousarray(state["amount"]),
-        np.ascontiguousarray(state["transaction_key"]),
-        _PURCHASE,
-    )
-    found = np.empty(len(kept), ORDERED)
-    for column in ("occurred_us", "coupon", "currency_key"):
-        found[column] = state[column][kept]
-    found["spend"] = spend
+    found: npt.NDArray[Any] = _net(state, _PURCHASE)
     return found
 
 
-@compiled(CODES, INTS, KEYS, INT)
-def _net(
-    event_type: npt.NDArray[np.uint8],
-    amount: npt.NDArray[np.int64],
-    transaction_key: npt.NDArray[np.uint64],
-    purchase: int,
-) -> tuple[Any, Any]:
-    """The rows that are orders, in their order, and what was spent on each."""
-    rows = len(event_type)
+@compiled(records(ORDER.dtype), INT)
+def _net(state: Any, purchase: int) -> Any:
+    """`ORDERED` rows of those that are orders, in their order, with what was spent on each."""
+    rows = len(state)
     size = 1
     while size < 2 * rows:
         size *= 2
@@ -57,46 +44,51 @@ def _net(
     first, back = np.full(size, -1, np.int64), np.zeros(size, np.int64)
     kept, spend = np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
     for row in range(rows):
-        key = transaction_key[row]
+        key = np.uint64(state[row].transaction_key)
         if key == 0:  # without a transaction's id every purchase is an order of its own
-            if event_type[row] == purchase:
-                kept[row], spend[row] = True, amount[row]
+            if state[row].event_type == purchase:
+                kept[row], spend[row] = True, state[row].amount
             continue
         slot = np.int64(key & np.uint64(size - 1))
         while held[slot] != key and held[slot] != 0:
             slot = (slot + 1) % size
         held[slot] = key
-        if event_type[row] != purchase:
-            back[slot] += max(amount[row], 0)
+        if state[row].event_type != purchase:
+            back[slot] += max(state[row].amount, 0)
         elif first[slot] < 0:
             first[slot] = row
     for place in range(size):
         order = first[place]
         if order >= 0:
-            said = amount[order] > 0
-            kept[order] = not said or back[place] < amount[order]
-            spend[order] = amount[order] - back[place] if said else amount[order]
-    return np.flatnonzero(kept), spend[kept]
+            amount = state[order].amount
+            said = amount > 0
+            kept[order] = not said or back[place] < amount
+            spend[order] = amount - back[place] if said else amount
+    found, at = np.zeros(kept.sum(), ORDERED), 0
+    for row in range(rows):
+        if kept[row]:
+            found[at].occurred_us, found[at].spend = state[row].occurred_us, spend[row]
+            found[at].coupon = state[row].coupon != 0
+            found[at].currency_key = state[row].currency_key
+            at += 1
+    return found
 
 
 def mean_spend(orders: npt.NDArray[Any], currency_key: int) -> float:
     """Mean net amount in minor units of the ORDERED rows in the currency of that key (0: in that of
     the latest one with an amount); 0 where none says its amount."""
-    if not len(orders):
-        return 0.0
-    spend, of = (np.ascontiguousarray(orders[name]) for name in ("spend", "currency_key"))
-    return float(_mean(spend, of, np.uint64(currency_key)))
+    return float(_mean(orders, np.uint64(currency_key)))
 
 
-@compiled(INTS, KEYS, KEY)
-def _mean(spend: npt.NDArray[np.int64], of: npt.NDArray[np.uint64], wanted: np.uint64) -> float:
+@compiled(records(ORDERED), KEY)
+def _mean(orders: Any, wanted: np.uint64) -> float:
     total, count, chosen = 0, 0, wanted != 0
-    for row in range(len(spend) - 1, -1, -1):
-        if spend[row] < 0:
+    for row in range(len(orders) - 1, -1, -1):
+        if orders[row].spend < 0:
             continue
         if not chosen:
-            wanted, chosen = of[row], True
-        if of[row] == wanted:
-            total += int(spend[row])
+            wanted, chosen = orders[row].currency_key, True
+        if orders[row].currency_key == wanted:
+            total += orders[row].spend
             count += 1
     return total / count if count else 0.0

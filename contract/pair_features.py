@@ -6,15 +6,7 @@ import math
 import numpy as np
 
 from contract.candidates import Evidence
-from contract.cart_fit import (
-    CART_FIT,
-    STAPLES,
-    cart_fit,
-    category_fit,
-    similarity_matrix,
-    staples_similarity,
-    times_in,
-)
+from contract.cart_fit import CART_FIT, STAPLES, beside
 from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, compiled
 from contract.items import LEVELS, Floats, Indices, ItemTable
 from contract.own_baskets import COMPANIONS, HABITS, companions, habits
@@ -87,7 +79,7 @@ def pair_features(
             _habit_rows(evidence, table, index, weight, own[-1]),
         ),
         *(near.index, near.value, knn.index, knn.value, len(intent)),
-        *_cart_rows(evidence, table, index),
+        _cart_rows(evidence, table, index),
         *(_tower_rows(evidence, index, item_vectors), _of_subject(evidence)),
     )
     return found
@@ -106,15 +98,14 @@ _OWN = _rows(
 def _own_rows(evidence: Evidence, table: ItemTable, index: Indices, weight: Floats) -> Floats:
     """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
     own = evidence.purchased
-    count = len(own.index)
-    in_cart = np.zeros(count, np.float32)
-    in_cart[(at := _place(own.index, evidence.cart))[at >= 0]] = 1.0
-    beside = companions(own.together, in_cart, len(evidence.cart), own.baskets)
+    shared = companions(
+        own.together, _in_cart(own.index, evidence.cart), len(evidence.cart), own.baskets
+    )
     found: Floats = _of_purchases(
         index,
         *(own.index, own.by_weight, own.baskets, own.weight_60d, own.weight_14d),
         *(own.days_since, own.gap_days, own.in_last),
-        *(beside, weight),
+        *(shared, weight),
         *(table.gap_days, table.price_level, evidence.subject_baskets),
     )
     return found
@@ -203,25 +194,15 @@ _CART = _rows(
 )
 
 
-def _cart_rows(
-    evidence: Evidence, table: ItemTable, index: Indices
-) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+def _cart_rows(evidence: Evidence, table: ItemTable, index: Indices) -> Floats:
     """What the frozen tables say of the candidates beside the shopper's intent and staples:
     `_CART` from staples_similarity on, the last two without log1p."""
-    neighbours, cart, own = evidence.neighbours, evidence.intent, evidence.purchased
+    own = evidence.purchased
     strongest = own.by_weight[:STAPLES]
-    return (
-        staples_similarity(neighbours, index, own.index[strongest], own.weight_60d[strongest]),
-        cart_fit(
-            similarity_matrix(neighbours, index, cart),
-            np.expm1(table.popularity[index]),
-            np.expm1(table.popularity[cart]),
-            neighbours.baskets,
-        ),
-        category_fit(neighbours.narrow, index, cart),
-        category_fit(neighbours.wide, index, cart),
-        times_in(table.categories, index, cart, LEVELS["narrow"]),
-        times_in(table.categories, index, cart, LEVELS["wide"]),
+    return beside(
+        *(evidence.neighbours, index, evidence.intent),
+        *(own.index[strongest], own.weight_60d[strongest]),
+        *(table.baskets, table.levels),
     )
 
 
@@ -233,16 +214,27 @@ _TOWERS = _rows("query_tower", "sequence")
 
 
 def _tower_rows(evidence: Evidence, index: Indices, item_vectors: Floats) -> Floats:
-    """Inner products, standardised over this checkout's candidates: the ranker then does not
-    depend on the scale of a space that is learned anew with every release."""
+    """Inner products with the query vectors, [2, C]; zero where a tower was silent."""
     found = np.zeros((len(_TOWERS), len(index)), np.float32)
-    queries = (evidence.query_vector, evidence.sequence_vector)
     vectors = item_vectors[index]
-    for row, query in zip(found, queries, strict=True):
-        if query is not None and len(index):
-            product = vectors @ query
-            row[:] = (product - product.mean()) / (product.std() + np.float32(1e-6))
+    for row, query in zip(found, (evidence.query_vector, evidence.sequence_vector), strict=True):
+        if query is not None:
+            np.matmul(vectors, query, out=row)
     return found
+
+
+@compiled(FLOATS)
+def _standardised(product: Floats) -> Floats:
+    """Over this checkout's candidates: the ranker then does not depend on the scale of a space
+    that is learned anew with every release."""
+    total, squared = 0.0, 0.0
+    for one in product:
+        total += one
+    mean = np.float32(total / max(len(product), 1))
+    for one in product:
+        squared += (one - mean) ** 2
+    deviation = np.float32(np.sqrt(squared / max(len(product), 1)))
+    return (product - mean) / (deviation + np.float32(1e-6))
 
 
 _SUBJECT = _rows("subject_known", "subject_baskets", "days_since_visit", "cart_size")
@@ -260,7 +252,7 @@ _COLUMNS = np.concatenate((_ITEM, _OWN, _HABITS, _CART, _TOWERS, _SUBJECT))
 
 @compiled(
     *(INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS_2D, INTS, FLOATS, INTS, FLOATS, INT),
-    *(FLOATS, FLOATS_2D, FLOATS_2D, FLOATS_2D, FLOATS, FLOATS, FLOATS_2D, FLOATS),
+    *(FLOATS_2D, FLOATS_2D, FLOATS),
 )
 def _together(
     index: Indices,
@@ -273,12 +265,7 @@ def _together(
     knn_index: Indices,
     knn_value: Floats,
     cart_size: int,
-    staples: Floats,
     fit: Floats,
-    narrow: Floats,
-    wide: Floats,
-    times_narrow: Floats,
-    times_wide: Floats,
     towers: Floats,
     subject: Floats,
 ) -> Floats:
@@ -286,7 +273,8 @@ def _together(
     count = len(index)
     found = np.empty((count, len(columns)), np.float32)
     told = np.empty(len(columns), np.float32)
-    last = len(habit) - 2
+    last, counted = len(habit) - 2, len(fit) - 2
+    own_tower, sequence = _standardised(towers[0]), _standardised(towers[1])
     for candidate in range(count):
         item, at = index[candidate], 0
         for column in range(of_items.shape[1]):
@@ -305,25 +293,23 @@ def _together(
         place = np.searchsorted(knn_index, item)
         has = place < len(knn_index) and knn_index[place] == item
         told[at + 2] = np.log1p(knn_value[place]) if has else 0.0
-        told[at + 3] = staples[candidate]
-        at += 4
+        at += 3
         for row in range(len(fit)):
-            told[at] = fit[row, candidate]
+            told[at] = fit[row, candidate] if row < counted else np.log1p(fit[row, candidate])
             at += 1
-        told[at], told[at + 1] = narrow[0, candidate], narrow[1, candidate]
-        told[at + 2], told[at + 3] = wide[0, candidate], wide[1, candidate]
-        told[at + 4] = np.log1p(times_narrow[candidate])
-        told[at + 5] = np.log1p(times_wide[candidate])
-        told[at + 6], told[at + 7] = towers[0, candidate], towers[1, candidate]
-        told[at + 8 :] = subject
+        told[at], told[at + 1] = own_tower[candidate], sequence[candidate]
+        told[at + 2 :] = subject
         for row in range(len(columns)):
             found[candidate, columns[row]] = told[row]
     return found
 
 
-def _place(ascending: Indices, wanted: Indices) -> Indices:
-    """Where each of `wanted` stands in `ascending`, -1 where it does not."""
-    if not len(ascending):
-        return np.full(len(wanted), -1, np.int64)
-    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return np.where(ascending[place] == wanted, place, -1)
+@compiled(INTS, INTS)
+def _in_cart(own: Indices, cart: Indices) -> Floats:
+    """1 for those of `own`, ascending, that stand in `cart`."""
+    found = np.zeros(len(own), np.float32)
+    for item in cart:
+        place = np.searchsorted(own, item)
+        if place < len(own) and own[place] == item:
+            found[place] = 1.0
+    return found

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import INT, INTS, INTS32, compiled
+from contract.compiled import FLOATS, INT, INTS, INTS32, compiled
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.integer[Any]]
@@ -121,21 +121,28 @@ class SessionKnn:
 
     def scores(self, query: Ints, *, drop: Ints | None = None) -> tuple[Ints, Floats]:
         """The same in the order of the items' numbers."""
-        wanted = _latest_distinct(query, self.query_items, len(self.posting_offsets) - 1)
-        if not len(wanted):
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        items, total = _summed(
+        items, scores = _scores(
             *(self.session_offsets, self.session_items, self.posting_offsets, self.postings),
-            *(np.array(wanted, np.int64), _NOTHING if drop is None else drop),
-            *(self.m, self.k),
+            *(self.idf, query, _NOTHING if drop is None else drop),
+            *(self.m, self.k, self.query_items),
         )
-        order = np.argsort(items)
-        items, total = items[order], total[order]
-        scores = (total * self.idf[items] / (len(wanted) * _PLACES)).astype(np.float32)
         return items, scores
 
 
 _NOTHING: Ints = np.empty(0, np.int64)
+
+
+@compiled(INTS, INT, INT)
+def _latest_distinct(query: Ints, limit: int, num_items: int) -> Ints:
+    """The latest distinct known items of `query`, latest first."""
+    latest, count = np.empty(min(limit, len(query)), np.int64), 0
+    for item in query[::-1]:
+        if count == len(latest):
+            break
+        if 0 <= item < num_items and not (latest[:count] == item).any():
+            latest[count] = item
+            count += 1
+    return latest[:count].copy()
 
 
 @compiled(INTS32, INTS32, INTS, INT, INT, others=((INTS, INTS, INTS, INT, INT),))
@@ -187,9 +194,7 @@ def _neighbours(
     return found, weight
 
 
-@compiled(
-    *[INTS32] * 4, INTS, INTS, INT, INT, others=((INTS, INTS, INTS, INTS, INTS, INTS, INT, INT),)
-)
+@compiled(*[INTS32] * 4, INTS, INTS, INT, INT, others=((*[INTS] * 6, INT, INT),))
 def _summed(
     session_offsets: Ints,
     session_items: Ints,
@@ -200,7 +205,7 @@ def _summed(
     m: int,
     k: int,
 ) -> tuple[Ints, Ints]:
-    """The items of the nearest sessions in any order, and the summed weight of each, times
+    """The items of the nearest sessions, ascending, and the summed weight of each, times
     Q * `_PLACES`; `wanted` [Q]: items of the query, latest first."""
     found, weight = _neighbours(posting_offsets, postings, wanted, m, k)
     entries = 0
@@ -238,7 +243,37 @@ def _summed(
         if keys[slot] != -1 and totals[slot] >= 0:
             items[at], total[at] = keys[slot], totals[slot]
             at += 1
-    return items, total
+    order = np.argsort(items)
+    return items[order], total[order]
+
+
+@compiled(
+    *(*[INTS32] * 4, FLOATS, INTS, INTS, INT, INT, INT),
+    others=((*[INTS] * 4, FLOATS, INTS, INTS, INT, INT, INT),),
+)
+def _scores(
+    session_offsets: Ints,
+    session_items: Ints,
+    posting_offsets: Ints,
+    postings: Ints,
+    idf: Floats,
+    query: Ints,
+    drop: Ints,
+    m: int,
+    k: int,
+    query_items: int,
+) -> tuple[Ints, Floats]:
+    """The items, ascending, and their scores."""
+    wanted = _latest_distinct(query, query_items, len(posting_offsets) - 1)
+    if not len(wanted):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    items, total = _summed(
+        session_offsets, session_items, posting_offsets, postings, wanted, drop, m, k
+    )
+    scores = np.empty(len(items), np.float32)
+    for place in range(len(items)):
+        scores[place] = total[place] * np.float64(idf[items[place]]) / (len(wanted) * _PLACES)
+    return items, scores
 
 
 def _narrow(*arrays: npt.NDArray[Any]) -> Any:
@@ -256,14 +291,3 @@ def _last_of_each_pair(sessions: Ints, items: Ints, num_items: int) -> tuple[Int
     _, first_from_end = np.unique(pair[::-1], return_index=True)
     kept = np.sort(len(pair) - 1 - first_from_end)
     return sessions[kept], items[kept]
-
-
-def _latest_distinct(query: Ints, limit: int, num_items: int) -> list[int]:
-    """The latest distinct known items of `query`, latest first."""
-    latest: list[int] = []
-    for item in query[::-1].tolist():
-        if 0 <= item < num_items and item not in latest:
-            latest.append(item)
-            if len(latest) == limit:
-                break
-    return latest

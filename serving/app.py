@@ -80,12 +80,14 @@ from serving.stores import open_stores
 
 if TYPE_CHECKING:
     from serving.inference.triton import TritonBackends
+    from serving.state.voucherify import VoucherifyDelivery
 
 log = logging.getLogger(__name__)
 
 # How long what one gateway was told of an item, or an erasure by another process, may take to be
 # known to the others, at most.
 _FOLLOW_SECONDS = 0.5
+_OUTSIDE_SECONDS = 1.0
 _RETENTION_SECONDS = 24 * 3600.0
 
 
@@ -321,11 +323,14 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             gateway.feed.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
+        outside = _outside(gateway)
         beside = [
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
             _every(_FOLLOW_SECONDS, follow_store, "control store"),
         ]
+        if outside is not None:
+            beside.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))
         if follow_pointer:
             look = gateway.follower.look
             beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -335,6 +340,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+            if outside is not None:
+                await outside.aclose()
             await close_gateway(gateway)
 
     app = GatewayApp(
@@ -386,7 +393,7 @@ async def _retain(gateway: Gateway) -> None:
     log.info("retention: %s", removed)
 
 
-def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+def _every(seconds: float, act: Callable[[], Awaitable[object]], name: str) -> asyncio.Task[None]:
     """A task that does `act` again and again; one failure does not end it."""
 
     async def repeat() -> None:
@@ -398,6 +405,18 @@ def _every(seconds: float, act: Callable[[], Awaitable[None]], name: str) -> asy
                 log.exception("the %s task failed; it goes on", name)
 
     return asyncio.create_task(repeat(), name=name)
+
+
+def _outside(gateway: Gateway) -> "VoucherifyDelivery | None":
+    settings = gateway.settings
+    if settings.voucherify_url is None:
+        return None
+    from serving.state.voucherify import VoucherifyDelivery, VoucherifyPlace
+
+    place = VoucherifyPlace(
+        settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
+    )
+    return VoucherifyDelivery(gateway.ledger.outbox, place, gateway.clock)
 
 
 def _version() -> str:

@@ -16,8 +16,8 @@ from serving.state.sqlite_writer import copy_file
 from serving.state.state_folder import CONTROL, COPIES, LEDGER
 
 if TYPE_CHECKING:
-    from serving.state.coupon_ledger import CouponLedger
     from serving.state.postgres_place import PostgresPlace
+    from serving.state.sql_coupon_ledger import SqlCouponLedger
 
 _NO_DRIVER = "PostgreSQL needs the extra: pip install 'tillwise[scale]'"
 
@@ -42,7 +42,7 @@ def open_control(
     return PostgresControlStore(_postgres(settings), settings.state / COPIES, secrets, clock)
 
 
-def open_ledger(settings: Settings) -> "CouponLedger":
+def open_ledger(settings: Settings) -> "SqlCouponLedger":
     """The coupon ledger, in the database of the control store or in a file beside its file, made if
     need be. Raises UserError, StoreError."""
     from serving.state.ledger_database import sqlite_ledger_database

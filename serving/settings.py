@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         600, description="Events of one visitor with a collect key; nobody does more by hand."
     )
     max_full_decisions: Positive = Field(
-        16,
+        12,
         description="Decisions at once that may use the models, as far as they are expected to be "
         "done in time; more get a cheaper rung.",
     )
@@ -104,6 +104,13 @@ class Settings(BaseSettings):
     reservation_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
         15.0, description="How long a reserved offer is held for its checkout."
     )
+    voucherify_url: str | None = Field(
+        None,
+        description="A coupon system that speaks Voucherify's HTTP API, https://api.voucherify.io: "
+        "it is told of reservations and redemptions of offers with an `external_code`.",
+    )
+    voucherify_app_id: str = Field("", description="The application's id there.")
+    voucherify_app_token: str = Field("", repr=False, description="Its secret.")
     impression_queue: Positive = Field(
         4_096, description="Impressions waiting to be logged; more are lost and counted."
     )

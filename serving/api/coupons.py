@@ -154,6 +154,7 @@ async def reserve(request: Request) -> Response:
             grant.cart_digest,
             grant.group,
             holders,
+            offer.external_code,
         )
         until = now + timedelta(minutes=gateway.settings.reservation_minutes)
         if offer.schedule.valid_until is not None:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -61,7 +62,8 @@ async def decide(request: Request) -> Response:
     touched and nothing is kept."""
     began = arrival_of(request.scope)
     gateway = gateway_of(request)
-    _turn_away_late(request, gateway)
+    if _comes_too_late(request, gateway):
+        return _TOO_MANY.response()
     caller = authenticate(request, gateway, "checkout", page_token=True)
     await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
@@ -123,7 +125,7 @@ async def _promised(
         subject_id = settling.result() if _settled(settling) else None
     if subject_id is None:
         return False
-    event = _impression(gateway, decision, subject_id)
+    event = _impression(decision, UUID(subject_id), gateway.clock.now())
     task = asyncio.create_task(gateway.impressions.write(event, purposes))
     gateway.background.add(task)
     task.add_done_callback(partial(_recorded, gateway))
@@ -138,16 +140,17 @@ def _recorded(gateway: Gateway, task: asyncio.Task[None]) -> None:
         log.error("a decision with an offer could not be recorded: %s", error)
 
 
-def _turn_away_late(request: Request, gateway: Gateway) -> None:
-    """Refuse now what would only make everything later still: without a look at the body, and for
-    a key or page token that counted before without one at the store, so that it costs next to
-    nothing. Strangers are not even counted as late. Raises a 429 problem."""
+def _comes_too_late(request: Request, gateway: Gateway) -> bool:
+    """Whether to refuse at once what would only make everything later still: without a look at the
+    body, and for a key or page token that counted before without one at the store, so that it costs
+    next to nothing. Strangers are not even counted as late."""
     if not is_known(request, gateway):
-        return
+        return False
     waited_s = time.perf_counter() - ready_of(request.scope)
-    if gateway.decider.is_behind(waited_s, waiting_beside(request.scope)):
+    behind = gateway.decider.is_behind(waited_s, waiting_beside(request.scope))
+    if behind:
         gateway.decider.count_refusal()
-        raise _too_many(RETRY_AFTER_S)
+    return behind
 
 
 def _too_many(retry_after_s: int) -> ApiProblem:
@@ -156,6 +159,9 @@ def _too_many(retry_after_s: int) -> ApiProblem:
         "Too many decisions are under way; try again.",
         headers={"Retry-After": str(retry_after_s)},
     )
+
+
+_TOO_MANY = _too_many(RETRY_AFTER_S)  # made once: it is given when there is no time to lose
 
 
 def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response:
@@ -224,8 +230,7 @@ async def _keep(
     """After the answer: the impression under `analytics` unless it is `written`, otherwise a
     counter."""
     gateway.shadow.offer(decision)
-    purposes = decision.subject.purposes
-    subject_id = decision.subject.subject_id
+    subject_id, purposes = decision.subject.subject_id, decision.subject.purposes
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
         return
@@ -238,19 +243,19 @@ async def _keep(
     if subject_id is None:
         gateway.impressions.lost(1)
         return
-    gateway.impressions.offer(_impression(gateway, decision, subject_id), purposes)
+    now = gateway.clock.now()
+    gateway.impressions.offer(partial(_impression, decision, UUID(subject_id), now), purposes)
 
 
-def _impression(gateway: Gateway, decision: Decision, subject_id: str) -> Event:
-    now, asked = gateway.clock.now(), decision.request
-    shown = decision.response.recommendations
+def _impression(decision: Decision, subject_id: UUID, now: datetime) -> Event:
+    asked, shown = decision.request, decision.response.recommendations
     return Event(
         event_id=decision.response.decision_id,
         event_name="decision",
         occurred_at=now,
         received_at=now,
         session_id=asked.session_id,
-        subject_id=UUID(subject_id),
+        subject_id=subject_id,
         items=tuple(EventItem(item_id=one.item_id, index=n) for n, one in enumerate(shown)),
         currency=asked.cart.currency,
         context=asked.context.event_context(),

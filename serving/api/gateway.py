@@ -30,11 +30,11 @@ from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
 from serving.state.control_store import ControlStore
 from serving.state.coupon_holders import CouponHolders
-from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import EventLog
 from serving.state.feature_store import FeatureStore
 from serving.state.followed_document import FollowedDocument
 from serving.state.secrets import Secrets
+from serving.state.sql_coupon_ledger import SqlCouponLedger
 
 if TYPE_CHECKING:
     from serving.api.page_limits import PageLimits
@@ -56,7 +56,7 @@ class Gateway:
     shadow: Shadow
     overlay: CatalogueOverlay
     decider: Decider
-    ledger: CouponLedger
+    ledger: SqlCouponLedger
     holders: CouponHolders
     shelf: OfferShelf
     rules: FollowedDocument[RuleSet]

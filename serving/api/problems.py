@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from fastapi import Request
@@ -77,10 +78,14 @@ class ApiProblem(Exception):  # noqa: N818 - it becomes a problem response
         )
         self.headers = dict(headers or {})
 
+    @cached_property
+    def _body(self) -> str:
+        return self.problem.model_dump_json(exclude_none=True)
+
     def response(self) -> Response:
-        """The answer that says so."""
+        """The answer that says so, a new one each time."""
         return Response(
-            self.problem.model_dump_json(exclude_none=True),
+            self._body,
             self.problem.status,
             self.headers,
             MEDIA_TYPE,

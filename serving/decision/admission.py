@@ -2,6 +2,8 @@
 above one limit a decision is answered from a cheaper rung, above the next it is refused."""
 
 import threading
+import time
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Self
@@ -15,12 +17,17 @@ _PATIENCE = 0.1  # more is late: longer than the loop is busy with what is in ha
 _CROWDED = 0.2  # more leaves no time for an answer where all full places are taken
 _HOPELESS = 0.5  # more leaves none at all, whatever the loop is busy with
 # One pause of the machine is no overload: what waits because of it is over by then.
-_PAUSE_S = 0.100
+_PAUSE_S = 0.050
 # Fewer decisions at once do not keep a loop from its turns; something else does, and to refuse
 # them would not help it.
 _FEW = 8
+# A cheaper answer is expected to be given within this share of the usual deadline, or it is refused
+# while that costs next to nothing; the rest is for reading it, writing it, and being wrong.
+_CHEAPER_ROOM = 0.35
+_SOME = 5  # so few are answered whatever the last ones took: one bad moment must refuse nobody
+_FIRST_CHEAPER_S = 0.002
 _FIRST_DEADLINE_S = DEFAULT_DEADLINE_MS / 1_000
-_NEWEST = 0.1  # what the latest deadline counts in the mean
+_NEWEST = 0.1  # what the latest one counts in a moving mean
 
 
 class Overloaded(Exception):  # noqa: N818 - it names what happened
@@ -35,7 +42,12 @@ class Admission:
     """Counts decisions under way. Work that a decision left behind on a thread when its time was up
     still takes that thread, so it keeps the decision's place until it ends."""
 
-    def __init__(self, max_full: int, max_total: int) -> None:
+    def __init__(
+        self,
+        max_full: int,
+        max_total: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         if not 0 <= max_full <= max_total or max_total < 1:
             raise ValueError(
                 f"limits must be 0 <= max_full <= max_total, not {max_full}, {max_total}"
@@ -46,6 +58,10 @@ class Admission:
         self._active_full = 0
         self._late_since = self._late_at = -inf  # when requests began to be late, and were last
         self._usual_s = _FIRST_DEADLINE_S  # a moving mean of what is asked
+        # A moving mean of what a cheaper answer takes for each one that it has to wait for, itself
+        # included: where they come one by one, the time between two of them.
+        self._cheaper_s = _FIRST_CHEAPER_S
+        self._clock = clock
         self._lock = threading.Lock()  # threads give places back
 
     @property
@@ -84,6 +100,9 @@ class Admission:
         loop is late with, or the time must be as good as over. Changes nothing."""
         if self._active >= self.max_total:
             return True
+        cheaper = self._active_full >= self.max_full or self.keeps_late(now)
+        if cheaper and self.is_crowded_out(waited_s):
+            return True
         share = waited_s / self._usual_s
         if share <= _PATIENCE:
             return False
@@ -93,23 +112,38 @@ class Admission:
         many = self._active + waiting >= min(self.max_full, _FEW)
         return crowded or many or share > _HOPELESS
 
-    def enter(self, *, full: bool = True) -> "Place":
-        """A place for one decision, one that may use the models if there is such a place and
-        `full`; raises Overloaded when there is none at all."""
+    def is_crowded_out(self, spent_s: float, *, beside: int = 0) -> bool:
+        """Whether a cheaper answer to a request that came `spent_s` ago would be too late, behind
+        those under way but for `beside` of them."""
+        before = self._active - self._active_full - beside
+        expected_s = spent_s + (before + 1) * self._cheaper_s
+        return before >= _SOME and expected_s > _CHEAPER_ROOM * self._usual_s
+
+    def enter(self, *, full: bool = True, spent_s: float = 0.0) -> "Place":
+        """A place for one decision that came `spent_s` ago, one that may use the models if there is
+        such a place and `full`; raises Overloaded when there is none at all, or only one for a
+        cheaper answer that would be too late."""
         with self._lock:
             if self._active >= self.max_total:
                 raise Overloaded
             # Cheaper decisions do not count here: however many there are, full ones go on.
             full = full and self._active_full < self.max_full
+            if not full and self.is_crowded_out(spent_s):
+                raise Overloaded
             self._active += 1
             self._active_full += full
-            return Place(self, full=full)
+            return Place(self, self._active - self._active_full, self._clock(), full=full)
 
-    def leave(self, *, full: bool) -> None:
+    def leave(self, place: "Place") -> None:
         """Called by a Place when nothing holds it any longer."""
         with self._lock:
             self._active -= 1
-            self._active_full -= full
+            self._active_full -= place.full
+            if place.cheaper_before:
+                # What hangs says how long it hangs, not how long an answer takes.
+                took_s = min(self._clock() - place.began, self._usual_s)
+                each_s = took_s / place.cheaper_before
+                self._cheaper_s += _NEWEST * (each_s - self._cheaper_s)
 
     def settled_for_less(self) -> None:
         """Called by a Place whose decision will not use the models after all."""
@@ -118,10 +152,15 @@ class Admission:
 
 
 class Place:
-    """One decision's place, free again when the decision and all work it started have ended."""
+    """One decision's place, free again when the decision and all work it started have ended.
+    `cheaper_before`: of one that began as a cheaper one, how many such there were then with it."""
 
-    def __init__(self, admission: Admission, *, full: bool) -> None:
+    def __init__(
+        self, admission: Admission, cheaper_before: int, began: float, *, full: bool
+    ) -> None:
         self.full = full
+        self.cheaper_before = 0 if full else cheaper_before
+        self.began = began
         self._admission = admission
         self._holders = 1
         self._lock = threading.Lock()
@@ -137,7 +176,7 @@ class Place:
             self._holders -= 1
             free = self._holders == 0
         if free:
-            self._admission.leave(full=self.full)
+            self._admission.leave(self)
 
     def settle_for_less(self) -> None:
         """The decision is answered from a cheaper rung: somebody else may use the models."""

@@ -13,7 +13,7 @@ from contract.candidates import (
     Evidence,
 )
 from contract.encoding import Situation
-from contract.items import Floats, Indices, Sparse
+from contract.items import Floats, Indices
 from contract.pair_features import (
     PAIR_FEATURES,
 )
@@ -74,8 +74,8 @@ def counting_sources(
     by_weight = own.index[own.by_weight]
     return {
         "personal": pool.of(by_weight)[: QUOTAS["personal"]],
-        "neighbours": _best(evidence.near, pool, QUOTAS["neighbours"]),
-        "session_knn": _best(evidence.knn, pool, QUOTAS["session_knn"]),
+        "neighbours": evidence.near.within(pool.mask).best(QUOTAS["neighbours"]),
+        "session_knn": evidence.knn.within(pool.mask).best(QUOTAS["session_knn"]),
         "popular": popular(release, pool, QUOTAS["popular"], usual),
     }
 
@@ -88,8 +88,3 @@ def popular(release: Release, pool: Eligible, limit: int, usual: Indices | None 
         return first[:limit]
     rest = pool.of(release.by_popularity)
     return np.concatenate((first, rest[~np.isin(rest, first)]))[:limit]
-
-
-def _best(scores: Sparse, pool: Eligible, limit: int) -> Indices:
-    kept = pool.mask[scores.index]
-    return Sparse(scores.index[kept], scores.value[kept]).best(limit)

@@ -1,9 +1,9 @@
 """One decision under way: what every stage of it may need, gathered once."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from serving.decision.eligibility import Eligible
 from serving.decision.messages import DecideRequest, Rung
 from serving.decision.outcome import SubjectContext
 from serving.inference.release import Release
-from serving.monitoring.decisions import DecisionMetrics
-from serving.monitoring.tracing import Span, Tracing
+from serving.monitoring.tracing import Tracing
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class Checkout:
     # The situation that the models were asked about, once they were.
     asked: list[Situation] = field(default_factory=list)
 
-    @property
+    @cached_property
     def cart(self) -> tuple[str, ...]:
         """The cart's item ids, each once, in the order in which they were put in."""
         return tuple(dict.fromkeys(line.item_id for line in self.request.cart.items))
@@ -52,6 +51,11 @@ class Checkout:
     def limit(self) -> int:
         """How many items the ranking stages hand on."""
         return max(self.depth, self.request.num_results)
+
+    @cached_property
+    def context(self) -> EventContext:
+        """Where and on what, as it is kept with events."""
+        return self.request.context.event_context()
 
     def share(self, share: float) -> float:
         """Milliseconds that are `share` of the whole deadline."""
@@ -64,7 +68,7 @@ class Checkout:
             view(state, self.now_us) if personal and state else UNKNOWN,
             self.cart,
             self.now_us,
-            self.request.context.event_context(),
+            self.context,
             self.request.recent_items if personal else (),
             self.request.search_terms if personal else (),
             personal,
@@ -82,9 +86,8 @@ class Checkout:
             return tuple
         if self.asked:  # then the history has been looked at
             return partial(segments_in, self.asked[0], self.release.learned)
-        context = self.request.context.event_context()
         return partial(
-            segments_of, state, self.now_us, context, self.release.rules, self.release.learned
+            segments_of, state, self.now_us, self.context, self.release.rules, self.release.learned
         )
 
     def standing(self, state: SubjectState) -> Situation:
@@ -163,25 +166,14 @@ class Answer:
         return replace(self, ranked=Ranked(ranked.places[:limit], ranked.scores[:limit]))
 
 
-class StageReport:
-    """Tells metrics and traces about stages; the Observer of a Deadline."""
+class StageSpans:
+    """Tells traces about stages; the Observer of a Deadline."""
 
-    def __init__(self, metrics: DecisionMetrics | None, tracing: Tracing) -> None:
-        self._metrics = metrics
+    def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
 
     def stage_span(self, name: str) -> AbstractContextManager[object]:
         return self._tracing.span(name)
 
-    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
-        if self._metrics is not None:
-            self._metrics.stage(name, seconds)
-
     def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
         self._tracing.past(name, began, ended, wrong)
-
-    @contextmanager
-    def decision(self) -> Iterator[Span]:
-        """Around the whole decision."""
-        with self._tracing.span("decision") as span:
-            yield span

@@ -18,14 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Who is told about stages."""
+    """Who is told about stages while they run; how long they took stands in the deadline."""
 
     def stage_span(self, name: str) -> AbstractContextManager[object]:
         """Wraps the stage `name`."""
-        ...
-
-    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
-        """The stage `name` is over."""
         ...
 
     def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
@@ -34,15 +30,7 @@ class Observer(Protocol):
         ...
 
 
-class _Nobody:
-    def stage_span(self, name: str) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def stage_ended(self, name: str, seconds: float, *, degraded: bool) -> None:
-        return None
-
-    def stage_past(self, name: str, began: float, ended: float, wrong: str | None) -> None:
-        return None
+_UNSEEN: AbstractContextManager[object] = nullcontext()
 
 
 class Deadline:
@@ -62,7 +50,7 @@ class Deadline:
         self.budget_ms = budget_ms
         self.degraded: list[str] = []
         self.timings_ms: dict[str, float] = {}
-        self._observer = observer or _Nobody()
+        self._observer = observer
         self.crowded = crowded
         self._began = time.perf_counter() if began is None else began
 
@@ -103,7 +91,7 @@ class Deadline:
         began, crowded = time.perf_counter(), self.crowded()
         degraded = True
         try:
-            with self._observer.stage_span(name), within(allowed_ms / 1_000):
+            with self._span(name), within(allowed_ms / 1_000):
                 async with asyncio.timeout(allowed_ms / 1_000):
                     outcome = await work()
             degraded = False
@@ -132,7 +120,7 @@ class Deadline:
         left, because there is no answer without it."""
         began, degraded = time.perf_counter(), False
         try:
-            with self._observer.stage_span(name):
+            with self._span(name):
                 return work()
         except UserError:
             raise
@@ -146,14 +134,17 @@ class Deadline:
     def record(self, name: str, began: float, ended: float, wrong: str | None) -> None:
         """The stage `name` ran elsewhere between two perf_counters; `wrong` names what kept it
         from doing its part."""
-        self._observer.stage_past(name, began, ended, wrong)
+        if self._observer is not None:
+            self._observer.stage_past(name, began, ended, wrong)
         self._over(name, ended - began, degraded=wrong is not None)
 
     def _over(self, name: str, seconds: float, *, degraded: bool) -> None:
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + seconds * 1_000
         if degraded:
             self.degrade(name)
-        self._observer.stage_ended(name, seconds, degraded=degraded)
+
+    def _span(self, name: str) -> AbstractContextManager[object]:
+        return _UNSEEN if self._observer is None else self._observer.stage_span(name)
 
 
 def tell(name: str, error: Exception) -> None:

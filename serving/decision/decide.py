@@ -33,7 +33,7 @@ from serving.decision import (
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Ranked
-from serving.decision.checkout import Answer, Checkout, StageReport
+from serving.decision.checkout import Answer, Checkout, StageSpans
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
 from serving.decision.engine import Engines
@@ -61,7 +61,7 @@ from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
-from serving.state.feature_merge import ReadsMany, read_as_one
+from serving.state.feature_merge import ReadsMany, ReadsNow, as_one, read_as_one
 
 # The ranker is asked a few hundred times over for it: about half a millisecond.
 _TO_ATTRIBUTE_MS = 2.0
@@ -111,7 +111,10 @@ class Decider:
         self._metrics = metrics
         self._rules: RuleSource = rules or NoRules()
         self.watch: DecisionWatch | None = None
-        self._report = StageReport(metrics, tracing or Tracing())
+        self._tracing = tracing or Tracing()
+        self._spans = StageSpans(self._tracing) if self._tracing.on else None
+        # A store in this process answers at once; a stage that may wait needs a timer.
+        self._read_now = feature_store.read_now if isinstance(feature_store, ReadsNow) else None
         looked_up = None if metrics is None else metrics.vector_looked_up
         self.query_vectors = VectorCaches(settings.query_vectors, looked_up)
         self._engines = Engines(self.query_vectors)
@@ -147,30 +150,37 @@ class Decider:
         began = perf_counter() if began is None else began
         self.admission.note_deadline(request.deadline_ms)
         try:
-            place = self.admission.enter(full=not self.admission.keeps_late(perf_counter()))
+            now = perf_counter()
+            full = not self.admission.keeps_late(now)
+            place = self.admission.enter(full=full, spent_s=now - began)
         except Overloaded:
             self.count_refusal()
             raise
         lease = self._live.lease(stable_id(request, subject))
-        with place, lease as release, self._report.decision() as span:
+        with place, lease as release, self._tracing.span("decision") as span:
             try:
                 decision = await self._decide(request, subject, release, place, began)
+            except Overloaded:
+                self.count_refusal()
+                raise
             except Exception:
                 if self.watch is not None:
                     self.watch.crashed(release, perf_counter() - began)
                 raise
             if self.watch is not None:
                 self.watch.decided(release, decision, perf_counter() - began)
-            degraded = list(decision.response.degraded)
-            span.set_attributes(
-                {
-                    "tillwise.rung": decision.rung,
-                    "tillwise.release": release.release_id,
-                    "tillwise.degraded": ",".join(degraded),
-                }
-            )
+            if self._tracing.on:
+                span.set_attributes(
+                    {
+                        "tillwise.rung": decision.rung,
+                        "tillwise.release": release.release_id,
+                        "tillwise.degraded": ",".join(decision.response.degraded),
+                    }
+                )
         if self._metrics is not None:
-            self._metrics.decided(decision.rung, perf_counter() - began, degraded)
+            said = decision.response
+            self._metrics.stages(said.timings_ms)
+            self._metrics.decided(said.rung, perf_counter() - began, said.degraded)
         return decision
 
     async def _decide(
@@ -181,9 +191,7 @@ class Decider:
         place: Place,
         began: float,
     ) -> Decision:
-        deadline = Deadline(
-            request.deadline_ms, self._report, began, lambda: self.admission.crowded
-        )
+        deadline = Deadline(request.deadline_ms, self._spans, began, lambda: self.admission.crowded)
         now, held = self._clock.now(), self._rules.current
         now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
         checkout = Checkout(
@@ -206,7 +214,7 @@ class Decider:
         behind. Raises Overloaded."""
         lease = self._live.lease(stable_id(request, subject))
         with self.admission.enter(full=True) as place, lease as release:
-            deadline = Deadline(request.deadline_ms, StageReport(None, Tracing()))
+            deadline = Deadline(request.deadline_ms)
             now = self._clock.now()
             now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
             most = max(books, key=lambda one: one.depth)
@@ -287,6 +295,8 @@ class Decider:
         state = await self._features(checkout)
         if checkout.place.full and not self._has_room(checkout):
             checkout.place.settle_for_less()
+            if self.admission.is_crowded_out(checkout.deadline.elapsed_ms() / 1_000, beside=1):
+                raise Overloaded
         if checkout.place.full:
             answer = await self._with_models(checkout, may, state)
         else:
@@ -354,6 +364,10 @@ class Decider:
             return {}
         histories = subject.histories or (subject.subject_id,)
         nothing: SubjectState = {}
+        if (read_now := self._read_now) is not None:
+            return checkout.deadline.inline(
+                "features", lambda: as_one(read_now(histories)), nothing
+            )
         return await checkout.deadline.stage(
             "features",
             checkout.share(self.settings.features_share),

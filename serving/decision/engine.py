@@ -25,7 +25,7 @@ from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Checkout
 from serving.decision.deadline import tell
 from serving.decision.eligibility import Eligible
-from serving.decision.vector_cache import VectorCache, VectorCaches, key_of
+from serving.decision.vector_cache import VectorCache, VectorCaches
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
 from serving.inference.loading import start_aside
@@ -252,8 +252,7 @@ class Engine:
         if work.encoded is None:
             return True
         began = perf_counter()
-        work.keys[model] = key_of(model, work.encoded)
-        held = self._cache.get(model, work.keys[model])
+        work.keys[model], held = self._cache.ask(model, work.encoded)
         if held is not None:
             work.vectors[source] = held
             work.note(model, began)

@@ -56,7 +56,7 @@ class DecisionSettings:
     """Limits of the decision. Stage budgets are shares of a request's deadline."""
 
     # How many are let in at once; how many of them the models can serve in time is measured.
-    max_full: int = 16
+    max_full: int = 12
     max_total: int = 64
     threads: int = 2
     query_vectors: int = 16_384  # held per release, 64 floats each

@@ -55,7 +55,7 @@ def nearest(
     for sources, places in alike.items():
         if not sources:
             continue
-        queries = np.stack([[asked[place][1][name] for name in sources] for place in places])
+        queries = np.array([[asked[place][1][name] for name in sources] for place in places])
         masks = [asked[place][0].mask for place in places]
         rows = release.index.nearest_each(queries, masks, WANTED)
         for place, row in zip(places, rows, strict=True):

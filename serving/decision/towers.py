@@ -7,7 +7,7 @@ from contract.encoding import Encoded
 from contract.items import Floats
 from contract.manifest import QUERY_TOWER, SEQUENCE_ENCODER
 from serving.decision.checkout import Checkout
-from serving.decision.vector_cache import VectorCache, key_of
+from serving.decision.vector_cache import VectorCache
 from serving.inference.backend import Outputs, finite
 
 # Model -> (its output tensor, the source of candidates that its vector is).
@@ -31,8 +31,8 @@ async def query_vectors(
         async def vector() -> Floats | None:
             return vector_of(await release.models.run(model, encoded), output)
 
-        key, began = key_of(model, encoded), perf_counter()
-        held = cache.get(model, key)
+        began = perf_counter()
+        key, held = cache.ask(model, encoded)
         if held is not None:
             checkout.deadline.record(model, began, perf_counter(), None)
             return held

@@ -23,10 +23,9 @@ OnLookUp = Callable[[str, bool], None]  # told the model and whether its vector 
 
 def key_of(model: str, encoded: Encoded) -> bytes:
     """A 128-bit hash of the model's name and of all that it would be given, bit for bit."""
-    digest = hashlib.blake2b(model.encode(), digest_size=16)
-    for name in _INPUTS[model]:  # of fixed shapes, so that one cannot be taken for another
-        digest.update(encoded[name].tobytes())
-    return digest.digest()
+    # Of fixed shapes, so that one cannot be taken for another.
+    asked = (encoded[name].tobytes() for name in _INPUTS[model])
+    return hashlib.blake2b(b"".join((model.encode(), *asked)), digest_size=16).digest()
 
 
 class VectorCache:
@@ -43,6 +42,11 @@ class VectorCache:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def ask(self, model: str, encoded: Encoded) -> tuple[bytes, Floats | None]:
+        """The key of this question, and the vector that `model` gave for it, if it is held."""
+        key = key_of(model, encoded) if self._capacity else b""
+        return key, self.get(model, key)
 
     def get(self, model: str, key: bytes) -> Floats | None:
         """The vector that `model` gave for `key`, if it is held."""

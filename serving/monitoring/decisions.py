@@ -1,6 +1,8 @@
 """Prometheus metrics of decisions. Every label has a fixed set of values: nothing that a caller
 sends, no item and no release becomes one."""
 
+from collections.abc import Mapping, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.monitoring.tally import Tally
@@ -28,6 +30,7 @@ RUNGS = ("full", "no_ranker", "session_knn", "popular", "empty")
 TOWERS = ("query_tower", "sequence_encoder")
 MODELS = (*TOWERS, "ranker")
 OTHER = "other"
+TOTAL = "total"
 # Around the deadlines that checkouts set: 1 to 100 ms finely, then the longest one allowed.
 SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025),
@@ -100,16 +103,20 @@ class DecisionMetrics:
         }
         self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}
 
-    def decided(self, rung: str, seconds: float, degraded: list[str]) -> None:
+    def decided(self, rung: str, seconds: float, degraded: Sequence[str]) -> None:
         """A decision was made."""
         self._decisions[rung].inc()
         self._seconds.observe("", seconds)
         for stage in degraded:
             self._degraded.get(stage, self._degraded[OTHER]).inc()
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A stage took `seconds`."""
-        self._stages.observe(name if name in self._stages else OTHER, seconds)
+    def stages(self, timings_ms: Mapping[str, float]) -> None:
+        """How long each stage of a decision took; `total` is none."""
+        for name, spent_ms in timings_ms.items():
+            if name in self._stages:
+                self._stages.observe(name, spent_ms / 1_000)
+            elif name != TOTAL:
+                self._stages.observe(OTHER, spent_ms / 1_000)
 
     def vector_looked_up(self, model: str, held: bool) -> None:
         """The cache of query vectors was asked for one of `model`."""

@@ -3,7 +3,7 @@ already answered; also the key that a subject's data is encrypted under, and the
 sees a raw visitor or user id, only their pseudonyms."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -43,7 +43,7 @@ class Identity:
     consent: Consent | None
     settled: bool
     joins_history: bool = False
-    histories: tuple[str, ...] = ()
+    histories: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Claim:
     `token_id` is the token's own name: it makes at most one reservation at a time. `holders`: the
     shopper's names for this offer, the one that it is reserved under first; empty where nobody
     counts. `discount` is settled, `amount` at most what it takes off, in minor units.
+    `external_code`: of the coupon in an outside system, which is told of every step.
     """
 
     token_id: str
@@ -65,6 +66,7 @@ class Claim:
     cart_digest: str
     group: str | None = None
     holders: tuple[str, ...] = ()
+    external_code: str | None = None
 
 
 @dataclass(frozen=True)

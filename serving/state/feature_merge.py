@@ -1,7 +1,7 @@
 """Several states of one shopper as one, and what is left of one after a while."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from contract.features import FEATURES, SubjectState
 from contract.rows import union
@@ -15,9 +15,22 @@ class ReadsMany(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsNow(Protocol):
+    """The same of a store that has everything at hand."""
+
+    def read_now(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        """As `read_many`, without waiting for anything."""
+        ...
+
+
 async def read_as_one(store: ReadsMany, subject_ids: Sequence[str]) -> SubjectState:
     """The states of one shopper under all of these names."""
-    states = await store.read_many(subject_ids)
+    return as_one(await store.read_many(subject_ids))
+
+
+def as_one(states: Sequence[SubjectState]) -> SubjectState:
+    """The same of states that were read; a single one is given back as it is."""
     return states[0] if len(states) == 1 else merged(states)
 
 

@@ -109,6 +109,10 @@ class MemoryFeatureStore:
         return self._states.get(subject_id, {})
 
     async def read_many(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        return self.read_now(subject_ids)
+
+    def read_now(self, subject_ids: Sequence[str]) -> list[SubjectState]:
+        """As `read_many`: there is nothing to wait for."""
         return [self._states.get(subject_id, {}) for subject_id in subject_ids]
 
     async def apply(self, event: Event) -> None:

@@ -4,7 +4,17 @@ beside this file; a test compares the two.
 Times are microseconds since 1970, money minor units, ids text.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 METADATA = MetaData()
 
@@ -55,6 +65,24 @@ RESERVATIONS = Table(
     Column("reserved_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("redemption_id", Text, ForeignKey("redemptions.redemption_id")),
+    Column("external_code", Text),
+)
+
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("message_id", Text, primary_key=True),
+    Column("reservation_id", Text, nullable=False),
+    Column("place", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("done_at", BigInteger),
+    Column("remote_id", Text),
+    Column("problem", Text),
+    UniqueConstraint("reservation_id", "place"),
 )
 
 _IN_FORCE = text("state IN ('reserved', 'redeemed')")
@@ -69,3 +97,4 @@ Index(
 Index("reservations_by_end", RESERVATIONS.c.state, RESERVATIONS.c.expires_at)
 Index("reservations_by_redemption", RESERVATIONS.c.redemption_id)
 Index("reservations_by_holder", RESERVATIONS.c.holder)
+Index("outbox_by_time", OUTBOX.c.done_at, OUTBOX.c.next_at)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Row, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from contract.clock import from_us, to_us
+from contract.clock import MICROSECONDS, from_us, to_us
 from contract.offer_checks import Used, used_up
 from contract.offers import Discount, Limits
 from serving.state.coupon_ledger import (
@@ -26,6 +26,7 @@ from serving.state.coupon_ledger import (
     Settlement,
     taken_in_all,
 )
+from serving.state.coupon_outbox import CouponOutbox, note
 from serving.state.ledger_database import LedgerDatabase
 from serving.state.ledger_tables import HOLDER_USES, OFFER_USES, REDEMPTIONS, RESERVATIONS
 
@@ -35,10 +36,11 @@ _IN_FORCE = ("reserved", "redeemed")
 
 
 class SqlCouponLedger:
-    """A CouponLedger."""
+    """A CouponLedger; `outbox` holds what an outside system is to be told of it."""
 
     def __init__(self, database: LedgerDatabase) -> None:
         self._database = database
+        self.outbox = CouponOutbox(database)
 
     async def reserve(
         self, claim: Claim, limits: Limits, now: datetime, until: datetime
@@ -119,8 +121,12 @@ def _reserve(
         "state": "reserved",
         "reserved_at": now_us,
         "expires_at": until_us,
+        "external_code": claim.external_code,
     }
     connection.execute(insert(RESERVATIONS).values(row))
+    if claim.external_code is not None:
+        lock = {"code": claim.external_code, "seconds": max((until_us - now_us) // MICROSECONDS, 1)}
+        note(connection, str(row["reservation_id"]), "lock", lock, now_us)
     _count(connection, claim.offer_id, holder, 1, claim.amount)
     return _reservation(_row_of(connection, row["reservation_id"]))
 
@@ -167,6 +173,15 @@ def _redeem(
             .where(_HELD.reservation_id == row.reservation_id)
             .values(state="redeemed", amount=amount, redemption_id=redemption_id)
         )
+        if row.external_code is not None:
+            paid = {
+                "code": row.external_code,
+                "transaction_id": settlement.transaction_id,
+                "value": settlement.value,
+                "amount": amount,
+                "currency": settlement.currency,
+            }
+            note(connection, row.reservation_id, "redeem", paid, now_us)
     return _redemption(connection, redemption_id)
 
 
@@ -197,6 +212,8 @@ def _release(connection: Connection, reservation_id: str, now_us: int) -> Reserv
         )
     if row.state == "reserved":
         _give_back(connection, [row], "released" if row.expires_at > now_us else "expired")
+        if row.external_code is not None:
+            note(connection, reservation_id, "unlock", {"code": row.external_code}, now_us)
     return _reservation(_row_of(connection, reservation_id))
 
 
@@ -208,7 +225,12 @@ def _roll_back(connection: Connection, redemption_id: str, now_us: int) -> Redem
     if not wanted:
         raise CouponRefused("RedemptionNotFound", "There is no such redemption.")
     rows = _lock_reservations(connection, wanted)
-    _give_back(connection, [row for row in rows if row.state == "redeemed"], "rolled_back")
+    paid = [row for row in rows if row.state == "redeemed"]
+    _give_back(connection, paid, "rolled_back")
+    for row in paid:
+        if row.external_code is not None:
+            undone = {"code": row.external_code}
+            note(connection, row.reservation_id, "roll_back", undone, now_us)
     connection.execute(
         update(REDEMPTIONS)
         .where(REDEMPTIONS.c.redemption_id == redemption_id)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.api.arrivals import StampingProtocol, arrival_of, ready_of, waiting_beside
 from serving.api.known_callers import KnownCallers
 from serving.commands.process import bind
-from serving.decision.admission import Admission
+from serving.decision.admission import Admission, Overloaded
 from serving.state.control_store import ApiKey
 from tests.serving.api.test_auth import page_token
 from tests.serving.conftest import NOON, Start
@@ -77,16 +77,60 @@ def test_few_that_are_late_on_and_on_get_cheaper_rungs() -> None:
 
 def test_a_backlog_that_is_late_on_and_on_is_refused() -> None:
     admission = Admission(max_full=16, max_total=64)
-    late_for(admission, 0.08, 0.03, 10.0)
+    late_for(admission, 0.04, 0.03, 10.0)
     assert not admission.is_behind(0.03, 10.0, waiting=20)  # still the same pause
     late_for(admission, 0.2, 0.03, 10.1)
     assert admission.is_behind(0.03, 10.1, waiting=20)
     assert not admission.is_behind(0.005, 10.1, waiting=20)  # the first of the next turn
-    admission.note_wait(0.02, 10.15)  # which does not end the overload
-    assert admission.is_behind(0.02, 10.15, waiting=20)
+    admission.note_wait(0.02, 10.14)  # which does not end the overload
+    assert admission.is_behind(0.02, 10.14, waiting=20)
     places = [admission.enter() for _ in range(8)]  # they need not be waiting
-    assert admission.is_behind(0.02, 10.15)
+    assert admission.is_behind(0.02, 10.14)
     assert len(places) == 8
+
+
+class Ticking:
+    """A clock that stands still until it is told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answered(admission: Admission, clock: Ticking, number: int, each_s: float) -> None:
+    """So many cheaper answers at once, one after the other."""
+    for place in [admission.enter(full=False) for _ in range(number)]:
+        clock.now += each_s
+        place.drop()
+
+
+def test_cheaper_answers_are_let_in_by_what_they_take() -> None:
+    clock = Ticking()
+    admission = Admission(max_full=0, max_total=64, clock=clock)
+    for _ in range(20):
+        answered(admission, clock, 10, 0.001)
+    places = [admission.enter(full=False) for _ in range(30)]  # a third of 100 ms, 1 ms each
+    assert not admission.is_behind(0.0, clock.now)
+    with pytest.raises(Overloaded):
+        places += [admission.enter(full=False) for _ in range(10)]
+    assert admission.is_behind(0.0, clock.now)
+
+
+def test_slow_ones_leave_room_for_fewer_and_few_are_never_refused() -> None:
+    clock = Ticking()
+    admission = Admission(max_full=0, max_total=64, clock=clock)
+    for _ in range(20):
+        answered(admission, clock, 3, 0.005)
+    held = [admission.enter(full=False) for _ in range(6)]
+    with pytest.raises(Overloaded):
+        admission.enter(full=False, spent_s=0.01)
+    for place in held:
+        place.drop()
+    hung = admission.enter(full=False)
+    clock.now += 3_600.0
+    hung.drop()  # says how long it hung, not what an answer takes
+    assert [admission.enter(full=False).full for _ in range(5)] == [False] * 5
 
 
 def test_patience_follows_the_usual_deadline() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -164,7 +165,7 @@ async def test_shutting_down_writes_what_waits(running: Running, tmp_path: Any) 
     known = await running.post("/v1/subjects/resolve", {"visitor_id": "a"})
     subject_id = UUID(known.json()["subject_id"])
     for number in range(1, 301):
-        shown = stored_event(number, subject_id=subject_id)
+        shown = partial(stored_event, number, subject_id=subject_id)
         running.gateway.impressions.offer(shown, frozenset({"analytics"}))
     await running.stop()
     log = SqliteEventLog(tmp_path / "state" / "events.sqlite")

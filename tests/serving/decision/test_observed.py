@@ -68,7 +68,7 @@ async def test_a_loaded_release_reports_its_batches(factory: Factory) -> None:
 def test_label_values_are_bounded() -> None:
     metrics = DecisionMetrics(CollectorRegistry())
     lines = generate_latest(metrics.registry).count(b"\n")
-    metrics.stage("raw-visitor", 0.1)
+    metrics.stages({"raw-visitor": 100.0})
     metrics.batch("raw-visitor", 3)
     metrics.decided("full", 0.1, ["raw-visitor"])
     text = generate_latest(metrics.registry)

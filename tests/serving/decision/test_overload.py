@@ -130,13 +130,18 @@ class Slow(Session):
 
 
 async def closed_loop(decider: Decider, clients: int, seconds: float) -> list[tuple[str, float]]:
-    """Rung and duration in ms of every decision of `clients` that ask again once answered."""
+    """Rung and duration in ms of every decision of `clients` that ask again once answered, or a
+    moment after they were refused."""
     answers: list[tuple[str, float]] = []
     end = time.perf_counter() + seconds
 
     async def client() -> None:
         while (began := time.perf_counter()) < end:
-            decision = await decider.decide(request("item-1", deadline_ms=100), nobody())
+            try:
+                decision = await decider.decide(request("item-1", deadline_ms=100), nobody())
+            except Overloaded:
+                await asyncio.sleep(0.01)
+                continue
             answers.append((decision.rung, (time.perf_counter() - began) * 1_000))
             await asyncio.sleep(0)
 

@@ -1,6 +1,7 @@
 """The straight line of an event, and impressions behind it."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from contract.clock import FixedClock
-from contract.events import ClientEvent
+from contract.events import ClientEvent, Event
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.subjects import Subjects
@@ -96,7 +97,7 @@ async def test_impressions_that_do_not_fit_are_lost_and_counted(
     impressions = ImpressionLog(log, 3, lost.append)
     purposes = frozenset({"analytics"})
     for number in range(1, 6):
-        impressions.offer(stored_event(number), purposes)
+        impressions.offer(partial(stored_event, number), purposes)
     assert lost == [1, 1]
     impressions.start()
     await impressions.stop()
@@ -110,10 +111,26 @@ async def test_impressions_without_analytics_are_not_kept(tmp_path: Path) -> Non
     impressions = ImpressionLog(log, 3, lost.append)
     impressions.start()
     for purposes in ((), ("personalization",), ("offers",)):
-        impressions.offer(stored_event(1), frozenset(purposes))
+        impressions.offer(partial(stored_event, 1), frozenset(purposes))
     await impressions.stop()
     assert log.last_position == 0
     assert lost == []
+    log.close()
+
+
+async def test_one_that_can_not_be_made_takes_no_other_along(tmp_path: Path) -> None:
+    lost: list[int] = []
+    log = SqliteEventLog(tmp_path / "events.sqlite")
+    impressions = ImpressionLog(log, 10, lost.append)
+
+    def broken() -> Event:
+        raise RuntimeError("no such segment")
+
+    impressions.start()
+    for make in (broken, partial(stored_event, 1), partial(stored_event, 2)):
+        impressions.offer(make, frozenset({"analytics"}))
+    await impressions.stop()
+    assert (lost, log.last_position) == ([1], 2)
     log.close()
 
 
@@ -130,10 +147,10 @@ async def test_a_failing_log_costs_impressions_only(
     impressions.start()
     with monkeypatch.context() as patched:
         patched.setattr(log, "append", broken)
-        impressions.offer(stored_event(1), frozenset({"analytics"}))
+        impressions.offer(partial(stored_event, 1), frozenset({"analytics"}))
         await impressions.drain()
     assert lost == [1]
-    impressions.offer(stored_event(2), frozenset({"analytics"}))
+    impressions.offer(partial(stored_event, 2), frozenset({"analytics"}))
     await impressions.stop()
     assert log.last_position == 1
     log.close()
