@@ -18,10 +18,11 @@ from training.commands import (
     is_first_process,
     segments,
     simulate,
+    uplift,
 )
 
 PROGRAM = "tillwise-train"
-COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, export)
+COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, uplift, export)
 
 
 class _Parser(argparse.ArgumentParser):

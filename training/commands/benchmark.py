@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 SESSION_KNN = "session-knn"
 COLD_ITEMS = "cold-items"
-UPLIFT, PACING = "uplift", "pacing"
+UPLIFT, PACING, OPTIONS, REDEEM = "uplift", "pacing", "options", "redeem"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
 _SEEDS = {UPLIFT: 20}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING)
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING, OPTIONS, REDEEM)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -44,7 +44,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seeds", type=int, metavar="N", help="default: 3; uplift 20")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where uplift and pacing draw")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where uplift and pacing draw, options writes"
+    )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
@@ -61,6 +63,12 @@ def run(args: argparse.Namespace) -> Figures:
         return _uplift(args)
     if args.protocol == PACING:
         return _pacing(args)
+    if args.protocol == OPTIONS:
+        return _options(args)
+    if args.protocol == REDEEM:
+        from training.evaluation.redeem_table import redeem_table
+
+        return redeem_table(args.seeds)
     if args.protocol in NEXT_ITEM:
         return _next_item(args)
     from training.recipes import recipe
@@ -144,6 +152,16 @@ def _pacing(args: argparse.Namespace) -> Figures:
     if args.data is None:
         raise UserError("pacing needs --data, a simulated folder with checkouts.parquet")
     return pacing_table(args.data, 0, args.output)
+
+
+def _options(args: argparse.Namespace) -> Figures:
+    from training.evaluation.option_table import option_table
+
+    if args.data is None:
+        raise UserError(
+            "options needs --data, Olist's payments or a simulated folder with checkouts.parquet"
+        )
+    return option_table(args.data, args.seeds, args.output)
 
 
 def _session_knn(folder: Path | None) -> Figures:

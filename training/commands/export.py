@@ -31,6 +31,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument(
         "--segments", type=Path, metavar="DIR", help="learned segments to put into the release"
     )
+    parser.add_argument(
+        "--uplift", type=Path, metavar="DIR", help="an uplift network to put into the release"
+    )
     parser.add_argument("--promote", action="store_true", help="make the release the live one")
     parser.add_argument(
         "--int8",
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> Figures:
         _metrics(args.run_folder),
         quantised=_quantised(args, fitted),
         segments=args.segments,
+        uplift=args.uplift,
     )
     manifest = exported.manifest
     if args.promote:

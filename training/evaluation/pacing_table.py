@@ -29,7 +29,7 @@ from training.evaluation.uplift_table import Split, by_propensity
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
 
 MONTH, SHOCKS = 30, 100
-USUAL = 1_500.0  # decisions a day
+USUAL = 1_000.0  # decisions a day
 BUDGET_SHARE = 0.5  # of what the oracle would spend on a usual day
 NAMES = ("tillwise", "unpaced", "propensity", "everyone", "nobody")
 

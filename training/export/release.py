@@ -22,6 +22,8 @@ from contract.manifest import (
     LEARNED_SEGMENTS,
     MANIFEST,
     MODELS,
+    OFFER_ARMS,
+    OFFER_UPLIFT,
     USUAL_CANDIDATES,
     ModelEntry,
     Precision,
@@ -39,6 +41,7 @@ from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
+from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
@@ -73,14 +76,17 @@ def export(
     flat_below: int = FLAT_BELOW,
     quantised: Quantised | None = None,
     segments: Path | None = None,
+    uplift: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
-    `segments`: a folder of learned segments that the release is to carry.
+    `segments`: a folder of learned segments that the release is to carry, `uplift` one of a fitted
+    uplift network.
     """
     learned = None if segments is None else learned_segments(segments)
+    offers = None if uplift is None else uplift_model(uplift)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -136,6 +142,15 @@ def export(
         )
         for name in MODELS
     )
+    if offers is not None:
+        (partial / OFFER_ARMS).write_bytes(offers.arms)
+        size = 2 * (1 + offers.num_arms)
+        entries += (
+            _publish_model(
+                OFFER_UPLIFT, offers.content, models_dir, offers.difference, size, "float32"
+            ),
+        )
+        files[OFFER_UPLIFT] = offers.content
     currency = run.catalogue["currency"][0].as_py()
     manifest = ReleaseManifest(
         release_id=release_id,

@@ -1,0 +1,1 @@
+"""Learning in which order to show ways to pay and to deliver."""
