@@ -10,9 +10,9 @@ def test_a_small_round_tells_times_and_how_many_hold(tmp_path: Path) -> None:
     target = tmp_path / "rules.json"
     assert main(["--rules", "30", "--checkouts", "40", "--json", str(target)]) == 0
     rows = {row["name"]: row["metrics"] for row in json.loads(target.read_text())["rows"]}
-    assert set(rows) == {"usual", "amounts", "all-hold"}
+    assert set(rows) == {"usual", "many-hold", "amounts", "all-hold"}
     assert rows["all-hold"]["rules_that_hold"]["mean"] == 30
-    assert 0 < rows["usual"]["rules_that_hold"]["mean"] < 30
+    assert 0 < rows["many-hold"]["rules_that_hold"]["mean"] < 30
     assert all(row["mean_ms"]["mean"] > 0 for row in rows.values())
 
 
