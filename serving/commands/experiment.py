@@ -17,6 +17,7 @@ from serving.experiments.report import made_report, to_stop
 from serving.experiments.report_form import ExperimentReport
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.size import days, sample_size
+from serving.experiments.statistics import require_library
 from serving.experiments.units import units_of
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
@@ -79,6 +80,7 @@ def _size(args: argparse.Namespace) -> Figures:
 
 
 def _report(args: argparse.Namespace) -> Figures:
+    require_library()
     settings = settings_of(args)
     require_control(settings)
     if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
