@@ -12,22 +12,28 @@ _DAY_US = 86_400_000_000
 _COUNTS_US = _DAY_US  # an order counts for a checkout of its session, or within a day of it
 _BEFORE_US = 28 * _DAY_US
 
+_TABLES = """
+CREATE TEMP TABLE unit (subject PRIMARY KEY, variant, first_us, device, country) WITHOUT ROWID;
+CREATE TEMP TABLE worth (subject, transaction_id, session, at_us, revenue, margin,
+    PRIMARY KEY (subject, transaction_id)) WITHOUT ROWID;
+"""
+_FILL_UNIT = """
+INSERT INTO unit SELECT subject, variant, first_us, device, country FROM exposures
+    WHERE experiment = :key AND NOT mixed
+"""
 # Of an order, what it is worth after refunds; one that was refunded whole is none.
-_ROWS = """
-WITH unit AS (
-    SELECT subject, variant, first_us, device, country FROM exposures
-    WHERE experiment = :key AND NOT mixed),
-worth AS (
-    SELECT o.subject, o.transaction_id, o.session, o.at_us,
-        o.revenue - coalesce(r.amount, 0) AS revenue,
+_FILL_WORTH = """
+INSERT INTO worth SELECT o.subject, o.transaction_id, o.session, o.at_us,
+        o.revenue - coalesce(r.amount, 0),
         CASE WHEN o.revenue > 0
             THEN o.margin * (o.revenue - coalesce(r.amount, 0)) / o.revenue ELSE o.margin END
-            AS margin
-    FROM orders o LEFT JOIN (
+    FROM orders o JOIN unit USING (subject) LEFT JOIN (
         SELECT subject, transaction_id, sum(amount) AS amount FROM refunds GROUP BY 1, 2) r
     ON r.subject = o.subject AND r.transaction_id = o.transaction_id
-    WHERE r.amount IS NULL OR r.amount < o.revenue),
-later AS (
+    WHERE r.amount IS NULL OR r.amount < o.revenue
+"""
+_ROWS = """
+WITH later AS (
     SELECT unit.subject, count(*) AS orders, sum(revenue) AS revenue, sum(margin) AS margin,
         sum(margin IS NULL) AS unknown
     FROM unit JOIN worth USING (subject)
@@ -94,11 +100,14 @@ def units_of(file: sqlite3.Connection, key: str) -> Units:
         "SELECT count(*) FROM exposures WHERE experiment = ? AND mixed", (key,)
     ).fetchone()
     asked = {
-        "key": key,
         "until": (last or 0) + _DAY_US,
         "before": _BEFORE_US,
         "counts": _COUNTS_US,
     }
+    # Tables of their own, for their keys: without them every unit would be compared with every one.
+    file.executescript("DROP TABLE IF EXISTS temp.unit; DROP TABLE IF EXISTS temp.worth;" + _TABLES)
+    file.execute(_FILL_UNIT, {"key": key})
+    file.execute(_FILL_WORTH)
     found = file.execute(_ROWS, asked).fetchall()
     rows = np.array([row[4:] for row in found], dtype=np.float64).reshape(-1, len(COLUMNS))
     rows = np.nan_to_num(rows)  # of who never came back there are no sums
