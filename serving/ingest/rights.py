@@ -24,7 +24,7 @@ from serving.ingest.accept import Ingest
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import ControlStore, Erased, SubjectRecord
 from serving.state.event_log import EventLog
-from serving.state.exports import erase_from, is_there
+from serving.state.exports import erase_from, is_there, keep_only
 from serving.state.feature_merge import merged
 from serving.state.feature_store import FeatureStore
 from serving.state.receipts import ReceiptSigner
@@ -204,6 +204,19 @@ class Rights:
                 await self._stores.features.forget((), log_keys)
                 await control.finish_erasures(log_keys)
             return count + len(log_keys)
+
+    async def sweep_exports(self) -> None:
+        """Take everybody who is no subject any more out of the exports that are there: one may have
+        been put back from a copy."""
+        control = self._stores.control
+        for export in control.exports():
+            try:
+                rows = await asyncio.to_thread(keep_only, export, control.subject_ids)
+            except (OSError, pa.ArrowException) as error:
+                log.warning("export %s could not be looked through: %s", export.export_id, error)
+            else:
+                if rows:
+                    log.warning("export %s: %d rows of nobody removed", export.export_id, rows)
 
     def _can_go_on(self, erased: Erased) -> bool:
         """Whether anything is left to do but wait for exports that are away."""

@@ -2,6 +2,7 @@
 again."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from serving.commands.export import _brought_up
 from serving.ingest import rights
+from serving.ingest.retention import enforce
 from serving.state.audit import COMMAND_LINE
 from serving.state.receipts import ReceiptSigner, verify
 from serving.state.sqlite_writer import StoreError
@@ -66,6 +68,22 @@ async def test_the_next_export_keeps_only_the_living(running: Running, tmp_path:
     (tmp_path / "elsewhere").rename(tmp_path / "export")
     assert people(tmp_path / "export") == 2
     await export(running, tmp_path / "export")
+    assert people(tmp_path / "export") == 1
+
+
+async def test_the_daily_job_takes_out_whoever_came_back_with_a_copy(
+    running: Running, tmp_path: Path
+) -> None:
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await exported(running, tmp_path / "export")
+    shutil.copytree(tmp_path / "export", tmp_path / "copy")
+    await erase(running, subject)
+    shutil.rmtree(tmp_path / "export")
+    (tmp_path / "copy").rename(tmp_path / "export")
+    assert people(tmp_path / "export") == 2
+    gateway = running.gateway
+    await enforce(gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock)
     assert people(tmp_path / "export") == 1
 
 
