@@ -96,7 +96,7 @@ $(INSTALLED): pyproject.toml constraints.txt overrides.txt
 	echo 'Installing $(TORCH)'; \
 	$(UV_INSTALL) '$(TORCH)' $(if $(TORCH_INDEX),--index '$(TORCH_INDEX)' --index-strategy unsafe-best-match); \
 	echo 'Installing everything else'; \
-	$(UV_INSTALL) --override overrides.txt -e '.[train,serve,scale,test,dev]'
+	$(UV_INSTALL) --override overrides.txt -e '.[train,serve,scale,experiments,test,dev]'
 	@printf '%s\n' '$(CURDIR)' >$@
 
 # --- demo -----------------------------------------------------------------------------------------

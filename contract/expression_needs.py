@@ -19,21 +19,17 @@ class Within:
     least: float
     most: float
 
-    def holds(self, values: Mapping[str, Value]) -> bool:
-        """Whether it does; also where the variable is no number, so that nothing is ruled out."""
-        value = values.get(self.variable)
-        return not isinstance(value, int) or self.least <= value <= self.most
-
 
 @dataclass(frozen=True)
 class Needs:
     """Each of `within`, and of each set in `one_of` at least one member. Nothing named: no telling.
 
-    They are necessary, not sufficient.
+    They are necessary, and where `exact` also sufficient: then there is nothing to evaluate.
     """
 
     one_of: tuple[frozenset[Atom], ...] = ()
     within: tuple[Within, ...] = ()
+    exact: bool = False
 
     @property
     def sharpest(self) -> frozenset[Atom] | None:
@@ -44,6 +40,25 @@ class Needs:
             key=lambda atoms: (any(isinstance(value, bool) for _, value in atoms), len(atoms)),
             default=None,
         )
+
+    def met(self, values: Mapping[str, Value]) -> bool | None:
+        """Whether all of them are; None where a value is missing."""
+        for one in self.within:
+            value = values.get(one.variable)
+            if value is None:
+                return None
+            if not one.least <= value <= one.most:  # type: ignore[operator]  # it is a number
+                return False
+        for atoms in self.one_of:
+            for variable, wanted in atoms:
+                held = values.get(variable)
+                if held is None:
+                    return None
+                if wanted in held if isinstance(held, list | dict) else wanted == held:
+                    break
+            else:
+                return False
+        return True
 
 
 _NONE: Final = Needs()
@@ -60,7 +75,11 @@ def needs_of(root: Node) -> Needs:
     match call.function, list(call.args):
         case "_&&_", [left, right]:
             first, second = needs_of(left), needs_of(right)
-            return Needs(first.one_of + second.one_of, first.within + second.within)
+            return Needs(
+                first.one_of + second.one_of,
+                first.within + second.within,
+                first.exact and second.exact,
+            )
         case "_||_", [left, right]:
             return _either(needs_of(left), needs_of(right))
         case "!_", [inner]:
@@ -80,42 +99,49 @@ def _holding(node: Node, value: bool) -> Needs:
     name = name_of(node)
     if name is None or KIND.get(name) != "bool":
         return _NONE
-    return Needs((frozenset({(name, value)}),))
+    return Needs((frozenset({(name, value)}),), exact=True)
 
 
 def _either(first: Needs, second: Needs) -> Needs:
     """One of two: one member of one set of each, where both have one."""
     one, other = first.sharpest, second.sharpest
-    return _NONE if one is None or other is None else Needs((one | other,))
+    if one is None or other is None:
+        return _NONE
+    whole = all(
+        each.exact and len(each.one_of) == 1 and not each.within for each in (first, second)
+    )
+    return Needs((one | other,), exact=whole)
 
 
 def _member(member: Node, container: Node) -> Needs:
     value, variable = literal(member), name_of(container)
     if value is not None and variable is not None and variable in KIND:
-        return Needs((frozenset({(variable, value)}),))
+        return Needs((frozenset({(variable, value)}),), exact=True)
     name = name_of(member)
     if name is not None and name in KIND and kind_of(container) == "list_expr":
         elements = container.list_expr.elements
         values = [one for one in map(literal, elements) if one is not None]
         if len(values) == len(elements):
-            return Needs((frozenset((name, one) for one in values),))
+            return Needs((frozenset((name, one) for one in values),), exact=True)
     return _NONE
 
 
 def _compared(variable: str, function: str, value: bool | int | str) -> Needs:
     if function == "_==_":
-        return Needs((frozenset({(variable, value)}),))
+        return Needs((frozenset({(variable, value)}),), exact=True)
     if KIND[variable] != "int" or not isinstance(value, int):
         return _NONE
     infinite = float("inf")
     match function:
         case "_<_":
-            return Needs(within=(Within(variable, -infinite, value - 1),))
+            span = Within(variable, -infinite, value - 1)
         case "_<=_":
-            return Needs(within=(Within(variable, -infinite, value),))
+            span = Within(variable, -infinite, value)
         case "_>_":
-            return Needs(within=(Within(variable, value + 1, infinite),))
-    return Needs(within=(Within(variable, value, infinite),))
+            span = Within(variable, value + 1, infinite)
+        case _:
+            span = Within(variable, value, infinite)
+    return Needs(within=(span,), exact=True)
 
 
 def atoms_of(variable: str, value: Value) -> Iterator[Atom]:

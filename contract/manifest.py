@@ -20,7 +20,15 @@ from pydantic import (
     model_serializer,
 )
 
-from contract import candidates, encoding, pair_features, segment_config, segments, text
+from contract import (
+    candidates,
+    encoding,
+    offer_features,
+    pair_features,
+    segment_config,
+    segments,
+    text,
+)
 from contract.features import feature_hash
 from contract.index_entry import IndexEntry, index_problems
 
@@ -40,11 +48,14 @@ RELEASE_FILES: Final = (
 LEARNED_SEGMENTS: Final = "segments.npz"
 USUAL_CANDIDATES: Final = "usual_candidates.npz"  # the background of reasons
 CHOICES: Final = "choices.json"  # how people pay and have things delivered
+OFFER_ARMS: Final = "offer_arms.json"  # goes with the model OFFER_UPLIFT
 
 QUERY_TOWER: Final = "query_tower"
 SEQUENCE_ENCODER: Final = "sequence_encoder"
 RANKER: Final = "ranker"
 MODELS: Final = (QUERY_TOWER, SEQUENCE_ENCODER, RANKER)
+OFFER_UPLIFT: Final = "offer_uplift"
+OPTIONAL_MODELS: Final = (OFFER_UPLIFT,)  # a release may do without
 
 ReleaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -206,13 +217,25 @@ def _absent(manifest: ReleaseManifest) -> list[str]:
     graphs = [
         (f"{entry.name}/{entry.version}/model.onnx", entry)
         for entry in manifest.models
-        if entry.name in MODELS
+        if entry.name in (*MODELS, *OPTIONAL_MODELS)
     ]
+    if OFFER_UPLIFT in names and OFFER_ARMS not in manifest.files:
+        absent.append(OFFER_ARMS)
     return absent + [path for path, entry in graphs if path not in entry.files]
 
 
 def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The inputs and outputs that this code expects of `model` in a space of `dimension`."""
+    """The inputs and outputs that this code expects of `model` in a space of `dimension`; of
+    OFFER_UPLIFT that is the size of its answer, twice the number of arms."""
+    if model == OFFER_UPLIFT:
+        width = (len(offer_features.OFFER_FEATURES),)
+        return (
+            (
+                Tensor(name="offer_features", dtype="float32", shape=width),
+                Tensor(name="cart_value", dtype="float32", shape=(1,)),
+            ),
+            (Tensor(name="offer_outcomes", dtype="float32", shape=(dimension,)),),
+        )
     if model == RANKER:
         shape = (candidates.MAX_CANDIDATES, len(pair_features.PAIR_FEATURES))
         return (
@@ -231,9 +254,12 @@ def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tenso
 def _shape_problems(manifest: ReleaseManifest) -> list[str]:
     problems = []
     for entry in manifest.models:
-        if entry.name not in MODELS:
+        if entry.name not in (*MODELS, *OPTIONAL_MODELS):
             continue
-        inputs, outputs = tensors(entry.name, manifest.index.dimension)
+        dimension = manifest.index.dimension
+        if entry.name == OFFER_UPLIFT:  # its own, an even number: two figures an arm
+            dimension = entry.outputs[0].shape[0] // 2 * 2 if entry.outputs else 0
+        inputs, outputs = tensors(entry.name, dimension)
         for kind, held, wanted in (
             ("input", entry.inputs, inputs),
             ("output", entry.outputs, outputs),

@@ -24,7 +24,11 @@ Allowed = npt.NDArray[np.bool_]
 NO_OFFER: Final = 0
 # Of the budget, for the last hour: so it cannot be gone before, and what may be left of it unspent
 # is below the 2 % that pacing may miss by.
-KEPT_FOR_LAST_HOUR: Final = 0.015
+KEPT_FOR_LAST_HOUR: Final = 0.01
+# Of the decisions that are expected, those that are planned for. A price too low now is made up for
+# by a higher one later; what was not spent when the day ends is not, and reservations that lapse
+# at its end come back too late (docs/lab.md has what other shares came to).
+PLANNED_FOR: Final = 0.7
 _HALVINGS = 40
 # Decisions' worth of trust in the usual traffic against today's.
 _USUAL_COUNTS_FOR = 100.0
@@ -125,10 +129,10 @@ class Budget:
 
 
 def decisions_to_come(usual: float, passed: float, seen: float) -> float:
-    """How many decisions the rest of the day brings: `usual` of a whole day, the share of it that
-    has `passed` by this time of day, and how many were `seen` today."""
+    """How many decisions of the rest of the day to plan for: `usual` of a whole day, the share of
+    it that has `passed` by this time of day, and how many were `seen` today."""
     ratio = (seen + _USUAL_COUNTS_FOR) / (usual * passed + _USUAL_COUNTS_FOR)
-    return usual * (1.0 - passed) * ratio
+    return PLANNED_FOR * usual * (1.0 - passed) * ratio
 
 
 def shadow_price(

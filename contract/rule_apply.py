@@ -2,6 +2,8 @@
 a dry run. Every contradiction between two rules is decided by their order and is told."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 from contract import rule_offers, rule_products
 from contract.rule_draft import Draft, Log, Ruled, Shop
@@ -18,14 +20,14 @@ def apply(rules: Sequence[Rule], draft: Draft, shop: Shop) -> Ruled:
     """
     log = Log()
     items, by = tuple(draft.items[: draft.limit]), {}
-    if on_products := rule_products.claims_of(rules):
-        products = Products(on_products, draft, shop, log)
+    claims = _Claims.of(rules)
+    if claims.products and draft.limit:
+        products = Products(claims.products, draft, shop, log)
         items, by = products.shown(), products.by
-    on_offers = rule_offers.claims_of(rules)
-    offers = Offers(on_offers, shop, log)
-    given = offers.given(draft.offers) if on_offers else tuple(draft.offers)
-    payments = _ordered(_claims(rules, OrderPayments), draft.payments, log)
-    shipping = _ordered(_claims(rules, OrderShipping), draft.shipping, log)
+    offers = Offers(claims.offers, shop, log)
+    given = offers.given(draft.offers) if claims.offers else tuple(draft.offers)
+    payments = _ordered(claims.payments, draft.payments, log)
+    shipping = _ordered(claims.shipping, draft.shipping, log)
     return Ruled(
         *(items, given, payments, shipping, by, offers.by, offers.blocked),
         applied=log.applied(rules),
@@ -36,10 +38,31 @@ def apply(rules: Sequence[Rule], draft: Draft, shop: Shop) -> Ruled:
 _OrderClaim = tuple[Rule, OrderPayments | OrderShipping]
 
 
-def _claims(
-    rules: Sequence[Rule], kind: type[OrderPayments] | type[OrderShipping]
-) -> list[_OrderClaim]:
-    return [(rule, one) for rule in rules for one in rule.actions if isinstance(one, kind)]
+@dataclass(frozen=True)
+class _Claims:
+    """All that rules say, by what it is about, the strongest first."""
+
+    products: list[rule_products.Claim] = field(default_factory=list)
+    offers: list[rule_offers.Claim] = field(default_factory=list)
+    payments: list[_OrderClaim] = field(default_factory=list)
+    shipping: list[_OrderClaim] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> Self:
+        """Those of `rules`."""
+        claims = cls()
+        for rule in rules:
+            for one in rule.actions:
+                match one.kind:
+                    case "pin" | "exclude" | "boost":
+                        claims.products.append((rule, one))
+                    case "order_payments":
+                        claims.payments.append((rule, one))
+                    case "order_shipping":
+                        claims.shipping.append((rule, one))
+                    case _:
+                        claims.offers.append((rule, one))
+        return claims
 
 
 def _ordered(claims: Sequence[_OrderClaim], options: Sequence[str], log: Log) -> tuple[str, ...]:

@@ -3,9 +3,11 @@ of what was followed and what was not."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from contract.rules import Rule
+
+MOST_NOTES: Final = 50
 
 
 class Shop(Protocol):
@@ -74,7 +76,7 @@ class Log:
 
     def __init__(self) -> None:
         self._followed: set[str] = set()
-        self._notes: dict[Note, None] = {}
+        self._notes: dict[tuple[str, str], None] = {}
 
     def follow(self, rule: Rule) -> None:
         """Something that `rule` says was done."""
@@ -82,12 +84,13 @@ class Log:
 
     def note(self, rule: Rule, text: str) -> None:
         """Something that it says was not."""
-        self._notes[Note(rule.id, text)] = None
+        if len(self._notes) < MOST_NOTES:
+            self._notes[rule.id, text] = None
 
     def applied(self, rules: Sequence[Rule]) -> tuple[str, ...]:
         """The ids of those of `rules` that were followed."""
         return tuple(rule.id for rule in rules if rule.id in self._followed)
 
     def notes(self) -> tuple[Note, ...]:
-        """All notes, each once."""
-        return tuple(self._notes)
+        """The notes, each once, at most MOST_NOTES."""
+        return tuple(Note(*one) for one in self._notes)

@@ -9,22 +9,22 @@ from contract.rules import BlockOffer, ForceOffer, ReplaceOffer, Rule
 Claim = tuple[Rule, ForceOffer | BlockOffer | ReplaceOffer]
 
 
-def claims_of(rules: Sequence[Rule]) -> list[Claim]:
-    """All that `rules` say of offers, the strongest first."""
-    return [
-        (rule, one)
-        for rule in rules
-        for one in rule.actions
-        if isinstance(one, ForceOffer | BlockOffer | ReplaceOffer)
-    ]
-
-
 class Offers:
     """The offers of one decision under the claims of rules. After `given`, `by` names the rule that
     gave an offer and `blocked` the one that took it away."""
 
     def __init__(self, claims: Sequence[Claim], shop: Shop, log: Log) -> None:
         self._claims, self._shop, self._log = claims, shop, log
+        self._blocks = [
+            (place, rule, one)
+            for place, (rule, one) in enumerate(claims)
+            if isinstance(one, BlockOffer)
+        ]
+        self._swaps = [
+            (place, rule, one)
+            for place, (rule, one) in enumerate(claims)
+            if isinstance(one, ReplaceOffer)
+        ]
         self.by: dict[str, str] = {}
         self.blocked: dict[str, str] = {}
 
@@ -46,10 +46,9 @@ class Offers:
 
     def _give(self, place: int, rule: Rule, offer_id: str, given: list[str]) -> bool:
         """Give the offer by the word of the claim at `place`, if nothing speaks against it."""
-        against = self._blocking(offer_id, place)
         if offer_id in given:
             self._log.follow(rule)
-        elif against is not None:
+        elif (against := self._blocking(offer_id, place)) is not None:
             self._log.note(rule, f"{offer_id}: blocked by {against}")
         elif not self._shop.may_give(offer_id):
             self._log.note(rule, f"{offer_id}: not valid for this checkout")
@@ -63,9 +62,9 @@ class Offers:
 
     def _replaced(self, place: int, rule: Rule, offer_id: str, given: list[str]) -> bool:
         """Whether a claim before `place` has another offer given for the forced one."""
-        for stronger, (other, action) in enumerate(self._claims[:place]):
+        for stronger, other, action in self._swaps:
             if (
-                isinstance(action, ReplaceOffer)
+                stronger < place
                 and action.offer_id == offer_id
                 and self._give(stronger, other, action.by, given)
             ):
@@ -97,11 +96,8 @@ class Offers:
 
     def _blocking(self, offer_id: str, place: int) -> str | None:
         """The rule that blocks the offer by a claim before `place`."""
-        before = self._claims[:place]
         blocks = (
-            rule.id
-            for rule, one in before
-            if isinstance(one, BlockOffer) and _blocks(one, offer_id)
+            rule.id for at, rule, one in self._blocks if at < place and _blocks(one, offer_id)
         )
         return next(blocks, None)
 

@@ -13,22 +13,13 @@ Claim = tuple[Rule, Pin | Exclude | Boost]
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-def claims_of(rules: Sequence[Rule]) -> list[Claim]:
-    """All that `rules` say of products, the strongest first."""
-    return [
-        (rule, one)
-        for rule in rules
-        for one in rule.actions
-        if isinstance(one, Pin | Exclude | Boost)
-    ]
-
-
 class Products:
     """The products of one decision under the claims of rules."""
 
     def __init__(self, claims: Sequence[Claim], draft: Draft, shop: Shop, log: Log) -> None:
         self._claims, self._limit, self._shop, self._log = claims, draft.limit, shop, log
         self._candidates = dict.fromkeys((*draft.items, *self._introduced()))
+        self._known = frozenset(self._candidates)
         self._concerned = [self._concerns(action) for _, action in claims]
         self._out: dict[str, Rule] = {}
         self.by: dict[str, str] = {}
@@ -36,11 +27,7 @@ class Products:
     def shown(self) -> tuple[str, ...]:
         """What is shown, the best first; `by` then names the rule of what a rule put there."""
         self._settle()
-        kept = [item for item in self._candidates if item not in self._out]
-        for place in reversed(range(len(self._claims))):  # the strongest has the last word
-            rule, action = self._claims[place]
-            if isinstance(action, Boost):
-                kept = self._boosted(rule, action, kept, self._concerned[place])
+        kept = self._boosted([item for item in self._candidates if item not in self._out])
         slots = self._pinned()
         pinned = set(slots.values())
         rest = (item for item in kept if item not in pinned and self._shop.sellable(item))
@@ -61,17 +48,23 @@ class Products:
 
     def _concerns(self, action: Pin | Exclude | Boost) -> frozenset[str]:
         """The candidates that `action` speaks of."""
-        found = action.named & self._candidates.keys()
+        found = action.named & self._known
         if isinstance(action, Pin) or not action.categories:
-            return frozenset(found)
+            return found
         by_category = self._by_category
-        return frozenset(found).union(*(by_category.get(one, _NONE) for one in action.categories))
+        return found.union(*(by_category.get(one, _NONE) for one in action.categories))
 
     @cached_property
     def _by_category(self) -> dict[str, set[str]]:
+        wanted = frozenset(
+            name
+            for _, action in self._claims
+            if not isinstance(action, Pin)
+            for name in action.categories
+        )
         members: dict[str, set[str]] = defaultdict(set)
         for item in self._candidates:
-            for category in self._shop.categories(item):
+            for category in wanted.intersection(self._shop.categories(item)):
                 members[category].add(item)
         return members
 
@@ -93,22 +86,30 @@ class Products:
             if is_out and (not overruled or len(concerned) > sum(map(len, overruled.values()))):
                 self._log.follow(rule)
 
-    def _boosted(
-        self, rule: Rule, action: Boost, kept: list[str], concerned: frozenset[str]
-    ) -> list[str]:
-        wanted = concerned.difference(self._out)
-        if not wanted:
-            self._log.note(rule, "there is nothing that could be preferred")
+    def _boosted(self, kept: list[str]) -> list[str]:
+        """`kept` with every item moved as the strongest boost that concerns it says."""
+        moved: dict[str, tuple[int, Boost]] = {}
+        for claim, (rule, action) in enumerate(self._claims):
+            if not isinstance(action, Boost):
+                continue
+            wanted = self._concerned[claim].difference(self._out)
+            if wanted:
+                self._log.follow(rule)
+            else:
+                self._log.note(rule, "there is nothing that could be preferred")
+            for item in wanted.difference(moved):
+                moved[item] = claim, action
+                self.by[item] = rule.id
+        if not moved:
             return kept
-        self._log.follow(rule)
-        self.by.update(dict.fromkeys(wanted, rule.id))
-        if action.places is None:
-            front = [item for item in kept if item in wanted]
-            return front + [item for item in kept if item not in wanted]
-        # What moves up goes before what stands there.
-        place = {
-            item: at - action.places - 0.5 if item in wanted else at for at, item in enumerate(kept)
-        }
+        last = len(self._claims)
+        place: dict[str, tuple[int, float]] = {}
+        for at, item in enumerate(kept):
+            claim, boost = moved.get(item, (last, None))
+            if boost is None or boost.places is None:
+                place[item] = claim, at
+            else:  # what moves up goes before what stands there
+                place[item] = last, at - boost.places - 0.5
         return sorted(kept, key=place.__getitem__)
 
     def _pinned(self) -> dict[int, str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from contract import rule_products
 from contract.candidates import MAX_CANDIDATES
 from contract.events import EventContext
 from contract.expression_needs import Atom, Needs, atoms_of, needs_of
@@ -19,7 +18,7 @@ from contract.expressions import (
     sample_facts,
     seconds_of,
 )
-from contract.rules import EMPTY_BOOK, Rule, RuleBook, in_order
+from contract.rules import EMPTY_BOOK, Boost, Exclude, Pin, Rule, RuleBook, in_order
 from contract.schedule import Schedule
 
 # Of processor time for the conditions of all rules together, on the largest cart there may be.
@@ -65,7 +64,11 @@ class RuleSet:
         self.variables: frozenset[str] = frozenset().union(
             *(one.expression.variables for one in self._rules if one.expression is not None)
         )
-        self._on_products = any(rule_products.claims_of([one.rule]) for one in self._rules)
+        self._on_products = any(
+            isinstance(action, Pin | Exclude | Boost)
+            for one in self._rules
+            for action in one.rule.actions
+        )
         by_atom: dict[str, dict[bool | int | str, list[int]]] = defaultdict(dict)
         self._unindexed: list[int] = []
         for place, one in enumerate(self._rules):
@@ -96,13 +99,13 @@ class RuleSet:
         said: dict[str, bool | None] = {}  # rules that say the same are asked once
         rules: list[Rule] = []
         failed: list[str] = []
-        for place in self._possible(facts.values):
+        values = facts.values
+        for place in self._possible(values):
             one = self._rules[place]
-            if not all(within.holds(facts.values) for within in one.needs.within):
+            holds = one.needs.met(values)
+            if holds is False or (one.scheduled and not one.rule.schedule.holds(now, context)):
                 continue
-            if one.scheduled and not one.rule.schedule.holds(now, context):
-                continue
-            if one.expression is not None:
+            if one.expression is not None and not (holds and one.needs.exact):
                 text = one.expression.text
                 if text not in said:
                     said[text] = one.expression.holds(facts)

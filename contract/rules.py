@@ -89,7 +89,7 @@ class Exclude(_Products):
 
 class Boost(_Products):
     """Move these up by so many `places`; without a number before all that no rule prefers, and then
-    those too that the models did not find."""
+    those too that the models did not find. Of several boosts of one item the strongest counts."""
 
     kind: Literal["boost"]
     places: Annotated[int, Strict(), Field(ge=1, le=100)] | None = None

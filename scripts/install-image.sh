@@ -51,7 +51,7 @@ if [ "$step" != package ]; then
         # torch first and alone: asked for by something else it brings another build.
         install "torch==$TORCH" \
             ${TORCH_INDEX:+--index "$TORCH_INDEX" --index-strategy unsafe-best-match}
-        install --override overrides.txt -r pyproject.toml --extra train --extra serve --extra scale
+        install --override overrides.txt -r pyproject.toml --extra train --extra serve --extra scale --extra experiments
     fi
 fi
 if [ "$step" != dependencies ]; then

@@ -24,6 +24,7 @@ COMMANDS = {
     "release": "list, verify, promote, try out, roll back",
     "rules": "import, export or check the override rules",
     "backfill": "seed a fresh state folder from an import",
+    "experiment": "size a test, or report what it has shown",
     "export": "write the event log as Parquet for training",
     "audit": "show the audit log, or prove that it is whole",
     "receipt": "verify a receipt of erasure",

@@ -89,6 +89,7 @@ log = logging.getLogger(__name__)
 _FOLLOW_SECONDS = 0.5
 _OUTSIDE_SECONDS = 1.0
 _RETENTION_SECONDS = 24 * 3600.0
+_UNFINISHED_SECONDS = 5.0  # how often what is left of erasures is tried again
 
 
 async def open_gateway(settings: Settings, clock: Clock, release_id: str | None = None) -> Gateway:
@@ -150,7 +151,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     )
     try:
         await rights.finish()
-    except StoreError as error:  # what is left opens no more, and goes with the daily retention
+    except StoreError as error:  # what is left opens no more, and is tried again
         log.warning("erasures are not finished: %s", error)
     return Gateway(
         settings=settings,
@@ -316,6 +317,12 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         await gateway.follow_catalogue()
         await gateway.follow_offers()
 
+    async def finish_erasures() -> None:
+        try:
+            await gateway.rights.finish()
+        except StoreError as error:
+            log.warning("erasures are not finished: %s", error)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.impressions.start()
@@ -328,6 +335,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
             _every(_FOLLOW_SECONDS, follow_store, "control store"),
+            _every(_UNFINISHED_SECONDS, finish_erasures, "erasures"),
         ]
         if outside is not None:
             beside.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))

@@ -19,10 +19,14 @@ from training.commands import (
     is_first_process,
     segments,
     simulate,
+    uplift,
 )
 
 PROGRAM = "tillwise-train"
-COMMANDS = (import_events, simulate, fit, evaluate, benchmark, segments, choices, export)
+COMMANDS = (
+    *(import_events, simulate, fit, evaluate, benchmark),
+    *(segments, choices, uplift, export),
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,6 +1,8 @@
 """`GET` and `PUT /v1/experiments/{key}`: the shop's experiments, every version of which is kept
 with who wrote it."""
 
+import asyncio
+import sqlite3
 from datetime import datetime
 from typing import Annotated
 
@@ -16,7 +18,10 @@ from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
 from serving.decision.experiment_arms import DOCUMENT
+from serving.experiments.report_form import ExperimentReport
+from serving.experiments.rollup import FILE, read_report
 from serving.state.documents import Document, DocumentConflict
+from serving.state.group_writer import StoreError
 
 router = APIRouter()
 _TRIES = 5  # of a write that names no version, against others that write meanwhile
@@ -109,6 +114,30 @@ async def put_experiment(request: Request, key: str) -> Response:
         return _answer(gateway, key)
 
     return await idempotency.once(request, gateway, caller, body, act)
+
+
+@router.get(
+    "/v1/experiments/{key}/report",
+    summary="Read what an experiment has shown",
+    response_model=ExperimentReport,
+    responses=documented(401, 403, 404, 503),
+    openapi_extra={"security": [{"api_key": []}]},
+    tags=["experiments"],
+)
+async def get_report(request: Request, key: str) -> Response:
+    """The latest report of the worker, `tillwise-serve experiment report`, which reads the event
+    log beside the gateway; `as_of` says of when it is."""
+    gateway = gateway_of(request)
+    authenticate(request, gateway, "admin")
+    try:
+        body = await asyncio.to_thread(read_report, gateway.settings.state / FILE, key)
+    except sqlite3.Error as error:
+        raise StoreError(f"the reports could not be read: {error}") from None
+    if body is None:
+        raise ApiProblem(
+            404, "There is no report of it yet; `tillwise-serve experiment report` makes them."
+        )
+    return Response(body, media_type="application/json")
 
 
 async def _write(gateway: Gateway, caller: Caller, written: WrittenExperiment) -> None:

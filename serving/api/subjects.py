@@ -5,6 +5,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -98,8 +99,10 @@ class HeldAbout(BaseModel):
 class Receipt(BaseModel):
     """What was removed. `events_removed`: records of the event log; a topic gives up none, there
     they open no more. `features_removed`: false where a shared feature store was away; what it
-    holds opens no more and is removed when it is back. `control_store_clean`: its files were looked
-    at, byte by byte."""
+    holds opens no more and is removed when it is back. `exports_not_found`: exports whose folder
+    was away; their rows go when it is back. `finished`: nothing is left to do; where it is false,
+    another DELETE gives the receipt of how far it is by then. `control_store_clean`: its files were
+    looked at, byte by byte."""
 
     receipt_id: str
     subject_id: str
@@ -111,6 +114,7 @@ class Receipt(BaseModel):
     exports_not_found: int
     features_removed: bool
     control_store_clean: bool
+    finished: bool
     audit_line: dict[str, Any]
 
 
@@ -153,18 +157,30 @@ async def get_subject(request: Request) -> Response:
 )
 async def delete_subject(request: Request) -> Response:
     """Destroys the person's keys and removes everything, in this order; the links between visitor
-    and user are followed. When this answers, nothing can be read any more. Keep the receipt: it is
-    not kept here. Reservations and redemptions, being contracts, stay."""
+    and user are followed. When this answers, nothing can be read any more. Ask again after a
+    failure, or when the receipt says that it is not `finished`. Keep the receipt of a finished one:
+    it is not kept here. Reservations and redemptions, being contracts, stay."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
 
     async def act() -> Response:
-        receipt = await gateway.rights.erase(subject_of(request, gateway), caller.actor)
+        # Not `subject_of`: one whose erasure is unfinished is no subject any more.
+        receipt = await gateway.rights.erase(
+            _plain(request.path_params["subject_id"]), caller.actor
+        )
         if receipt is None:
             raise ApiProblem(404, _UNKNOWN)
         return Response(json.dumps(receipt), media_type="application/json")
 
     return await idempotency.once(request, gateway, caller, b"", act)
+
+
+def _plain(named: str) -> str:
+    """A subject id as it is kept; empty for what is none."""
+    try:
+        return str(UUID(named))
+    except ValueError:
+        return ""
 
 
 def item_names(live: LiveRelease, keys: Iterable[int]) -> dict[int, str]:

@@ -24,6 +24,7 @@ from serving.api.gateway import Gateway
 from serving.api.static_files import web_folder
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.backfill import SeededElsewhere, backfill
+from serving.commands.demo_offers import put_examples
 from serving.commands.held_out import choose_shoppers
 from serving.commands.process import Application, bind, serve
 from serving.commands.replay import describe
@@ -95,6 +96,7 @@ class _Demo:
     async def extend(self, app: Application, gateway: Gateway) -> None:
         """Add the page, with fresh keys and shoppers."""
         await self._renew_keys(gateway)
+        await put_examples(gateway)
         shelf = Shelf(gateway.live.current)
 
         def is_known(visitor_id: str) -> bool:

@@ -25,7 +25,7 @@ from serving.control import open_control, require_control
 from serving.inference.releases import live_release_id
 from serving.settings import Settings
 from serving.state.control_store import ControlStore, Export
-from serving.state.exports import erase_from, narrow, row_of
+from serving.state.exports import erase_from, keep_only, narrow, row_of
 from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
@@ -82,6 +82,8 @@ def _brought_up(settings: Settings, control: ControlStore, output: Path) -> tupl
         with open_parts(output, event_log.log_id) as parts:
             registered = _registered(control, output.resolve(), parts)
             agreed = _agreed(control)
+            # An erasure may have missed this folder: a disk that was away or full, a crash.
+            keep_only(registered, control.subject_ids)
             narrow(registered, control.subject_ids(), agreed)
             row = row_of(registered, agreed)
 

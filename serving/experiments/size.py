@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import tea_tasting as tt
-from tea_tasting.aggr import Aggregates
-
 from contract.errors import UserError
 from serving.experiments.sequential import MIN_UNITS, critical
+from serving.experiments.statistics import require_library
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,10 @@ def sample_size(
             raise UserError(f"{name} can not be {found:g}")
     if len(fractions) < 2 or min(fractions) <= 0:
         raise UserError("it takes two weights above 0")
+    require_library()
+    import tea_tasting as tt
+    from tea_tasting.aggr import Aggregates
+
     rare = min(fractions[1:])
     test = tt.Mean(
         *("metric",),

@@ -2,29 +2,38 @@
 intervals for one planned look and intervals that hold however often one looks.
 
 Means, ratios by the delta method, CUPED and the intervals for one look are those of the kept
-library tea-tasting, whose import takes seconds: only commands and the worker import this module,
-never the gateway.
+library tea-tasting. It comes with an extra and is imported where it is used: a gateway's image has
+neither it nor SciPy, and to import it takes seconds.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import tea_tasting as tt
-from scipy.stats import chisquare, false_discovery_control
-from tea_tasting.aggr import Aggregates
-
+from contract.errors import UserError
 from contract.experiments import LESS_IS_BETTER, Guardrail, Metric
 from serving.experiments.moments import Moments
 from serving.experiments.sequential import MIN_UNITS, critical, p_value
+
+if TYPE_CHECKING:
+    import tea_tasting as tt
+    from tea_tasting.aggr import Aggregates
 
 COLUMNS: Final = (
     *("buyers", "orders", "revenue", "margin", "checkouts", "abandoned", "shown", "taken"),
     *("buyers_before", "orders_before", "revenue_before"),
 )
 UNBALANCED_P = 0.001  # below it, who is in which variant is not what was asked for
+
+
+def require_library() -> None:
+    """Raises UserError where what the statistics need is not installed."""
+    try:
+        import tea_tasting  # noqa: F401
+    except ImportError:
+        raise UserError("experiments need the extra: pip install 'tillwise[experiments]'") from None
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,8 @@ def effect(
 def _analysed(
     measure: Measure, control: Moments, treatment: Moments, alpha: float, *, cuped: bool
 ) -> "tt.metrics.MeanResult":
+    import tea_tasting as tt
+
     test = tt.RatioOfMeans(
         measure.numer,
         measure.denom,
@@ -143,7 +154,9 @@ def _analysed(
     return test.analyze_aggregates(_aggregates(control), _aggregates(treatment))
 
 
-def _aggregates(moments: Moments) -> Aggregates:
+def _aggregates(moments: Moments) -> "Aggregates":
+    from tea_tasting.aggr import Aggregates
+
     names = moments.columns
     return Aggregates(
         count_=moments.units,
@@ -178,6 +191,8 @@ def _has_past(measure: Measure, *variants: Moments) -> bool:
 def sample_ratio_p(units: Sequence[int], fractions: Sequence[float]) -> float:
     """The chi-squared p value of as many `units` in the variants as there are, where `fractions`
     were asked for; 1 where there is nobody. Below UNBALANCED_P no other figure can be trusted."""
+    from scipy.stats import chisquare
+
     total = sum(units)
     if not total:
         return 1.0
@@ -187,6 +202,8 @@ def sample_ratio_p(units: Sequence[int], fractions: Sequence[float]) -> float:
 def corrected(p_values: Sequence[float]) -> list[float]:
     """p values of many cuts at once, so that of those below a level at most that share is chance
     (Benjamini and Hochberg, 1995)."""
+    from scipy.stats import false_discovery_control
+
     return [float(one) for one in false_discovery_control(p_values)] if p_values else []
 
 

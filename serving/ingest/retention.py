@@ -46,6 +46,7 @@ async def enforce(periods: Retention, stores: Stores, rights: Rights, clock: Clo
     for export in exports:
         await asyncio.to_thread(delete_export, export)
         await control.drop_export(export.export_id)
+    await rights.sweep_exports()
     audit, answers = await control.let_go(now - timedelta(days=periods.audit), now - ANSWERS)
     return Removed(behaviour, decisions, states, subjects, len(exports), audit, answers)
 

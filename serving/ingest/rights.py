@@ -2,18 +2,20 @@
 
 The order of an erasure is its proof. First the keys go, with the record of who the person was, in
 one transaction: from then on nothing of theirs is written and nothing opens. Then what lies in the
-other stores is removed, and the control store's files are looked at byte by byte. An erasure that
-a crash cut short is finished at the next start.
+other stores is removed, and the control store's files are looked at byte by byte. What of this can
+not be done at once is kept as unfinished and tried again, every few seconds and at each start.
 """
 
 import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
+
+import pyarrow as pa
 
 from contract.clock import Clock, from_us, to_us
 from contract.features import FEATURES, SubjectState
@@ -22,7 +24,7 @@ from serving.ingest.accept import Ingest
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import ControlStore, Erased, SubjectRecord
 from serving.state.event_log import EventLog
-from serving.state.exports import Removed, erase_from
+from serving.state.exports import erase_from, is_there, keep_only
 from serving.state.feature_merge import merged
 from serving.state.feature_store import FeatureStore
 from serving.state.receipts import ReceiptSigner
@@ -66,6 +68,7 @@ class Rights:
         self._items = items
         self._segments = segments
         self._forget_computed = forget_computed
+        self._cleaning = asyncio.Lock()  # of two at once each would undo what the other noted
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
         """Everything that is held about the person, to be read by a person; None when nobody is
@@ -94,31 +97,82 @@ class Rights:
     async def erase(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
         """Erase the person and return the signed receipt; None when nobody is known by this id.
 
-        Raises StoreError: then the keys may be gone already, and asking again is right; what could
-        not be removed is removed later.
+        Raises StoreError: then the keys may be gone already, and asking again goes on with it; so
+        does `finish`. The receipt says whether anything is left.
         """
-        erased = await self._stores.control.erase(subject_id, by)
-        if erased is None:
-            return None
-        # Whoever asked may go away; the rest is done all the same.
-        return await asyncio.shield(asyncio.create_task(self._clean_up(subject_id, erased)))
-
-    async def _clean_up(self, subject_id: str, erased: Erased) -> dict[str, Any]:
         control = self._stores.control
+        erased = await control.erase(subject_id, by)
+        if erased is None:  # it may have been begun
+            kept = [one for one in control.erasures_kept() if subject_id in one.subject_ids]
+            if not kept:
+                return None
+            erased = kept[0]
+        # Whoever asked may go away; the rest is done all the same.
+        return await asyncio.shield(asyncio.create_task(self._receipted(subject_id, erased)))
+
+    async def _receipted(self, subject_id: str, erased: Erased) -> dict[str, Any]:
+        control = self._stores.control
+        async with self._cleaning:
+            known = {one.erasure_id: one for one in control.erasures_kept()}
+            erased, problem = await self._clean_up(known.get(erased.erasure_id, erased))
+            if problem is not None:
+                raise problem
+            if erased.finished:
+                await control.drop_erasure(erased.erasure_id)
+        return self._signer.sign(_receipt(subject_id, erased, self._clock.now()))
+
+    async def _clean_up(self, erased: Erased) -> tuple[Erased, StoreError | None]:
+        """Do what is left of it, as far as that can be done now; how far it came, and what stood in
+        the way other than that a shared feature store or an export is away."""
+        control, problem, before = self._stores.control, None, erased
         # Batches that were accepted before the keys went may still be on their way to the features.
         await self._ingest.drain()
-        removed = await self._stores.event_log.forget(erased.log_keys)
-        forgotten = await self._forgotten(erased)
+        if not erased.features_gone:
+            erased = replace(erased, features_gone=await self._forgotten(erased))
         self._forget_computed()  # from here on nothing of theirs can be read that it could come of
-        exports = await asyncio.to_thread(erase_from, control.exports(), erased.subject_ids)
-        clean = await control.scrub(erased.traces)
-        if not clean:
-            log.warning("an erasure could not look at all that the control store's files hold")
-        if forgotten:
-            await control.finish_erasures(erased.log_keys)
-        receipt = _receipt(subject_id, erased, removed, exports, self._clock.now())
-        receipt |= {"features_removed": forgotten, "control_store_clean": clean}
-        return self._signer.sign(receipt)
+        try:
+            erased = await self._without_events(erased)
+        except StoreError as error:
+            problem = error
+        erased, unwritten = await asyncio.to_thread(self._without_rows, erased)
+        if not erased.scrubbed:
+            clean = await control.scrub(erased.traces)
+            if not clean:
+                log.warning("an erasure could not look at all that the control store's files hold")
+            erased = replace(erased, scrubbed=True, clean=clean)
+        if erased.finished:
+            erased = replace(erased, traces=())
+        if erased != before:
+            await control.note_erasure(erased)
+        return erased, problem or unwritten
+
+    async def _without_events(self, erased: Erased) -> Erased:
+        if not erased.events_gone:
+            removed = await self._stores.event_log.forget(erased.log_keys)
+            removed += erased.events_removed
+            erased = replace(erased, events_gone=True, events_removed=removed)
+        if erased.features_gone:
+            await self._stores.control.finish_erasures(erased.log_keys)
+        return erased
+
+    def _without_rows(self, erased: Erased) -> tuple[Erased, StoreError | None]:
+        """Look through those of the exports that are there; one that is not may be on a disk that
+        comes back, and stays to be looked through as long as it is registered."""
+        left, rows, problem = [], erased.export_rows_removed, None
+        for export in self._stores.control.exports():
+            if export.export_id not in erased.exports:
+                continue
+            try:
+                done = erase_from([export], erased.subject_ids)
+            except (OSError, pa.ArrowException) as error:
+                log.warning("export %s still holds somebody erased: %s", export.export_id, error)
+                problem = StoreError("an export could not be written anew; ask again")
+                left.append(export.export_id)
+                continue
+            rows += done.rows
+            if done.missing:
+                left.append(export.export_id)
+        return replace(erased, exports=tuple(left), export_rows_removed=rows), problem
 
     async def _forgotten(self, erased: Erased) -> bool:
         """Whether the feature store has let go of them; one that is away is told later."""
@@ -130,14 +184,46 @@ class Rights:
         return True
 
     async def finish(self) -> int:
-        """Finish what a crash, or a store that was away, cut short; returns how many subjects that
-        concerned. Raises StoreError."""
-        log_keys = self._stores.control.unfinished_erasures()
-        if log_keys:
-            await self._stores.event_log.forget(log_keys)
-            await self._stores.features.forget((), log_keys)
-            await self._stores.control.finish_erasures(log_keys)
-        return len(log_keys)
+        """Finish what a crash, or a store or export that was away, cut short, as far as that can be
+        done now; returns how many subjects that concerned. Raises StoreError."""
+        control = self._stores.control
+        async with self._cleaning:
+            count, problem = 0, None
+            for erased in control.erasures_kept():
+                if self._can_go_on(erased):
+                    _, found = await self._clean_up(erased)
+                    problem = problem or found
+                    count += len(erased.log_keys)
+            if problem is not None:
+                raise problem
+            # Begun by a version that kept no more of an erasure than this.
+            known = {key for one in control.erasures_kept() for key in one.log_keys}
+            log_keys = [key for key in control.unfinished_erasures() if key not in known]
+            if log_keys:
+                await self._stores.event_log.forget(log_keys)
+                await self._stores.features.forget((), log_keys)
+                await control.finish_erasures(log_keys)
+            return count + len(log_keys)
+
+    async def sweep_exports(self) -> None:
+        """Take everybody who is no subject any more out of the exports that are there: one may have
+        been put back from a copy."""
+        control = self._stores.control
+        for export in control.exports():
+            try:
+                rows = await asyncio.to_thread(keep_only, export, control.subject_ids)
+            except (OSError, pa.ArrowException) as error:
+                log.warning("export %s could not be looked through: %s", export.export_id, error)
+            else:
+                if rows:
+                    log.warning("export %s: %d rows of nobody removed", export.export_id, rows)
+
+    def _can_go_on(self, erased: Erased) -> bool:
+        """Whether anything is left to do but wait for exports that are away."""
+        if not (erased.events_gone and erased.features_gone and erased.scrubbed):
+            return True
+        known = {one.export_id: one for one in self._stores.control.exports()}
+        return any(one not in known or is_there(known[one]) for one in erased.exports)
 
     def _records(self, subject_id: str) -> list[SubjectRecord]:
         control = self._stores.control
@@ -191,17 +277,18 @@ def _record(record: SubjectRecord) -> dict[str, Any]:
     }
 
 
-def _receipt(
-    subject_id: str, erased: Erased, removed: int, exports: Removed, at: datetime
-) -> dict[str, Any]:
+def _receipt(subject_id: str, erased: Erased, at: datetime) -> dict[str, Any]:
     return {
         "receipt_id": str(uuid4()),
         "subject_id": subject_id,
         "subject_ids": sorted(erased.subject_ids),
         "erased_at": at.isoformat(),
         "keys_destroyed": len(erased.log_keys),
-        "events_removed": removed,
-        "export_rows_removed": exports.rows,
-        "exports_not_found": exports.missing,
+        "events_removed": erased.events_removed,
+        "export_rows_removed": erased.export_rows_removed,
+        "exports_not_found": len(erased.exports),
+        "features_removed": erased.features_gone,
+        "control_store_clean": erased.clean,
+        "finished": erased.finished,
         "audit_line": {"number": erased.line.number, "mac": erased.line.mac},
     }

@@ -1,8 +1,9 @@
 """Erasure in the control store: which records are one person's, and their removal in one step."""
 
 from collections.abc import Sequence
+from uuid import uuid4
 
-from serving.state import control_audit
+from serving.state import control_audit, erasure_records
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import Erased
 from serving.state.control_subjects import Writing, audit_name, current, histories
@@ -19,7 +20,8 @@ def person_of(connection: Sql, subject_id: str) -> tuple[str, ...]:
 
 def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
     """Remove everything that this store holds about the person, keys first; what other stores
-    still hold opens no more, and is listed for removal (`erasures`) until that is done."""
+    still hold opens no more, and is listed for removal (`erasures`, `erasure_records`) until that
+    is done."""
     connection = writing.connection
     person = person_of(connection, subject_id)
     name = audit_name(connection, subject_id)
@@ -41,8 +43,12 @@ def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
         "subject.erased", writing.clock.now(), by, name, {"records": len(person), "others": others}
     )
     line = control_audit.append(connection, entry, writing.audit_key)
+    rows = connection.execute("SELECT export_id FROM exports").fetchall()
+    exports = tuple(str(export_id) for (export_id,) in rows)
+    erased = Erased(str(uuid4()), person, tuple(log_keys), tuple(traces), line, exports)
+    erasure_records.add(connection, writing.secrets, erased)
     writing.changed()
-    return Erased(person, tuple(log_keys), tuple(traces), line)
+    return erased
 
 
 def _keys(connection: Sql, person: Sequence[str]) -> tuple[list[bytes], list[bytes]]:

@@ -29,6 +29,7 @@ TABLES = (
     Wrapped("service_keys", "name", "wrapped", lambda one: b"service:" + one.encode()),
     Wrapped("subject_keys", "subject_id", "wrapped", lambda one: one.encode()),
     Wrapped("exports", "export_id", "wrapped", lambda one: b"export:" + one.encode()),
+    Wrapped("erasure_records", "erasure_id", "wrapped", lambda one: b"erasure:" + one.encode()),
     Wrapped("api_keys", "key_id", "sealed", lambda one: b"api:" + one.encode()),
 )
 

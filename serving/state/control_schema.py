@@ -105,14 +105,21 @@ CREATE TABLE IF NOT EXISTS documents (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS documents_by_version ON documents (name, version);
 """
-make_tables = making(_TABLES + _DOCUMENTS)  # all at once, where nothing lies yet
+_ERASURE_RECORDS = """
+CREATE TABLE IF NOT EXISTS erasure_records (
+    erasure_id TEXT PRIMARY KEY,
+    wrapped BLOB NOT NULL,
+    finished_at TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+make_tables = making(_TABLES + _DOCUMENTS + _ERASURE_RECORDS)  # all at once, where nothing lies yet
 
 # What gateways read at every turn and therefore keep a copy of. The audit log is asked for rarely
 # and grows for years: it is read where it lies.
 COPIED = (
     *("subjects", "links", "consents", "subject_keys", "catalogue_changes", "service_keys"),
     *("exports", "erasures", "erasure_count", "api_keys", "answers", "notes", "version"),
-    "documents",
+    *("documents", "erasure_records"),
 )
 TABLES = (*COPIED, "audit", "audit_head")
 # What must stand nowhere in such a copy once somebody was erased, their key first of all.
@@ -138,6 +145,7 @@ STEPS: tuple[Callable[[Writing], None], ...] = (
     _making(_TABLES),
     _draw_keys,
     _making(_DOCUMENTS),
+    _making(_ERASURE_RECORDS),
 )
 
 

@@ -91,12 +91,30 @@ class SubjectRecord:
 
 @dataclass(frozen=True)
 class Erased:
-    """What was removed: `traces` are the bytes that may be found nowhere from now on."""
+    """What was removed, and how far its removal from the other stores has come.
 
+    `traces` are the bytes that may be found nowhere from now on; `exports` the ids of those that
+    were not looked through yet. `events_gone`, `features_gone`: nothing is left there;
+    `scrubbed`: the control store's own files were looked at, and `clean` says with what result.
+    """
+
+    erasure_id: str
     subject_ids: tuple[str, ...]
     log_keys: tuple[bytes, ...]
     traces: tuple[bytes, ...]
     line: Line
+    exports: tuple[str, ...] = ()
+    events_gone: bool = False
+    features_gone: bool = False
+    scrubbed: bool = False
+    clean: bool = False
+    events_removed: int = 0
+    export_rows_removed: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.events_gone and self.features_gone and self.scrubbed and not self.exports
 
 
 @dataclass(frozen=True)
@@ -191,6 +209,18 @@ class ControlStore(Protocol):
 
     async def finish_erasures(self, log_keys: Sequence[bytes]) -> None:
         """Note that nothing is left under `log_keys` elsewhere."""
+        ...
+
+    def erasures_kept(self) -> list[Erased]:
+        """The erasures that are unfinished, and those whose receipt nobody has been given."""
+        ...
+
+    async def note_erasure(self, erased: Erased) -> None:
+        """Keep how far it has come, if it is kept still."""
+        ...
+
+    async def drop_erasure(self, erasure_id: str) -> None:
+        """Forget one that is finished."""
         ...
 
     async def scrub(self, traces: Sequence[bytes]) -> bool:

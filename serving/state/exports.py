@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract.consent import PURPOSES, may_store_behaviour
+from contract.consent import PURPOSES, may_store_behaviour, redact
 from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.frames import event_row
@@ -46,16 +46,15 @@ def pseudonym(export: Export, subject_id: str) -> str:
 def row_of(export: Export, purposes: Purposes) -> Callable[[Event], Row | None]:
     """What makes the export's rows of events, None of those that are left out.
 
-    `purposes` says what a subject agrees to now: what is no longer agreed to is taken from the
-    event's purposes, and an event that then serves nothing is left out.
+    `purposes` says what a subject agrees to now: the event is written as it would be today, and
+    one that then serves nothing is left out.
     """
 
     def row(event: Event) -> Row | None:
         subject_id = str(event.subject_id)
-        agreed = tuple(sorted(frozenset(event.purposes) & purposes(subject_id)))
-        if not may_store_behaviour(agreed):
+        kept = redact(event, frozenset(event.purposes) & purposes(subject_id))
+        if kept is None:
             return None
-        kept = event.model_copy(update={"purposes": agreed})
         return event_row(kept) | {"subject_id": pseudonym(export, subject_id)}
 
     return row
@@ -77,6 +76,23 @@ def erase_from(exports: Sequence[Export], subject_ids: Sequence[str]) -> Removed
     return Removed(files, rows, missing)
 
 
+def is_there(export: Export) -> bool:
+    """Whether its files can be reached from here and now."""
+    return (Path(export.folder) / EVENTS_FOLDER).is_dir()
+
+
+def keep_only(export: Export, living: Callable[[], Iterable[str]]) -> int:
+    """Take out the rows of everybody who is not among the subjects that `living` names; returns how
+    many. It is asked once the files are known, so that whoever is new by then has none in them."""
+    folder = Path(export.folder) / EVENTS_FOLDER
+    if not folder.is_dir():
+        return 0
+    with rewriting(folder):
+        paths = sorted(folder.glob("**/*.parquet"))
+        names = pa.array([pseudonym(export, one) for one in living()], pa.string())
+        return sum(_changed(path, names, lambda _: None, others=True) for path in paths)
+
+
 def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> int:
     """Bring rows that were added earlier down to what their subjects agree to now; returns how many
     rows that changed or removed."""
@@ -88,7 +104,13 @@ def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> in
 
     def narrowed(row: Row) -> Row | None:
         agreed = [one for one in row["purposes"] if one in limited[row["subject_id"]]]
-        return {**row, "purposes": agreed} if may_store_behaviour(agreed) else None
+        if not may_store_behaviour(agreed):
+            return None
+        kept = {**row, "purposes": agreed}
+        if "personalization" not in agreed:  # what `redact` takes out
+            kept["search_term"] = None
+            kept["context"] = row["context"] and {**row["context"], "region": None}
+        return kept
 
     folder = Path(export.folder) / EVENTS_FOLDER
     names = pa.array(list(limited), pa.string())
@@ -96,11 +118,14 @@ def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> in
         return sum(_changed(path, names, narrowed) for path in sorted(folder.glob("**/*.parquet")))
 
 
-def _changed(path: Path, names: pa.Array, change: Callable[[Row], Row | None]) -> int:
-    """Make of each row under one of `names` what `change` says, None for nothing, and write the
-    file anew if that changes any; returns how many."""
+def _changed(
+    path: Path, names: pa.Array, change: Callable[[Row], Row | None], *, others: bool = False
+) -> int:
+    """Make of each row under one of `names`, or else of all `others`, what `change` says, None for
+    nothing, and write the file anew if that changes any; returns how many."""
     with pq.ParquetFile(path) as file:
         found = pc.is_in(file.read(columns=["subject_id"])["subject_id"], value_set=names)
+        found = pc.invert(found) if others else found
         if not pc.any(found).as_py():
             return 0
         whole = file.read()

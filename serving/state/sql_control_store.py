@@ -16,6 +16,7 @@ from serving.state import (
     control_keys,
     control_schema,
     documents,
+    erasure_records,
 )
 from serving.state import control_subjects as subjects
 from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
@@ -261,6 +262,18 @@ class SqlControlStore(ABC):
             )
         )
 
+    def erasures_kept(self) -> list[Erased]:
+        return self._read(lambda connection: erasure_records.held(connection, self._secrets))
+
+    async def note_erasure(self, erased: Erased) -> None:
+        at = self._clock.now().isoformat()
+        await self._run(
+            lambda connection: erasure_records.change(connection, self._secrets, erased, at)
+        )
+
+    async def drop_erasure(self, erasure_id: str) -> None:
+        await self._run(lambda connection: erasure_records.drop(connection, erasure_id))
+
     async def audit(self, entry: Entry) -> Line:
         return await self._write(
             lambda writing: control_audit.append(writing.connection, entry, writing.audit_key)
@@ -304,6 +317,7 @@ class SqlControlStore(ABC):
         def write(writing: Writing) -> tuple[int, int]:
             connection, key = writing.connection, writing.audit_key
             lines = control_audit.let_go(connection, audit_before.isoformat(), key)
+            erasure_records.let_go(connection, answers_before.isoformat())
             answers = connection.execute(
                 "DELETE FROM answers WHERE given_at < ?", (answers_before.isoformat(),)
             )

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from contract.clock import DAY_US
 from contract.policy import (
+    PLANNED_FOR,
     Budget,
     FrequencyCap,
     choose,
@@ -92,7 +93,7 @@ def test_reservations_count_and_a_part_is_kept_for_the_last_hour() -> None:
     budget = Budget(10_000, spent=6_000, reserved=1_000)
     assert budget.left == 3_000
     assert budget.usable(last_hour=True) == 3_000
-    assert budget.usable(last_hour=False) == 3_000 - 150
+    assert budget.usable(last_hour=False) == 3_000 - 100
     assert Budget(10_000, spent=9_900).usable(last_hour=False) == 0
 
 
@@ -104,10 +105,10 @@ def test_caps_count_what_was_shown_within_their_days() -> None:
 
 
 def test_what_is_to_come_follows_the_day() -> None:
-    assert decisions_to_come(1_000, 0.0, 0) == 1_000
-    assert decisions_to_come(1_000, 0.5, 500) == pytest.approx(500)
+    assert decisions_to_come(1_000, 0.0, 0) == pytest.approx(PLANNED_FOR * 1_000)
+    assert decisions_to_come(1_000, 0.5, 500) == pytest.approx(PLANNED_FOR * 500)
     # twice as many as usual: (1000 + 100) / (500 + 100) of the usual rest
-    assert decisions_to_come(1_000, 0.5, 1_000) == pytest.approx(500 * 1_100 / 600)
+    assert decisions_to_come(1_000, 0.5, 1_000) == pytest.approx(PLANNED_FOR * 500 * 1_100 / 600)
     assert decisions_to_come(1_000, 1.0, 1_000) == 0
 
 

@@ -327,13 +327,19 @@ def _products_are_as_the_strongest_says(
     fronts = [a for _, a in claims if isinstance(a, Boost) and a.places is None]
     if fronts:
         rest = [one for one in ruled.items if one not in wanted]
-        first = [one for one in rest if _speaks_of(fronts[0], one, shop)]
+        boosts = [a for _, a in claims if isinstance(a, Boost)]
+
+        def governed(one: str) -> bool:
+            strongest_boost = next((a for a in boosts if _speaks_of(a, one, shop)), None)
+            return strongest_boost is fronts[0]
+
+        first = [one for one in rest if governed(one)]
         assert rest[: len(first)] == first
         if len(first) < len(rest):  # then none that it names was left behind
             named = [
                 one
                 for one in fronts[0].items
-                if shop.sellable(one) and not isinstance(strongest[one], Exclude)
+                if governed(one) and shop.sellable(one) and not isinstance(strongest[one], Exclude)
             ]
             assert set(named) <= set(ruled.items)
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 SESSION_KNN = "session-knn"
 COLD_ITEMS = "cold-items"
-UPLIFT, PACING, CHOICES = "uplift", "pacing", "choices"
+UPLIFT, PACING, CHOICES, REDEEM = "uplift", "pacing", "choices", "redeem"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
 _SEEDS = {UPLIFT: 20}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING, CHOICES)
+_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING, CHOICES, REDEEM)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -44,7 +44,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seeds", type=int, metavar="N", help="default: 3; uplift 20")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where uplift and pacing draw")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where uplift and pacing draw, options writes"
+    )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
@@ -63,6 +65,10 @@ def run(args: argparse.Namespace) -> Figures:
         return _choices(args.data)
     if args.protocol == PACING:
         return _pacing(args)
+    if args.protocol == REDEEM:
+        from training.evaluation.redeem_table import redeem_table
+
+        return redeem_table(args.seeds)
     if args.protocol in NEXT_ITEM:
         return _next_item(args)
     from training.recipes import recipe

@@ -34,6 +34,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument(
         "--choices", type=Path, metavar="DIR", help="learned choices to put into the release"
     )
+    parser.add_argument(
+        "--uplift", type=Path, metavar="DIR", help="an uplift network to put into the release"
+    )
     parser.add_argument("--promote", action="store_true", help="make the release the live one")
     parser.add_argument(
         "--int8",
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> Figures:
         quantised=_quantised(args, fitted),
         segments=args.segments,
         choices=args.choices,
+        uplift=args.uplift,
     )
     manifest = exported.manifest
     if args.promote:

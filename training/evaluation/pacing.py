@@ -26,7 +26,7 @@ from training.evaluation.uplift_table import margins
 
 DAY_S, HOUR_S = 86_400, 3_600
 _RESOLVE_S = 600
-_SAMPLE = 300
+_SAMPLE = 200
 _HOLD_S = 900  # a reservation that is not redeemed lapses
 MARGIN_FLOOR = 0.1
 CAP = FrequencyCap(times=2, days=1.0)

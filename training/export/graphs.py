@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS
-from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from contract.manifest import OFFER_UPLIFT, QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
 from training.models.embeddings import SEARCHED, gathered
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -75,7 +75,7 @@ def to_onnx(name: str, graph: nn.Module, example: Sequence[Tensor], dimension: i
             tuple(example),
             input_names=[tensor.name for tensor in inputs],
             output_names=[tensor.name for tensor in outputs],
-            dynamic_shapes=(shapes,) if name != RANKER else shapes,
+            dynamic_shapes=shapes if name in (RANKER, OFFER_UPLIFT) else (shapes,),
             dynamo=True,
             verbose=False,
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import CONTEXT_SIZES, FIRST_ITEM, NUM_EVENT_TYPES, NUM_GAPS
-from contract.manifest import RANKER, tensors
+from contract.manifest import OFFER_UPLIFT, RANKER, tensors
 from contract.text import NUM_TOKENS
 
 PARITY_INPUTS = 1_000
@@ -25,6 +25,12 @@ def random_inputs(
     shapes = {tensor.name: (count, *tensor.shape) for tensor in inputs}
     if name == RANKER:
         return {n: rng.normal(0, 3, s).astype(np.float32) for n, s in shapes.items()}
+    if name == OFFER_UPLIFT:
+        return {
+            "offer_features": rng.normal(0, 3, shapes["offer_features"]).astype(np.float32),
+            # The unit of the value scales the answer, so one is as good as any.
+            "cart_value": rng.uniform(0, 1, shapes["cart_value"]).astype(np.float32),
+        }
     made: dict[str, npt.NDArray[np.generic]] = {}
     for tensor, shape in shapes.items():
         if tensor.endswith("_items"):

@@ -23,6 +23,8 @@ from contract.manifest import (
     LEARNED_SEGMENTS,
     MANIFEST,
     MODELS,
+    OFFER_ARMS,
+    OFFER_UPLIFT,
     USUAL_CANDIDATES,
     ModelEntry,
     Precision,
@@ -41,6 +43,7 @@ from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
+from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
 
 CURRENT = "current"
@@ -76,15 +79,18 @@ def export(
     quantised: Quantised | None = None,
     segments: Path | None = None,
     choices: Path | None = None,
+    uplift: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
-    `segments`, `choices`: folders of learned segments and choices that the release is to carry.
+    `segments`, `choices`, `uplift`: folders of learned segments, of learned choices and of a fitted
+    uplift network that the release is to carry.
     """
     learned = None if segments is None else learned_segments(segments)
     chosen = None if choices is None else read_choices(choices)
+    offers = None if uplift is None else uplift_model(uplift)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
@@ -142,6 +148,15 @@ def export(
         )
         for name in MODELS
     )
+    if offers is not None:
+        (partial / OFFER_ARMS).write_bytes(offers.arms)
+        size = 2 * (1 + offers.num_arms)
+        entries += (
+            _publish_model(
+                OFFER_UPLIFT, offers.content, models_dir, offers.difference, size, "float32"
+            ),
+        )
+        files[OFFER_UPLIFT] = offers.content
     currency = run.catalogue["currency"][0].as_py()
     manifest = ReleaseManifest(
         release_id=release_id,

@@ -70,3 +70,15 @@ class Members(nn.Module):
     def forward(self, offer_features_BF: Tensor, cart_value_B1: Tensor) -> Tensor:
         answers = [member(offer_features_BF, cart_value_B1) for member in self.members]
         return torch.stack(answers).mean(dim=0)
+
+
+class OfferUpliftGraph(nn.Module):
+    """What is exported: the answer as [B, 2 * A], the chances of all arms, then their spends."""
+
+    def __init__(self, members: Members) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, offer_features_BF: Tensor, cart_value_B1: Tensor) -> Tensor:
+        answer_BA2 = self.members(offer_features_BF, cart_value_B1)
+        return torch.cat([answer_BA2[..., 0], answer_BA2[..., 1]], dim=1)

@@ -121,6 +121,7 @@ async def test_the_documentation_is_true(running: Running) -> None:
         "/v1/rules/check",
         "/v1/experiments",
         "/v1/experiments/{key}",
+        "/v1/experiments/{key}/report",
         "/v1/offers",
         "/v1/offers/{offer_id}/reservations",
         "/v1/reservations/{reservation_id}/redeem",

@@ -213,7 +213,7 @@ async def test_a_feature_store_that_is_away_is_told_later(
     control_file = gateway.settings.state / "control.sqlite"
     assert states_opened_by_any(gateway.control, control_file, values) == 0
     assert await gateway.features.read(subject) == {}
-    assert await gateway.rights.finish() == 1
+    await gateway.rights.finish()  # unless the gateway did so by itself
     assert name not in valkey_holds(server.url)
     assert gateway.control.unfinished_erasures() == ()
 

@@ -38,11 +38,11 @@ def drawn(size: int, seed: int, *, loyal: float = 0.0) -> list[Choice]:
 
 def test_the_shares_of_places_and_devices_are_found_again() -> None:
     weights = fit(drawn(6_000, seed=1), penalty=1.0, pseudo_counts=1.0)
-    north, mobile = EventContext(region="north", device="desktop"), "mobile"
+    north = EventContext(region="north", device="desktop")
     assert weights.usual(OPTIONS, north, 2_000) == pytest.approx(
         np.array([0.2, 0.5, 0.1]) / 0.8, abs=0.05
     )
-    south = EventContext(region="south", device=mobile)
+    south = EventContext(region="south", device="mobile")
     assert weights.usual(OPTIONS, south, 2_000) == pytest.approx(
         np.array([0.7, 0.1, 0.4]) / 1.2, abs=0.05
     )

@@ -11,7 +11,8 @@ import pytest
 from contract.errors import UserError
 from tests.training.data.conftest import DEFAULT_WORLD
 from tests.training.data.test_simulate import run
-from training.data.checkouts import OfferLog, read_offer_log, read_true_probabilities
+from training.data.checkouts import read_offer_log, read_true_probabilities
+from training.data.offer_log import OfferLog
 from training.data.simulate.draws import log_odds
 from training.data.simulate.world import load_world
 from training.data.storage import CHECKOUTS_FILE, CHECKOUTS_SCHEMA, read_events, read_parquet

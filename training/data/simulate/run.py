@@ -11,6 +11,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from contract.errors import UserError
+from contract.manifest import OFFER_ARMS
+from contract.offer_arms import Arm, OfferArms
 from training.data.simulate.checkouts import checkout_truth_table, checkouts_table
 from training.data.simulate.group import Group, draw_group
 from training.data.simulate.shop import Shop, open_shop
@@ -106,7 +108,15 @@ def _finish(
     write_subjects(record.visitor_ids, subjects, output, METADATA)
     people, sessions = pa.concat_tables(record.shoppers), pa.concat_tables(record.sessions)
     tables = {"shoppers": people, "sessions": sessions, "items": items_table(shop)}
-    (output / CHECKOUTS_FILE).unlink(missing_ok=True)
+    for name in (CHECKOUTS_FILE, OFFER_ARMS):
+        (output / name).unlink(missing_ok=True)
+    if world.offers is not None:
+        arms = OfferArms(
+            arms=tuple(
+                Arm(name=name, discount=arm.discount) for name, arm in world.offers.arms.items()
+            )
+        )
+        (output / OFFER_ARMS).write_text(arms.model_dump_json(indent=1) + "\n", encoding="utf-8")
     checkouts = 0
     if record.checkouts:
         log = pa.concat_tables(record.checkouts)

@@ -1,0 +1,228 @@
+"""`python -m benchmarks.rules`: what so many active rules cost a decision, in processor time.
+
+Matching, from the values of one checkout to the rules that hold, and applying them to a draft of
+250 candidates, as the last stage of a decision does. Books of different kinds: what shops write
+(each rule for a segment, an item of the cart, a category, a region, a device or an amount), amounts
+alone, which no index helps, and the same again with every rule holding.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.command import Missed, execute
+from contract.errors import UserError
+from contract.events import EventContext
+from contract.expression_variables import (
+    CartLine,
+    Suggested,
+    cart_values,
+    context_values,
+    decision_values,
+    shopper_values,
+)
+from contract.expressions import Facts
+from contract.figures import Figures
+from contract.rule_apply import apply
+from contract.rule_draft import Draft
+from contract.rule_set import RuleSet, checked_set
+from contract.rules import RuleBook
+from contract.segments import SEGMENTS
+
+PROGRAM = "benchmarks.rules"
+MOST_MS = 1.0
+_ITEMS, _CATEGORIES, _CANDIDATES = 20_000, 300, 250
+_PATHS = {f"i{one}": (f"c{one % _CATEGORIES}", f"d{one % 20}") for one in range(_ITEMS)}
+_MEMBERS = {
+    f"c{one}": [f"i{one + _CATEGORIES * n}" for n in range(9)] for one in range(_CATEGORIES)
+}
+_NOW = datetime(2026, 1, 5, 18, tzinfo=UTC)
+_HERE = EventContext(device="mobile", country="DE", region="BE", timezone="Europe/Berlin")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Time rules.")
+    parser.add_argument("--rules", type=int, default=500)
+    parser.add_argument("--checkouts", type=int, default=2_000)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    return parser
+
+
+@dataclass(frozen=True)
+class _Shop:
+    """Everything is sold and every offer is valid, so that no rule has it easier than it may."""
+
+    def sellable(self, item_id: str) -> bool:
+        return True
+
+    def categories(self, item_id: str) -> Sequence[str]:
+        return _PATHS[item_id]
+
+    def members(self, category: str, limit: int) -> Sequence[str]:
+        return _MEMBERS[category][:limit]
+
+    def may_give(self, offer_id: str) -> bool:
+        return True
+
+    def go_together(self, offer_ids: Sequence[str]) -> bool:
+        return len(offer_ids) < 2
+
+
+def _targeted(draw: np.random.Generator) -> tuple[str, ...]:
+    item, category = draw.integers(_ITEMS), draw.integers(_CATEGORIES)
+    segment = SEGMENTS[draw.integers(len(SEGMENTS))]
+    amount = int(draw.integers(10, 500)) * 100
+    return (
+        f"'{segment}' in segments && cart.total >= {amount} && 'c{category}' in cart.categories",
+        f"'i{item}' in cart.items",
+        f"'c{category}' in cart.categories && context.country == 'DE'",
+        f"context.region == 'R{draw.integers(50)}' && cart.total > {amount}",
+        f"context.device == 'tablet' && '{segment}' in segments",
+        f"'c{category}' in decision.categories",
+        f"!('{segment}' in segments) && 'i{item}' in cart.items",
+        f"'{segment}' in segments && shopper.orders >= {draw.integers(5, 60)}",
+    )
+
+
+def _usual(draw: np.random.Generator) -> str:
+    kinds = _targeted(draw)
+    return kinds[draw.integers(len(kinds))]
+
+
+def _many_hold(draw: np.random.Generator) -> str:
+    amount = int(draw.integers(10, 500)) * 100
+    segment = SEGMENTS[draw.integers(len(SEGMENTS))]
+    kinds = (
+        *_targeted(draw),
+        f"'{segment}' in segments && cart.total >= {amount}",
+        f"shopper.orders >= {draw.integers(1, 20)} && context.hour >= {draw.integers(24)}",
+        f"cart.total >= {amount} && cart.quantity > {draw.integers(1, 12)}",
+    )
+    return kinds[draw.integers(len(kinds))]
+
+
+def _amounts(draw: np.random.Generator) -> str:
+    return f"cart.total >= {int(draw.integers(0, 60_000))}"
+
+
+def _all_hold(draw: np.random.Generator) -> str:
+    return f"cart.total >= 0 && cart.quantity < {int(draw.integers(10_000, 10**9))}"
+
+
+_BOOKS = {
+    "usual": _usual,
+    "many-hold": _many_hold,
+    "amounts": _amounts,
+    "all-hold": _all_hold,
+}
+
+
+def _book(rules: int, condition: Callable[[np.random.Generator], str], seed: int) -> RuleBook:
+    draw = np.random.default_rng(seed)
+    made: list[dict[str, Any]] = []
+    for number in range(rules):
+        item, category = draw.integers(_ITEMS), draw.integers(_CATEGORIES)
+        actions: tuple[dict[str, Any], ...] = (
+            {"kind": "pin", "items": [f"i{item}"], "position": 1 + number % 5},
+            {"kind": "exclude", "categories": [f"c{category}"]},
+            {"kind": "boost", "categories": [f"c{category}"]},
+            {"kind": "boost", "items": [f"i{item}"], "places": 5},
+            {"kind": "force_offer", "offer_id": f"o{number % 20}"},
+            {"kind": "order_payments", "first": ["invoice"]},
+        )
+        schedule = {"weekdays": ["monday", "friday"]} if number % 7 == 0 else {}
+        made.append(
+            {
+                "id": f"rule-{number:04}",
+                "condition": condition(draw),
+                "priority": int(draw.integers(-5, 5)),
+                "schedule": schedule,
+                "actions": [actions[number % len(actions)]],
+            }
+        )
+    return RuleBook.model_validate({"rules": made})
+
+
+def _checkout(draw: np.random.Generator) -> tuple[Facts, Draft]:
+    cart = draw.integers(_ITEMS, size=draw.integers(1, 20))
+    shop = _Shop()
+    lines = [
+        CartLine(f"i{one}", 1, int(draw.integers(100, 5_000)), tuple(shop.categories(f"i{one}")))
+        for one in cart
+    ]
+    found = [f"i{one}" for one in draw.choice(_ITEMS, _CANDIDATES, replace=False)]
+    held = [SEGMENTS[one] for one in draw.choice(len(SEGMENTS), 3, replace=False)]
+    categories = {name for one in found[:5] for name in shop.categories(one)}
+    values = (
+        shopper_values(
+            known=True,
+            signed_in=True,
+            first_order=None,
+            orders=int(draw.integers(20)),
+            segments=held,
+        )
+        | cart_values(lines, "EUR")
+        | context_values(_HERE, _NOW)
+        | decision_values(Suggested(tuple(found[:5]), tuple(categories)))
+    )
+    return Facts(values), Draft(found, 5, (), ("card", "invoice"), ("home",))
+
+
+def measured(rules: RuleSet, checkouts: int) -> dict[str, list[float]]:
+    """Milliseconds of processor time of a decision under `rules`, and how many held."""
+    draw, shop = np.random.default_rng(1), _Shop()
+    spent: list[float] = []
+    held: list[int] = []
+    for number in range(checkouts + 50):
+        facts, draft = _checkout(draw)
+        began = time.thread_time()
+        matched = rules.matching(facts, _NOW, _HERE)
+        if matched.rules:
+            apply(matched.rules, draft, shop)
+        took = time.thread_time() - began
+        if number >= 50:
+            spent.append(took * 1_000)
+            held.append(len(matched.rules))
+    told = {f"p{q}_ms": [float(np.percentile(spent, q))] for q in (50, 90, 99)}
+    mean = {"mean_ms": [float(np.mean(spent))], "rules_that_hold": [float(np.mean(held))]}
+    return told | mean
+
+
+def run(args: argparse.Namespace) -> tuple[Figures, bool]:
+    """The figures. Raises UserError, and Missed where the usual book takes too long."""
+    if not 1 <= args.rules <= 1_000 or args.checkouts < 1:
+        raise UserError("--rules must be 1 to 1000, --checkouts at least 1")
+    figures = Figures("rules")
+    usual = 0.0
+    for name, condition in _BOOKS.items():
+        began = time.thread_time()
+        rules = checked_set(_book(args.rules, condition, 0))
+        saved = time.thread_time() - began
+        found = measured(rules, args.checkouts)
+        figures.add(name, found | {"saving_s": [saved]})
+        usual = found["mean_ms"][0] if name == "usual" else usual
+    figures.notes.append(
+        f"{args.rules} active rules, {args.checkouts} checkouts, {_CANDIDATES} candidates; "
+        f"processor time of matching and applying; aimed at: {MOST_MS:g} ms in the mean"
+    )
+    if usual > MOST_MS:
+        raise Missed(figures, f"a decision under the usual rules takes {usual:.2f} ms")
+    return figures, False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    args = build_parser().parse_args(arguments)
+    return execute(PROGRAM, lambda: run(args), args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

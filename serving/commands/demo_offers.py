@@ -1,0 +1,72 @@
+"""The example offers of the demo's shop: one of each kind."""
+
+from typing import Final
+
+from contract.offers import OfferBook
+from serving.api.gateway import Gateway
+from serving.decision.offer_shelf import DOCUMENT
+from serving.state.audit import COMMAND_LINE
+
+_NOTE: Final = "the demo's examples"
+
+
+def example_offers(currency: str) -> OfferBook:
+    """Offers that a grocer might make, in minor units of `currency`."""
+    kinds = (
+        {
+            "offer_id": "welcome",
+            "title": "10 % off your first order",
+            "discount": {"kind": "percent", "percent": 10, "at_most": 2_000},
+            "first_order": True,
+            "limits": {"per_subject": 1},
+        },
+        {
+            "offer_id": "regulars",
+            "title": "Our thanks to regulars",
+            "discount": {
+                "kind": "loyalty_tier",
+                "tiers": [
+                    {"name": "silver", "min_orders": 10, "percent": 3},
+                    {"name": "gold", "min_orders": 50, "percent": 5},
+                ],
+            },
+            "limits": {"budget": 1_000_000},
+        },
+        {
+            "offer_id": "big-basket",
+            "title": "3.00 off from 30.00",
+            "discount": {"kind": "amount", "amount": 300},
+            "min_value": 3_000,
+            "group": "basket",
+        },
+        {
+            "offer_id": "free-delivery",
+            "title": "Free delivery from five products",
+            "discount": {"kind": "free_shipping"},
+            "condition": "size(cart.items) >= 5",
+            "group": "basket",
+        },
+        {
+            "offer_id": "early-evening",
+            "title": "5 % off on weekdays from 17 to 20",
+            "discount": {"kind": "percent", "percent": 5},
+            "schedule": {
+                "hours": {"from_hour": 17, "until_hour": 20},
+                "weekdays": ["monday", "tuesday", "wednesday", "thursday", "friday"],
+            },
+            "limits": {"total": 500},
+        },
+    )
+    offers = [one | {"currency": currency, "unconditional": True} for one in kinds]
+    return OfferBook.model_validate({"offers": offers})
+
+
+async def put_examples(gateway: Gateway) -> None:
+    """Write them, unless there are offers already. Raises StoreError."""
+    if gateway.control.document(DOCUMENT) is not None:
+        return
+    body = example_offers(gateway.live.current.catalogue.currency).model_dump_json(
+        exclude_none=True
+    )
+    await gateway.control.put_document(DOCUMENT, body, None, COMMAND_LINE, _NOTE)
+    await gateway.follow_offers()

@@ -1,0 +1,152 @@
+"""`tillwise-serve experiment size | report`: how many people a test needs, and what it has shown.
+`report` reads what is new in the event log, so it is also the worker that keeps the reports which
+`GET /v1/experiments/{key}/report` answers with, beside a running gateway."""
+
+import argparse
+import asyncio
+import time
+
+from contract.clock import SystemClock
+from contract.errors import UserError
+from contract.experiments import Experiment, ExperimentBook
+from contract.figures import Figures
+from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.control import open_control, require_control
+from serving.decision.experiment_arms import DOCUMENT
+from serving.experiments.report import made_report, to_stop
+from serving.experiments.report_form import ExperimentReport
+from serving.experiments.rollup import FILE, Rollup
+from serving.experiments.size import days, sample_size
+from serving.experiments.statistics import require_library
+from serving.experiments.units import units_of
+from serving.settings import Settings
+from serving.state.audit import COMMAND_LINE
+from serving.state.control_store import ControlStore
+from serving.state.documents import DocumentConflict
+from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.state_folder import EVENTS
+from serving.stores import open_event_log
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command and its own subcommands."""
+    group = subparsers.add_parser("experiment", help="size a test, or report what it has shown")
+    actions = group.add_subparsers(metavar="ACTION", required=True)
+    size = actions.add_parser("size", help="how many people, and how many days")
+    size.add_argument("--baseline", type=float, required=True, help="the metric's mean per person")
+    size.add_argument("--lift", type=float, required=True, help="relative, as .05")
+    size.add_argument(
+        "--deviation",
+        type=float,
+        help="standard deviation per person (default: that of yes and no, as in conversion)",
+    )
+    size.add_argument("--per-day", type=float, required=True, help="new people at the till a day")
+    size.add_argument("--power", type=float, default=0.8)
+    size.add_argument("--alpha", type=float, default=0.05)
+    size.add_argument("--weights", type=float, nargs="+", default=[1.0, 1.0], metavar="WEIGHT")
+    size.add_argument("--share", type=float, default=1.0, help="of them that take part")
+    size.set_defaults(run=_size)
+    report = actions.add_parser("report", help="read what is new and report every experiment")
+    report.add_argument("--every", type=float, metavar="SECONDS", help="again and again")
+    report.set_defaults(run=_report)
+    add_folders(report, "state")
+    for parser in (size, report):
+        add_json(parser)
+
+
+def _size(args: argparse.Namespace) -> Figures:
+    total = sum(args.weights)
+    if args.deviation is None and not 0 < args.baseline < 1:
+        raise UserError("--baseline of a share lies between 0 and 1; else say the --deviation")
+    if not 0 < args.share <= 1:
+        raise UserError("--share lies above 0 and up to 1")
+    own = args.baseline * (1 - args.baseline)
+    variance = own if args.deviation is None else args.deviation**2
+    found = sample_size(
+        args.baseline,
+        variance,
+        args.lift,
+        power=args.power,
+        alpha=args.alpha,
+        fractions=[one / total for one in args.weights] if total > 0 else args.weights,
+    )
+    figures = Figures("experiment size")
+    for name, units in (("one look at the end", found.units), ("any look", found.always_units)):
+        needed = days(units, args.per_day * args.share)
+        figures.add(name, {"people": [float(units)], "days": [float(needed)]})
+    print(figures.table())
+    print(f"planned_units of the experiment: {found.always_units}")
+    return figures
+
+
+def _report(args: argparse.Namespace) -> Figures:
+    require_library()
+    settings = settings_of(args)
+    require_control(settings)
+    if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
+        raise UserError(f"state folder {settings.state} holds no event log")
+    control = open_control(settings, secrets_of(settings), SystemClock())
+    rollup = Rollup(settings.state / FILE)
+    try:
+        while True:
+            figures = _round(settings, control, rollup)
+            print(figures.table(), flush=True)
+            if args.every is None:
+                return figures
+            time.sleep(max(args.every, 1.0))
+    finally:
+        rollup.close()
+        control.close()
+
+
+def _round(settings: Settings, control: ControlStore, rollup: Rollup) -> Figures:
+    """One reading of what is new, with a report of every experiment that has run."""
+    began = time.perf_counter()
+    event_log = open_event_log(settings, SealedCodec(SubjectKeys(control)))
+    try:
+        events = rollup.follow(event_log, control)
+    finally:
+        event_log.close()
+    forgotten = rollup.forget(control)
+    figures, now = Figures("experiment report"), SystemClock().now()
+    for experiment in _book(control).experiments:
+        if experiment.status == "draft":
+            continue
+        made = made_report(experiment, units_of(rollup.file, experiment.key), now)
+        rollup.keep_report(experiment.key, made.model_dump_json())
+        _add(figures, made)
+        guardrail = to_stop(made)
+        if guardrail is not None and experiment.status == "running":
+            _stop(control, experiment, f"guardrail {guardrail.metric}")
+            figures.notes.append(f"{experiment.key} was stopped by its guardrail")
+    seconds = time.perf_counter() - began
+    figures.notes.append(f"{events} events more, {forgotten} subjects let go, {seconds:.1f} s")
+    return figures
+
+
+def _add(figures: Figures, report: ExperimentReport) -> None:
+    figures.notes.extend(f"{report.experiment.key}: {one}" for one in report.summary)
+    for variant in report.variants:
+        lifts = {f"{one.metric} lift": [one.lift] for one in variant.metrics}
+        name = f"{report.experiment.key} {variant.variant}"
+        figures.add(name, {"people": [float(variant.units)], **lifts})
+
+
+def _stop(control: ControlStore, experiment: Experiment, why: str) -> None:
+    """End it, unless somebody writes experiments at this very moment: the next round comes."""
+    document = control.document(DOCUMENT)
+    if document is None:
+        return
+    stopped = _book(control).saved(experiment.model_copy(update={"status": "stopped"}))
+    body = stopped.model_dump_json(exclude_none=True)
+    try:
+        asyncio.run(control.put_document(DOCUMENT, body, document.version, COMMAND_LINE, why))
+    except DocumentConflict:
+        return
+
+
+def _book(control: ControlStore) -> ExperimentBook:
+    document = control.document(DOCUMENT)
+    if document is None:
+        return ExperimentBook()
+    return ExperimentBook.model_validate_json(document.body)

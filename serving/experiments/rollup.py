@@ -1,0 +1,197 @@
+"""What experiments need of the event log, kept in a small file of its own, so that the log is read
+once and never by the gateway.
+
+It holds exposures, checkouts and orders under the random log keys of their subjects, which only the
+control store can trace, and nothing of anybody without consent to `analytics`. Every round lets go
+of those who withdrew it or were erased; their key is gone from the moment of the erasure.
+
+Facts are inserted once and joined when they are asked for, so late and repeated events come out as
+they would have in order.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from contract.clock import to_us
+from contract.events import NO_AMOUNT, Event, order_amount
+from serving.state.control_store import ControlStore
+from serving.state.event_log import EventLog, Position
+from serving.state.sqlite_writer import connect
+
+FILE: Final = "experiments.sqlite"
+_BATCH = 1_000
+_TABLES = ("exposures", "checkouts", "shown", "orders", "bought", "refunds")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS progress (only INTEGER PRIMARY KEY CHECK (only = 1), log_id, position);
+CREATE TABLE IF NOT EXISTS exposures (
+    experiment, subject, variant, first_us, last_us, mixed, device, country,
+    PRIMARY KEY (experiment, subject)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkouts (
+    subject, session, at_us, last_us, PRIMARY KEY (subject, session)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shown (
+    subject, session, item, PRIMARY KEY (subject, session, item)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS orders (
+    subject, transaction_id, session, at_us, revenue, margin,
+    PRIMARY KEY (subject, transaction_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bought (
+    subject, transaction_id, item, PRIMARY KEY (subject, transaction_id, item)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refunds (
+    event_id PRIMARY KEY, subject, transaction_id, amount) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reports (experiment PRIMARY KEY, body) WITHOUT ROWID;
+"""
+
+
+class Rollup:
+    """The file at `path`; one process at a time writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = connect(path)
+        self.file.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+    def follow(self, event_log: EventLog, control: ControlStore) -> int:
+        """Take over what is new in the log; returns how many events that were."""
+        row = self.file.execute("SELECT log_id, position FROM progress").fetchone()
+        position: Position = 0 if isinstance(event_log.last_position, int) else ()
+        if row is not None and row[0] == event_log.log_id:
+            said = json.loads(row[1])
+            position = said if isinstance(said, int) else tuple(said)
+        elif row is not None:
+            self._empty()
+        costs = {
+            item_id: change.cost
+            for item_id, change, _ in control.items_changed_since(0)
+            if change.cost is not None
+        }
+        count, waiting = 0, list[Event]()
+        for here, event in event_log.read_from(position):
+            waiting.append(event)
+            count += 1
+            if len(waiting) >= _BATCH:
+                self._take(waiting, control, costs, event_log.log_id, here)
+                waiting = []
+        if waiting:
+            self._take(waiting, control, costs, event_log.log_id, here)
+        return count
+
+    def forget(self, control: ControlStore) -> int:
+        """Let go of subjects who were erased or no longer agree; returns how many."""
+        gone = []
+        every = " UNION ".join(f"SELECT subject FROM {table}" for table in _TABLES)
+        for (subject,) in self.file.execute(every).fetchall():
+            key = control.subject_key_by_log_key(bytes.fromhex(subject))
+            consent = None if key is None else control.consent_of(key.subject_id)
+            if consent is None or "analytics" not in consent.purposes:
+                gone.append((subject,))
+        with self._transaction():
+            for table in _TABLES:
+                self.file.executemany(f"DELETE FROM {table} WHERE subject = ?", gone)
+        return len(gone)
+
+    def keep_report(self, key: str, body: str) -> None:
+        """Keep the JSON `body` as the latest report of an experiment."""
+        self.file.execute("INSERT OR REPLACE INTO reports VALUES (?, ?)", (key, body))
+
+    def _empty(self) -> None:
+        with self._transaction():
+            for table in (*_TABLES, "reports", "progress"):
+                self.file.execute(f"DELETE FROM {table}")
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self.file)
+
+    def _take(
+        self,
+        events: Iterable[Event],
+        control: ControlStore,
+        costs: Mapping[str, int],
+        log_id: str,
+        position: Position,
+    ) -> None:
+        """All of `events` and how far they lead, or nothing."""
+        with self._transaction():
+            for event in events:
+                key = control.subject_key(str(event.subject_id))
+                if key is None or "analytics" not in event.purposes:
+                    continue
+                subject = key.log_key.hex()
+                if event.event_name == "decision" and event.decision is not None:
+                    self._exposed(subject, event, event.decision)
+                elif event.event_name == "purchase":
+                    self._ordered(subject, event, costs)
+                elif event.event_name == "refund":
+                    amount = max(order_amount(event), 0)
+                    row = (str(event.event_id), subject, event.transaction_id, amount)
+                    self.file.execute("INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?)", row)
+            self.file.execute(
+                "INSERT OR REPLACE INTO progress VALUES (1, ?, ?)", (log_id, json.dumps(position))
+            )
+
+    def _exposed(self, subject: str, event: Event, decision: Mapping[str, object]) -> None:
+        arms = decision.get("experiments")
+        if not isinstance(arms, list) or not arms:
+            return
+        at_us, context = to_us(event.occurred_at), event.context
+        device = None if context is None else context.device
+        country = None if context is None else context.country
+        for arm in arms:
+            self.file.execute(
+                "INSERT INTO exposures VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET "
+                "mixed = mixed OR variant <> excluded.variant, "
+                "first_us = min(first_us, excluded.first_us), "
+                "last_us = max(last_us, excluded.last_us)",
+                (arm["key"], subject, arm["variant"], at_us, at_us, device, country),
+            )
+        self.file.execute(
+            "INSERT INTO checkouts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "at_us = min(at_us, excluded.at_us), last_us = max(last_us, excluded.last_us)",
+            (subject, event.session_id, at_us, at_us),
+        )
+        self.file.executemany(
+            "INSERT OR IGNORE INTO shown VALUES (?, ?, ?)",
+            [(subject, event.session_id, item.item_id) for item in event.items],
+        )
+
+    def _ordered(self, subject: str, event: Event, costs: Mapping[str, int]) -> None:
+        revenue = order_amount(event)
+        if revenue == NO_AMOUNT:
+            revenue = 0
+        margin = None
+        if all(item.item_id in costs for item in event.items):
+            margin = revenue - sum(costs[item.item_id] * item.quantity for item in event.items)
+        order = (subject, event.transaction_id)
+        self.file.execute(
+            "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?)",
+            (*order, event.session_id, to_us(event.occurred_at), revenue, margin),
+        )
+        self.file.executemany(
+            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?)",
+            [(*order, item.item_id) for item in event.items],
+        )
+
+
+class _Transaction:
+    def __init__(self, file: sqlite3.Connection) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._file.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._file.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def read_report(path: Path, key: str) -> str | None:
+    """The latest report of an experiment as JSON; None: none was made. Raises sqlite3.Error."""
+    if not path.is_file():
+        return None
+    with closing(connect(path, read_only=True)) as file:
+        row = file.execute("SELECT body FROM reports WHERE experiment = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])

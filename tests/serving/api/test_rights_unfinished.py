@@ -1,0 +1,196 @@
+"""Erasures that something stood in the way of: nothing is forgotten, and they can be asked for
+again."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.commands.export import _brought_up
+from serving.ingest import rights
+from serving.ingest.retention import enforce
+from serving.state.audit import COMMAND_LINE
+from serving.state.receipts import ReceiptSigner, verify
+from serving.state.sqlite_writer import StoreError
+from tests.serving.api.test_rights import erase, exported, read, remembered, rows_of, shopped
+from tests.serving.api.test_subjects_and_consent import resolve, say
+from tests.serving.conftest import Running, Start, event
+
+
+async def export(running: Running, folder: Path) -> None:
+    """The command, while the gateway runs."""
+    control = running.gateway.control
+    await asyncio.to_thread(_brought_up, running.gateway.settings, control, folder)
+
+
+def people(folder: Path) -> int:
+    return len({row["subject_id"] for row in rows_of(folder)})
+
+
+async def delete(running: Running, subject: str) -> httpx.Response:
+    return await running.client.delete(f"/v1/subjects/{subject}", headers=running.bearer("admin"))
+
+
+def full_disk(*_: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+async def test_an_export_that_was_away_is_looked_through_when_it_is_back(
+    running: Running, tmp_path: Path
+) -> None:
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await exported(running, tmp_path / "export")
+    (tmp_path / "export").rename(tmp_path / "elsewhere")
+    first = (await erase(running, subject))["receipt"]
+    assert (first["exports_not_found"], first["finished"]) == (1, False)
+    assert await running.gateway.rights.finish() == 0  # nothing can be done yet
+    (tmp_path / "elsewhere").rename(tmp_path / "export")
+    assert await running.gateway.rights.finish() == 1
+    assert people(tmp_path / "export") == 1
+    last = (await erase(running, subject))["receipt"]
+    assert (last["exports_not_found"], last["finished"]) == (0, True)
+    assert last["export_rows_removed"] > 0
+    assert last["audit_line"] == first["audit_line"]
+    await read(running, subject, status=404)
+    assert (await delete(running, subject)).status_code == 404
+
+
+async def test_the_next_export_keeps_only_the_living(running: Running, tmp_path: Path) -> None:
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await export(running, tmp_path / "export")
+    (tmp_path / "export").rename(tmp_path / "elsewhere")
+    await erase(running, subject)
+    (tmp_path / "elsewhere").rename(tmp_path / "export")
+    assert people(tmp_path / "export") == 2
+    await export(running, tmp_path / "export")
+    assert people(tmp_path / "export") == 1
+
+
+async def test_the_daily_job_takes_out_whoever_came_back_with_a_copy(
+    running: Running, tmp_path: Path
+) -> None:
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await exported(running, tmp_path / "export")
+    shutil.copytree(tmp_path / "export", tmp_path / "copy")
+    await erase(running, subject)
+    shutil.rmtree(tmp_path / "export")
+    (tmp_path / "copy").rename(tmp_path / "export")
+    assert people(tmp_path / "export") == 2
+    gateway = running.gateway
+    await enforce(gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock)
+    assert people(tmp_path / "export") == 1
+
+
+async def test_a_crash_after_the_keys_went_does_not_leave_rows_in_exports(
+    start: Start, tmp_path: Path
+) -> None:
+    running = await start()
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await exported(running, tmp_path / "export")
+    await running.gateway.control.erase(subject, COMMAND_LINE)  # and then the power went
+    await running.stop()
+    assert people(tmp_path / "export") == 2
+    running = await start()
+    assert people(tmp_path / "export") == 1
+    # Whoever asked gets their receipt still.
+    assert (await erase(running, subject))["receipt"]["finished"] is True
+
+
+async def test_a_full_disk_is_told_and_the_erasure_goes_on_when_there_is_room(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = await shopped(running, "v")
+    await shopped(running, "w")
+    await exported(running, tmp_path / "export")
+    with monkeypatch.context() as patched:
+        patched.setattr(rights, "erase_from", full_disk)
+        assert (await delete(running, subject)).status_code == 503
+        assert (await delete(running, subject)).status_code == 503
+        with pytest.raises(StoreError, match="export"):
+            await running.gateway.rights.finish()
+    assert remembered(running) == 1
+    receipt = (await erase(running, subject))["receipt"]
+    assert (receipt["finished"], people(tmp_path / "export")) == (True, 1)
+
+
+async def test_an_erasure_that_failed_is_asked_for_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = await shopped(running, "v", "u")
+    gateway = running.gateway
+    person = gateway.control.person_of(subject)
+
+    async def away(_: Any) -> int:
+        raise StoreError("the event log is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.event_log, "forget", away)
+        assert (await delete(running, subject)).status_code == 503
+        assert remembered(running) == 0  # in the clear, in this process: these do not wait
+    kept = b"".join(
+        path.read_bytes() for path in gateway.settings.state.iterdir() if path.is_file()
+    )
+    assert not any(one.encode() in kept for one in person)
+    visitor = next(one for one in person if one != subject)
+    signed = await erase(running, visitor)  # by any id of the person
+    key = ReceiptSigner(gateway.control.service_key("receipt")).public_key
+    receipt = verify(signed, key)
+    assert sorted(receipt["subject_ids"]) == sorted(person)
+    assert (receipt["finished"], receipt["events_removed"]) == (True, 6)
+    assert gateway.control.erasures_kept() == []
+    assert running.logged() == []
+
+
+async def test_one_that_was_finished_meanwhile_gives_its_receipt_for_a_day(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = [await shopped(running, f"v-{n}") for n in range(2)]
+    for subject in subjects:
+        await running.gateway.control.erase(subject, COMMAND_LINE)
+    assert await running.gateway.rights.finish() == 2
+    receipt = (await erase(running, subjects[0]))["receipt"]
+    assert (receipt["finished"], receipt["events_removed"]) == (True, 6)
+    now = running.clock.now()
+    await running.gateway.control.let_go(now, now)
+    assert len(running.gateway.control.erasures_kept()) == 1
+    later = now.replace(day=now.day + 2)
+    await running.gateway.control.let_go(now, later)
+    assert (await delete(running, subjects[1])).status_code == 404
+
+
+async def test_an_export_says_what_the_shopper_agrees_to_now(
+    running: Running, tmp_path: Path
+) -> None:
+    async def searched(visitor: str) -> str:
+        body = event(
+            event_name="search",
+            items=[],
+            search_term="my illness",
+            visitor_id=visitor,
+            context={"region": "Smallville", "country": "US"},
+        )
+        assert (await running.post("/v1/events", {"events": [body]})).status_code == 202
+        return await resolve(running, visitor)
+
+    def told() -> set[tuple[Any, Any, Any]]:
+        rows = rows_of(tmp_path / "export")
+        return {
+            (row["search_term"], row["context"]["region"], row["context"]["country"])
+            for row in rows
+        }
+
+    first, second = await searched("v"), await searched("w")
+    await say(running, first, analytics=True)
+    await export(running, tmp_path / "export")
+    assert told() == {(None, None, "US"), ("my illness", "Smallville", "US")}
+    await say(running, second, analytics=True)  # whose row was exported as a whole
+    await export(running, tmp_path / "export")
+    assert told() == {(None, None, "US")}
+    assert len(rows_of(tmp_path / "export")) == 2

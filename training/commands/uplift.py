@@ -1,0 +1,59 @@
+"""`uplift`: fit the network that says what offers change, on randomised decisions."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.errors import UserError
+from contract.figures import Figures
+from training.commands import common_options, peak_mib
+
+if TYPE_CHECKING:
+    from training.commands import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Declare `uplift`."""
+    parser = subparsers.add_parser(
+        "uplift",
+        parents=[common_options()],
+        help="fit the network that says what offers change, on decisions made at random",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Fit into `args.output`; a fifth of the people are held out to stop by and to measure on.
+    Raises UserError on bad input."""
+    import numpy as np
+
+    from training.data.checkouts import read_offer_log
+    from training.evaluation.uplift_metrics import areas
+    from training.evaluation.uplift_table import Split
+    from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
+    from training.uplift.run_folder import read_arms, write_uplift
+
+    began = time.perf_counter()
+    log, arms, recipe = read_offer_log(args.data), read_arms(args.data), UpliftRecipe()
+    if log.arms[1:] != tuple(arm.name for arm in arms.arms):
+        raise UserError(f"{args.data}: the arms of the log are not those of its arms' file")
+    split = Split.of(log, None, args.seed)
+    learned = log.take(~np.isin(log.subject, split.test.subject))
+    model = fit_uplift(learned, split.test, recipe, args.seed)
+    write_uplift(args.output, model, arms, recipe)
+    chances, ones = predicted(model, split.test)[0], np.ones((1, len(split.test)))
+    figures = Figures("uplift")
+    for place, name in enumerate(log.arms[1:], start=1):
+        auuc, qini = areas(split.test, place, chances[:, place] - chances[:, 0], ones)
+        figures.add(name, {"AUUC": [float(auuc[0])], "Qini": [float(qini[0])]})
+    seconds = time.perf_counter() - began
+    figures.add("uplift", {}, seconds=seconds, peak_mib=peak_mib())
+    figures.notes.append(
+        f"{len(learned)} decisions learned from, {len(split.test)} of other people to stop by and "
+        "to measure on, so a little too good; `benchmark uplift` measures apart"
+    )
+    return figures
