@@ -56,6 +56,11 @@ def to_us(moment: datetime) -> int:
     return (moment - _EPOCH) // _ONE_MICROSECOND
 
 
+# A day from the ends of the calendar, so that every zone has these moments.
+_FIRST_US = to_us(datetime.min.replace(tzinfo=UTC)) + DAY_US
+_LAST_US = to_us(datetime.max.replace(tzinfo=UTC)) - DAY_US
+
+
 def from_us(microseconds: int) -> datetime:
-    """The aware UTC time of `microseconds` since 1970."""
-    return _EPOCH + timedelta(microseconds=int(microseconds))
+    """The aware UTC time of `microseconds` since 1970, within the calendar."""
+    return _EPOCH + timedelta(microseconds=min(max(int(microseconds), _FIRST_US), _LAST_US))

@@ -5,7 +5,7 @@ A caller sends a `ClientEvent` (raw ids); after consent and pseudonyms it is sto
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from uuid import UUID
@@ -125,6 +125,24 @@ SessionId = Annotated[
 ]
 
 
+_FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """`moment` in UTC: in other zones there are times near both ends of the calendar that nobody
+    who reads the event later could convert."""
+    try:
+        converted = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no time that there is in UTC") from None
+    if converted < _FIRST_MOMENT:
+        raise ValueError("lies before 1970")
+    return converted
+
+
+SentMoment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class EventItem(BaseModel):
     """One line of an event: `price` per unit in minor units, `index` its place in a list. Where a
     caller does not say the `item_category`, the gateway adds that of its catalogue to views."""
@@ -193,6 +211,7 @@ class ClientEvent(EventBody):
     versions are brought to this one by `contract.event_versions.upgraded`."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
+    occurred_at: SentMoment
     visitor_id: RawId
     user_id: RawId | None = None
     consent: dict[Literal["personalization", "analytics", "offers"], bool] | None = None

@@ -142,12 +142,22 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     )
     stores = Stores(control, opened.event_log, opened.features)
     receipts = ReceiptSigner(control.service_key("receipt"))
+    shadow = Shadow(
+        *(live, opened.features, clock, signer, measured),
+        busy=lambda: decider.admission.active > 0,
+        rules=ruled,
+    )
+
+    def forget_computed() -> None:
+        decider.query_vectors.clear()
+        shadow.forget()
+
     rights = Rights(
         *(stores, ingest, clock, receipts, lambda found: item_names(live, found)),
         lambda state, now_us: segments_of(
             state, now_us, None, live.current.rules, live.current.learned
         ),
-        decider.query_vectors.clear,
+        forget_computed,
     )
     try:
         await rights.finish()
@@ -163,15 +173,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         feed=opened.feed,
         live=live,
         follower=await _watched(settings, live, decider, measured, problem),
-        shadow=Shadow(
-            live,
-            opened.features,
-            clock,
-            signer,
-            measured,
-            busy=lambda: decider.admission.active > 0,
-            rules=ruled,
-        ),
+        shadow=shadow,
         overlay=overlay,
         decider=decider,
         ledger=ledger,

@@ -112,6 +112,7 @@ class Gateway:
         if number != self.erasures:
             self.erasures = number
             self.decider.query_vectors.clear()
+            self.shadow.forget()
 
 
 def gateway_of(request: Request) -> Gateway:

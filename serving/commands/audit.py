@@ -50,7 +50,7 @@ def _verify(args: argparse.Namespace) -> Figures:
         control.close()
     if args.lines is not None:
         lines = list(printed_lines(args.lines))
-    fault = first_fault(lines, head, key) if lines or head is not None else None
+    fault = first_fault(lines, head, key)
     if fault is None and args.at_least is not None:
         fault = _missing(args.at_least, lines)
     if fault is not None:

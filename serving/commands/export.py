@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -60,22 +61,38 @@ def run(args: argparse.Namespace) -> Figures:
     began = time.perf_counter()
     control = open_control(settings, secrets_of(settings), SystemClock())
     try:
-        read, added, files = _brought_up(settings, control, args.output)
+        done = _brought_up(settings, control, args.output)
     finally:
         control.close()
     if catalogue is not None:
         with replacing(args.output / CATALOGUE) as file:
             pq.write_table(catalogue, file, compression="zstd")
     seconds = time.perf_counter() - began
-    print(f"{args.output}: {added} events more, {files} files in all ({seconds:.1f} s)")
+    print(f"{args.output}: {done.added} events more, {done.files} files in all ({seconds:.1f} s)")
     figures = Figures("export")
-    counts = {"events": [float(added)], "read": [float(read)], "files": [float(files)]}
-    figures.add("export", {**counts, "per_second": [read / seconds]}, seconds=seconds)
+    counts = {
+        "events": [float(done.added)],
+        "read": [float(done.read)],
+        "files": [float(done.files)],
+        "left_out": [float(done.left_out)],
+    }
+    figures.add("export", {**counts, "per_second": [done.read / seconds]}, seconds=seconds)
+    if done.left_out:
+        figures.notes.append(f"{done.left_out} events left out: their time is none in UTC")
     return figures
 
 
-def _brought_up(settings: Settings, control: ControlStore, output: Path) -> tuple[int, int, int]:
-    """How many events were read, how many rows added, how many files there are."""
+@dataclass(frozen=True)
+class _Done:
+    """Events read, rows added, files in all, and events that no file can hold."""
+
+    read: int
+    added: int
+    files: int
+    left_out: int
+
+
+def _brought_up(settings: Settings, control: ControlStore, output: Path) -> _Done:
     keys = SubjectKeys(control)
     event_log = open_event_log(settings, SealedCodec(keys))
     try:
@@ -94,7 +111,7 @@ def _brought_up(settings: Settings, control: ControlStore, output: Path) -> tupl
                     erase_from([registered], gone)
 
             read, added = export(event_log, parts, row=row, after=after)
-            return read, added, len(parts.held.parts)
+            return _Done(read, added, len(parts.held.parts), parts.left_out)
     finally:
         event_log.close()
 

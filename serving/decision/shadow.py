@@ -80,6 +80,11 @@ class Shadow:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="shadow")
 
+    def forget(self) -> None:
+        """Let go of all that was computed from anybody's behaviour, or waits to be."""
+        self._waiting.clear()
+        self._decider.query_vectors.clear()
+
     def close(self) -> None:
         """Drop what waits and end the threads."""
         self._waiting.clear()

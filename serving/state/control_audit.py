@@ -2,24 +2,41 @@
 transaction as what it tells of."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
-from serving.state.audit import START, Entry, Head, Line, next_line, sealed_head
+from serving.state.audit import GATEWAY, START, Entry, Head, Line, next_line, sealed_head
+from serving.state.group_writer import StoreError
 from serving.state.sql import Sql
 
 
+def begin(connection: Sql, at: datetime, key: bytes) -> None:
+    """Write the first line of a store that is being made. From then on there is always a head, and
+    one that is missing was taken away."""
+    written = connection.execute("SELECT 1 FROM audit LIMIT 1").fetchone()
+    if written is None and head(connection) is None:
+        _append(connection, Entry("log.begun", at, GATEWAY), Head(0, START, 0, START, ""), key)
+
+
 def append(connection: Sql, entry: Entry, key: bytes) -> Line:
-    """Write `entry` as the next line and move the head."""
+    """Write `entry` as the next line and move the head. Raises StoreError when there is none: a
+    new log in its place would hide that one was removed."""
     held = head(connection)
-    base, base_mac = (0, START) if held is None else (held.base, held.base_mac)
-    number, previous = (0, START) if held is None else (held.number, held.mac)
-    line = next_line(entry, number + 1, previous, key)
+    if held is None:
+        raise StoreError(
+            "the head of the audit log is missing: it was removed from outside; see `audit verify`"
+        )
+    return _append(connection, entry, held, key)
+
+
+def _append(connection: Sql, entry: Entry, held: Head, key: bytes) -> Line:
+    line = next_line(entry, held.number + 1, held.mac, key)
     connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (line.number, line.text, line.mac))
-    _move(connection, sealed_head(base, base_mac, line.number, line.mac, key))
+    _move(connection, sealed_head(held.base, held.base_mac, line.number, line.mac, key))
     return line
 
 
 def head(connection: Sql) -> Head | None:
-    """The head, None while nothing was ever written."""
+    """The head; None only where somebody removed it."""
     row = connection.execute("SELECT base, base_mac, number, mac, seal FROM audit_head").fetchone()
     return None if row is None else Head(*row)
 
@@ -41,15 +58,16 @@ def lines_about(connection: Sql, name: str) -> list[Line]:
 
 
 def let_go(connection: Sql, before: str, key: bytes) -> int:
-    """Remove the lines written before the ISO time `before`, from the beginning on; the head then
-    says where the log begins. Returns how many lines that were."""
+    """Remove the lines from the beginning on as long as they were written before the ISO time
+    `before`; the head then says where the log begins. Returns how many lines that were. A clock
+    that once went wrong stamps a late line early: what stands before it stays."""
     held = head(connection)
     if held is None:
         return 0
     row = connection.execute(
-        "SELECT number, mac FROM audit WHERE json_extract(text, '$.at') < ? "
-        "ORDER BY number DESC LIMIT 1",
-        (before,),
+        "SELECT number, mac FROM audit WHERE number < (SELECT coalesce(min(number), ?) FROM audit "
+        "WHERE json_extract(text, '$.at') >= ?) ORDER BY number DESC LIMIT 1",
+        (held.number + 1, before),
     ).fetchone()
     if row is None:
         return 0

@@ -3,6 +3,8 @@ that was released is never changed: what comes later is a step of its own."""
 
 from collections.abc import Callable
 
+from serving.state import control_audit
+from serving.state.control_keys import draw_service_keys, service_key
 from serving.state.control_subjects import Writing, insert_keys
 from serving.state.sql import Step, making
 
@@ -136,6 +138,13 @@ def _draw_keys(writing: Writing) -> None:
     writing.connection.execute("DELETE FROM answers")
 
 
+def _begin_audit(writing: Writing) -> None:
+    """Up to version 4 a log in which nothing was written yet looked like one that was wiped."""
+    draw_service_keys(writing.connection, writing.secrets)
+    key = service_key(writing.connection, writing.secrets, "audit")
+    control_audit.begin(writing.connection, writing.clock.now(), key)
+
+
 def _making(schema: str) -> Callable[[Writing], None]:
     step = making(schema)
     return lambda writing: step(writing.connection)
@@ -146,6 +155,7 @@ STEPS: tuple[Callable[[Writing], None], ...] = (
     _draw_keys,
     _making(_DOCUMENTS),
     _making(_ERASURE_RECORDS),
+    _begin_audit,
 )
 
 

@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,20 @@ class ParquetParts:
     def __init__(self, folder: Path, log_id: str) -> None:
         self._folder = folder
         self.held = _held(folder, log_id)
+        self.left_out = 0  # rows of this run that no file can hold
         self._ids: OrderedDict[str, set[str]] = OrderedDict()
         self._remove_unfinished()
 
     def add(self, rows: Sequence[Row], position: int | tuple[int, ...]) -> int:
         """Add a round of rows (of `EVENT_SCHEMA`), with which the export reaches `position`;
-        returns how many were new. An event that stands in its day already is left out."""
+        returns how many were new. An event that stands in its day already is left out, and so is
+        one whose day nobody can say (`left_out`)."""
         by_day: dict[str, list[Row]] = {}
         for row in rows:
-            occurred: datetime = row["occurred_at"]
-            by_day.setdefault(f"day={occurred.astimezone(UTC).date()}", []).append(row)
+            if (occurred_on := _day_of(row)) is None:
+                self.left_out += 1
+            else:
+                by_day.setdefault(f"day={occurred_on}", []).append(row)
         parts, count = list(self.held.parts), 0
         for day, of_day in sorted(by_day.items()):
             fresh = self._fresh(day, of_day)
@@ -115,6 +119,16 @@ def export(
         read += len(some)
         after([event for _, event in some])
     return read, added
+
+
+def _day_of(row: Row) -> date | None:
+    """The day of the row in UTC; None for a time that there is in its own zone alone, which earlier
+    versions accepted. One such row must not keep all others from being exported."""
+    occurred: datetime = row["occurred_at"]
+    try:
+        return occurred.astimezone(UTC).date()
+    except OverflowError:
+        return None
 
 
 @contextmanager

@@ -210,3 +210,26 @@ async def test_a_wrong_event_harms_none_that_is_validated_with_it(running: Runni
         *("invalid", "invalid", "version", "invalid")
     ]
     assert len(running.logged()) == len(sent) - len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("moment", "why"),
+    [
+        ("0001-01-01T00:00:00+14:00", "no time"),
+        ("9999-12-31T23:59:59-14:00", "no time"),
+        ("0001-01-01T00:00:00Z", "before 1970"),
+        ("1969-12-31T23:59:59Z", "before 1970"),
+    ],
+)
+async def test_a_time_that_nobody_could_read_later_is_refused(
+    running: Running, moment: str, why: str
+) -> None:
+    sent = {"events": [event(occurred_at=moment), event(occurred_at="2017-11-20T12:30:00+02:00")]}
+    answer = await running.post("/v1/events", sent, "collect")
+    assert answer.status_code == 202
+    refused, taken = answer.json()["results"]
+    assert (refused["status"], refused["reason"]) == ("rejected", "invalid")
+    assert why in refused["detail"]
+    assert taken["status"] == "accepted"
+    (stored,) = running.logged()
+    assert stored.occurred_at.isoformat() == "2017-11-20T10:30:00+00:00"

@@ -2,14 +2,19 @@
 again."""
 
 import asyncio
+import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from serving.commands.export import _brought_up
+from serving.decision.messages import DecideRequest
+from serving.decision.outcome import SubjectContext
 from serving.ingest import rights
 from serving.ingest.retention import enforce
 from serving.state.audit import COMMAND_LINE
@@ -17,13 +22,13 @@ from serving.state.receipts import ReceiptSigner, verify
 from serving.state.sqlite_writer import StoreError
 from tests.serving.api.test_rights import erase, exported, read, remembered, rows_of, shopped
 from tests.serving.api.test_subjects_and_consent import resolve, say
-from tests.serving.conftest import Running, Start, event
+from tests.serving.conftest import ALL, Running, Start, checkout, event
 
 
-async def export(running: Running, folder: Path) -> None:
+async def export(running: Running, folder: Path) -> Any:
     """The command, while the gateway runs."""
     control = running.gateway.control
-    await asyncio.to_thread(_brought_up, running.gateway.settings, control, folder)
+    return await asyncio.to_thread(_brought_up, running.gateway.settings, control, folder)
 
 
 def people(folder: Path) -> int:
@@ -194,3 +199,43 @@ async def test_an_export_says_what_the_shopper_agrees_to_now(
     await export(running, tmp_path / "export")
     assert told() == {(None, None, "US")}
     assert len(rows_of(tmp_path / "export")) == 2
+
+
+async def test_an_event_of_no_time_that_an_earlier_version_took_spoils_nothing(
+    running: Running, tmp_path: Path
+) -> None:
+    subject = await shopped(running, "v")
+    (first, *_) = running.logged()
+    nowhen = datetime.fromisoformat("0001-01-01T00:00:00+14:00")
+    old = first.model_copy(update={"event_id": uuid4(), "occurred_at": nowhen})
+    assert await running.gateway.event_log.append([old]) == ["accepted"]
+    await running.gateway.ingest._features.absorb([old])  # type: ignore[union-attr]
+    assert len((await read(running, subject))["events"]) == 6
+    for path in (f"/v1/subjects/{subject}/segments", f"/v1/consent/{subject}"):
+        answer = await running.client.get(path, headers=running.bearer())
+        assert answer.status_code == 200, answer.text
+    done = await export(running, tmp_path / "export")
+    assert (done.read, done.added, done.left_out) == (7, 6, 1)
+    assert len(rows_of(tmp_path / "export")) == 6
+
+
+async def test_the_shadow_lets_go_of_the_erased_too(running: Running) -> None:
+    gateway = running.gateway
+    shadow = gateway.shadow._decider
+    shadow._live = gateway.live  # as if the live release were on trial
+    cache = shadow.query_vectors.of(gateway.live.current)
+    subject = await shopped(running, "v")
+    asked = DecideRequest.model_validate_json(json.dumps(checkout(visitor_id="v")))
+    known = SubjectContext(subject, frozenset(ALL), (subject,))
+
+    async def held() -> int:
+        await shadow.decide(asked, known)
+        return len(cache)
+
+    assert await held() > 0
+    await erase(running, subject)
+    assert len(cache) == 0
+    assert await held() > 0
+    await gateway.control.erase(await resolve(running, "w"), COMMAND_LINE)  # by another process
+    gateway.follow_erasures()
+    assert len(cache) == 0

@@ -5,6 +5,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,18 +61,31 @@ def test_a_whole_audit_log_is_proven_and_harm_ends_with_status_3(place: Place) -
         assert place.call("keys", "create", "--role", role).returncode == 0
     proven = place.call("audit", "verify")
     assert (proven.returncode, proven.stderr) == (0, "")
-    assert "3 lines" in proven.stdout
+    assert "4 lines" in proven.stdout
     shown = place.call("audit", "show").stdout.splitlines()
-    assert [json.loads(one)["line"]["action"] for one in shown] == ["key.created"] * 3
+    actions = [json.loads(one)["line"]["action"] for one in shown]
+    assert actions == ["log.begun", *["key.created"] * 3]
     seen = proven.stdout.split()[-1]
     with sqlite3.connect(place.state / "control.sqlite") as connection:
         connection.execute("UPDATE audit SET text = replace(text, 'admin', 'owner')")
     connection.close()
     harmed = place.call("audit", "verify")
     assert harmed.returncode == 3
-    assert "line 2 was changed" in harmed.stderr
+    assert "line 3 was changed" in harmed.stderr
     assert len(harmed.stderr.splitlines()) == 1
-    assert seen.startswith("3:")
+    assert seen.startswith("4:")
+
+
+def test_a_wiped_audit_log_is_never_content(place: Place) -> None:
+    assert place.call("keys", "create", "--role", "admin").returncode == 0
+    with closing(sqlite3.connect(place.state / "control.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM audit")
+        connection.execute("DELETE FROM audit_head")
+    wiped = place.call("audit", "verify")
+    assert (wiped.returncode, "head is missing" in wiped.stderr) == (3, True)
+    # Nothing begins a new log in its place.
+    assert place.call("keys", "create", "--role", "admin").returncode != 0
+    assert place.call("audit", "verify").returncode == 3
 
 
 def test_lines_kept_elsewhere_are_proven_too(place: Place, tmp_path: Path) -> None:
@@ -81,7 +95,8 @@ def test_lines_kept_elsewhere_are_proven_too(place: Place, tmp_path: Path) -> No
     lines = place.call("audit", "show").stdout.splitlines(keepends=True)
     for kept, status in (
         (lines, 0),
-        ([lines[1], lines[0], lines[2]], 3),
+        ([lines[1], lines[0], *lines[2:]], 3),
+        (lines[1:], 3),
         (lines[:2], 3),
         (["nonsense\n"], 3),
     ):

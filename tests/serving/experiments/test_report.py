@@ -1,5 +1,6 @@
 """Reports say what the log holds, of those who agree, and stop what loses too much."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from benchmarks.experiment_units import shoppers
 from contract.experiments import Experiment, Guardrail, personalised_against_generic
 from serving.__main__ import main
+from serving.commands.experiment import _stop
+from serving.control import open_control
 from serving.experiments.report import made_report, to_stop
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import COLUMNS
@@ -137,6 +140,25 @@ async def test_the_report_counts_what_happened_and_lets_go_of_people(
     assert "2 subjects let go" in capsys.readouterr().out
     assert sum(one["units"] for one in rows_of(state / FILE).values()) == 1
     assert sum(one["orders_before"] for one in rows_of(state / FILE).values()) == 0
+
+
+async def test_what_is_stopped_is_written_with_its_reason(running: Running) -> None:
+    await put(running, FIRST)
+    settings = running.gateway.settings
+
+    def stop() -> None:
+        control = open_control(settings, running.gateway.secrets)
+        try:
+            _stop(control, FIRST, "guardrail revenue")
+        finally:
+            control.close()
+
+    await asyncio.to_thread(stop)
+    answer = await running.client.get(f"/v1/experiments/{KEY}", headers=running.bearer("admin"))
+    said = answer.json()
+    assert (said["running"], said["version"], said["note"]) == (False, 2, "guardrail revenue")
+    running.gateway.experiments.follow()
+    assert (await running.decide(consent=ALL)).json()["experiments"] == []
 
 
 async def test_no_report_yet(running: Running) -> None:

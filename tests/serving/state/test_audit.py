@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.clock import FixedClock
 from serving.state.audit import START, Actor, Entry, Head, Line, first_fault, next_line, sealed_head
 from serving.state.audit import parsed_line as parsed
+from serving.state.group_writer import StoreError
 from serving.state.sql_control_store import SqlControlStore
 from tests.serving.state.control_places import ControlPlace
 
@@ -96,12 +98,14 @@ HARMS: list[tuple[str, str]] = [
     ("UPDATE audit SET text = replace(text, 'admin', 'owner') WHERE number = 3", "line 3 "),
     ("DELETE FROM audit WHERE number = 4", "line 4 "),
     ("DELETE FROM audit WHERE number > 7", "line 8 "),
-    ("UPDATE audit SET number = -number; UPDATE audit SET number = 11 + number", "line 1 "),
+    ("UPDATE audit SET number = -number; UPDATE audit SET number = 12 + number", "line 1 "),
     ("DELETE FROM audit WHERE number = 1", "line 1 "),
     ("UPDATE audit_head SET number = 9", "head"),
     ("DELETE FROM audit_head", "head"),
     ("DELETE FROM audit WHERE number > 9; UPDATE audit_head SET number = 9", "head"),
-    ("INSERT INTO audit SELECT 11, text, mac FROM audit WHERE number = 10", "line 11 "),
+    ("INSERT INTO audit SELECT 12, text, mac FROM audit WHERE number = 11", "line 12 "),
+    ("DELETE FROM audit", "line 1 "),
+    ("DELETE FROM audit; DELETE FROM audit_head", "head"),
 ]
 
 
@@ -118,21 +122,51 @@ async def test_harm_done_to_the_file_is_found(
     assert named in fault
 
 
-async def test_lines_whose_time_is_over_go_and_the_rest_stays_proven(
+async def test_a_new_log_begins_with_its_store_and_never_again(
     control: SqlControlStore, control_place: ControlPlace
 ) -> None:
+    (line,), _ = control.audit_log()
+    assert json.loads(line.text)["action"] == "log.begun"
+    control_place.run("DELETE FROM audit; DELETE FROM audit_head")
+    with pytest.raises(StoreError, match="head of the audit log"):
+        await control.audit(Entry("key.created", NOW, BY))
+    again = control_place.open()
+    assert fault_of(again) is not None
+    again.close()
+
+
+async def test_only_the_leading_old_lines_go(control_place: ControlPlace) -> None:
+    control = control_place.open(clock=FixedClock(NOW))
+    for days in (1, 20, -50, 21):  # once the clock was wrong
+        await control.audit(Entry("consent.recorded", NOW + timedelta(days=days), BY))
+    assert await control.let_go(NOW + timedelta(days=10), NOW) == (2, 0)
+    assert [line.number for line in control.audit_log()[0]] == [3, 4, 5]
+    assert fault_of(control) is None
+    assert await control.let_go(NOW + timedelta(days=30), NOW) == (3, 0)
+    assert fault_of(control) is None
+    await control.audit(Entry("consent.recorded", NOW, BY))
+    assert [line.number for line in control.audit_log()[0]] == [6]
+    assert fault_of(control) is None
+    control.close()
+
+
+async def test_lines_whose_time_is_over_go_and_the_rest_stays_proven(
+    control_place: ControlPlace,
+) -> None:
+    control = control_place.open(clock=FixedClock(NOW))
     for number in range(10):
         await control.audit(Entry("consent.recorded", NOW + timedelta(days=number), BY))
-    assert await control.let_go(NOW + timedelta(days=4), NOW) == (4, 0)
+    assert await control.let_go(NOW + timedelta(days=4), NOW) == (5, 0)
     lines, _ = control.audit_log()
-    assert [line.number for line in lines] == [5, 6, 7, 8, 9, 10]
+    assert [line.number for line in lines] == [6, 7, 8, 9, 10, 11]
     assert fault_of(control) is None
     await control.audit(Entry("consent.recorded", NOW, BY))
     assert fault_of(control) is None
-    control_place.run("DELETE FROM audit WHERE number = 5")
+    control_place.run("DELETE FROM audit WHERE number = 6")
     fault = fault_of(control)
     assert fault is not None
-    assert "line 5 " in fault
+    assert "line 6 " in fault
+    control.close()
 
 
 async def test_two_writers_make_one_chain(
@@ -142,7 +176,7 @@ async def test_two_writers_make_one_chain(
     writers: list[Callable[[Entry], object]] = [control.audit, other.audit]
     for number in range(20):
         await writers[number % 2](Entry("key.created", NOW, BY, None, {"n": number}))  # type: ignore[misc]
-    lines, _ = control.audit_log()
+    (_, *lines), _ = control.audit_log()
     assert [json.loads(line.text)["detail"]["n"] for line in lines] == list(range(20))
     assert fault_of(other) is None
     other.close()
