@@ -87,8 +87,14 @@ async def test_what_one_chose_before_moves_it_with_consent_only(running: Running
 
 async def test_a_session_s_choice_counts_once(running: Running) -> None:
     twice = [
-        event(event_name="add_payment_info", payment_type=name, session_id="one", items=[])
-        for name in ("card", "wallet")
+        event(
+            event_name="add_payment_info",
+            payment_type=name,
+            session_id="one",
+            items=[],
+            occurred_at=f"2017-11-20T11:0{minute}:00Z",
+        )
+        for minute, name in enumerate(("card", "wallet"))
     ]
     assert (await running.post("/v1/events", {"events": twice})).status_code == 202
     subject = await running.post("/v1/subjects/resolve", {"visitor_id": "visitor-raw-1"})
