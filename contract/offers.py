@@ -161,14 +161,17 @@ class OfferBook(_Strict):
     """All offers of a shop, in the order in which they are preferred where nothing else decides.
 
     `holdout_share` of the decisions show no offer, by chance and on record, so that what offers
-    bring can be measured; only what a rule forces is shown to them. `margin_rate` is the share of
-    an item's price that is left where its cost is not known.
+    bring can be measured; only what a rule forces is shown to them. `explore_share` of them show
+    any offer that the uplift network can speak of, or none, all alike, so that the next network has
+    something to learn from. `margin_rate` is the share of an item's price that is left where its
+    cost is not known.
     """
 
     offers: Annotated[
         tuple[Offer, ...], Field(max_length=MOST_OFFERS), AfterValidator(_distinct)
     ] = ()
     holdout_share: Share = DEFAULT_HOLDOUT
+    explore_share: Share = 0.0
     margin_rate: Share | None = None
     margin_floor: Share | None = None
 
@@ -176,6 +179,8 @@ class OfferBook(_Strict):
     def _one_currency(self) -> Self:
         if len({offer.currency for offer in self.offers}) > 1:
             raise ValueError("offers: all are in one currency, the catalogue's")
+        if self.holdout_share + self.explore_share > 1:
+            raise ValueError("holdout_share and explore_share are more than one together")
         return self
 
     def find(self, offer_id: str) -> Offer | None:

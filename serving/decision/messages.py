@@ -33,6 +33,8 @@ Placement = Literal["recommendations", "offers", "payment", "shipping"]
 PLACEMENTS: tuple[Placement, ...] = ("recommendations", "offers", "payment", "shipping")
 ReasonCode = Literal[
     "shop_choice",
+    "qualifies",
+    "for_this_checkout",
     "bought_before",
     "goes_with_cart",
     "goes_with_looked_at",

@@ -116,8 +116,7 @@ class OfferShelf:
             found[offer_id] = Used(before.total, count, before.spent)
         return found
 
-    def holds_out(self, stable_id: str, now: datetime) -> bool:
-        """Whether the shopper is among the share that is shown no offers this month. The same
-        all month, so that an offer does not come and go with every look at the cart."""
-        share = self.current.book.holdout_share
-        return place(f"{self._salt}/offers/{now:%Y-%m}", stable_id) < share
+    def draw(self, stable_id: str, now: datetime) -> float:
+        """Where the shopper stands in 0 .. 1: below the book's `holdout_share` no offers are shown.
+        The same all month, so that an offer does not come and go with every look at the cart."""
+        return place(f"{self._salt}/offers/{now:%Y-%m}", stable_id)

@@ -1,8 +1,9 @@
 """The stage of a decision that offers something: what the checkout may have, what of it is shown,
 and the tokens that hold the shop to it. It reserves nothing.
 
-Without a model that was trained on randomised decisions nobody knows whom an offer would move: then
-only what the shop gives to whoever qualifies is shown. How likely somebody is to use a coupon says
+What the shop gives to whoever qualifies is shown to them. Of the others, an uplift network trained
+on randomised decisions picks the one that is worth its price, or none; without one nobody knows
+whom an offer would move, and none is shown. How likely somebody is to use a coupon says
 nothing about that, and is never asked.
 """
 
@@ -30,12 +31,15 @@ from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.messages import RejectedOffer
+from serving.decision.offer_policy import judged
 from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
 
 _SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
-Policy = Literal["unconditional"]  # who chose among the valid offers
+_QUALIFIES = messages.Reason(code="qualifies", text=texts.QUALIFIES)
+_FOR_THIS_CHECKOUT = messages.Reason(code="for_this_checkout", text=texts.FOR_THIS_CHECKOUT)
+Policy = Literal["unconditional", "uplift"]  # who chose among the valid offers
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Offered:
     version: int = 0
     policy: Policy = "unconditional"
     by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
+    # What the network expects each to bring over none, minor units; by offer id.
+    expected: Mapping[str, float] = field(default_factory=dict)
 
     def ruled(
         self, given: Iterable[str], by: Mapping[str, str], blocked: Mapping[str, str]
@@ -91,6 +97,7 @@ class Offered:
                     "amount": one.amount,
                     "shown": one.offer.offer_id in shown,
                     "propensity": self.propensities[one.offer.offer_id],
+                    "expected_gain": self.expected.get(one.offer.offer_id),
                 }
                 for one in self.valid
             ],
@@ -143,7 +150,7 @@ async def consider(
         uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
         again = _evaluated(question, [one.offer for one in found.valid], uses)
         found = Evaluation(again.valid, (*found.rejected, *again.rejected))
-    return _chosen(checkout, found, shelf, now)
+    return _chosen(question, found)
 
 
 def _evaluated(
@@ -192,23 +199,44 @@ def _margin(question: _Question) -> int | None:
     return total
 
 
-def _chosen(checkout: Checkout, found: Evaluation, shelf: OfferShelf, now: datetime) -> Offered:
-    share = shelf.current.book.holdout_share
-    would = first_set(
-        [one for one in found.valid if one.offer.unconditional], checkout.request.cart.value or 0
-    )
-    holdout = shelf.holds_out(stable_id(checkout.request, checkout.subject), now)
-    likely = {one.offer.offer_id: 0.0 for one in found.valid}
-    likely |= {one.offer.offer_id: 1.0 - share for one in would}
-    return Offered(
+def _chosen(question: _Question, found: Evaluation) -> Offered:
+    checkout, shelf = question.checkout, question.shelf
+    book, value = shelf.current.book, checkout.request.cart.value or 0
+    share = book.holdout_share
+    draw = shelf.draw(stable_id(checkout.request, checkout.subject), question.now)
+    offered = Offered(
         valid=found.valid,
         rejected=found.rejected,
-        shown=() if holdout else would,
-        propensities=likely,
-        none=share if would else 1.0,
-        holdout=holdout,
+        propensities={one.offer.offer_id: 0.0 for one in found.valid},
+        holdout=draw < share,
         holdout_share=share,
         version=shelf.version,
+    )
+    would = first_set([one for one in found.valid if one.offer.unconditional], value)
+    if would:
+        given = {one.offer.offer_id: 1.0 - share for one in would}
+        return replace(
+            offered,
+            shown=() if offered.holdout else would,
+            propensities=offered.propensities | given,
+            none=share,
+        )
+    best = judged(
+        *(checkout, question.state, found.valid, _margin(question), draw),
+        *(share, book.explore_share),
+    )
+    if best is None:
+        return offered
+    chances = best.choice.propensities
+    likely = {one.offer.offer_id: p for one, p in zip(best.offers, chances[1:], strict=True)}
+    expected = {one.offer.offer_id: g for one, g in zip(best.offers, best.gain[1:], strict=True)}
+    return replace(
+        offered,
+        shown=best.shown,
+        propensities=offered.propensities | likely,
+        none=chances[0],
+        policy="uplift",
+        expected=expected,
     )
 
 
@@ -218,10 +246,17 @@ def issued(
     """The offers that are shown, each with its token."""
     return tuple(
         _issue(checkout, one, shelf, decision_id, now).model_copy(
-            update={"reasons": (_SHOP_CHOICE,) if one.offer.offer_id in offered.by else ()}
+            update={"reasons": (_why(offered, one),)}
         )
         for one in offered.shown
     )
+
+
+def _why(offered: Offered, one: ValidOffer) -> messages.Reason:
+    """A rule's choice, the network's, or what everybody who qualifies gets."""
+    if one.offer.offer_id in offered.by:
+        return _SHOP_CHOICE
+    return _FOR_THIS_CHECKOUT if offered.policy == "uplift" else _QUALIFIES
 
 
 def _issue(

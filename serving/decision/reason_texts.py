@@ -1,6 +1,8 @@
 """Every sentence that explains a suggestion to a shopper. A module, not a file beside the code, so
 that it is in every package and a missing text is found by the type checker's first run."""
 
+QUALIFIES = "For everyone who meets its terms."
+FOR_THIS_CHECKOUT = "Picked for this checkout."
 SHOP_CHOICE = "Chosen by the shop."
 BOUGHT_BEFORE = "You bought this before."
 GOES_WITH_CART = "Often bought together with {title}."

@@ -24,6 +24,7 @@ from serving.inference.assortment import Assortment, Mask
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import Breaker
 from serving.inference.explainer import Explainer
+from serving.inference.offer_judge import OfferJudge
 
 # Beside the models, what may hang on a thread: each has a breaker too.
 STAGES = ("encode", "retrieval")
@@ -98,6 +99,7 @@ class Release:
     learned: LearnedSegments | None = None
     explainer: Explainer | None = None  # None in a release that says nothing to explain against
     choices: Choices | None = None  # None: payments and deliveries stay in the caller's order
+    offer_judge: OfferJudge | None = None  # None: nobody knows whom an offer moves
 
     @property
     def release_id(self) -> str:

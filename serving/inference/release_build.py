@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from contract import manifest as contract_manifest
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest
+from contract.offer_features import OFFER_FEATURES
 from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
 from serving.inference.breaker import Breaker, BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
 from serving.inference.explainer import Explainer
+from serving.inference.offer_judge import OfferJudge
 from serving.inference.probe import warm_up
 from serving.inference.release import STAGES, Release
 from serving.inference.release_files import ReleaseFiles
@@ -76,6 +80,7 @@ def _build(
     learned = attempt(lambda: release_files.learned_segments(files, manifest))
     usual = attempt(lambda: release_files.usual_candidates(files, manifest))
     choices = attempt(lambda: release_files.choices(files, manifest))
+    judge = attempt(lambda: _offer_judge(files, manifest))
     sessions = {
         name: session
         for name in contract_manifest.MODELS
@@ -99,6 +104,7 @@ def _build(
         learned,
         None if usual is None else Explainer(sessions[contract_manifest.RANKER], usual),
         choices,
+        judge,
     )
     release.derive()
     problems = warm_up(release, sessions)
@@ -111,6 +117,21 @@ def _build(
 def what(error: Exception) -> str:
     """An error of a kind that nobody thought of, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _offer_judge(files: ReleaseFiles, manifest: ReleaseManifest) -> OfferJudge | None:
+    """None in a release that says nothing of offers."""
+    name = contract_manifest.OFFER_UPLIFT
+    if all(entry.name != name for entry in manifest.models):
+        return None
+    judge = OfferJudge(_session(files, manifest, name), release_files.offer_arms(files))
+    try:
+        found = judge.chances(np.zeros(len(OFFER_FEATURES), np.float32), 1)
+    except InferenceFailed as error:
+        raise UserError(f"{name}: {error} on a probe input") from error
+    if len(found) != 1 + len(judge.arms.arms):
+        raise UserError(f"{name}: answers for {len(found) - 1} arms, not {len(judge.arms.arms)}")
+    return judge
 
 
 def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Session:

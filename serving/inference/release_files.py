@@ -10,6 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from contract.attribution import Background
 from contract.behaviour import LearnedSegments
@@ -29,6 +30,7 @@ from contract.manifest import (
     INDEX,
     ITEM_NEIGHBOURS,
     LEARNED_SEGMENTS,
+    OFFER_ARMS,
     POPULAR,
     SEGMENT_CONFIG,
     SESSION_KNN,
@@ -37,6 +39,7 @@ from contract.manifest import (
     ReleaseManifest,
     Root,
 )
+from contract.offer_arms import OfferArms
 from contract.popular import PopularLists
 from contract.segment_config import SegmentConfig
 from contract.session_knn import Numbers, SessionKnn
@@ -242,6 +245,17 @@ def usual_candidates(files: ReleaseFiles, manifest: ReleaseManifest) -> Backgrou
 def choices(files: ReleaseFiles, manifest: ReleaseManifest) -> Choices | None:
     """How people choose payments and deliveries, None in a release exported without."""
     return Choices.parse(files.part(CHOICES), CHOICES) if CHOICES in manifest.files else None
+
+
+def offer_arms(files: ReleaseFiles) -> OfferArms:
+    """The arms of the release's uplift network, which must be asked what it was trained on."""
+    try:
+        found = OfferArms.model_validate_json(files.part(OFFER_ARMS))
+    except ValidationError as error:
+        raise UserError(f"{OFFER_ARMS}: {error.errors()[0]['msg']}") from None
+    if found.problem is not None:
+        raise UserError(f"{OFFER_ARMS}: {found.problem}")
+    return found
 
 
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,8 @@
 
 import io
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.index_entry import IndexEntry
 from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import ModelEntry, ReleaseManifest, sha256, tensors
+from contract.offer_arms import OfferArms
 from contract.segment_config import DEFAULT, SegmentConfig
 from contract.session_knn import SessionKnn
 
@@ -53,6 +55,8 @@ class Factory:
     rules: SegmentConfig = DEFAULT
     learned: LearnedSegments | None = None
     choices: Choices | None = None
+    # Chance of a purchase with no offer and with each arm, for every checkout; with its arms.
+    uplift: tuple[OfferArms, tuple[float, ...]] | None = None
 
     @property
     def releases_dir(self) -> Path:
@@ -92,7 +96,7 @@ class Factory:
                 dimension=vectors.shape[1],
                 count=len(vectors),
             ),
-            "models": tuple(self._model(name, version, vectors) for name in manifest.MODELS),
+            "models": tuple(self._models(version, vectors)),
             "files": {path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
         }
         sealed = ReleaseManifest(**(fields | changed)).sealed()
@@ -123,6 +127,11 @@ class Factory:
             manifest.SEGMENT_CONFIG: self.rules.as_bytes(),
             manifest.USUAL_CANDIDATES: _USUAL.as_bytes(),
             **({} if self.choices is None else {manifest.CHOICES: self.choices.as_bytes()}),
+            **(
+                {}
+                if self.uplift is None
+                else {manifest.OFFER_ARMS: self.uplift[0].model_dump_json().encode()}
+            ),
             **(
                 {}
                 if self.learned is None
@@ -190,6 +199,17 @@ class Factory:
         np.fill_diagonal(log_lift[1:, 1:], 1.0)
         return CategoryLift(group, log_lift)
 
+    def _models(self, version: int, vectors: Any) -> Iterator[ModelEntry]:
+        for name in manifest.MODELS:
+            yield self._model(name, version, vectors)
+        if self.uplift is not None:
+            answer = np.array([[*self.uplift[1], *[0.0] * len(self.uplift[1])]], np.float32)
+            content = uplift_model(answer)
+            size = answer.shape[1]
+            yield replace(self, models={manifest.OFFER_UPLIFT: content})._model(
+                manifest.OFFER_UPLIFT, version, np.zeros((1, size))
+            )
+
     def _model(self, name: str, version: int, vectors: Any) -> ModelEntry:
         inputs, outputs = tensors(name, vectors.shape[1])
         folder = self.models_dir / name
@@ -253,6 +273,16 @@ def _query_tower_nodes() -> list[Any]:
         helper.make_node("ReduceSum", ["rows", "one"], ["cart"], keepdims=0),
         helper.make_node("Add", ["taste", "cart"], ["query_vector"]),
     ]
+
+
+def uplift_model(answer: Any) -> bytes:
+    """Answers the row `answer` [1, 2 * A] for every checkout."""
+    nodes = [
+        helper.make_node("Mul", ["cart_value", "nothing"], ["none"]),
+        helper.make_node("Add", ["none", "answer"], ["offer_outcomes"]),
+    ]
+    constants = {"nothing": np.zeros((1, 1), np.float32), "answer": answer}
+    return onnx_model(manifest.OFFER_UPLIFT, nodes, constants, answer.shape[1])
 
 
 def onnx_model(name: str, nodes: list[Any], constants: dict[str, Any], dimension: int) -> bytes:

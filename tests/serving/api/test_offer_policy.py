@@ -1,0 +1,133 @@
+"""Offers that a release's uplift network picks: the one that is worth its price, or none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import UserError
+from contract.offer_arms import Arm, OfferArms
+from contract.offers import AmountOff, PercentOff
+from serving.inference.releases import load_release
+from tests.serving.api.test_offers import CART, TEN, VALUE, offered, put
+from tests.serving.conftest import ALL, Running, Start
+from tests.serving.release_factory import Factory
+
+ARMS = OfferArms(
+    arms=(
+        Arm(name="ten", discount=PercentOff(percent=10)),
+        Arm(name="five-hundred", discount=AmountOff(amount=500)),
+    )
+)
+PERCENT = TEN | {"unconditional": False}
+AMOUNT = PERCENT | {"offer_id": "amount", "discount": {"kind": "amount", "amount": 600}}
+RATE = 0.4
+MARGIN = 600 * 2 + 799  # of each line the whole cents of 40 %
+
+
+async def gateway(start: Start, folder: Path, *chances: float) -> Running:
+    """One whose network expects these chances of a purchase: with no offer, and with each arm."""
+    factory = Factory(folder / "release", uplift=(ARMS, chances))
+    factory.write()
+    return await start(releases=factory.releases_dir, models=factory.models_dir)
+
+
+async def record(running: Running) -> Any:
+    await running.quiet()
+    (event,) = [one for one in running.logged() if one.event_name == "decision"]
+    return event.decision["offers"]
+
+
+async def test_the_offer_that_brings_most_is_shown_and_on_record(
+    start: Start, tmp_path: Path
+) -> None:
+    running = await gateway(start, tmp_path, 0.3, 0.5, 0.5)
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE)
+    decision = await offered(running)
+    assert [one["offer_id"] for one in decision["offers"]] == ["ten"]
+    assert decision["offers"][0]["reasons"][0]["code"] == "for_this_checkout"
+    said = await record(running)
+    assert said["policy"] == "uplift"
+    arms = {arm["offer_id"]: arm for arm in said["arms"]}
+    assert arms["ten"]["expected_gain"] == pytest.approx(0.5 * (MARGIN - 499) - 0.3 * MARGIN)
+    assert arms["amount"]["expected_gain"] == pytest.approx(0.5 * (MARGIN - 600) - 0.3 * MARGIN)
+    assert (arms["ten"]["propensity"], arms["amount"]["propensity"]) == (1.0, 0.0)
+    assert said["no_offer_propensity"] == 0.0
+
+
+async def test_nothing_is_shown_to_who_would_buy_anyway(start: Start, tmp_path: Path) -> None:
+    # However likely the purchase is, the offer adds too little to it.
+    running = await gateway(start, tmp_path, 0.90, 0.95, 0.95)
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE)
+    assert (await offered(running))["offers"] == []
+    said = await record(running)
+    assert (said["policy"], said["no_offer_propensity"]) == ("uplift", 1.0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"consent": ALL | {"offers": False}},
+        {"consent": ALL | {"personalization": False}},
+        {"gpc": True},
+        {"cart": CART | {"items": [{"item_id": "item-1", "quantity": 1}]}},
+    ],
+)
+async def test_nobody_is_judged_without_consent_or_prices(
+    start: Start, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    running = await gateway(start, tmp_path, 0.1, 0.9, 0.9)
+    await put(running, PERCENT, margin_rate=RATE)
+    assert (await offered(running, **changed))["offers"] == []
+
+
+async def test_an_offer_unlike_any_arm_and_a_cart_without_margin_are_not_judged(
+    start: Start, tmp_path: Path
+) -> None:
+    running = await gateway(start, tmp_path, 0.1, 0.9, 0.9)
+    await put(running, PERCENT | {"discount": {"kind": "percent", "percent": 50}}, margin_rate=RATE)
+    assert (await offered(running))["offers"] == []
+    await put(running, PERCENT)  # neither costs nor a usual rate are known
+    assert (await offered(running))["offers"] == []
+
+
+async def test_what_is_given_to_all_who_qualify_comes_before(start: Start, tmp_path: Path) -> None:
+    running = await gateway(start, tmp_path, 0.1, 0.9, 0.9)
+    await put(running, AMOUNT, TEN, margin_rate=RATE)
+    decision = await offered(running)
+    assert [one["offer_id"] for one in decision["offers"]] == ["ten"]
+    assert decision["offers"][0]["reasons"][0]["code"] == "qualifies"
+
+
+async def test_exploring_and_holding_out_are_exact_shares(start: Start, tmp_path: Path) -> None:
+    running = await gateway(start, tmp_path, 0.3, 0.5, 0.5)
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE, holdout_share=0.2, explore_share=0.3)
+    shown: list[str] = []
+    for n in range(120):
+        decision = await offered(running, visitor_id=f"visitor-{n}")
+        shown += [one["offer_id"] for one in decision["offers"]] or ["none"]
+    await running.quiet()
+    said = [e.decision["offers"] for e in running.logged() if e.event_name == "decision"]
+    for one in said:
+        arms = {arm["offer_id"]: arm["propensity"] for arm in one["arms"]}
+        assert arms == pytest.approx({"ten": 0.5 + 0.1, "amount": 0.1})
+        assert one["no_offer_propensity"] == pytest.approx(0.2 + 0.1)
+    assert sum(one["holdout"] for one in said) == pytest.approx(24, abs=14)
+    assert shown.count("ten") == pytest.approx(72, abs=20)
+    assert 1 <= shown.count("amount") <= 30
+
+
+def test_a_network_of_another_version_or_size_is_refused(tmp_path: Path) -> None:
+    other = Factory(
+        tmp_path / "other",
+        uplift=(ARMS.model_copy(update={"features_version": 99}), (0.1, 0.2, 0.3)),
+    )
+    with pytest.raises(UserError, match=r"offer_arms\.json: learned from offer features 99"):
+        load_release(other.releases_dir, other.models_dir, other.write())
+    small = Factory(tmp_path / "small", uplift=(ARMS, (0.1, 0.2)))
+    with pytest.raises(UserError, match="answers for 1 arms, not 2"):
+        load_release(small.releases_dir, small.models_dir, small.write())
+
+
+def test_the_cart_is_worth_what_the_tests_say() -> None:
+    assert sum(line["quantity"] * line["price"] for line in CART["items"]) == VALUE
