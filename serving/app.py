@@ -60,7 +60,7 @@ from serving.inference.releases import LiveRelease
 from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
 from serving.ingest.impressions import ImpressionLog
-from serving.ingest.retention import enforce
+from serving.ingest.retention import enforce_when_due
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.ingest.traffic import Traffic
@@ -88,7 +88,7 @@ log = logging.getLogger(__name__)
 # known to the others, at most.
 _FOLLOW_SECONDS = 0.5
 _OUTSIDE_SECONDS = 1.0
-_RETENTION_SECONDS = 24 * 3600.0
+_RETENTION_SECONDS = 600.0  # how often it is looked whether the daily job is due
 _UNFINISHED_SECONDS = 5.0  # how often what is left of erasures is tried again
 
 
@@ -188,7 +188,11 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         answer_key=control.service_key("answers"),
         impressions=ImpressionLog(opened.event_log, settings.impression_queue, lost),
         traffic=Traffic(settings.internal_networks),
-        page_limits=PageLimits(settings.page_requests_per_minute, settings.page_events_per_minute),
+        page_limits=PageLimits(
+            settings.page_requests_per_minute,
+            settings.page_events_per_minute,
+            settings.page_new_visitors_per_minute,
+        ),
         registry=registry,
         metrics=HttpMetrics(registry),
         tracing=tracing,
@@ -335,7 +339,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         outside = _outside(gateway)
         beside = [
             _every(period, gateway.features.snapshot, "snapshot"),
-            _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention"),
+            _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention", at_once=True),
             _every(_FOLLOW_SECONDS, follow_store, "control store"),
             _every(_UNFINISHED_SECONDS, finish_erasures, "erasures"),
         ]
@@ -397,18 +401,24 @@ def _add_middleware(app: GatewayApp, gateway: Gateway) -> None:
 
 
 async def _retain(gateway: Gateway) -> None:
-    removed = await enforce(
+    removed = await enforce_when_due(
         gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock
     )
-    log.info("retention: %s", removed)
+    if removed is not None:
+        log.info("retention: %s", removed)
 
 
-def _every(seconds: float, act: Callable[[], Awaitable[object]], name: str) -> asyncio.Task[None]:
+def _every(
+    seconds: float, act: Callable[[], Awaitable[object]], name: str, *, at_once: bool = False
+) -> asyncio.Task[None]:
     """A task that does `act` again and again; one failure does not end it."""
 
     async def repeat() -> None:
+        wait = not at_once
         while True:
-            await asyncio.sleep(seconds)
+            if wait:
+                await asyncio.sleep(seconds)
+            wait = True
             try:
                 await act()
             except Exception:

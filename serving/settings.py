@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     page_events_per_minute: Positive = Field(
         600, description="Events of one visitor with a collect key; nobody does more by hand."
     )
+    page_new_visitors_per_minute: Positive = Field(
+        120,
+        description="Visitors from one address that a collect key may make subjects of; a request "
+        "names up to 500, and each stays for as long as subjects are kept.",
+    )
     max_full_decisions: Positive = Field(
         12,
         description="Decisions at once that may use the models, as far as they are expected to be "

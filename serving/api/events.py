@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from contract.consent import may_store_behaviour
 from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
@@ -26,6 +27,7 @@ from serving.ingest.traffic import Foreign
 router = APIRouter()
 
 MOST_EVENTS = 500
+_TOO_MANY_NEW = "too many new visitors from this address; nothing was stored, try again"
 # A large batch gives way to waiting checkouts after this many events; they are validated together.
 _BREATH = 32
 _EVENTS = TypeAdapter(list[ClientEvent])
@@ -96,7 +98,7 @@ async def post_events(request: Request) -> Response:
         sent = _listed(body)
         foreign = foreign_to_shoppers(request, gateway, caller)
         results = (
-            await _accept(gateway, caller, sent, gpc=says_gpc(request))
+            await _accept(request, gateway, caller, sent)
             if foreign is None
             else [_foreign(raw, foreign) for raw in sent]
         )
@@ -104,6 +106,10 @@ async def post_events(request: Request) -> Response:
             gateway.metrics.events.labels(name).inc(count)
         return Response(to_json({"results": results}), 202, media_type="application/json")
 
+    if caller.role == "collect":
+        # Event ids say what was there before. A kept answer would give whoever has the page a place
+        # to write in without bound, and all pages, being one caller, share their keys.
+        return await act()
     return await idempotency.once(request, gateway, caller, body, act)
 
 
@@ -125,14 +131,16 @@ def _listed(body: bytes) -> list[Any]:
 
 
 async def _accept(
-    gateway: Gateway, caller: Caller, sent: Sequence[Any], *, gpc: bool
+    request: Request, gateway: Gateway, caller: Caller, sent: Sequence[Any]
 ) -> list[Result]:
+    gpc = says_gpc(request)
     read: list[ClientEvent | Result] = []
     for start in range(0, len(sent), _BREATH):
         if start:
             await asyncio.sleep(0)
         read += _read(sent[start : start + _BREATH])
     valid: list[ClientEvent] = []
+    unknown: dict[str, bool] = {}  # visitors of pages, and whether they may become subjects
     results: list[Result | None] = []  # None where the event's own outcome comes later
     for raw, event in zip(sent, read, strict=True):
         refused = event if isinstance(event, dict) else _refused(raw, event, caller)
@@ -140,6 +148,11 @@ async def _accept(
             assert isinstance(event, ClientEvent)
             if not await gateway.page_limits.takes(event.visitor_id):
                 refused = _foreign(raw, "bot")
+            elif _makes_subject(gateway, event, gpc=gpc):
+                if event.visitor_id not in unknown:
+                    unknown[event.visitor_id] = await gateway.page_limits.takes_new(request)
+                if not unknown[event.visitor_id]:
+                    refused = _rejected(_id_of(raw), "bot", _TOO_MANY_NEW)
         results.append(refused)
         if refused is None:
             assert isinstance(event, ClientEvent)
@@ -148,6 +161,14 @@ async def _accept(
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
     outcomes = zip(valid, await gateway.ingest.accept(valid, gpc=gpc), strict=True)
     return [_told(*next(outcomes)) if one is None else one for one in results]
+
+
+def _makes_subject(gateway: Gateway, event: ClientEvent, *, gpc: bool) -> bool:
+    """Whether to store `event` means to remember a visitor from now on."""
+    found = gateway.subjects.recognise(
+        event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
+    )
+    return found.subject_id is None and may_store_behaviour(found.purposes)
 
 
 def _foreign(raw: Any, kind: Foreign) -> Result:

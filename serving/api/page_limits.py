@@ -16,13 +16,16 @@ _RETRY_AFTER_S = 10
 
 
 class PageLimits:
-    """Counts requests by address and events by visitor, in this process and for a minute or two.
-    Neither is written down anywhere."""
+    """Counts requests and new visitors by address and events by visitor, in this process and for a
+    minute or two. None of them is written down anywhere."""
 
-    def __init__(self, requests_per_minute: int, events_per_minute: int) -> None:
+    def __init__(
+        self, requests_per_minute: int, events_per_minute: int, new_visitors_per_minute: int
+    ) -> None:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(requests_per_minute)
         self._events = RateLimitItemPerMinute(events_per_minute)
+        self._new = RateLimitItemPerMinute(new_visitors_per_minute)
 
     async def check(self, request: Request, caller: Caller) -> None:
         """Raises a 429 problem when the caller's address asks too often."""
@@ -38,6 +41,10 @@ class PageLimits:
     async def takes(self, visitor_id: str) -> bool:
         """Whether one more event of this visitor is what a person could do."""
         return await self._limiter.hit(self._events, "events", visitor_id)
+
+    async def takes_new(self, request: Request) -> bool:
+        """Whether one more visitor whom nobody knows may come from the request's address."""
+        return await self._limiter.hit(self._new, "new", address_of(request) or "?")
 
 
 def is_page(caller: Caller) -> bool:

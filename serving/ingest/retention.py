@@ -14,6 +14,10 @@ from serving.state.exports import delete_export
 ANSWERS = timedelta(hours=24)  # as long as an Idempotency-Key counts
 
 
+EVERY = timedelta(days=1)
+_JOB = "retention"
+
+
 @dataclass(frozen=True)
 class Removed:
     """What one run of the job removed."""
@@ -48,7 +52,23 @@ async def enforce(periods: Retention, stores: Stores, rights: Rights, clock: Clo
         await control.drop_export(export.export_id)
     await rights.sweep_exports()
     audit, answers = await control.let_go(now - timedelta(days=periods.audit), now - ANSWERS)
+    await control.note_run(_JOB, now)
     return Removed(behaviour, decisions, states, subjects, len(exports), audit, answers)
+
+
+async def enforce_when_due(
+    periods: Retention, stores: Stores, rights: Rights, clock: Clock
+) -> Removed | None:
+    """The same if the last run was a day ago, by whichever gateway and process: one that is started
+    anew every night must not put it off for ever. A new store is due after its first day. Raises
+    StoreError."""
+    now, last = clock.now(), stores.control.last_run(_JOB)
+    if last is None:
+        await stores.control.note_run(_JOB, now)
+        return None
+    if timedelta(0) <= now - last < EVERY:
+        return None
+    return await enforce(periods, stores, rights, clock)
 
 
 async def _unused(stores: Stores, idle: Sequence[str]) -> list[str]:

@@ -264,6 +264,14 @@ class ControlStore(Protocol):
         """Remove audit lines and kept answers of before then; returns how many of each."""
         ...
 
+    def last_run(self, job: str) -> datetime | None:
+        """When the job last ran on this store, on whichever gateway."""
+        ...
+
+    async def note_run(self, job: str, at: datetime) -> None:
+        """It ran."""
+        ...
+
     async def add_key(self, key: ApiKey, digest: str, by: Actor = GATEWAY) -> None:
         """Store a key by the SHA-256 of its secret."""
         ...

@@ -146,7 +146,7 @@ class SqlControlStore(ABC):
         return await self._write(write)
 
     def note(self, name: str) -> str | None:
-        """A remark that `import_subjects` left."""
+        """A remark that `import_subjects` or `note_run` left."""
         row = self._one("SELECT value FROM notes WHERE name = ?", name)
         return None if row is None else str(row[0])
 
@@ -324,6 +324,19 @@ class SqlControlStore(ABC):
             return lines, answers.rowcount
 
         return await self._write(write)
+
+    def last_run(self, job: str) -> datetime | None:
+        said = self.note(f"{job}.ran_at")
+        return None if said is None else datetime.fromisoformat(said)
+
+    async def note_run(self, job: str, at: datetime) -> None:
+        await self._run(
+            lambda connection: connection.execute(
+                "INSERT INTO notes VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (f"{job}.ran_at", at.isoformat()),
+            )
+        )
 
     async def add_key(self, key: ApiKey, digest: str, by: Actor = GATEWAY) -> None:
         def write(writing: Writing) -> None:

@@ -1,5 +1,7 @@
 """What comes from pages: crawlers, the shop's own people and floods are kept out, servers never."""
 
+import sqlite3
+from contextlib import closing
 from ipaddress import ip_network
 from typing import Any
 
@@ -9,6 +11,7 @@ from serving.api.auth import Caller
 from serving.api.page_limits import is_page
 from serving.state.control_store import Role
 from tests.serving.api.test_auth import page_token
+from tests.serving.api.test_subjects_and_consent import resolve
 from tests.serving.conftest import ALL, BROWSER, Running, Start, checkout, event, purchase
 
 CRAWLER = "Googlebot/2.1 (+http://www.google.com/bot.html)"
@@ -83,3 +86,32 @@ def test_only_what_stands_in_a_page_is_limited(running: Running) -> None:
     assert is_page(Caller("k", "checkout", from_page=True))
     assert not is_page(Caller("k", "checkout"))
     assert not is_page(Caller("k", "admin"))
+
+
+async def test_a_page_makes_no_subjects_without_bound(start: Start) -> None:
+    running = await start(page_new_visitors_per_minute=3)
+    known = await resolve(running, "known")
+    flood = [event(visitor_id=f"forged-{n}") for n in range(8)]
+    results = told(await send(running, *flood, *(event(visitor_id="forged-0"),) * 2))
+    assert results[:8] == [("accepted", None)] * 3 + [("rejected", "bot")] * 5
+    assert len(running.gateway.control.subject_ids()) == 4
+    assert (
+        told(await send(running, *flood)) == [("duplicate", None)] * 3 + [("rejected", "bot")] * 5
+    )
+    # Who is known goes on, and so do those of whom nothing is kept.
+    assert told(await send(running, event(visitor_id="known"))) == [("accepted", None)]
+    said_no = event(visitor_id="no", consent={"analytics": False})
+    assert told(await send(running, said_no)) == [("rejected", "no_consent")]
+    assert known in running.gateway.control.subject_ids()
+    # A server speaks for all of its shoppers.
+    assert told(await send(running, *flood, role="checkout"))[3:] == [("accepted", None)] * 5
+
+
+async def test_pages_share_no_idempotency_keys(running: Running) -> None:
+    headers = {"Idempotency-Key": "the-same"}
+    first, other = event(visitor_id="one"), event(visitor_id="other")
+    for sent, status in ((first, "accepted"), (other, "accepted"), (first, "duplicate")):
+        answer = await running.post("/v1/events", {"events": [sent]}, "collect", headers)
+        assert told(answer) == [(status, None)]
+    with closing(sqlite3.connect(running.gateway.settings.state / "control.sqlite")) as store:
+        assert store.execute("SELECT count(*) FROM answers").fetchone() == (0,)

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 
+from contract.clock import FixedClock
 from serving.ingest.retention import enforce
 from serving.retention import Retention
 from serving.state.audit import COMMAND_LINE, GATEWAY, first_fault
@@ -20,7 +21,7 @@ from serving.state.parquet_parts import export as export_log
 from serving.state.parquet_parts import open_parts
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
 from tests.serving.api.test_subjects_and_consent import resolve, say
-from tests.serving.conftest import ALL, Running, Start, event, purchase
+from tests.serving.conftest import ALL, NOON, Running, Start, event, purchase
 from tests.serving.traces import found_in, opened_by_any, sealed_events
 
 EVERYTHING = dict.fromkeys(ALL, True)
@@ -393,3 +394,32 @@ async def test_each_kind_of_data_goes_after_its_time(running: Running, tmp_path:
     assert await resolve(running, "recent", create=False) == recent
     lines, head = gateway.control.audit_log()
     assert first_fault(lines, head, gateway.control.service_key("audit")) is None
+
+
+async def test_the_daily_job_runs_though_the_gateway_is_started_anew_every_night(
+    start: Start,
+) -> None:
+    async def settled(running: Running) -> None:
+        for _ in range(500):
+            if running.gateway.control.last_run("retention") == running.clock.now():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the job did not run")
+
+    clock = FixedClock(NOON)
+    periods = Retention(behaviour=10, decisions=10)
+    running = await start(clock, retention=periods)
+    await settled(running)  # a new store is due after its first day
+    await shopped(running, "v")
+    assert len(running.logged()) == 6
+    for _ in range(11):
+        await running.stop()
+        clock.at += timedelta(hours=23)
+        running = await start(clock, retention=periods)
+        await asyncio.sleep(0.05)
+    assert len(running.logged()) == 6  # 253 hours: the day is not over yet
+    await running.stop()
+    clock.at += timedelta(hours=23)
+    running = await start(clock, retention=periods)
+    await settled(running)
+    assert running.logged() == []
