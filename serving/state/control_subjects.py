@@ -107,8 +107,12 @@ def _identity(found: _Known | None, settled: bool, *, joins_history: bool = Fals
     if found is None:
         return Identity(None, None, settled, joins_history)
     speaker, consent = found.histories[0], found.consent
-    agreed = frozenset[str]() if consent is None else consent.purposes
-    return Identity(speaker, consent, settled, joins_history, found.histories, agreed)
+    held = found.histories
+    return Identity(speaker, consent, settled, joins_history, held, _agreed(consent))
+
+
+def _agreed(consent: Consent | None) -> frozenset[str]:
+    return frozenset() if consent is None else consent.purposes
 
 
 def establish(
@@ -134,7 +138,7 @@ def establish(
     if held is None and consent is not None:
         add_consent(writing, subject, consent, GATEWAY)
         held = consent
-    return Identity(subject, held, settled=True)
+    return Identity(subject, held, settled=True, agreed=_agreed(held))
 
 
 def restrict(
