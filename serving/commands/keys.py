@@ -179,9 +179,9 @@ async def _let_go(args: argparse.Namespace, settings: Settings, secrets: Secrets
         unseen = control.unseen()
         if not args.erase_unseen:
             raise UserError(
-                f"{older} look-up digests hang on older master keys: without them the gateway would "
-                "forget whose they are and what was withdrawn. They follow as shoppers come "
-                "back (`tillwise-serve keys status`); --erase-unseen erases who has not, "
+                f"{older} look-up digests hang on older master keys: without them the gateway "
+                "would forget whose they are and what was withdrawn. They follow as shoppers come "
+                "back (see `keys status`); --erase-unseen erases who has not, "
                 f"{len(unseen)} people, with all that is held of them"
             )
         async with opened_rights(settings, control, secrets, SystemClock()) as (_, rights):

@@ -15,7 +15,7 @@ from contract.events import EVENT_NAMES, NEEDS_ITEMS, SERVER_ONLY, Event
 from serving.api.auth import PAGE_TOKEN_AUDIENCE, page_token_secret
 from tests.e2e.conftest import OpenPage
 from tests.e2e.shop import Demo, Shop, demo
-from tests.e2e.storefront import ShopServer, Storefront, bodies
+from tests.e2e.storefront import ALL, ShopServer, Storefront, bodies
 from tests.serving.release_factory import BUILT_AT
 
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"

@@ -14,7 +14,7 @@ from tests.serving.conftest import ALL, Running, event
 EVERYTHING = dict.fromkeys(ALL, True)
 
 
-async def behave(running: Running, role: str = "checkout", **said: Any) -> str:
+async def behave(running: Running, role: Any = "checkout", **said: Any) -> str:
     answer = await running.post("/v1/events", {"events": [event(**said)]}, role=role)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["results"][0]["status"])
@@ -91,7 +91,7 @@ async def test_a_shared_devices_erasure_is_its_owners(running: Running) -> None:
 
 
 @pytest.mark.parametrize("role", ["collect", "checkout"])
-async def test_an_event_that_says_no_withdraws(running: Running, role: str) -> None:
+async def test_an_event_that_says_no_withdraws(running: Running, role: Any) -> None:
     assert await behave(running, role, visitor_id="p") == "accepted"
     assert await behave(running, role, visitor_id="p", consent=NONE) == "rejected"
     assert in_effect(running, "p") == set()

@@ -128,7 +128,7 @@ async def test_impressions_without_analytics_are_not_kept(tmp_path: Path) -> Non
 async def test_one_that_can_not_be_made_takes_no_other_along(tmp_path: Path) -> None:
     lost: list[int] = []
     log = SqliteEventLog(tmp_path / "events.sqlite")
-    impressions = ImpressionLog(log, 10, lost.append)
+    impressions = ImpressionLog(await agreeing(tmp_path), log, 10, lost.append)
 
     def broken() -> Event:
         raise RuntimeError("no such segment")
