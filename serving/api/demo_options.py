@@ -41,11 +41,11 @@ PAYMENT_METHODS: Final = (
     PaymentMethod(id="card", label="Credit or debit card"),
     PaymentMethod(id="wallet", label="Wallet on this device"),
     PaymentMethod(id="bank_transfer", label="Bank transfer"),
-    PaymentMethod(id="invoice", label="Invoice, due in 14 days"),
+    PaymentMethod(id="invoice", label="Invoice (due in 14 days)"),
 )
 DELIVERIES: Final = (
     Delivery(id="standard", label="To your door", price=399, days=2),
-    Delivery(id="express", label="To your door, today", price=899, days=0),
+    Delivery(id="express", label="To your door today", price=899, days=0),
     Delivery(id="pickup", label="Collect at the store", price=99, days=1),
 )
 
