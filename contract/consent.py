@@ -1,7 +1,7 @@
 """What a shopper agreed to, and what follows from it for a write and for a read."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from contract.events import Event
@@ -17,7 +17,8 @@ def in_effect(
     """The purposes in effect: stored AND requested AND no Global Privacy Control.
 
     `None` means that nothing was said: with nothing stored the request's word counts, with nothing
-    requested the stored one does, with neither the answer is nothing (off by default).
+    requested the stored one does, with neither the answer is nothing (off by default). That a
+    request's no also takes back what is stored is said by `taken_back`.
     """
     if gpc:
         return NOTHING
@@ -26,6 +27,12 @@ def in_effect(
     if requested is None:
         return frozenset(stored) & PURPOSES
     return frozenset(stored) & frozenset(requested) & PURPOSES
+
+
+def taken_back(agreed: frozenset[str], said: Mapping[Purpose, bool] | None) -> frozenset[str]:
+    """The purposes of `agreed` that a request says no to, so that withdrawing is as easy as giving.
+    One that it does not name stays agreed to."""
+    return agreed & {name for name, word in (said or {}).items() if not word}
 
 
 def allows(purposes: Iterable[str], purpose: Purpose) -> bool:

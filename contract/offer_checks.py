@@ -155,9 +155,11 @@ def _not_now(offer: Offer, asked: Asked) -> RejectionReason | None:
 def _not_theirs(
     offer: Offer, asked: Asked, discount: Discount | None, targeted: bool
 ) -> RejectionReason | None:
-    # A history that is not there never makes somebody a first-time buyer.
-    first = not offer.first_order or (asked.first_order is True and asked.identified)
-    if discount is None or not first or (targeted and not asked.may_target):
+    # A history that is not there never makes somebody a first-time buyer, one that is there tells
+    # that the caller is wrong.
+    first = asked.first_order is True and asked.identified and not asked.orders
+    first_buyers = offer.first_order and not first
+    if discount is None or first_buyers or (targeted and not asked.may_target):
         return "CouponRecipientDoesNotMatch"
     return None
 

@@ -186,7 +186,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         stores=stores,
         rights=rights,
         answer_key=control.service_key("answers"),
-        impressions=ImpressionLog(opened.event_log, settings.impression_queue, lost),
+        impressions=ImpressionLog(recognised, opened.event_log, settings.impression_queue, lost),
         traffic=Traffic(settings.internal_networks),
         page_limits=PageLimits(
             settings.page_requests_per_minute,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from contract.consent import PURPOSES
 from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
@@ -61,7 +62,7 @@ class ConsentRecord(BaseModel):
     tags=["consent"],
 )
 async def get_consent(request: Request) -> Response:
-    """The latest record of the subject, or of the user that it is linked to."""
+    """The latest record of the subject, or of the user whose history it belongs to."""
     gateway = gateway_of(request)
     authenticate(request, gateway, "checkout")
     subject_id = subject_of(request, gateway)
@@ -77,7 +78,9 @@ async def get_consent(request: Request) -> Response:
     tags=["consent"],
 )
 async def put_consent(request: Request) -> Response:
-    """Durable when answered, and in effect for the next request. Older records stay as proof."""
+    """Durable when answered, and in effect for the next request; nothing that it withdraws is
+    stored any more. Older records stay as proof. The word of a visitor who logged in is the user's
+    to whom its history belongs: on a shared device the first's."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "checkout")
     subject_id = subject_of(request, gateway)
@@ -88,6 +91,10 @@ async def put_consent(request: Request) -> Response:
         purposes = frozenset(name for name, agreed in word.purposes if agreed)
         consent = Consent(purposes, gateway.clock.now(), word.source, word.wording_version)
         await gateway.control.record_consent(subject_id, consent, caller.actor)
+        if purposes < PURPOSES:
+            # What was asked about before is on its way; nothing is stored after this answer.
+            await gateway.ingest.drain()
+            await gateway.impressions.written()
         return _answer(subject_id, consent)
 
     return await idempotency.once(request, gateway, caller, body, act)

@@ -15,7 +15,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
-from contract.consent import may_store_behaviour
 from contract.encoding import OOV
 from contract.events import Event, EventItem
 from serving.api.arrivals import arrival_of, ready_of, waiting_beside
@@ -23,7 +22,7 @@ from serving.api.auth import authenticate, is_known
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
-from serving.api.page_limits import foreign_to_shoppers
+from serving.api.page_limits import foreign_to_shoppers, is_page
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
 from serving.decision.admission import RETRY_AFTER_S, Overloaded
@@ -72,6 +71,8 @@ async def decide(request: Request) -> Response:
         raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:
         return _json(Validated(missing_item_ids=_missing(gateway, asked)))
+    if is_page(caller):
+        asked = _without_word(asked)
     # Of a crawler nothing is kept and nothing is known, as of a browser that says so.
     nothing = asked.gpc or says_gpc(request) or bool(foreign_to_shoppers(request, gateway, caller))
     return await answer(gateway, asked, began, gpc=nothing)
@@ -189,8 +190,8 @@ def _joined(gateway: Gateway, who: Recognised) -> Recognised | None:
 
 
 def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
-    """Begin to write a new subject or link, beside the decision."""
-    if who is None or not who.unsettled or not may_store_behaviour(who.purposes):
+    """Begin to write a new subject or link, or what is taken back, beside the decision."""
+    if who is None or not who.unsettled:
         return None
     task = asyncio.create_task(gateway.subjects.settle(who))
     gateway.background.add(task)
@@ -261,6 +262,12 @@ def _impression(decision: Decision, subject_id: UUID, now: datetime) -> Event:
         context=asked.context.event_context(),
         decision=decision.event_body(),
     )
+
+
+def _without_word(asked: DecideRequest) -> DecideRequest:
+    """`asked` without what only the shop's own server knows and anybody could write in a page."""
+    context = asked.context.model_copy(update={"first_order": None})
+    return asked.model_copy(update={"context": context})
 
 
 def _missing(gateway: Gateway, asked: DecideRequest) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from contract.encoding import FIRST_ITEM
 from contract.text import words
 from serving.api.bodies import read_json_body
+from serving.api.demo_options import SHOP_FILTER, DemoOptions
+from serving.api.demo_rules import add_rule_routes
 from serving.api.demo_shop import ShopKeys, ShopServer, add_routes
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
@@ -25,23 +27,11 @@ from serving.inference.release import Release
 _MOST_FOUND = 20
 _PER_SHELF = 6
 STRANGER = "somebody-new"
-# The demo shop's own policy, sent with every request: nothing that needs proof of age is suggested
-# at its checkout. The names are those of the imported catalogue; others match nothing.
-AGE_RESTRICTED = (
-    "BEERS/ALES",
-    "CIGARETTES",
-    "CIGARS",
-    "DOMESTIC WINE",
-    "IMPORTED WINE",
-    "LIQUOR",
-    "MISC WINE",
-    "TOBACCO OTHER",
-)
-SHOP_FILTER: dict[str, Any] = {"exclude_categories": list(AGE_RESTRICTED)}
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_PAGES = {"": "index.html", "rules": "rules.html"}
 _HEADERS = {"Content-Security-Policy": _POLICY}
 
 
@@ -72,10 +62,12 @@ class DemoShopper(BaseModel):
 
 
 class DemoShoppers(BaseModel):
-    """All shoppers on offer, and the filter that this shop sends with each of their requests."""
+    """All shoppers on offer, and the filter and options that this shop sends with each of their
+    requests."""
 
     shoppers: tuple[DemoShopper, ...]
     filter: dict[str, Any] = SHOP_FILTER
+    options: DemoOptions = DemoOptions()
 
 
 class DemoItems(BaseModel):
@@ -176,11 +168,16 @@ def mount(
     aisles = DemoAisles(aisles=shelf.aisles).model_dump_json()
     shop = ShopServer(app, keys, (one.visitor_id for one in shoppers))
 
+    async def met() -> tuple[DemoShopper, ...]:
+        present = [one for one in shoppers if shop.serves(one.visitor_id)]
+        return tuple([await _as_met(one, shop) for one in present])
+
+    async def samples() -> list[dict[str, Any]]:
+        return [checkout_of(one) | {"name": one.label} for one in await met()]
+
     @router.get("/api/shoppers")
     async def list_shoppers() -> Response:
-        present = [one for one in shoppers if shop.serves(one.visitor_id)]
-        met = [await _as_met(one, shop) for one in present]
-        answer = DemoShoppers(shoppers=tuple(met)).model_dump_json()
+        answer = DemoShoppers(shoppers=await met()).model_dump_json()
         headers = {"Cache-Control": "no-store"}
         return Response(answer, media_type="application/json", headers=headers)
 
@@ -198,21 +195,44 @@ def mount(
         body = await read_json_body(request, gateway.settings.body_limit_bytes)
         status, answer = await shop.decide(body, request.headers.get("sec-gpc"))
         kind = "application/json" if status < 400 else "application/problem+json"
-        return Response(answer, status, media_type=kind)
+        # An offer ends by the gateway's clock, which in the demo stands in the year of the data.
+        headers = {"Gateway-Time": gateway.clock.now().isoformat()}
+        return Response(answer, status, headers, kind)
 
     add_routes(router, shop, gateway.settings.state)
+    add_rule_routes(router, shop, samples, gateway.settings.body_limit_bytes)
     files = None if page is None else _page_files(page, keys.collect)
 
     @router.api_route("/{name:path}", methods=["GET", "HEAD"])
     async def show(request: Request) -> Response:
         if files is None:
             raise ApiProblem(404, "The demo page is not part of this installation.")
-        return files.answer(request, request.path_params["name"] or "index.html", _HEADERS)
+        name = request.path_params["name"]
+        return files.answer(request, _PAGES.get(name, name), _HEADERS)
 
     app.add_api_route(
         "/demo", lambda: RedirectResponse("/demo/"), include_in_schema=False, response_model=None
     )
     app.include_router(router)
+
+
+def checkout_of(shopper: DemoShopper) -> dict[str, Any]:
+    """The request that a shop's server would send for the shopper's cart as it was found."""
+    options = DemoOptions()
+    lines = [{"item_id": item.item_id, "quantity": 1, "price": item.price} for item in shopper.cart]
+    return {
+        "visitor_id": shopper.visitor_id,
+        "session_id": shopper.session_id,
+        "cart": {
+            "cart_id": shopper.session_id,
+            "currency": shopper.cart[0].currency,
+            "items": lines,
+        },
+        "consent": shopper.consent,
+        "filter": SHOP_FILTER,
+        "payment_methods": [one.id for one in options.payment_methods],
+        "shipping_options": [one.model_dump(exclude={"label"}) for one in options.shipping_options],
+    }
 
 
 async def _as_met(shopper: DemoShopper, shop: ShopServer) -> DemoShopper:

@@ -106,24 +106,29 @@ class ShopServer:
             raise ApiProblem(404, "The shop knows nothing of this shopper.")
         answer = await self.send("DELETE", f"/v1/subjects/{subject_id}", self._keys.admin)
         self._visitors.discard(visitor_id)
-        return _granted(answer)
+        return granted(answer)
 
     async def decide(self, body: bytes, gpc: str | None) -> Answer:
         """The decision for a page's request, as the route answers it."""
         return await self.send("POST", DECIDE, self._keys.checkout, body, gpc=gpc)
+
+    async def as_admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """What the shop's staff does; the key never leaves this server."""
+        sent = b"" if body is None else json.dumps(body).encode()
+        return await self.send(method, path, self._keys.admin, sent)
 
     async def _subject(self, visitor_id: str, *, create: bool) -> str | None:
         if not self.serves(visitor_id):
             raise ApiProblem(403, "This page may not speak for that visitor.")
         asked = json.dumps({"visitor_id": visitor_id, "create": create}).encode()
         answer = await self.send("POST", "/v1/subjects/resolve", self._keys.checkout, asked)
-        return None if answer[0] == 404 else str(_granted(answer)["subject_id"])
+        return None if answer[0] == 404 else str(granted(answer)["subject_id"])
 
     async def _checkout(
         self, method: str, path: str, body: dict[str, Any] | None = None, gpc: str | None = None
     ) -> dict[str, Any]:
         sent = b"" if body is None else json.dumps(body).encode()
-        return _granted(await self.send(method, path, self._keys.checkout, sent, gpc=gpc))
+        return granted(await self.send(method, path, self._keys.checkout, sent, gpc=gpc))
 
     async def send(
         self, method: str, path: str, api_key: str, body: bytes = b"", *, gpc: str | None = None
@@ -163,7 +168,7 @@ class ShopServer:
         return status, b"".join(m.get("body", b"") for m in sent)
 
 
-def _granted(answer: Answer) -> dict[str, Any]:
+def granted(answer: Answer) -> dict[str, Any]:
     """The body of a good answer. Raises what the route said otherwise as a problem."""
     status, body = answer
     told: dict[str, Any] = json.loads(body)
@@ -178,20 +183,21 @@ def add_routes(router: APIRouter, shop: ShopServer, state: Path) -> None:
     @router.post("/api/standing")
     async def standing(request: Request) -> Response:
         body = await read_json_body(request, _LIMIT_BYTES)
-        return _json(await shop.standing(parse(AboutShopper, body)))
+        return json_answer(await shop.standing(parse(AboutShopper, body)))
 
     @router.post("/api/consent")
     async def consent(request: Request) -> Response:
         body = await read_json_body(request, _LIMIT_BYTES)
-        return _json(await shop.say(parse(SaidOfConsent, body)))
+        return json_answer(await shop.say(parse(SaidOfConsent, body)))
 
     @router.post("/api/erase")
     async def erase(request: Request) -> Response:
         body = await read_json_body(request, _LIMIT_BYTES)
         receipt = await shop.erase(parse(AboutShopper, body).visitor_id)
-        return _json({"signed": receipt, "state": str(state)})
+        return json_answer({"signed": receipt, "state": str(state)})
 
 
-def _json(content: object) -> Response:
+def json_answer(content: object) -> Response:
+    """What a page may not keep."""
     headers = {"Cache-Control": "no-store"}
     return Response(json.dumps(content), media_type="application/json", headers=headers)

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from contract.consent import in_effect
+from contract.consent import NOTHING, in_effect
 from contract.events import Event
 from serving.api.auth import authenticate
+from serving.api.bodies import says_gpc
 from serving.api.consent import named_subject
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
@@ -20,6 +21,8 @@ from serving.decision import reason_texts
 from serving.decision.messages import Reason
 
 router = APIRouter()
+
+_NO_RECORD = "There is no record of this decision."
 
 _DECISION = {
     "name": "decision_id",
@@ -39,8 +42,8 @@ _SUBJECT = {
 
 class ExplainedItem(BaseModel):
     """One suggestion. `attributions`: what each kind of evidence added to its score against usual
-    candidates (Shapley values, they add up); null for callers other than admin, and where not the
-    ranker but a lower rung chose."""
+    candidates (Shapley values, they add up); null for callers other than admin, where not the
+    ranker but a lower rung chose, and where they come of a history not to be used any more."""
 
     item_id: str
     title: str
@@ -51,8 +54,8 @@ class ExplainedItem(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What was decided and why. `segments` and personal reasons only while the shopper agrees to
-    personalization."""
+    """What was decided and why. `segments`, personal reasons and what was reckoned from the
+    shopper's history only while they agree to personalization, and without `Sec-GPC: 1`."""
 
     decision_id: UUID
     occurred_at: datetime
@@ -72,12 +75,17 @@ class Explanation(BaseModel):
     tags=["checkout"],
 )
 async def get_explanation(request: Request) -> Response:
-    """From the record of the decision, as it was made: there is none without `analytics`, after an
-    erasure and when its time of retention is over. Figures are for admin keys."""
+    """From the record of the decision, as it was made: none is told without `analytics` then and
+    now, after an erasure and when its time of retention is over. Figures are for admin keys."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "checkout")
     event = await _recorded(request, gateway)
-    personal = _personal(gateway, str(event.subject_id))
+    consent = gateway.control.consent_of(str(event.subject_id))
+    agreed = NOTHING if consent is None else consent.purposes
+    if "analytics" not in agreed:
+        raise ApiProblem(404, _NO_RECORD)
+    # The browser's signal is about what is used from now on; that there is a record was agreed to.
+    personal = "personalization" in in_effect(agreed, None, gpc=says_gpc(request))
     told = explanation(gateway, event, personal=personal, figures=caller.role == "admin")
     return Response(told.model_dump_json(), media_type="application/json")
 
@@ -96,15 +104,17 @@ async def _recorded(request: Request, gateway: Gateway) -> Event:
     # On a thread: where events are in Kafka all of a topic is gone through.
     event = await asyncio.to_thread(gateway.event_log.find, decision_id, subjects)
     if event is None or event.decision is None:
-        raise ApiProblem(404, "There is no record of this decision.")
+        raise ApiProblem(404, _NO_RECORD)
     if subject_id is not None and str(event.subject_id) != subject_id:
-        raise ApiProblem(404, "There is no record of this decision.")
+        raise ApiProblem(404, _NO_RECORD)
     return event
 
 
 def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool) -> Explanation:
     """What the record `event` of a decision says, as far as it may be said."""
     record: dict[str, Any] = dict(event.decision or {})
+    # Every kind of evidence knows something of the history, if any was used.
+    figures = figures and (personal or "personalization" not in event.purposes)
     return Explanation(
         decision_id=event.event_id,
         occurred_at=event.occurred_at,
@@ -132,10 +142,3 @@ def _reasons(codes: list[Any], *, personal: bool) -> list[Reason]:
         for code in codes
         if code in reason_texts.BY_CODE and (personal or code not in reason_texts.PERSONAL)
     ]
-
-
-def _personal(gateway: Gateway, subject_id: str) -> bool:
-    consent = gateway.control.consent_of(subject_id)
-    return "personalization" in in_effect(
-        None if consent is None else consent.purposes, None, gpc=False
-    )

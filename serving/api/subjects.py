@@ -70,7 +70,10 @@ async def resolve(request: Request) -> Response:
         resolved = ResolvedSubject(subject_id=identity.subject_id)
         return Response(resolved.model_dump_json(), media_type="application/json")
 
-    return await idempotency.once(request, gateway, caller, body, act)
+    answer = await idempotency.once(request, gateway, caller, body, act)
+    named = ResolvedSubject.model_validate_json(bytes(answer.body)).subject_id
+    # The answer that was kept may name somebody who was erased since: that is nobody's id now.
+    return answer if gateway.control.exists(named) else await act()
 
 
 class HeldSubject(BaseModel):

@@ -18,7 +18,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.api.auth import digest_of_key, new_key
-from serving.api.demo_page import SHOP_FILTER, DemoShopper, Shelf, mount
+from serving.api.demo_page import DemoShopper, Shelf, checkout_of, mount
 from serving.api.demo_shop import DECIDE, ShopKeys
 from serving.api.gateway import Gateway
 from serving.api.static_files import web_folder
@@ -112,7 +112,9 @@ class _Demo:
         """Send the first shopper's checkout, print what came back; whether to end now."""
         shopper, shelf = self._shoppers[0], Shelf(gateway.live.current)
         began = time.perf_counter()
-        answer = await asyncio.to_thread(self._post, DECIDE, _checkout(shopper))
+        answer = await asyncio.to_thread(
+            self._post, DECIDE, checkout_of(shopper) | {"placements": ["recommendations"]}
+        )
         seconds = time.perf_counter() - began
         bought = {item.item_id for item in shopper.bought_too}
         hits = sum(one["item_id"] in bought for one in answer["recommendations"])
@@ -155,24 +157,10 @@ class _Demo:
     def _urls(self) -> str:
         lines = [
             "Serving until Ctrl-C:",
-            f"  {self._base}/demo     the shop",
+            f"  {self._base}/demo     the shop; /demo/rules: its rules and offers",
             f"  {self._base}/docs     the API",
             f"  {self._base}/metrics  for Prometheus",
             "Keys of this run:",
             *(f"  {role:8}  {api_key}" for role, api_key in self._keys.items()),
         ]
         return "\n".join(lines)
-
-
-def _checkout(shopper: DemoShopper) -> dict[str, Any]:
-    """The request that a shop's server would send."""
-    currency = shopper.cart[0].currency
-    lines = [{"item_id": item.item_id, "quantity": 1, "price": item.price} for item in shopper.cart]
-    return {
-        "visitor_id": shopper.visitor_id,
-        "session_id": shopper.session_id,
-        "cart": {"cart_id": shopper.session_id, "currency": currency, "items": lines},
-        "consent": shopper.consent,
-        "filter": SHOP_FILTER,
-        "placements": ["recommendations"],
-    }

@@ -4,7 +4,8 @@ status`: the master key that everything else hangs on.
 A new master key comes first, the old one stays behind it until nothing hangs on it any more:
 `rotate` does that in the key file while no gateway runs; where the key comes from a setting, put
 the new one before the old one, restart, and `rewrap` beside the running gateways. Look-up digests
-follow as shoppers come back, because nobody can make them without the raw id.
+follow as shoppers come back, because nobody can make them without the raw id. Whoever has not come
+back is found by the old key alone, with what they withdrew: it may go only when they do.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.api.auth import digest_of_key, new_key
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.commands.stopped import opened_rights
 from serving.control import open_control, require_control
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
@@ -39,7 +41,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     rotate.add_argument(
         "--drop-old",
         action="store_true",
-        help="only remove the older master keys; shoppers who have not come back since become new",
+        help="only remove the older master keys; refused while shoppers are found by them alone",
+    )
+    rotate.add_argument(
+        "--erase-unseen",
+        action="store_true",
+        help="with --drop-old: erase the shoppers who have not come back since; a device that has "
+        "not, of somebody who has, becomes a new one",
     )
     rewrap = actions.add_parser("rewrap", help="hang every key on the newest master key")
     status = actions.add_parser("status", help="how many keys hang on which master key")
@@ -134,6 +142,8 @@ async def _status(
 def _rotate(args: argparse.Namespace) -> Figures:
     """With the key file, while no gateway runs: a new key in front, everything hung on it."""
     settings = settings_of(args)
+    if args.erase_unseen and not args.drop_old:
+        raise UserError("--erase-unseen goes with --drop-old")
     if settings.master_key is not None:
         raise UserError(
             "the master key comes from TILLWISE_MASTER_KEY: put a new one before it there, "
@@ -145,14 +155,42 @@ def _rotate(args: argparse.Namespace) -> Figures:
         secrets = secrets_of(settings)
         if not args.drop_old:
             secrets = new_master(path, secrets)
+        erased = asyncio.run(_let_go(args, settings, secrets)) if args.drop_old else 0
         count = asyncio.run(_hang_on(settings, secrets))
         if args.drop_old:  # only now that nothing hangs on them
             secrets = drop_old_masters(path, secrets)
     done = "the older master keys are gone" if args.drop_old else "a new master key is in use"
-    print(f"{done}; {count} keys were wrapped anew")
+    print(f"{done}; {count} keys were wrapped anew, {erased} shoppers erased")
     figures = Figures("keys rotate")
-    figures.add("rotated", {"keys": [float(count)], "master_keys": [float(len(secrets.masters))]})
+    counted = {"keys": count, "master_keys": len(secrets.masters), "erased": erased}
+    figures.add("rotated", {name: [float(number)] for name, number in counted.items()})
     return figures
+
+
+async def _let_go(args: argparse.Namespace, settings: Settings, secrets: Secrets) -> int:
+    """Erase who is found by an older master key alone, and say how many that were. Raises UserError
+    where there is anybody and that was not asked for."""
+    control = open_control(settings, secrets)
+    try:
+        versions = control.key_versions()["subjects"]
+        older = sum(count for version, count in versions.items() if version != secrets.newest)
+        if not older:
+            return 0
+        unseen = control.unseen()
+        if not args.erase_unseen:
+            raise UserError(
+                f"{older} look-up digests hang on older master keys: without them the gateway "
+                "would forget whose they are and what was withdrawn. They follow as shoppers come "
+                "back (see `keys status`); --erase-unseen erases who has not, "
+                f"{len(unseen)} people, with all that is held of them"
+            )
+        async with opened_rights(settings, control, secrets, SystemClock()) as (_, rights):
+            for subject_id in unseen:
+                await rights.erase(subject_id, COMMAND_LINE)
+        await control.drop_older_digests()
+        return len(unseen)
+    finally:
+        control.close()
 
 
 async def _hang_on(settings: Settings, secrets: Secrets) -> int:

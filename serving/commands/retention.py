@@ -8,16 +8,11 @@ from dataclasses import asdict
 from contract.clock import AsOfClock, Clock, SystemClock
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.commands.stopped import opened_rights
 from serving.control import open_control, require_control
-from serving.ingest.accept import Ingest
 from serving.ingest.retention import Removed, enforce
-from serving.ingest.rights import Rights, Stores
-from serving.ingest.subjects import Subjects
 from serving.settings import Settings
-from serving.state.receipts import ReceiptSigner
-from serving.state.sealing import SubjectKeys
 from serving.state.state_folder import StateFolder
-from serving.stores import open_stores
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,17 +43,7 @@ async def _enforce(settings: Settings, clock: Clock) -> Removed:
     secrets = secrets_of(settings)
     control = open_control(settings, secrets, clock)
     try:
-        opened = open_stores(settings, SubjectKeys(control))
-        try:
-            stores = Stores(control, opened.event_log, opened.features)
-            ingest = Ingest(Subjects(control, secrets, clock), opened.event_log, opened.told, clock)
-            signer = ReceiptSigner(control.service_key("receipt"))
-            rights = Rights(stores, ingest, clock, signer, lambda _: {}, lambda *_: ())
-            removed = await enforce(settings.retention, stores, rights, clock)
-            await opened.features.snapshot()
-            return removed
-        finally:
-            await opened.features.aclose()
-            opened.event_log.close()
+        async with opened_rights(settings, control, secrets, clock) as (stores, rights):
+            return await enforce(settings.retention, stores, rights, clock)
     finally:
         control.close()

@@ -105,7 +105,7 @@ class Ingest:
             event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
         )
         subject = None
-        if may_store_behaviour(found.purposes):
+        if found.unsettled or may_store_behaviour(found.purposes):
             settled = await self._subjects.settle(found)
             subject = None if settled is None else UUID(settled)
             if found.unsettled:
@@ -142,13 +142,20 @@ class Ingest:
         return unchecked(EventItem, item.__dict__ | {"item_category": category})
 
     async def _write(self, events: list[Event]) -> list[Outcome]:
+        """What became of `events`, as far as they are still agreed to at this moment."""
         if not events:
             return []
+        agreed = self._subjects.as_agreed(events)
+        kept = [event for event in agreed if event is not None]
+        written = iter(await self._append(kept) if kept else [])
+        return ["no_consent" if event is None else next(written) for event in agreed]
+
+    async def _append(self, events: list[Event]) -> list[Outcome]:
         if self._features is None:
             return [_OUTCOMES[answer] for answer in await self._log.append(events)]
-        return await self._write_and_apply(events, self._features)
+        return await self._append_and_apply(events, self._features)
 
-    async def _write_and_apply(
+    async def _append_and_apply(
         self, events: list[Event], features: TracksPosition
     ) -> list[Outcome]:
         token = object()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from contract.consent import redact
 from contract.events import Event
+from serving.ingest.subjects import Subjects
 from serving.state.event_log import EventLog
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,16 @@ _Offered = tuple[Callable[[], Event], frozenset[str]]
 class ImpressionLog:
     """Writes `decision` events behind the traffic; `on_lost` is told how many were lost."""
 
-    def __init__(self, event_log: EventLog, capacity: int, on_lost: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        subjects: Subjects,
+        event_log: EventLog,
+        capacity: int,
+        on_lost: Callable[[int], None],
+    ) -> None:
+        self._subjects = subjects
         self._log = event_log
+        self._writing: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[_Offered] = asyncio.Queue(capacity)
         self.lost = on_lost
         self._task: asyncio.Task[None] | None = None
@@ -47,7 +56,24 @@ class ImpressionLog:
         Raises StoreError."""
         kept = redact(event, purposes) if "analytics" in purposes else None
         if kept is not None:
-            await self._log.append([kept])
+            await self._start_writing([kept])
+
+    def _start_writing(self, group: list[Event]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._write(group))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
+
+    async def _write(self, group: list[Event]) -> None:
+        """Write of `group` what is agreed to at this moment: it may have waited for a while."""
+        agreed = self._subjects.as_agreed(group)
+        kept = [event for event in agreed if event is not None and "analytics" in event.purposes]
+        if kept:
+            await self._log.append(kept)
+
+    async def written(self) -> None:
+        """Wait until nothing is being written of which consent was asked before now."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
 
     async def drain(self) -> None:
         """Wait until all that was offered is written or lost."""
@@ -69,7 +95,7 @@ class ImpressionLog:
                 group.append(self._queue.get_nowait())
             events = self._made(group)
             try:
-                await self._log.append(events)
+                await self._start_writing(events)
             except Exception as error:  # the answers are given; there is nobody left to tell
                 self.lost(len(events))
                 log.error("%d impressions were lost: %s", len(events), error)

@@ -262,7 +262,8 @@ def _record(record: SubjectRecord) -> dict[str, Any]:
     return {
         "subject_id": record.subject_id,
         "made_at": record.made_at.isoformat(),
-        "linked_to": record.user_subject,
+        # Who else used the device meanwhile is not this person's to know.
+        "linked_to": record.user_subject if record.user_subject == record.history_owner else None,
         "history_read_with": record.history_owner,
         "consent": [
             {

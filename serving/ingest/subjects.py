@@ -1,10 +1,18 @@
 """From raw ids and a word of consent to a subject and the purposes in effect. Raw ids end here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.clock import Clock
-from contract.consent import Purpose, in_effect, may_store_behaviour
+from contract.consent import (
+    NOTHING,
+    Purpose,
+    in_effect,
+    may_store_behaviour,
+    redact,
+    taken_back,
+)
+from contract.events import Event
 from serving.state.control_store import Consent, ControlStore
 from serving.state.secrets import Pseudonyms, Secrets
 
@@ -25,6 +33,7 @@ class Recognised:
     user: Pseudonyms | None
     consent: Consent | None  # to be recorded, because nothing was stored yet
     histories: tuple[str, ...] = ()  # of `subject_id`, as of now
+    refused: Consent | None = None  # what was agreed to and is taken back by this request
 
 
 class Subjects:
@@ -56,29 +65,35 @@ class Subjects:
         stored = None if identity.consent is None else identity.consent.purposes
         requested = None if consent is None else {name for name, said in consent.items() if said}
         purposes = in_effect(stored, requested, gpc=gpc)
+        refused = None
+        if no := taken_back(identity.agreed, consent):
+            refused = Consent(no, self._clock.now(), source="request")
         if not may_store_behaviour(purposes):
-            return Recognised(None, purposes, False, False, visitor, user, None)
+            unsettled = refused is not None
+            return Recognised(None, purposes, unsettled, False, visitor, user, None, (), refused)
         first_word = None
         if stored is None:
             first_word = Consent(purposes, self._clock.now(), source="request")
         return Recognised(
             identity.subject_id,
             purposes,
-            not identity.settled or first_word is not None,
+            not identity.settled or first_word is not None or refused is not None,
             identity.joins_history,
             visitor,
             user,
             first_word,
             identity.histories,
+            refused,
         )
 
     async def settle(self, who: Recognised) -> str | None:
-        """Write what is missing of subject, link and consent, durably; returns the subject, or None
-        when consent was withdrawn, or the subject erased, since it was recognised.
-
-        Only to be called when behaviour may be stored. Raises StoreError.
-        """
-        assert may_store_behaviour(who.purposes)
+        """Write what is missing of subject, link and consent, and what is taken back, durably;
+        returns the subject, or None when behaviour may not be stored, or consent was withdrawn, or
+        the subject erased, since it was recognised. Raises StoreError."""
+        if who.refused is not None:
+            await self._control.restrict(who.visitor, who.user, who.refused)
+        if not may_store_behaviour(who.purposes):
+            return None
         if who.subject_id is not None and not who.unsettled:
             return who.subject_id
         identity = await self._control.establish(who.visitor, who.user, who.consent)
@@ -86,3 +101,14 @@ class Subjects:
         if held is None or not who.purposes <= held:
             return None
         return identity.subject_id
+
+    def as_agreed(self, events: Sequence[Event]) -> list[Event | None]:
+        """Each event as it may be written now, None where no longer: what was agreed to when it
+        came may be withdrawn by the time it is written. One read for all. Raises StoreError."""
+        agreed = self._control.agreed_by(tuple({str(event.subject_id) for event in events}))
+        return [_narrowed(event, agreed.get(str(event.subject_id), NOTHING)) for event in events]
+
+
+def _narrowed(event: Event, agreed: frozenset[str]) -> Event | None:
+    left = agreed.intersection(event.purposes)
+    return event if len(left) == len(event.purposes) else redact(event, left)

@@ -6,16 +6,14 @@ from uuid import uuid4
 from serving.state import control_audit, erasure_records
 from serving.state.audit import Actor, Entry
 from serving.state.control_store import Erased
-from serving.state.control_subjects import Writing, audit_name, current, histories
+from serving.state.control_subjects import Writing, audit_name, histories, owner
 from serving.state.sql import Sql
 
 
 def person_of(connection: Sql, subject_id: str) -> tuple[str, ...]:
-    """The subjects that are this person: the one that speaks for `subject_id` now, the visitors
-    whose history is read with it, and `subject_id` itself."""
-    return tuple(
-        dict.fromkeys((*histories(connection, current(connection, subject_id)), subject_id))
-    )
+    """The subjects that are this person: the one that `subject_id` belongs to, the visitors whose
+    history is read with it, and `subject_id` itself. Not whoever else used a shared device."""
+    return tuple(dict.fromkeys((*histories(connection, owner(connection, subject_id)), subject_id)))
 
 
 def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:

@@ -94,6 +94,17 @@ def versions(connection: Sql) -> dict[str, dict[str, int]]:
     return counts
 
 
+def unseen(connection: Sql, newest: str) -> list[str]:
+    """Of the people of whom nothing was seen since the newest master key came, the subject that
+    owns their history: without the older keys nobody finds them any more."""
+    rows = connection.execute(
+        "SELECT coalesce(l.history_owner, s.subject_id), s.key_version FROM subjects AS s "
+        "LEFT JOIN links AS l ON l.visitor_subject = s.subject_id"
+    ).fetchall()
+    seen = {owner for owner, version in rows if version == newest}
+    return sorted({owner for owner, _ in rows} - seen)
+
+
 def rewrap_some(connection: Sql, secrets: Secrets) -> int:
     """Wrap some keys that are under an older master key under the newest; 0 when none is left."""
     newest, done = bytes.fromhex(secrets.newest), 0

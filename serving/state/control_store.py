@@ -37,6 +37,7 @@ class Identity:
     subject or a link is still to be written (`establish`), or held under an older key.
     `joins_history`: settling adds what the visitor did before the login to what is read.
     `histories`: as the method of that name tells them, by `look_up` alone; empty for a stranger.
+    `agreed`: what `consent` holds and, before the link, what either of the two agreed to.
     """
 
     subject_id: str | None
@@ -44,6 +45,7 @@ class Identity:
     settled: bool
     joins_history: bool = False
     histories: tuple[str, ...] = field(default=(), compare=False)
+    agreed: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,11 @@ class ControlStore(Protocol):
     another process wrote, only a revoked key may be seen up to `KEY_HELD_S` later.
 
     How a login joins two subjects: the visitor is linked to the user, and the user's subject is
-    the identity of both from then on. The user's own consent holds; where the user has none, the
-    visitor's is carried over. What the visitor's subject did before stays under it and is read
-    together with the user's (`histories`). A device shared by a second user links to that one
-    from then on, but its earlier history stays with the first: it is never shown to another.
+    the identity of both from then on. Of what the two said about consent the newest word counts.
+    What the visitor's subject did before stays under it and is read together with the user's
+    (`histories`). A device shared by a second user links to that one from then on, but its earlier
+    history stays with the first: it is never shown to another, and consent for it, its export and
+    its erasure are the first one's.
     """
 
     def look_up(self, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
@@ -157,11 +160,22 @@ class ControlStore(Protocol):
         ...
 
     def consent_of(self, subject_id: str) -> Consent | None:
-        """The consent in force, following the subject's link."""
+        """The consent in force of whoever the subject belongs to."""
+        ...
+
+    def agreed_by(self, subject_ids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """The purposes of the same for many, in one read; who said nothing is not there."""
         ...
 
     async def record_consent(self, subject_id: str, consent: Consent, by: Actor = GATEWAY) -> None:
-        """Append a consent record, following the subject's link."""
+        """Append a consent record of whoever the subject belongs to."""
+        ...
+
+    async def restrict(
+        self, visitor: Pseudonyms, user: Pseudonyms | None, refused: Consent
+    ) -> None:
+        """Record that whoever speaks here agrees no longer to the purposes of `refused`. Does
+        nothing where nothing was agreed to."""
         ...
 
     def subject_key(self, subject_id: str) -> SubjectKey | None:

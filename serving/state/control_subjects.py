@@ -16,6 +16,7 @@ from serving.state.secrets import KEY_BYTES, Pseudonym, Pseudonyms, Secrets
 from serving.state.sql import Sql
 
 LOG_KEY_BYTES = 16
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ WITH named AS (
 )
 SELECT n.digest, n.subject_id, n.user_subject,
     (SELECT group_concat(visitor_subject, ' ') FROM links WHERE history_owner = n.speaker),
-    c.purposes, c.recorded_at, c.source, c.wording_version
+    c.number, c.purposes, c.recorded_at, c.source, c.wording_version
 FROM named AS n LEFT JOIN consents AS c
     ON c.number = (SELECT max(number) FROM consents WHERE subject_id = n.speaker)
 """
@@ -64,6 +65,7 @@ class _Known:
     subject_id: str
     linked: str | None
     consent: Consent | None
+    said: int  # the number of that record: the greater, the newer
     histories: tuple[str, ...]
     fresh: bool
 
@@ -82,8 +84,10 @@ def look_up(connection: Sql, visitor: Pseudonyms, user: Pseudonyms | None) -> Id
     linked = known is not None and seen is not None and seen.linked == known.subject_id
     settled = linked and known is not None and known.fresh and seen is not None and seen.fresh
     found = _identity(known or own, settled, joins_history=own is not None)
-    if found.consent is None and own is not None:
-        return replace(found, consent=own.consent)
+    if known is not None and own is not None and own.consent is not None:
+        newest = own if own.said > known.said else known  # as the link will have it
+        agreed = found.agreed | own.consent.purposes
+        return replace(found, consent=newest.consent, agreed=agreed)
     return found
 
 
@@ -92,18 +96,23 @@ def _known(rows: dict[str, tuple[Any, ...]], names: Pseudonyms) -> _Known | None
     for place, name in enumerate(names):
         row = rows.get(name.digest)
         if row is not None:
-            _, subject_id, linked, visitors, *said = row
+            _, subject_id, linked, visitors, number, *said = row
             histories = (linked or subject_id, *(visitors.split() if visitors else ()))
-            consent = None if said[0] is None else _consent(said)
-            return _Known(subject_id, linked, consent, histories, place == 0)
+            consent = None if number is None else _consent(said)
+            return _Known(subject_id, linked, consent, number or 0, histories, place == 0)
     return None
 
 
 def _identity(found: _Known | None, settled: bool, *, joins_history: bool = False) -> Identity:
     if found is None:
         return Identity(None, None, settled, joins_history)
-    speaker = found.histories[0]
-    return Identity(speaker, found.consent, settled, joins_history, found.histories)
+    speaker, consent = found.histories[0], found.consent
+    held = found.histories
+    return Identity(speaker, consent, settled, joins_history, held, _agreed(consent))
+
+
+def _agreed(consent: Consent | None) -> frozenset[str]:
+    return frozenset() if consent is None else consent.purposes
 
 
 def establish(
@@ -129,12 +138,38 @@ def establish(
     if held is None and consent is not None:
         add_consent(writing, subject, consent, GATEWAY)
         held = consent
-    return Identity(subject, held, settled=True)
+    return Identity(subject, held, settled=True, agreed=_agreed(held))
 
 
-def current(connection: Sql, subject_id: str) -> str:
-    """The subject that speaks for `subject_id` now: the linked user's, or itself."""
-    return _linked_user(connection, subject_id) or subject_id
+def restrict(
+    writing: Writing, visitor: Pseudonyms, user: Pseudonyms | None, refused: Consent
+) -> None:
+    """Take the purposes of `refused` from what these ids have agreed to, with a record of it. A
+    visitor who belongs to nobody yet has said so too; nobody is made known for it. The newest word
+    stays the newest, and holds for what is left of the other."""
+    connection = writing.connection
+    seen, _ = _subject(connection, visitor)
+    linked = None if seen is None else _linked_user(connection, seen)
+    named = None if user is None else _subject(connection, user)[0]
+    speaking = [named] if user is not None else [linked]
+    if linked is None:
+        speaking.append(seen)
+    words = sorted((_said(connection, one), one) for one in speaking if one is not None)
+    held = [(one, found) for _, one in words if (found := latest_consent(connection, one))]
+    if not held:
+        return
+    left = held[-1][1].purposes - refused.purposes
+    for one, word in held:
+        if word.purposes & refused.purposes:
+            kept = replace(refused, purposes=word.purposes & left)
+            add_consent(writing, one, kept, GATEWAY, audit_names_of_visitors(connection, one))
+
+
+def owner(connection: Sql, subject_id: str) -> str:
+    """Whose `subject_id` and all under it is: the user's who first logged in with that visitor, or
+    its own. Who speaks on that device now may be somebody else."""
+    found = linked(connection, subject_id)
+    return subject_id if found is None else found[1]
 
 
 def histories(connection: Sql, subject_id: str) -> tuple[str, ...]:
@@ -153,6 +188,24 @@ def latest_consent(connection: Sql, subject_id: str) -> Consent | None:
         (subject_id,),
     ).fetchone()
     return None if row is None else _consent(row)
+
+
+def agreed_by(connection: Sql, subject_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """What the owners of these subjects agree to, of those who said anything."""
+    agreed: dict[str, frozenset[str]] = {}
+    for start in range(0, len(subject_ids), _AT_ONCE):
+        some = subject_ids[start : start + _AT_ONCE]
+        places = ",".join("?" * len(some))
+        rows = connection.execute(
+            "SELECT k.subject_id, c.purposes FROM subject_keys AS k "
+            "LEFT JOIN links AS l ON l.visitor_subject = k.subject_id "
+            "JOIN consents AS c ON c.number = (SELECT max(number) FROM consents "
+            "WHERE subject_id = coalesce(l.history_owner, k.subject_id)) "
+            f"WHERE k.subject_id IN ({places})",
+            tuple(some),
+        )
+        agreed |= {one: frozenset(purposes.split()) for one, purposes in rows}
+    return agreed
 
 
 def consent_records(connection: Sql, subject_id: str) -> list[Consent]:
@@ -250,10 +303,21 @@ def _link(writing: Writing, visitor_subject: str, user_subject: str) -> None:
     connection.execute(
         "INSERT INTO links VALUES (?, ?, ?)", (visitor_subject, user_subject, user_subject)
     )
-    carried = latest_consent(connection, visitor_subject)
-    if carried is not None and latest_consent(connection, user_subject) is None:
-        add_consent(writing, user_subject, carried, GATEWAY)
+    if _said(connection, visitor_subject) > _said(connection, user_subject):
+        # A person's newest word counts, wherever it was said; above all a no.
+        carried = latest_consent(connection, visitor_subject)
+        assert carried is not None
+        others = audit_names_of_visitors(connection, user_subject)
+        add_consent(writing, user_subject, carried, GATEWAY, others)
     writing.changed()
+
+
+def _said(connection: Sql, subject_id: str) -> int:
+    """The number of the subject's newest record, 0 where there is none."""
+    (number,) = connection.execute(
+        "SELECT max(number) FROM consents WHERE subject_id = ?", (subject_id,)
+    ).fetchone()
+    return number or 0
 
 
 def _subject(connection: Sql, names: Pseudonyms) -> tuple[str | None, bool]:

@@ -1,13 +1,15 @@
 """Whose rows a Parquet export of the event log holds (`serving.state.parquet_parts` writes it), and
 their removal.
 
-A shopper stands in an export under a pseudonym that no other export has. Every export is registered
+A shopper stands in an export under a pseudonym that no other export has; so do sessions and orders.
+Every export is registered
 with the key of its pseudonyms, so that an erasure finds the person's rows and writes the files
 anew without them. An export that was moved or copied elsewhere can not be reached: do not.
 """
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,12 @@ def pseudonym(export: Export, subject_id: str) -> str:
     return str(UUID(bytes=digest[:16], version=4))
 
 
+def _other_name(export: Export, column: str, named: str) -> str:
+    """What stands for a session or an order in this export alone."""
+    said = f"{column}:{named}".encode()
+    return hmac.digest(export.key, said, "sha256")[:16].hex()
+
+
 def row_of(export: Export, purposes: Purposes) -> Callable[[Event], Row | None]:
     """What makes the export's rows of events, None of those that are left out.
 
@@ -55,7 +63,12 @@ def row_of(export: Export, purposes: Purposes) -> Callable[[Event], Row | None]:
         kept = redact(event, frozenset(event.purposes) & purposes(subject_id))
         if kept is None:
             return None
-        return event_row(kept) | {"subject_id": pseudonym(export, subject_id)}
+        told = event_row(kept) | {"subject_id": pseudonym(export, subject_id)}
+        for column in ("session_id", "transaction_id"):
+            # The shop's own order numbers would lead from an export to a name and an address.
+            if told[column] is not None:
+                told[column] = _other_name(export, column, told[column])
+        return told
 
     return row
 
@@ -137,6 +150,7 @@ def _changed(
         with replacing(path) as draft:
             kept = pa.concat_tables([whole.filter(pc.invert(found)), changed])
             pq.write_table(kept, draft, compression="zstd")
+            os.fchmod(draft.fileno(), 0o600)
     return count
 
 

@@ -60,6 +60,7 @@ class ParquetParts:
             self.held.log_id, position, self.held.rounds + 1, tuple(sorted(parts))
         )
         with replacing(self._folder / PARTS_FILE) as file:
+            os.fchmod(file.fileno(), 0o600)
             file.write(self.held.as_json().encode())
         return count
 
@@ -87,8 +88,9 @@ class ParquetParts:
 
     def _write(self, day: str, rows: Sequence[Row]) -> str:
         part = f"{day}/part-{self.held.rounds:05d}.parquet"
-        (self._folder / day).mkdir(exist_ok=True)
+        (self._folder / day).mkdir(mode=0o700, exist_ok=True)
         with replacing(self._folder / part) as file:
+            os.fchmod(file.fileno(), 0o600)
             pq.write_table(pa.Table.from_pylist(list(rows), EVENT_SCHEMA), file, compression="zstd")
         return part
 
@@ -150,7 +152,9 @@ def open_parts(output: Path, log_id: str) -> Iterator[ParquetParts]:
     Raises UserError when another one works on it, or when it is not of this log.
     """
     folder = output / EVENTS_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    # What shoppers did, if under pseudonyms: for the user alone who trains, as the state folder is.
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

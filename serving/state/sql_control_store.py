@@ -112,19 +112,27 @@ class SqlControlStore(ABC):
     def consent_of(self, subject_id: str) -> Consent | None:
         return self._read(
             lambda connection: subjects.latest_consent(
-                connection, subjects.current(connection, subject_id)
+                connection, subjects.owner(connection, subject_id)
             )
         )
 
+    def agreed_by(self, subject_ids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        return self._read(lambda connection: subjects.agreed_by(connection, subject_ids))
+
     async def record_consent(self, subject_id: str, consent: Consent, by: Actor = GATEWAY) -> None:
         def write(writing: Writing) -> None:
-            speaker = subjects.current(writing.connection, subject_id)
-            if subjects.audit_name(writing.connection, speaker) is None:
+            owner = subjects.owner(writing.connection, subject_id)
+            if subjects.audit_name(writing.connection, owner) is None:
                 return  # erased meanwhile: nothing is to be remembered about them
-            others = subjects.audit_names_of_visitors(writing.connection, speaker)
-            subjects.add_consent(writing, speaker, consent, by, others)
+            others = subjects.audit_names_of_visitors(writing.connection, owner)
+            subjects.add_consent(writing, owner, consent, by, others)
 
         await self._write(write)
+
+    async def restrict(
+        self, visitor: Pseudonyms, user: Pseudonyms | None, refused: Consent
+    ) -> None:
+        await self._write(lambda writing: subjects.restrict(writing, visitor, user, refused))
 
     async def import_subjects(
         self, rows: Iterable[tuple[Pseudonym, str]], consent: Consent, note: tuple[str, str]
@@ -180,6 +188,21 @@ class SqlControlStore(ABC):
     def key_versions(self) -> dict[str, dict[str, int]]:
         """By table: how many keys hang on which master key."""
         return self._read(control_keys.versions)
+
+    def unseen(self) -> list[str]:
+        """Of the people who are found by an older master key alone, the subject that owns their
+        history."""
+        newest = self._secrets.newest
+        return self._read(lambda connection: control_keys.unseen(connection, newest))
+
+    async def drop_older_digests(self) -> None:
+        """Forget by which older master keys subjects were found."""
+        newest = self._secrets.newest
+        await self._run(
+            lambda connection: connection.execute(
+                "DELETE FROM subjects WHERE key_version <> ?", (newest,)
+            )
+        )
 
     async def rewrap(self, by: Actor) -> int:
         """Wrap every key anew that is not under the newest master key, some in a transaction;

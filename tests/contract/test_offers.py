@@ -143,6 +143,9 @@ def test_first_orders_need_a_user_and_the_callers_word() -> None:
         at = asked(first_order=said, identified=identified, orders=0)
         assert reason(first, at) == "CouponRecipientDoesNotMatch"
     assert reason(first, asked(first_order=True, identified=True)) is None
+    assert reason(first, asked(first_order=True, identified=True, orders=0)) is None
+    wrong = asked(first_order=True, identified=True, orders=1)
+    assert reason(first, wrong) == "CouponRecipientDoesNotMatch"
 
 
 def test_what_is_personal_needs_the_purpose() -> None:

@@ -126,6 +126,13 @@ class Demo:
             with closing(SqliteEventLog(self.state / EVENTS, codec)) as log:
                 return [one for _, one in log.read_from(0) if one.session_id == session_id]
 
+    def agreed(self, visitor_id: str) -> set[str]:
+        """What a visitor agreed to, by the record."""
+        secrets = load_secrets(self.state, None)
+        with closing(self._control()) as control:
+            consent = control.look_up(secrets.pseudonyms(visitor_id, "visitor"), None).consent
+        return set() if consent is None else set(consent.purposes)
+
     def _control(self) -> SqliteControlStore:
         return SqliteControlStore(self.state / CONTROL, load_secrets(self.state, None))
 

@@ -15,7 +15,7 @@ from contract.events import EVENT_NAMES, NEEDS_ITEMS, SERVER_ONLY, Event
 from serving.api.auth import PAGE_TOKEN_AUDIENCE, page_token_secret
 from tests.e2e.conftest import OpenPage
 from tests.e2e.shop import Demo, Shop, demo
-from tests.e2e.storefront import ShopServer, Storefront, bodies
+from tests.e2e.storefront import ALL, ShopServer, Storefront, bodies
 from tests.serving.release_factory import BUILT_AT
 
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"
@@ -319,6 +319,29 @@ def test_withdrawing_empties_queue_and_ids_in_every_tab(open_shop: OpenShop) -> 
     front.consent()
     assert front.say("window.tillwise.ids().visitor_id") != visitor
     other.page.close()
+
+
+def test_a_no_is_on_record_and_what_was_not_said_is_none(open_shop: OpenShop) -> None:
+    front = open_shop()
+    front.consent()
+    session = front.session
+    visitor = front.say("window.tillwise.ids().visitor_id")
+    front.wait(session, lambda found: len(found) == 1)
+    front.consent({})
+    front.consent({"personalization": False, "analytics": False})  # the ids are gone by now
+    assert front.demo.agreed(visitor) == set(ALL)
+    front.open()
+    front.consent()
+    session, visitor = front.session, front.say("window.tillwise.ids().visitor_id")
+    front.wait(session, lambda found: len(found) >= 1)
+    front.open()  # and says no on the next page, before any yes there
+    front.consent({"personalization": False, "analytics": False})
+    assert front.storage() == {}
+    for _ in range(50):
+        if not front.demo.agreed(visitor):
+            return
+        front.page.wait_for_timeout(100)
+    raise AssertionError("the no did not arrive")
 
 
 def test_a_page_that_goes_at_once_is_not_forgotten(open_shop: OpenShop) -> None:

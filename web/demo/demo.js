@@ -1,6 +1,7 @@
 // The shop: one state, changed by the shopper, painted at once; what the gateway makes of it follows
 // when it can.
 
+import * as checkout from "./checkout.js";
 import { api, GatewayError, latest } from "./gateway.js";
 import { count, money } from "./format.js";
 import * as measure from "./measure.js";
@@ -28,6 +29,11 @@ const state = {
   looked: null, // the item that was looked at since the last answer
   standing: null, // consent on record and segments, as the gateway says
   suggested: [], // { item, reasons }
+  options: { payment_methods: [], shipping_options: [] }, // the shop's own, in its own order
+  decided: null, // the last answer, with the rules that it followed
+  clock: Date.now, // the gateway's, from the last answer on
+  payment: null, // what the shopper chose
+  shipping: null,
   failures: 0,
   met: false, // whether the gateway has said who shops here
 };
@@ -102,6 +108,7 @@ function focusOn(name, otherwise = "suggestions-title") {
 
 function basketChanged(spoken) {
   views.showBasket(state.lines, currency(), act);
+  paintDue();
   if (spoken) say(spoken);
   ask();
 }
@@ -114,6 +121,8 @@ function choose(shopper) {
   state.suggested = [];
   state.standing = null;
   state.looked = null;
+  state.payment = state.shipping = null;
+  paintCheckout(null);
   shelf.reset();
   views.showPlaceholders();
   views.showChanged("");
@@ -186,7 +195,8 @@ function request() {
     consent: purposes(),
     gpc: state.gpc,
     filter: state.filter,
-    placements: ["recommendations"],
+    payment_methods: state.options.payment_methods.map((one) => one.id),
+    shipping_options: state.options.shipping_options.map(({ id, price, days }) => ({ id, price, days })),
   };
 }
 
@@ -196,16 +206,63 @@ const decide = latest(async (signal) => {
   const about = { visitor_id: state.shopper.visitor_id, gpc: state.gpc };
   const standing = api.standing(about, signal).catch(() => null);
   const answer = await api.decide(request(), signal);
-  const roundTripMs = performance.now() - began;
+  const arrived = performance.now();
+  const roundTripMs = arrived - began;
+  const clock = () => answer.toldAt + performance.now() - arrived;
+  const books = bookTitles(answer, signal);
   const unknown = answer.recommendations.map((one) => one.item_id).filter((id) => !known.has(id));
   if (unknown.length > 0) learn(await api.named(unknown, signal));
-  return { answer, roundTripMs, standing: await standing };
+  return { answer: { ...answer, ...(await books) }, roundTripMs, clock, standing: await standing };
 }, QUIET_MS);
+
+// What the shop calls its own rules and offers; where that can not be told, their ids must do.
+async function bookTitles({ applied_rules, rejected_offers }, signal) {
+  const [rules, offers] = await Promise.all([
+    applied_rules.length > 0 ? api.written("rules", signal).then((held) => held.rules).catch(() => []) : [],
+    rejected_offers.length > 0 ? api.written("offers", signal).then((held) => held.offers).catch(() => []) : [],
+  ]);
+  const followed = applied_rules.map((id) => rules.find((rule) => rule.id === id)).filter(Boolean);
+  return { rules: followed, titles: new Map(offers.map((one) => [one.offer_id, one.title])) };
+}
+
+// --- what is due -----------------------------------------------------------------------------------
+
+// Offers, ways to pay and to be delivered; without a decision the shop's own.
+function paintCheckout(decided) {
+  state.decided = decided;
+  checkout.showOffers(decided?.offers ?? [], state.clock, offerEnded);
+  const choose = (name) => (id) => {
+    state[name] = id;
+    paintDue();
+  };
+  const rules = decided?.rules ?? [];
+  const of = (name, options, order) =>
+    checkout.showChoices({ name, options, order, chosen: state[name], rules, currency: currency(), choose: choose(name) });
+  of("payment", state.options.payment_methods, decided?.payment_method_order ?? []);
+  of("shipping", state.options.shipping_options, decided?.shipping_option_order ?? []);
+  paintDue();
+}
+
+const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value ?? null;
+
+function paintDue() {
+  const delivery = state.options.shipping_options.find((one) => one.id === chosen("shipping"));
+  const taken = delivery ?? { id: "", price: 0 };
+  const { off, offDelivery } = checkout.reductions(state.decided?.offers ?? [], state.clock, views.worth(state.lines), taken);
+  return views.showDue(state.lines, currency(), { delivery: taken.price - offDelivery, off });
+}
+
+function offerEnded() {
+  say("An offer has ended.");
+  paintDue();
+  ask({ now: true });
+}
 
 // The page may have been opened before the gateway could say who shops here.
 async function meetShoppers(signal) {
-  const { shoppers, filter } = await api.shoppers(signal);
+  const { shoppers, filter, options } = await api.shoppers(signal);
   state.filter = filter; // what this shop keeps out of its checkout
+  state.options = options;
   state.met = true;
   const begun = state.lines.length > 0; // with the gateway away: nobody's basket is taken away
   state.shoppers = begun || shoppers.length === 0 ? [nobody, ...shoppers] : shoppers;
@@ -221,6 +278,7 @@ async function meetShoppers(signal) {
   privacyChanged();
   measure.tell("begin_checkout", state.lines);
   views.showBasket(state.lines, currency(), act);
+  paintCheckout(null);
 }
 
 function ask(options) {
@@ -229,7 +287,7 @@ function ask(options) {
   decide(answered, failed, options);
 }
 
-function answered({ answer, roundTripMs, standing }) {
+function answered({ answer, roundTripMs, clock, standing }) {
   const recovered = state.failures > 0;
   state.failures = 0;
   views.showBusy(false);
@@ -245,8 +303,13 @@ function answered({ answer, roundTripMs, standing }) {
   state.looked = null;
   measure.tell("view_item_list", state.suggested);
   views.showDecision(answer, roundTripMs);
+  const offered = state.decided?.offers.map((one) => one.offer_id) ?? [];
+  state.clock = clock;
+  paintCheckout(answer);
+  checkout.showOverrides({ applied: answer.applied_rules, known: answer.rules, rejected: answer.rejected_offers, titles: answer.titles });
+  const fresh = answer.offers.filter((one) => !offered.includes(one.offer_id)).map((one) => `An offer for you: ${one.title}. `);
   const now = joined.length > 0 ? `You are now in ${joined.join(" and ")}. ` : "";
-  say(`${recovered ? "Suggestions are back. " : ""}${now}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
+  say(`${recovered ? "Suggestions are back. " : ""}${now}${fresh.join("")}${count(state.suggested.length, "suggestion", "suggestions")} for this basket.`);
 }
 
 // Paints where the shopper stands; gives the titles of the segments that were not there before.
@@ -292,6 +355,7 @@ function keepingFocus(paint) {
 function failed(error) {
   if (!(error instanceof GatewayError)) console.error(error);
   state.suggested = [];
+  paintCheckout(null);
   views.showBusy(false);
   views.showTrouble(error instanceof GatewayError ? error.message : "Suggestions are not available right now.");
   retry = setTimeout(() => ask({ now: true }), RETRY_MS[Math.min(state.failures, RETRY_MS.length - 1)]);
@@ -311,8 +375,8 @@ const shelf = openShelf({
 
 function pay() {
   const pieces = state.lines.reduce((sum, line) => sum + line.quantity, 0);
-  const total = state.lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
-  measure.tell("add_payment_info", state.lines);
+  const total = paintDue();
+  measure.tell("add_payment_info", state.lines, { payment_type: chosen("payment"), shipping_tier: chosen("shipping") });
   $("paid-text").textContent = `${count(pieces, "item", "items")} for ${money(total, currency())}.`;
   $("paid").showModal();
 }
@@ -339,6 +403,7 @@ function open() {
   views.showPlaceholders();
   privacyChanged();
   views.showBasket([], currency(), act);
+  paintCheckout(null);
   shelf.load();
   ask({ now: true });
 }

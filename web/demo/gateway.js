@@ -12,22 +12,32 @@ export const api = {
     call(`api/items?ids=${ids.map(encodeURIComponent).join(",")}`, { signal }).then((found) => found.items),
   aisles: () => call("api/aisles", {}),
   aisle: ({ department, aisle }, from) => call(`api/items?${new URLSearchParams({ department, aisle, from })}`, {}),
-  decide: (request, signal) => post("api/decide", request, signal),
+  decide: (request, signal) => post("api/decide", request, signal, toldWhen),
   standing: (about, signal) => post("api/standing", about, signal),
   consent: (said) => post("api/consent", said),
   erase: (about) => post("api/erase", about),
+  written: (name, signal) => call(`api/written/${name}`, { signal }),
+  save: (name, written) => send("PUT", `api/written/${name}`, written),
+  dryRun: (text) => send("POST", "api/dry-run", { text }, { limitMs: 30_000 }),
 };
 
-const post = (path, body, signal) =>
-  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+const send = (method, path, body, rest) =>
+  call(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...rest });
+const post = (path, body, signal, read) => send("POST", path, body, { signal, read });
 
-async function call(path, { signal, ...rest }) {
-  const limit = AbortSignal.timeout(TIMEOUT_MS);
+// The answer, and the gateway's own time when it gave it, in milliseconds.
+const toldWhen = async (answer) => ({
+  ...(await answer.json()),
+  toldAt: Date.parse(answer.headers.get("Gateway-Time")),
+});
+
+async function call(path, { signal, limitMs = TIMEOUT_MS, read = (answer) => answer.json(), ...rest }) {
+  const limit = AbortSignal.timeout(limitMs);
   const either = signal ? AbortSignal.any([signal, limit]) : limit;
   let answer;
   try {
     answer = await fetch(path, { ...rest, signal: either, credentials: "same-origin" });
-    if (answer.ok) return await answer.json();
+    if (answer.ok) return await read(answer);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new GatewayError("The recommendation service can not be reached.");

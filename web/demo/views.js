@@ -34,18 +34,30 @@ export function showPrivacy({ consent, gpc, browserGpc, word }) {
   $("privacy").textContent = `${effect} ${word}`;
 }
 
+export const worth = (lines) => lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
+
 export function showBasket(lines, currency, act) {
   const pieces = lines.reduce((sum, line) => sum + line.quantity, 0);
-  const total = lines.reduce((sum, line) => sum + (line.item.price ?? 0) * line.quantity, 0);
   const unpriced = lines.filter((line) => line.item.price === null).length;
   $("basket-count").textContent = count(pieces, "item", "items");
   $("lines").replaceChildren(...lines.map((line) => basketLine(line, act)));
   $("lines-empty").hidden = lines.length > 0;
-  $("subtotal").textContent = $("total").textContent = money(total, currency);
+  $("subtotal").textContent = money(worth(lines), currency);
   $("unpriced").hidden = unpriced === 0;
   $("unpriced").textContent = `${count(unpriced, "item has", "items have")} no price and ${unpriced === 1 ? "is" : "are"} not in the total.`;
-  $("pay").textContent = lines.length > 0 ? `Pay ${money(total, currency)}` : "Pay";
   $("pay").disabled = lines.length === 0;
+}
+
+// What is due: `delivery` is its price after an offer, `off` what offers take off the goods, both in
+// minor units.
+export function showDue(lines, currency, { delivery, off }) {
+  const total = worth(lines) + (lines.length > 0 ? delivery : 0) - off;
+  $("delivery").textContent = delivery === 0 ? "Free" : money(delivery, currency);
+  $("off-row").hidden = off === 0;
+  $("off").textContent = `\u2212${money(off, currency)}`;
+  $("total").textContent = money(total, currency);
+  $("pay").textContent = lines.length > 0 ? `Pay ${money(total, currency)}` : "Pay";
+  return total;
 }
 
 function basketLine({ item, quantity }, act) {

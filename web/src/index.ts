@@ -13,6 +13,7 @@ import type { Command, Decision, Ga4Parameters, Purposes, Settings, Tillwise } f
 // What is on the screen, as opposed to what was done.
 const SCREENS = /^(view_|begin_checkout|search|page_view)/;
 const TIMEOUT_MS = 2000;
+const NOTHING = { personalization: false, analytics: false, offers: false };
 
 const element = document.currentScript as HTMLScriptElement | null;
 const settings: Settings = {
@@ -111,7 +112,16 @@ function start(): void {
 }
 
 function hear({ personalization, analytics, offers }: Purposes): void {
-  if (gpc() || !(personalization || analytics)) return withdraw();
+  if (gpc() || !(personalization || analytics)) {
+    // A no is told to the gateway, which takes back what is on record; what is not said is no no.
+    if (personalization === false && (agreed || isKnown())) {
+      queue.clear();
+      agreed = NOTHING;
+      record("page_view");
+      queue.leave();
+    }
+    return withdraw();
+  }
   const running = agreed;
   agreed = { personalization: !!personalization, analytics: !!analytics, offers: !!offers };
   queue.narrow(agreed);
@@ -138,7 +148,7 @@ const tillwise: Tillwise = {
     const body = {
       ...request,
       ...(mayAct() ? currentIds() : nobody),
-      consent: agreed ?? { personalization: false, analytics: false, offers: false },
+      consent: agreed ?? NOTHING,
       gpc: gpc(),
     };
     const limit = new AbortController();

@@ -89,6 +89,51 @@ async def test_without_consent_today_nothing_personal_is_said(running: Running) 
     assert told["segments"] == []
 
 
+async def agree(running: Running, *purposes: str) -> None:
+    (event,) = [one for one in running.logged() if one.event_name == "decision"]
+    word = {name: name in purposes for name in ALL}
+    answer = await running.client.put(
+        f"/v1/consent/{event.subject_id}",
+        json={"purposes": word, "source": "test", "wording_version": "1"},
+        headers=running.bearer(),
+    )
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "gpc"])
+async def test_no_figure_comes_of_a_history_that_may_not_be_used(
+    running: Running, how: str
+) -> None:
+    decision = await decided(running)
+    if how == "withdrawn":
+        await agree(running, "analytics", "offers")
+    headers = running.bearer("admin") | ({"Sec-GPC": "1"} if how == "gpc" else {})
+    path = f"/v1/decisions/{decision['decision_id']}/explanation"
+    answer = await running.client.get(path, headers=headers)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["segments"] == []
+    assert all(one["attributions"] is None for one in told["recommendations"])
+    said = {why["code"] for one in told["recommendations"] for why in one["reasons"]}
+    assert not said & {"bought_before", "your_taste"}
+
+
+async def test_what_came_of_no_history_is_told_without_personalization(start: Start) -> None:
+    running = await start()
+    answer = await running.post("/v1/checkout/decide", checkout(consent={"analytics": True}))
+    await running.quiet()
+    told = (await explained(running, answer.json()["decision_id"], "admin")).json()
+    assert all(set(one["attributions"]) == set(GROUPS) for one in told["recommendations"])
+
+
+async def test_a_decision_is_explained_to_nobody_once_analytics_is_withdrawn(
+    running: Running,
+) -> None:
+    decision = await decided(running)
+    await agree(running, "personalization", "offers")
+    assert (await explained(running, decision["decision_id"], "admin")).status_code == 404
+
+
 async def test_there_is_nothing_to_explain(running: Running) -> None:
     unlinked = await running.post(
         "/v1/checkout/decide", checkout(consent={"personalization": True})

@@ -10,6 +10,7 @@ import pytest
 
 from contract.clock import FixedClock
 from serving.state.sqlite_writer import StoreError
+from tests.serving.api.test_auth import page_token
 from tests.serving.conftest import ALL, NOON, Running, Start, checkout, purchase
 
 CART: dict[str, Any] = {
@@ -217,6 +218,25 @@ async def test_a_first_order_needs_a_user_and_the_callers_word(running: Running)
     shopper = {"visitor_id": "visitor-2", "user_id": "user-2"}
     decision = await offered(running, **shopper, context=said)
     assert [one["offer_id"] for one in decision["offers"]] == ["first"]
+
+
+async def test_a_first_order_is_not_for_a_page_to_say_nor_against_what_is_known(
+    running: Running,
+) -> None:
+    await put(running, FIRST)
+    asked = {"user_id": "user-1", "consent": ALL, "context": {"first_order": True}, "cart": CART}
+    token = page_token(running, sub="user-1")
+    answer = await running.client.post(
+        "/v1/checkout/decide",
+        json=checkout(**asked, deadline_ms=1000),
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == 200
+    assert answer.json()["offers"] == []
+    assert [one["offer_id"] for one in (await offered(running, **asked))["offers"]] == ["first"]
+    bought = purchase("item-3", visitor_id="visitor-1", user_id="user-1")
+    assert (await running.post("/v1/events", {"events": [bought]})).status_code == 202
+    assert (await offered(running, **asked))["offers"] == []
 
 
 async def test_once_for_each_shopper_on_whatever_device(running: Running) -> None:

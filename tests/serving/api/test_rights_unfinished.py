@@ -22,7 +22,7 @@ from serving.state.receipts import ReceiptSigner, verify
 from serving.state.sqlite_writer import StoreError
 from tests.serving.api.test_rights import erase, exported, read, remembered, rows_of, shopped
 from tests.serving.api.test_subjects_and_consent import resolve, say
-from tests.serving.conftest import ALL, Running, Start, checkout, event
+from tests.serving.conftest import ALL, Running, Start, checkout, event, purchase
 
 
 async def export(running: Running, folder: Path) -> Any:
@@ -239,3 +239,41 @@ async def test_the_shadow_lets_go_of_the_erased_too(running: Running) -> None:
     await gateway.control.erase(await resolve(running, "w"), COMMAND_LINE)  # by another process
     gateway.follow_erasures()
     assert len(cache) == 0
+
+
+async def test_an_export_is_for_its_owner_and_names_no_orders(
+    running: Running, tmp_path: Path
+) -> None:
+    sent = [
+        purchase("item-1", transaction_id="order-77", session_id="session-77"),
+        event(event_name="refund", transaction_id="order-77", session_id="session-77"),
+        event(session_id="session-78"),
+    ]
+    assert (await running.post("/v1/events", {"events": sent})).status_code == 202
+    for name in ("one", "two"):
+        await export(running, tmp_path / name)
+    found = [*(tmp_path / "one").rglob("*"), tmp_path / "one"]
+    assert {(path.is_dir(), path.stat().st_mode & 0o777) for path in found} == {
+        (True, 0o700),
+        (False, 0o600),
+    }
+    one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
+    orders = [row["transaction_id"] for row in one if row["transaction_id"]]
+    assert len(orders) == 2
+    assert len(set(orders)) == 1  # a refund still finds its purchase
+    assert len({row["session_id"] for row in one}) == 2
+    for column in ("transaction_id", "session_id"):
+        names = [{row[column] for row in rows} - {None} for rows in (one, two)]
+        assert names[0].isdisjoint(names[1])
+        assert not any("7" in one and "-" in one for one in names[0])
+
+
+async def test_a_kept_answer_names_nobody_who_was_erased(running: Running) -> None:
+    body, key = {"visitor_id": "v"}, {"Idempotency-Key": "once"}
+    first = (await running.post("/v1/subjects/resolve", body, headers=key)).json()["subject_id"]
+    again = (await running.post("/v1/subjects/resolve", body, headers=key)).json()["subject_id"]
+    assert first == again
+    await erase(running, first)
+    new = (await running.post("/v1/subjects/resolve", body, headers=key)).json()["subject_id"]
+    assert new != first
+    assert running.gateway.control.exists(new)

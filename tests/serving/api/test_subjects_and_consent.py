@@ -62,13 +62,21 @@ async def test_consent_follows_the_link(running: Running) -> None:
     assert (await consent(running, visitor))["purposes"] == NONE | {"personalization": True}
 
 
-async def test_the_users_own_word_holds_over_the_visitors(running: Running) -> None:
+async def test_of_two_who_are_linked_the_newest_word_counts(running: Running) -> None:
     user = await resolve(running, "desk", "u")
-    await say(running, user)
+    await say(running, user, offers=True)
     phone = await resolve(running, "phone")
     await say(running, phone, analytics=True, personalization=True)
-    assert await resolve(running, "phone", "u") == user
+    tablet = await resolve(running, "tablet")
+    await say(running, tablet)
+    assert await resolve(running, "tablet", "u") == user
     assert (await consent(running, user))["purposes"] == NONE
+    assert await resolve(running, "phone", "u") == user  # what was said before stays over
+    assert (await consent(running, user))["purposes"] == NONE
+    book = await resolve(running, "book")
+    await say(running, book, analytics=True)
+    assert await resolve(running, "book", "u") == user
+    assert (await consent(running, user))["purposes"] == NONE | {"analytics": True}
 
 
 async def test_a_shared_device_shows_no_history_to_the_second_user(running: Running) -> None:

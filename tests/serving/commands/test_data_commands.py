@@ -150,6 +150,11 @@ def test_a_rotated_key_file_opens_everything_and_loses_the_old_key(place: Place)
     assert (place.state / KEY_FILE).stat().st_mode & 0o077 == 0
     status = place.call("keys", "status").stdout
     assert next(line for line in status.splitlines() if "older" in line).startswith("subjects ")
+    refused = place.call("keys", "rotate", "--drop-old")
+    assert refused.returncode == 2
+    assert "4 people" in refused.stderr
+    assert (place.state / KEY_FILE).read_text().split() == second
+    back_again(place)
     assert place.call("keys", "rotate", "--drop-old").returncode == 0
     assert (place.state / KEY_FILE).read_text().split() == second[:1]
     stores = stores_of(place)
@@ -160,6 +165,43 @@ def test_a_rotated_key_file_opens_everything_and_loses_the_old_key(place: Place)
     stores.close()
     assert key.startswith("tw_checkout_")
     assert place.call("audit", "verify").returncode == 0
+
+
+def back_again(place: Place, *but: int) -> None:
+    """As if every subject but these had come back since the newest master key came."""
+    newest = load_secrets(place.state, None).newest
+    with sqlite3.connect(place.state / "control.sqlite") as connection:
+        for number in {1, 2, 3, 4} - set(but):
+            connection.execute(
+                "UPDATE subjects SET key_version = ? WHERE subject_id = ?",
+                (newest, str(UUID(int=number))),
+            )
+    connection.close()
+
+
+def test_who_has_not_come_back_is_erased_with_the_old_key_and_not_forgotten(place: Place) -> None:
+    filled(place)
+    assert place.call("keys", "rotate").returncode == 0
+    back_again(place, 2, 3)
+    # 3 is a device of 4, who came back: only the device becomes unknown.
+    with sqlite3.connect(place.state / "control.sqlite") as connection:
+        linked = (str(UUID(int=3)), str(UUID(int=4)), str(UUID(int=4)))
+        connection.execute("INSERT INTO links VALUES (?, ?, ?)", linked)
+    connection.close()
+    assert place.call("keys", "rotate", "--erase-unseen").returncode == 2
+    refused = place.call("keys", "rotate", "--drop-old")
+    assert refused.returncode == 2
+    assert "2 look-up digests" in refused.stderr
+    assert "1 people" in refused.stderr
+    done = place.call("keys", "rotate", "--drop-old", "--erase-unseen")
+    assert done.returncode == 0, done.stderr
+    assert "1 shoppers erased" in done.stdout
+    stores = stores_of(place)
+    held = {event.subject_id.int for _, event in stores.log.read_from(0)}
+    assert held == {1, 3, 4}
+    assert not stores.control.exists(str(UUID(int=2)))
+    assert set(stores.control.key_versions()["subjects"]) == {stores.control._secrets.newest}
+    stores.close()
 
 
 def test_a_key_from_the_environment_is_rotated_there(place: Place) -> None:

@@ -89,12 +89,19 @@ async def test_a_caller_that_goes_away_leaves_log_and_features_alike(line: Line)
     assert len(state["purchases"]) == 1
 
 
+async def agreeing(folder: Path) -> Subjects:
+    """The subjects of `stored_event`, who agreed to all that is stored."""
+    stores = Stores(folder)
+    await stores.add_subjects(1)
+    return Subjects(stores.control, SECRETS, FixedClock(NOON))
+
+
 async def test_impressions_that_do_not_fit_are_lost_and_counted(
     tmp_path: Path,
 ) -> None:
     lost: list[int] = []
     log = SqliteEventLog(tmp_path / "events.sqlite")
-    impressions = ImpressionLog(log, 3, lost.append)
+    impressions = ImpressionLog(await agreeing(tmp_path), log, 3, lost.append)
     purposes = frozenset({"analytics"})
     for number in range(1, 6):
         impressions.offer(partial(stored_event, number), purposes)
@@ -108,7 +115,7 @@ async def test_impressions_that_do_not_fit_are_lost_and_counted(
 async def test_impressions_without_analytics_are_not_kept(tmp_path: Path) -> None:
     lost: list[int] = []
     log = SqliteEventLog(tmp_path / "events.sqlite")
-    impressions = ImpressionLog(log, 3, lost.append)
+    impressions = ImpressionLog(await agreeing(tmp_path), log, 3, lost.append)
     impressions.start()
     for purposes in ((), ("personalization",), ("offers",)):
         impressions.offer(partial(stored_event, 1), frozenset(purposes))
@@ -121,7 +128,7 @@ async def test_impressions_without_analytics_are_not_kept(tmp_path: Path) -> Non
 async def test_one_that_can_not_be_made_takes_no_other_along(tmp_path: Path) -> None:
     lost: list[int] = []
     log = SqliteEventLog(tmp_path / "events.sqlite")
-    impressions = ImpressionLog(log, 10, lost.append)
+    impressions = ImpressionLog(await agreeing(tmp_path), log, 10, lost.append)
 
     def broken() -> Event:
         raise RuntimeError("no such segment")
@@ -139,7 +146,7 @@ async def test_a_failing_log_costs_impressions_only(
 ) -> None:
     lost: list[int] = []
     log = SqliteEventLog(tmp_path / "events.sqlite")
-    impressions = ImpressionLog(log, 10, lost.append)
+    impressions = ImpressionLog(await agreeing(tmp_path), log, 10, lost.append)
 
     async def broken(*_: object) -> None:
         raise StoreError("disk full")

@@ -1,0 +1,165 @@
+"""The whole decision on the demo's pages: an offer whose time runs by the gateway's clock, ways to
+pay in the decision's order, and a rule that is tried, saved and then followed."""
+
+import re
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import OpenPage
+from tests.e2e.shop import Demo
+from tests.e2e.test_demo_page import CONTRAST, SCREENSHOTS, after, decision_of, opened, suggestions
+
+RULE = """rules:
+- id: invoice-first
+  title: Invoice first
+  priority: 10
+  actions:
+  - kind: order_payments
+    first: [invoice]
+    hide: [bank_transfer]
+"""
+
+
+def payments(page: Page) -> list[str]:
+    """The ways to pay, as shown."""
+    return [
+        row.get_attribute("data-option") or ""
+        for row in page.locator("#payment-options > li").all()
+    ]
+
+
+def seconds_left(page: Page) -> int:
+    minutes, seconds = page.get_by_role("timer").first.inner_text().split(":")
+    return int(minutes) * 60 + int(seconds)
+
+
+def minor(text: str) -> int:
+    return int(re.sub(r"[^\d]", "", text) or 0)
+
+
+def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def test_an_offer_runs_by_the_gateways_clock_and_ends(open_page: OpenPage, own_demo: Demo) -> None:
+    page = opened(open_page, own_demo)
+    lines = page.locator("#lines > li")
+    for row in reversed(lines.filter(has_text="Not priced").all()):  # no offer is made on those
+        row.get_by_role("button", name="Remove").click()
+    while (held := lines.count()) < 5:
+        priced = suggestions(page).filter(has_not_text="Not priced")
+        priced.first.get_by_role("button", name="Add").click()
+        expect(lines).to_have_count(held + 1)
+    offer = page.locator('#offers > li[data-offer="free-delivery"]')
+    expect(offer).to_contain_text("Free delivery from five products")
+    expect(page.locator("#delivery")).to_have_text("Free")
+    # The demo's time is that of its data, years ago: nothing but its own clock gives this.
+    left = seconds_left(page)
+    assert 0 < left <= 30 * 60
+    page.wait_for_timeout(2_100)
+    assert left - 5 <= seconds_left(page) <= left - 2
+    # It is the offer that made delivery free; a way of delivery has its price without one.
+    decided = decision_of(page)
+    while lines.count() > 4:
+        lines.last.get_by_role("button", name="Remove").click()
+    expect(offer).to_be_hidden(timeout=15_000)
+    after(page, decided)
+    expect(page.locator("#delivery")).to_have_text("$3.99")
+    total = minor(page.locator("#subtotal").inner_text()) + 399
+    total -= minor(page.locator("#off").text_content() or "")
+    assert minor(page.locator("#total").inner_text()) == total
+    page.get_by_label("Collect at the store").check()
+    expect(page.locator("#delivery")).to_have_text("$0.99")
+    page.locator("#rejected-summary").click()
+    expect(page.locator('#rejected-offers > li[data-offer="free-delivery"]')).to_contain_text(
+        "Not for this basket"
+    )
+
+
+def test_a_rule_is_tried_saved_and_followed(open_page: OpenPage, own_demo: Demo) -> None:
+    shop = opened(open_page, own_demo)
+    sent = payments(shop)
+    assert sent[-1] == "invoice"
+    expect(shop.locator("#payment-why")).to_contain_text("moved nothing")
+    expect(shop.locator("#applied-none")).to_be_visible()
+    # A browser notes every answer that refuses, and wrong rules are to be refused.
+    page = open_page(f"{own_demo.url}/demo/rules", complains=True)
+    text = page.get_by_label("All rules, as YAML")
+    expect(text).to_be_enabled()
+    text.fill("rules: [")
+    page.get_by_role("button", name="Dry run").click()
+    expect(page.get_by_role("alert").first).to_contain_text("line 1")
+    text.fill(RULE.replace("priority: 10", "condition: cart.totl > 1"))
+    page.get_by_role("button", name="Save rules").click()
+    expect(page.get_by_role("alert").first).to_contain_text("cart.totl")
+
+    text.fill(RULE)
+    page.get_by_role("button", name="Dry run").click()
+    expect(page.locator("#dry-summary")).to_contain_text(re.compile(r"(\d+) of \1 checkouts"))
+    predicted = page.locator('#samples > li [data-part="payment_method_order"] .then').first
+    expect(predicted).to_contain_text("Invoice (due in 14 days), Credit or debit card")
+    screenshot(page, "rules-1280")
+    decided = decision_of(shop)
+    shop.locator("#retry").evaluate("(button) => button.click()")
+    after(shop, decided)
+    assert payments(shop) == sent  # a dry run writes nothing
+
+    page.get_by_label("What for").first.fill("for the test")
+    page.get_by_role("button", name="Save rules").click()
+    expect(page.locator("#rules-done")).to_contain_text("version 1")
+    expect(page.locator("#rules-version")).to_have_text("Version 1: for the test")
+    decided = decision_of(shop)
+    shop.locator("#retry").evaluate("(button) => button.click()")
+    after(shop, decided)
+    assert payments(shop) == ["invoice", *(one for one in sent[:-1] if one != "bank_transfer")]
+    expect(shop.locator("#payment-options > li").first).to_contain_text("First")
+    why = shop.locator("#payment-why")
+    expect(why).to_contain_text("First by the shop's rule: Invoice first.")
+    expect(why).to_contain_text("Hidden by a rule: Bank transfer.")
+    expect(shop.locator('#applied-rules > li[data-rule="invoice-first"]')).to_be_visible()
+    screenshot(shop, "decision-1280")
+
+    # Who has read an older version does not write over this one.
+    address = f"{own_demo.url}/demo/api/written/rules"
+    stale = httpx.put(address, json={"text": "", "version": 0}, trust_env=False)
+    assert stale.status_code == 409
+    text.fill("")
+    page.get_by_role("button", name="Save rules").click()
+    expect(page.locator("#rules-done")).to_contain_text("version 2")
+    assert page.evaluate("window.violations") == []
+
+
+def test_the_rules_page_can_be_read_at_every_width(open_page: OpenPage, served: Demo) -> None:
+    for width, scheme in ((390, "light"), (1_280, "dark")):
+        page = open_page(f"{served.url}/demo/rules", width=width, color_scheme=scheme)
+        page.get_by_role("button", name="Start from an example").click()
+        expect(page.get_by_label("All rules, as YAML")).to_be_focused()
+        page.get_by_role("button", name="Dry run").click()
+        expect(page.locator("#samples > li")).not_to_have_count(0)
+        expect(page.locator("#dry-title")).to_be_focused()
+        page.get_by_text("Write the offers").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CONTRAST) == []
+        screenshot(page, f"rules-{width}-{scheme}")
+
+
+def test_no_key_reaches_the_rules_page(served: Demo) -> None:
+    for path in ("rules", "rules.js", "api/written/rules", "api/written/offers"):
+        told = httpx.get(f"{served.url}/demo/{path}", trust_env=False)
+        assert told.status_code == 200
+        for role in ("admin", "checkout"):
+            assert served.key(role) not in told.text
+    page = httpx.get(f"{served.url}/demo/rules", trust_env=False)
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\bsrc=)", page.text)
+    # What a foreign page could send without being asked is not taken.
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        asked = httpx.post(
+            f"{served.url}/demo/api/dry-run",
+            content=b'{"text": ""}',
+            headers={"Content-Type": kind},
+            trust_env=False,
+        )
+        assert asked.status_code == 415

@@ -1,0 +1,160 @@
+// Rules and offers as text: read, tried on the demo's shoppers, saved. The key for it lies on the
+// shop's server; what was wrong is said in the gateway's own words.
+
+import { api } from "./gateway.js";
+import { count, make, plain } from "./format.js";
+
+const $ = (id) => document.getElementById(id);
+const EXAMPLE = `rules:
+- id: invoice-for-regulars
+  title: Regulars are offered to pay by invoice first
+  condition: shopper.orders >= 3
+  priority: 10
+  actions:
+  - kind: order_payments
+    first: [invoice]
+`;
+const PARTS = [
+  ["items", "Products"],
+  ["offers", "Offers"],
+  ["payment_method_order", "Payment"],
+  ["shipping_option_order", "Delivery"],
+  ["applied_rules", "Rules followed"],
+];
+const held = { rules: 0, offers: 0 }; // the versions that the texts were read from
+const titles = new Map(); // of offers, ways to pay and to be delivered, items
+
+function told(name, kind, text) {
+  for (const one of ["wrong", "done"]) {
+    const hidden = one !== kind;
+    $(`${name}-${one}`).textContent = hidden ? "" : text;
+    $(`${name}-${one}`).hidden = hidden;
+  }
+}
+
+// One thing at a time: what is under way can not be begun again.
+async function during(name, button, work) {
+  told(name, null);
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await work();
+  } catch (error) {
+    told(name, "wrong", error.message);
+  }
+  button.removeAttribute("aria-disabled");
+}
+
+function act(id, name, work) {
+  const button = $(id);
+  button.addEventListener("click", () => button.ariaDisabled !== "true" && during(name, button, work));
+}
+
+async function read(name) {
+  const book = await api.written(name);
+  $(`${name}-text`).value = book.text;
+  $(`${name}-text`).disabled = false;
+  show(name, book);
+}
+
+function show(name, book) {
+  held[name] = book.version;
+  $(`${name}-version`).textContent = book.version === 0 ? "Nothing is written yet" : [`Version ${book.version}`, book.note].filter(Boolean).join(": ");
+  if (name === "rules") offerExample();
+  else showOffers(book.offers);
+}
+
+function offerExample() {
+  $("rules-example").hidden = $("rules-text").value.trim() !== "";
+}
+
+function showOffers(offers) {
+  for (const one of offers) titles.set(one.offer_id, one.title);
+  $("offer-list").replaceChildren(
+    ...offers.map((one) =>
+      make(
+        "li",
+        { "data-offer": one.offer_id },
+        make("p", { class: "name" }, one.title),
+        make("p", { class: "quiet" }, [one.offer_id, plain(one.discount.kind), !one.active && "not active"].filter(Boolean).join(", ")),
+      ),
+    ),
+  );
+}
+
+async function save(name) {
+  const written = { text: $(`${name}-text`).value, version: held[name], note: $(`${name}-note`).value };
+  const book = await api.save(name, written);
+  show(name, book);
+  $(`${name}-note`).value = "";
+  told(name, "done", `Saved as version ${book.version}. It counts for the next decision.`);
+}
+
+async function dryRun() {
+  $("dry").setAttribute("aria-busy", "true");
+  try {
+    const answer = await api.dryRun($("rules-text").value);
+    await learn(answer.samples);
+    $("dry-empty").hidden = true;
+    $("dry-summary").textContent = `${answer.changed} of ${count(answer.samples.length, "checkout changes", "checkouts change")}`;
+    $("samples").replaceChildren(...answer.samples.map(sample));
+    $("dry-title").focus();
+  } catch (error) {
+    $("dry-empty").hidden = false;
+    $("dry-summary").textContent = "";
+    $("samples").replaceChildren();
+    throw error;
+  } finally {
+    $("dry").setAttribute("aria-busy", "false");
+  }
+}
+
+// The names of what the samples show; where they can not be told, ids must do.
+async function learn(samples) {
+  const ids = new Set(samples.flatMap((one) => [...one.before.items, ...one.after.items]));
+  const unknown = [...ids].filter((id) => !titles.has(id)).slice(0, 100);
+  if (unknown.length === 0) return;
+  const items = await api.named(unknown).catch(() => []);
+  for (const item of items) titles.set(item.item_id, item.title);
+}
+
+function sample({ name, before, after, changed, notes, failed }) {
+  const shown = PARTS.filter(([part]) => before[part].join("\n") !== after[part].join("\n"));
+  return make(
+    "li",
+    { class: changed ? "changes" : null, "data-sample": name },
+    make("p", { class: "name" }, name),
+    shown.length === 0 && make("p", { class: "quiet" }, "Nothing changes."),
+    make(
+      "dl",
+      {},
+      ...shown.flatMap(([part, title]) => [
+        make("dt", {}, title),
+        make("dd", { "data-part": part }, make("span", { class: "now" }, `Now: ${list(before[part])}`), make("span", { class: "then" }, `Then: ${list(after[part])}`)),
+      ]),
+      ...notes.flatMap((note) => [make("dt", {}, `Note on ${note.rule_id}`), make("dd", {}, note.text)]),
+      failed.length > 0 && make("dt", { class: "careful" }, "Could not be evaluated, so did not hold"),
+      failed.length > 0 && make("dd", {}, failed.join(", ")),
+    ),
+  );
+}
+
+const list = (ids) => ids.map((id) => titles.get(id) || id).join(", ") || "none";
+
+async function open() {
+  act("dry-run", "rules", dryRun);
+  for (const name of ["rules", "offers"]) {
+    act(`${name}-save`, name, () => save(name));
+    act(`${name}-read`, name, () => read(name));
+    during(name, $(`${name}-read`), () => read(name));
+  }
+  $("rules-text").addEventListener("input", offerExample);
+  $("rules-example").addEventListener("click", () => {
+    $("rules-text").value = EXAMPLE;
+    offerExample();
+    $("rules-text").focus();
+  });
+  const { options } = await api.shoppers().catch(() => ({ options: { payment_methods: [], shipping_options: [] } }));
+  for (const one of [...options.payment_methods, ...options.shipping_options]) titles.set(one.id, one.label);
+}
+
+open();
