@@ -53,9 +53,35 @@ class ExplainedItem(BaseModel):
     attributions: dict[str, float] | None
 
 
+class ExplainedOffer(BaseModel):
+    """An offer that was shown. `propensity`: how likely it was; `expected_gain`: the margin that it
+    was expected to bring over none, minor units. Both are null for callers other than admin."""
+
+    offer_id: str
+    reasons: list[Reason]
+    propensity: float | None
+    expected_gain: float | None
+
+
+class OrderReason(BaseModel):
+    """Why an order is as it is."""
+
+    code: str
+    text: str
+
+
+class ExplainedOrder(BaseModel):
+    """The ways to pay, or to have things delivered, in the order of the models. Rules may have
+    changed it: `applied_rules`."""
+
+    order: list[str]
+    reason: OrderReason
+
+
 class Explanation(BaseModel):
     """What was decided and why. `segments`, personal reasons and what was reckoned from the
-    shopper's history only while they agree to personalization, and without `Sec-GPC: 1`."""
+    shopper's history only while they agree to personalization, and without `Sec-GPC: 1`; an order
+    that follows from it is not told without. `payment`, `shipping`: null where not asked for."""
 
     decision_id: UUID
     occurred_at: datetime
@@ -64,6 +90,10 @@ class Explanation(BaseModel):
     degraded: list[str]
     segments: list[str]
     recommendations: list[ExplainedItem]
+    offers: list[ExplainedOffer]
+    payment: ExplainedOrder | None
+    shipping: ExplainedOrder | None
+    applied_rules: list[str]
 
 
 @router.get(
@@ -133,7 +163,35 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
             )
             for one in record["shown"]
         ],
+        offers=_offers(record.get("offers") or {}, figures=figures),
+        payment=_order(record.get("payment_methods"), personal=personal),
+        shipping=_order(record.get("shipping_options"), personal=personal),
+        applied_rules=(record.get("rules") or {}).get("applied", []),
     )
+
+
+def _offers(record: dict[str, Any], *, figures: bool) -> list[ExplainedOffer]:
+    """What was shown of the `offers` of a record."""
+    by_policy = "for_this_checkout" if record.get("policy") == "uplift" else "qualifies"
+    return [
+        ExplainedOffer(
+            offer_id=arm["offer_id"],
+            reasons=_reasons(
+                ["shop_choice" if arm["offer_id"] in record["rules"] else by_policy], personal=True
+            ),
+            propensity=arm["propensity"] if figures else None,
+            expected_gain=arm.get("expected_gain") if figures else None,
+        )
+        for arm in record.get("arms", ())
+        if arm["shown"]
+    ]
+
+
+def _order(record: dict[str, Any] | None, *, personal: bool) -> ExplainedOrder | None:
+    if record is None or (record["reason"] == "chosen_before" and not personal):
+        return None
+    reason = OrderReason(code=record["reason"], text=reason_texts.ORDERS[record["reason"]])
+    return ExplainedOrder(order=record["order"], reason=reason)
 
 
 def _reasons(codes: list[Any], *, personal: bool) -> list[Reason]:

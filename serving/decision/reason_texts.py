@@ -18,6 +18,8 @@ POPULAR_NOW = "Popular with many shoppers right now."
 # Where all that is left of a reason is its code.
 BY_CODE = {
     "shop_choice": SHOP_CHOICE,
+    "qualifies": QUALIFIES,
+    "for_this_checkout": FOR_THIS_CHECKOUT,
     "bought_before": BOUGHT_BEFORE,
     "goes_with_cart": GOES_WITH_CART_UNTITLED,
     "goes_with_looked_at": GOES_WITH_LOOKED_AT_UNTITLED,
@@ -27,3 +29,9 @@ BY_CODE = {
 }
 # Said only to who agreed to personalization.
 PERSONAL = frozenset({"bought_before", "goes_with_looked_at", "your_taste"})
+# Of an order of payments or deliveries.
+ORDERS = {
+    "chosen_before": "The way you chose before comes first.",
+    "usual_here": "What most shoppers choose at a checkout like this comes first.",
+    "as_sent": "In the shop's own order.",
+}

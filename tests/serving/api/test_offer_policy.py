@@ -55,6 +55,21 @@ async def test_the_offer_that_brings_most_is_shown_and_on_record(
     assert said["no_offer_propensity"] == 0.0
 
 
+async def test_support_is_told_why_an_offer_was_made(start: Start, tmp_path: Path) -> None:
+    running = await gateway(start, tmp_path, 0.3, 0.5, 0.5)
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE)
+    decision = await offered(running)
+    await running.quiet()
+    path = f"/v1/decisions/{decision['decision_id']}/explanation"
+    (said,) = (await running.client.get(path, headers=running.bearer("admin"))).json()["offers"]
+    assert said["offer_id"] == "ten"
+    assert said["reasons"] == decision["offers"][0]["reasons"]
+    assert said["propensity"] == 1.0
+    assert said["expected_gain"] > 0
+    (said,) = (await running.client.get(path, headers=running.bearer())).json()["offers"]
+    assert said["propensity"] is said["expected_gain"] is None
+
+
 async def test_nothing_is_shown_to_who_would_buy_anyway(start: Start, tmp_path: Path) -> None:
     # However likely the purchase is, the offer adds too little to it.
     running = await gateway(start, tmp_path, 0.90, 0.95, 0.95)

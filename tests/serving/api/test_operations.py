@@ -13,9 +13,10 @@ from contract.manifest import QUERY_TOWER
 from serving.__main__ import main
 from serving.commands import release_status
 from serving.inference.backend import InferenceFailed
+from serving.state.control_store import Consent
 from serving.state.event_log import SqliteEventLog
 from serving.state.sqlite_writer import StoreError
-from tests.serving.conftest import ALL, Running, Start
+from tests.serving.conftest import ALL, NOON, Running, Start
 from tests.serving.release_factory import Factory, usual_model
 from tests.serving.state.events import stored_event
 from training.export import int8
@@ -165,6 +166,8 @@ async def test_the_docs_page_needs_no_other_host(running: Running) -> None:
 async def test_shutting_down_writes_what_waits(running: Running, tmp_path: Any) -> None:
     known = await running.post("/v1/subjects/resolve", {"visitor_id": "a"})
     subject_id = UUID(known.json()["subject_id"])
+    agreed = Consent(frozenset({"analytics"}), NOON, "banner")
+    await running.gateway.control.record_consent(str(subject_id), agreed)
     for number in range(1, 301):
         shown = partial(stored_event, number, subject_id=subject_id)
         running.gateway.impressions.offer(shown, frozenset({"analytics"}))

@@ -85,6 +85,22 @@ async def test_what_one_chose_before_moves_it_with_consent_only(running: Running
     assert sum(logged.decision["shipping_options"]["shares"]) == pytest.approx(1.0)
 
 
+async def test_why_they_stand_in_this_order_is_told(running: Running) -> None:
+    chosen = event(event_name="add_payment_info", payment_type="card", items=[])
+    assert (await running.post("/v1/events", {"events": [chosen]})).status_code == 202
+    told = await decided(running, consent=ALL)
+    await running.quiet()
+    path = f"/v1/decisions/{told['decision_id']}/explanation"
+    said = (await running.client.get(path, headers=running.bearer())).json()
+    assert said["payment"]["order"] == told["payment_method_order"]
+    assert said["payment"]["reason"]["code"] == "chosen_before"
+    assert said["shipping"]["reason"]["code"] == "usual_here"
+    signal = running.bearer() | {"Sec-GPC": "1"}
+    said = (await running.client.get(path, headers=signal)).json()
+    assert said["payment"] is None  # it follows from the history
+    assert said["shipping"]["order"] == told["shipping_option_order"]
+
+
 async def test_a_session_s_choice_counts_once(running: Running) -> None:
     twice = [
         event(
