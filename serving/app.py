@@ -158,6 +158,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
             state, now_us, None, live.current.rules, live.current.learned
         ),
         forget_computed,
+        lambda subject_ids, decision_ids: holders.reservations(
+            ledger, subject_ids, decision_ids, clock.now()
+        ),
     )
     try:
         await rights.finish()
