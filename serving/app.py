@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from contract.clock import Clock
 from contract.experiments import Assigner
+from contract.lists import ListSettings
 from contract.rule_set import RuleSet
 from serving.api import (
     catalogue,
@@ -146,6 +147,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         *(live, opened.features, clock, signer, measured),
         busy=lambda: decider.admission.active > 0,
         rules=ruled,
+        lists=decider.settings.lists,
     )
 
     def forget_computed() -> None:
@@ -158,6 +160,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
             state, now_us, None, live.current.rules, live.current.learned
         ),
         forget_computed,
+        lambda subject_ids, decision_ids: holders.reservations(
+            ledger, subject_ids, decision_ids, clock.now()
+        ),
     )
     try:
         await rights.finish()
@@ -263,6 +268,12 @@ def _decision_settings(settings: Settings) -> DecisionSettings:
         max_full=min(settings.max_full_decisions, settings.max_total_decisions),
         max_total=settings.max_total_decisions,
         query_vectors=settings.query_vectors,
+        lists=ListSettings(
+            diversity=settings.list_diversity,
+            category_cap=settings.list_category_cap,
+            margin=settings.list_margin,
+            most_loss=settings.list_most_loss,
+        ),
     )
 
 

@@ -100,6 +100,25 @@ class Settings(BaseSettings):
         16_384,
         description="Query vectors held per release, for inputs that come again; 0: none.",
     )
+    list_diversity: Share = Field(
+        0.0,
+        description="What likeness to the items shown before it counts against an item's "
+        "relevance; 0: nothing.",
+    )
+    list_category_cap: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="At most so many items of one category (the two widest levels of its path) in "
+        "a list, while others are left; 0: no cap.",
+    )
+    list_margin: Share = Field(
+        0.0,
+        description="What one more of the mean margin is worth, as a share of the best item's "
+        "relevance; 0: nothing. An item without a cost counts as the shop's mean.",
+    )
+    list_most_loss: Share = Field(
+        0.1,
+        description="The share of relevance that diversity and margin may give up at each place.",
+    )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )

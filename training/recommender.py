@@ -90,15 +90,31 @@ class Recommender:
             },
         }
 
+    def scored(
+        self, situations: Sequence[Situation], *, label: str
+    ) -> tuple[Floats, Iterator[tuple[Numbers, Floats]]]:
+        """The item vectors [N, d]; and for each situation its candidates, [C], with the ranker's
+        scores, [C], in the order of the candidates."""
+        neural = neural_side(self.towers, situations, self.vocabulary)
+        rows = rank_inputs(situations, self.vocabulary, self.tables, neural, label=label)
+        parts = _in_groups(rows, _SCORED_TOGETHER)
+        return neural.item_vectors, itertools.chain.from_iterable(map(self._scores, parts))
+
     def _best(self, part: Sequence[_Row], k: int) -> list[Numbers]:
         """The k candidates that the ranker scores highest, for each of a few situations."""
+        return [
+            index[np.argsort(-scores, kind="stable")[:k]] for index, scores in self._scores(part)
+        ]
+
+    def _scores(self, part: Sequence[_Row]) -> list[tuple[Numbers, Floats]]:
+        """The candidates and the ranker's scores, for each of a few situations."""
         features = np.zeros((len(part), MAX_CANDIDATES, part[0][2].shape[1]), np.float32)
         for row, (_, _, computed) in zip(features, part, strict=True):
             row[: len(computed)] = computed
         with torch.no_grad():
             scores = self.ranker(torch.from_numpy(features)).numpy()
         return [
-            merged.index[np.argsort(-row[: len(merged.index)], kind="stable")[:k]]
+            (merged.index, row[: len(merged.index)])
             for row, (_, merged, _) in zip(scores, part, strict=True)
         ]
 

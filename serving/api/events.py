@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Required, TypedDict
+from uuid import UUID, uuid5
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -27,6 +28,7 @@ from serving.ingest.traffic import Foreign
 router = APIRouter()
 
 MOST_EVENTS = 500
+_PAGES = UUID("c0a57d5c-6f0e-4d57-9b3c-0a4a3d1f7a7e")  # drawn once, never to be changed
 _TOO_MANY_NEW = "too many new visitors from this address; nothing was stored, try again"
 # A large batch gives way to waiting checkouts after this many events; they are validated together.
 _BREATH = 32
@@ -159,8 +161,15 @@ async def _accept(
             valid.append(event)
     if all(one is not None and one.get("reason") == "forbidden" for one in results):
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
-    outcomes = zip(valid, await gateway.ingest.accept(valid, gpc=gpc), strict=True)
+    scoped = list(map(_of_a_page, valid)) if is_page(caller) else valid
+    outcomes = zip(valid, await gateway.ingest.accept(scoped, gpc=gpc), strict=True)
     return [_told(*next(outcomes)) if one is None else one for one in results]
+
+
+def _of_a_page(event: ClientEvent) -> ClientEvent:
+    """`event` under an id that no server's event can have: ids are said by whoever sends them, and
+    a page that guesses the one of a purchase must not make a repeat of it."""
+    return event.model_copy(update={"event_id": uuid5(_PAGES, str(event.event_id))})
 
 
 def _makes_subject(gateway: Gateway, event: ClientEvent, *, gpc: bool) -> bool:

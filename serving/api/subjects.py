@@ -97,6 +97,7 @@ class HeldAbout(BaseModel):
     segments: list[str]
     events: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
+    reservations: list[dict[str, Any]]
 
 
 class Receipt(BaseModel):
@@ -139,8 +140,9 @@ class SignedReceipt(BaseModel):
     tags=["subjects"],
 )
 async def get_subject(request: Request) -> Response:
-    """For the shopper to read: consent with its proof, links, events and decisions, features and
-    segments, of all records that are one person. That it was read stands in the audit log."""
+    """For the shopper to read: consent with its proof, links, events and decisions, features,
+    segments and coupon reservations, of all records that are one person. That it was read stands
+    in the audit log."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     held = await gateway.rights.about(subject_of(request, gateway), caller.actor)

@@ -158,12 +158,16 @@ class Answer:
         ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])
         return Answer(self.rung, self.candidates, ranked, may)
 
+    def with_ranked(self, ranked: Ranked) -> "Answer":
+        """The answer with these of its candidates, in this order."""
+        return replace(self, ranked=ranked)
+
     def cut(self, limit: int) -> "Answer":
         """The best `limit` of it."""
         ranked = self.ranked
         if ranked is None or len(ranked.places) <= limit:
             return self
-        return replace(self, ranked=Ranked(ranked.places[:limit], ranked.scores[:limit]))
+        return self.with_ranked(Ranked(ranked.places[:limit], ranked.scores[:limit]))
 
 
 class StageSpans:

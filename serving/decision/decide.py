@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
+from contract.candidates import MAX_CANDIDATES
 from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
 from contract.events import honoured_time
@@ -22,6 +23,7 @@ from contract.manifest import RANKER
 from contract.rule_set import RuleSet
 from serving.decision import (
     fallback,
+    lists,
     offers,
     payment_shipping,
     ranking,
@@ -195,7 +197,7 @@ class Decider:
         now, held = self._clock.now(), self._rules.current
         now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
         checkout = Checkout(
-            *(request, subject, release, place, deadline, now_us, generation, held.depth)
+            *(request, subject, release, place, deadline, now_us, generation, self._depth(held))
         )
         decision = self._finished(await self._drafted(checkout, now, held), now, held)
         if self._metrics is not None and decision.rules is not None:
@@ -217,9 +219,9 @@ class Decider:
             deadline = Deadline(request.deadline_ms)
             now = self._clock.now()
             now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
-            most = max(books, key=lambda one: one.depth)
+            depth = self._depth(*books)
             checkout = Checkout(
-                *(request, subject, release, place, deadline, now_us, generation, most.depth),
+                *(request, subject, release, place, deadline, now_us, generation, depth),
                 assumed=assumed,
             )
             draft = await self._drafted(checkout, now, *books)
@@ -305,7 +307,22 @@ class Decider:
             if self._metrics is not None:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
-        return answer.checked(may), state
+        return self._arranged(checkout, answer.checked(may)), state
+
+    def _arranged(self, checkout: Checkout, answer: Answer) -> Answer:
+        """`answer` as the shop wants lists to be; as it is, where that fails."""
+        wanted = self.settings.lists
+        if not wanted.on or not len(answer.index):
+            return answer
+        return checkout.deadline.inline(
+            "lists", lambda: lists.arranged(checkout.release, answer, wanted), answer
+        )
+
+    def _depth(self, *books: RuleSet) -> int:
+        """How many of the ranked items the later stages choose from: better lists from all."""
+        if self.settings.lists.on:
+            return MAX_CANDIDATES
+        return max(held.depth for held in books)
 
     async def _offer(
         self, checkout: Checkout, state: SubjectState | None, now: datetime

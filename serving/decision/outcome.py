@@ -14,7 +14,8 @@ from serving.decision.messages import DecideRequest, DecideResponse, ExperimentA
 _OF_THE_RELEASE = frozenset(
     {
         *("eligibility", "encode", "query_tower", "sequence_encoder", "retrieval", "ranker"),
-        *("blend", "session_knn", "popular", "reasons", "attributions", "payment_shipping"),
+        *("blend", "session_knn", "popular", "lists", "reasons", "attributions"),
+        "payment_shipping",
     }
 )
 # The order is computed, not drawn: what was shown would have been shown every time.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from contract.assignment import takes_part
 from contract.clock import Clock
 from contract.errors import UserError
+from contract.lists import ListSettings
 from serving.decision.admission import Overloaded
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings, RuleSource
@@ -52,13 +53,14 @@ class Shadow:
         metrics: ReleaseMetrics,
         busy: Callable[[], bool],
         rules: RuleSource | None = None,
+        lists: ListSettings = ListSettings(),  # noqa: B008 - frozen
     ) -> None:
         """`busy`: whether decisions are under way that somebody waits for. A release on trial has
-        to obey the merchant's `rules` too."""
+        to obey the merchant's `rules` too, and to make its `lists`: it is compared by them."""
         self._live = live
         self._metrics = metrics
         self._busy = busy
-        settings = DecisionSettings(max_full=_PLACES, max_total=_PLACES, threads=1)
+        settings = DecisionSettings(max_full=_PLACES, max_total=_PLACES, threads=1, lists=lists)
         self._decider = Decider(
             TrialRelease(live), feature_store, clock, signer, settings, rules=rules
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.catalogue import ItemChange
-from contract.items import Indices
+from contract.items import Floats, Indices
 
 Mask = npt.NDArray[np.bool_]
 NOT_PRICED = -1
@@ -27,6 +27,8 @@ class Assortment:
     regions: Sequence[tuple[str, ...]]  # [N], empty: sold everywhere
     everywhere: Mask  # [N] available, and not in some regions only
     only_in: Mapping[str, Indices]  # the others by region, each ascending
+    # [N] minor units that one of each leaves; of what is not known of, the mean of what is.
+    margins: Floats
     cost: Mapping[int, int] = field(default_factory=dict)  # of those that the shop said it of
 
     @classmethod
@@ -41,7 +43,7 @@ class Assortment:
         only_in = {region: np.array(rows, np.int64) for region, rows in members.items()}
         for column in (price, available, everywhere, *only_in.values()):
             column.flags.writeable = False  # they are shared by all decisions
-        return cls(price, available, regions, everywhere, only_in)
+        return cls(price, available, regions, everywhere, only_in, _margins(price, {}))
 
     def sellable(self, region: str | None) -> Mask:
         """Which items are available in `region` (unknown: everywhere), a fresh [N]."""
@@ -78,4 +80,16 @@ class Assortment:
             only_in[region] = np.union1d(kept, np.array(sorted(come[region]), np.int64))
         for column in (price, available, everywhere, *only_in.values()):
             column.flags.writeable = False
-        return type(self)(price, available, regions, everywhere, only_in, cost)
+        margins = _margins(price, cost) if cost else released.margins
+        return type(self)(price, available, regions, everywhere, only_in, margins, cost)
+
+
+def _margins(price: Indices, cost: Mapping[int, int]) -> Floats:
+    """Price less cost, [N]; where one of the two is missing the mean of the others, 0 of none."""
+    index = np.fromiter(cost.keys(), np.int64, len(cost))
+    left = price[index] - np.fromiter(cost.values(), np.int64, len(cost))
+    index, left = index[price[index] != NOT_PRICED], left[price[index] != NOT_PRICED]
+    margins = np.full(len(price), left.mean() if len(left) else 0.0, np.float32)
+    margins[index] = left
+    margins.flags.writeable = False
+    return margins

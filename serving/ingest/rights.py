@@ -9,7 +9,7 @@ not be done at once is kept as unfinished and tried again, every few seconds and
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 ItemNames = Callable[[Iterable[int]], dict[int, str]]  # item keys of feature state to item ids
 # The names of the segments of a state at a moment (microseconds), by the live release's rules.
 SegmentNames = Callable[[SubjectState, int], tuple[str, ...]]
+# Of subjects, and of decisions that were theirs, the coupon reservations, to be read by a person.
+ReservationsOf = Callable[[Sequence[str], Sequence[str]], Awaitable[list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,10 @@ class Rights:
         items: ItemNames,
         segments: SegmentNames,
         forget_computed: Callable[[], None] = lambda: None,
+        reservations: ReservationsOf | None = None,
     ) -> None:
         """`forget_computed`: let go of all that was computed from anybody's behaviour and is held
-        in memory to be quick."""
+        in memory to be quick. `reservations`: from the coupon ledger, where there is one."""
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
@@ -68,6 +71,7 @@ class Rights:
         self._items = items
         self._segments = segments
         self._forget_computed = forget_computed
+        self._reservations = reservations
         self._cleaning = asyncio.Lock()  # of two at once each would undo what the other noted
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
@@ -82,7 +86,11 @@ class Rights:
         await control.audit(Entry("subject.exported", self._clock.now(), by, name))
         subject_ids = tuple(one.subject_id for one in records)
         events = await asyncio.to_thread(self._events, subject_ids)
+        decisions = [one for one in events if one["event_name"] == "decision"]
         states = {one: await self._stores.features.read(one) for one in subject_ids}
+        made = []
+        if self._reservations is not None:
+            made = await self._reservations(subject_ids, [one["event_id"] for one in decisions])
         return {
             "subject_id": subject_id,
             "made_at": self._clock.now().isoformat(),
@@ -91,7 +99,8 @@ class Rights:
             # As a decision would see it that knows nothing of where and when.
             "segments": list(self._segments(merged(states.values()), to_us(self._clock.now()))),
             "events": [one for one in events if one["event_name"] != "decision"],
-            "decisions": [one for one in events if one["event_name"] == "decision"],
+            "decisions": decisions,
+            "reservations": made,
         }
 
     async def erase(self, subject_id: str, by: Actor) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ STAGES = (
     "blend",
     "session_knn",
     "popular",
+    "lists",
     "reasons",
     "attributions",
     "payment_shipping",

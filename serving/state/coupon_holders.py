@@ -3,9 +3,12 @@ of the subject, another one for every offer. At an erasure the key is destroyed,
 way from the person to their uses, and from one use to another."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 
 from serving.state.control_store import ControlStore
+from serving.state.coupon_ledger import CouponLedger
 
 
 class CouponHolders:
@@ -27,3 +30,29 @@ class CouponHolders:
             )
             for offer_id in offer_ids
         }
+
+    async def reservations(
+        self,
+        ledger: CouponLedger,
+        subject_ids: Sequence[str],
+        decision_ids: Sequence[str],
+        now: datetime,
+    ) -> list[dict[str, Any]]:
+        """What these subjects reserved, to be read by a person: of the decisions that are on record
+        as theirs, and what stands under their names. Raises StoreError."""
+        offer_ids = list(await ledger.used(now))
+        named = [self.names(one, offer_ids).values() for one in subject_ids]
+        holders = {name for by_offer in named for names in by_offer for name in names}
+        return [
+            {
+                "reservation_id": one.reservation_id,
+                "offer_id": one.offer_id,
+                "decision_id": str(one.decision_id),
+                "state": one.state,
+                "amount": one.amount,
+                "currency": one.currency,
+                "reserved_at": one.reserved_at.isoformat(),
+                "expires_at": one.expires_at.isoformat(),
+            }
+            for one in await ledger.made_by(decision_ids, sorted(holders))
+        ]

@@ -142,6 +142,13 @@ class CouponLedger(Protocol):
         """The reservation as it stands."""
         ...
 
+    async def made_by(
+        self, decision_ids: Sequence[str], holders: Sequence[str]
+    ) -> list[Reservation]:
+        """The reservations of these decisions' offers, and those under the names `holders`, oldest
+        first."""
+        ...
+
     async def used(self, now: datetime) -> dict[str, Used]:
         """How often each offer was used, by its id, as of `now`."""
         ...

@@ -31,6 +31,7 @@ from serving.state.ledger_database import LedgerDatabase
 from serving.state.ledger_tables import HOLDER_USES, OFFER_USES, REDEMPTIONS, RESERVATIONS
 
 _DISCOUNT: TypeAdapter[Discount] = TypeAdapter(Discount)
+_AT_ONCE = 500  # names in one query
 _HELD = RESERVATIONS.c
 _IN_FORCE = ("reserved", "redeemed")
 
@@ -73,6 +74,13 @@ class SqlCouponLedger:
             return None if row is None else _reservation(row)
 
         return await self._database.read(read)
+
+    async def made_by(
+        self, decision_ids: Sequence[str], holders: Sequence[str]
+    ) -> list[Reservation]:
+        return await self._database.read(
+            lambda connection: _made_by(connection, decision_ids, holders)
+        )
 
     async def used(self, now: datetime) -> dict[str, Used]:
         return await self._database.read(lambda connection: _used(connection, to_us(now)))
@@ -351,6 +359,17 @@ def _uses_of(connection: Connection, holders: Sequence[str], now_us: int) -> dic
         for row in over:
             found[row.holder] -= 1
     return found
+
+
+def _made_by(
+    connection: Connection, decision_ids: Sequence[str], holders: Sequence[str]
+) -> list[Reservation]:
+    found: dict[str, Reservation] = {}
+    for column, names in ((_HELD.decision_id, decision_ids), (_HELD.holder, holders)):
+        for start in range(0, len(names), _AT_ONCE):
+            asked = select(RESERVATIONS).where(column.in_(names[start : start + _AT_ONCE]))
+            found |= {row.reservation_id: _reservation(row) for row in connection.execute(asked)}
+    return sorted(found.values(), key=lambda one: (one.reserved_at, one.reservation_id))
 
 
 def _row_of(connection: Connection, reservation_id: object) -> Row[Any]:

@@ -12,6 +12,8 @@ from training.commands import EVALUATION, common_options
 
 if TYPE_CHECKING:
     from training.commands import Subparsers
+    from training.data.source import Source
+    from training.run_folder import Run
 
 PROTOCOLS = ("basket-completion", "next-basket")
 NEXT_ITEM_PROTOCOLS = ("leave-one-out", "session")
@@ -28,11 +30,22 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument(
         "--skip", choices=("lightgbm",), help="leave out the baseline that takes longest"
     )
+    parser.add_argument(
+        "--lists",
+        action="store_true",
+        help="instead: what varied lists, category caps and margin cost in relevance, on the "
+        "validation days of basket-completion",
+    )
+    parser.add_argument(
+        "--cases", type=int, default=2_000, metavar="N", help="with --lists: at most N baskets"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Figures:
     """The table of the run; the figures are also kept in the run's folder."""
+    if args.lists:
+        return _lists(args)
     next_item = args.protocol in NEXT_ITEM_PROTOCOLS
     figures = _next_item(args) if next_item else _checkout(args)
     kept = args.run_folder / EVALUATION.format(protocol=args.protocol)
@@ -41,7 +54,6 @@ def run(args: argparse.Namespace) -> Figures:
 
 
 def _checkout(args: argparse.Namespace) -> Figures:
-    from training.data.source import read_source
     from training.distributed import device_named
     from training.evaluation.comparison import Comparison
     from training.fit import Fit
@@ -49,14 +61,7 @@ def _checkout(args: argparse.Namespace) -> Figures:
     from training.run_folder import read_run
 
     fitted = read_run(args.run_folder)
-    window = fitted.window
-    days: dict[str, str | None] = {
-        "validate_from": f"{window.validate_from:%Y-%m-%d}",
-        "train_until": f"{window.train_until:%Y-%m-%d}",
-        "test_until": f"{window.test_until:%Y-%m-%d}",
-    }
-    source = read_source(args.data, days)
-    source = replace(source, timelines=source.timelines.under(fitted.rules))
+    source = _source_of(fitted, args.data)
     comparison = Comparison(args.protocol, source, fitted.vocabulary)
     comparison.add_counting()
     if args.skip != "lightgbm":
@@ -65,6 +70,30 @@ def _checkout(args: argparse.Namespace) -> Figures:
     comparison.add_recommender(recommender, 0.0)
     comparison.add_gap(fitted.gap)
     return comparison.figures("evaluate")
+
+
+def _lists(args: argparse.Namespace) -> Figures:
+    from training.evaluation.list_table import list_table
+    from training.run_folder import read_run
+
+    if args.protocol != "basket-completion" or args.cases < 1:
+        raise UserError("--lists needs --protocol basket-completion and one case or more")
+    fitted = read_run(args.run_folder)
+    return list_table(fitted, _source_of(fitted, args.data), args.cases)
+
+
+def _source_of(fitted: "Run", data: Path) -> "Source":
+    """What lies in `data`, over the days and under the segments that the run was fitted with."""
+    from training.data.source import read_source
+
+    window = fitted.window
+    days: dict[str, str | None] = {
+        "validate_from": f"{window.validate_from:%Y-%m-%d}",
+        "train_until": f"{window.train_until:%Y-%m-%d}",
+        "test_until": f"{window.test_until:%Y-%m-%d}",
+    }
+    source = read_source(data, days)
+    return replace(source, timelines=source.timelines.under(fitted.rules))
 
 
 def _next_item(args: argparse.Namespace) -> Figures:

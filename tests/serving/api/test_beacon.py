@@ -19,7 +19,7 @@ async def test_a_beacon_is_taken_like_any_other_request(running: Running) -> Non
         assert answer.status_code == 202
         assert answer.json()["results"][0]["status"] == status
     (logged,) = running.logged()
-    assert str(logged.event_id) == sent["event_id"]
+    assert logged.session_id == sent["session_id"]
 
 
 async def test_privacy_control_holds_for_it(running: Running) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from ipaddress import ip_network
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -115,3 +116,15 @@ async def test_pages_share_no_idempotency_keys(running: Running) -> None:
         assert told(answer) == [(status, None)]
     with closing(sqlite3.connect(running.gateway.settings.state / "control.sqlite")) as store:
         assert store.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+
+
+async def test_a_page_can_not_make_a_repeat_of_a_purchase(running: Running) -> None:
+    guessed = str(uuid4())
+    page_view = event(event_name="page_view", items=[], event_id=guessed, visitor_id="somebody")
+    for status in ("accepted", "duplicate"):
+        answer = await send(running, page_view)
+        assert answer.json()["results"] == [{"event_id": guessed, "status": status}]
+    bought = purchase("item-1", event_id=guessed)
+    assert told(await send(running, bought, role="checkout")) == [("accepted", None)]
+    assert told(await send(running, bought, role="checkout")) == [("duplicate", None)]
+    assert [one.event_name for one in running.logged()] == ["page_view", "purchase"]

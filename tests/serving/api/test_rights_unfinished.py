@@ -20,6 +20,7 @@ from serving.ingest.retention import enforce
 from serving.state.audit import COMMAND_LINE
 from serving.state.receipts import ReceiptSigner, verify
 from serving.state.sqlite_writer import StoreError
+from tests.serving.api.test_offers import FIRST, TEN, offered, put
 from tests.serving.api.test_rights import erase, exported, read, remembered, rows_of, shopped
 from tests.serving.api.test_subjects_and_consent import resolve, say
 from tests.serving.conftest import ALL, Running, Start, checkout, event, purchase
@@ -277,3 +278,28 @@ async def test_a_kept_answer_names_nobody_who_was_erased(running: Running) -> No
     new = (await running.post("/v1/subjects/resolve", body, headers=key)).json()["subject_id"]
     assert new != first
     assert running.gateway.control.exists(new)
+
+
+async def test_what_is_held_includes_coupons(running: Running) -> None:
+    await put(running, TEN, FIRST)
+    made = []
+    for visitor, changed in (
+        ("v", {}),
+        ("v", {"user_id": "u", "context": {"first_order": True}}),
+        ("w", {}),
+    ):
+        decision = await offered(running, visitor_id=visitor, **changed)
+        for offer in decision["offers"]:
+            body = {"offer_token": offer["offer_token"], "visitor_id": visitor}
+            body |= {"user_id": "u"} if changed else {}
+            path = f"/v1/offers/{offer['offer_id']}/reservations"
+            answer = await running.post(path, body)
+            assert answer.status_code in (200, 201), answer.text
+            made.append((visitor, answer.json()["reservation_id"]))
+    await running.quiet()
+    assert len(made) > 2
+    held = await read(running, await resolve(running, "v", "u"))
+    assert {one["reservation_id"] for one in held["reservations"]} == {
+        reservation_id for visitor, reservation_id in made if visitor == "v"
+    }
+    assert {one["state"] for one in held["reservations"]} == {"reserved"}

@@ -64,3 +64,14 @@ def test_what_is_handed_out_can_be_written_and_what_is_held_cannot() -> None:
     assert now.sellable("west").all()
     assert not now.price.flags.writeable
     assert replace(now).sellable("east").tolist() == [False, True]
+
+
+def test_margins_of_what_is_known_and_the_mean_of_the_rest() -> None:
+    base = assortment([(True, 100, ()), (True, 200, ()), (True, NOT_PRICED, ()), (True, 50, ())])
+    assert base.margins.tolist() == [0, 0, 0, 0]
+    said = {0: ItemChange(cost=70), 1: ItemChange(price=180, cost=190), 2: ItemChange(cost=5)}
+    now = base.with_changes(base, said)
+    assert now.margins.tolist() == [30, -10, 10, 10]  # (30 - 10) / 2
+    assert now.with_changes(base, {0: ItemChange()}).margins.tolist() == [-10, -10, -10, -10]
+    gone = {index: ItemChange() for index in said}
+    assert now.with_changes(base, gone).margins.tolist() == [0, 0, 0, 0]

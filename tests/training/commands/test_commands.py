@@ -39,6 +39,17 @@ def test_fit_evaluate_export(
     assert "NDCG@5" in table
     assert "\ntillwise " in table
     assert all(f"\ngap/{part} " in table for part in ("train", "validation", "test"))
+    kept = (tmp_path / "run/evaluation-basket-completion.json").read_bytes()
+    assert main([*evaluate, "--lists", "--cases", "20", "--json"]) == 0
+    lists = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row["metrics"] for row in lists["rows"]}
+    assert rows["cap 1"]["categories"]["mean"] >= rows["tillwise"]["categories"]["mean"]
+    assert rows["tillwise"]["NDCG@5 lost"]["mean"] == 0
+    # The table of the run itself stays what it was.
+    assert (tmp_path / "run/evaluation-basket-completion.json").read_bytes() == kept
+    wrong = ["evaluate", run, "--data", data, "--protocol", "next-basket", "--lists"]
+    assert main(wrong) == 2
+    assert "--lists needs" in capsys.readouterr().err
     models, releases = str(tmp_path / "models"), str(tmp_path / "releases")
     assert main(["export", run, "--models", models, "--releases", releases, "--json"]) == 0
     exported = json.loads(capsys.readouterr().out)
