@@ -6,13 +6,16 @@ import pytest
 
 from contract.candidates import MAX_CANDIDATES
 from contract.catalogue import ItemChange
+from contract.errors import UserError
 from contract.lists import ListSettings
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
 from contract.rule_set import RuleSet
 from contract.rules import RuleBook
+from serving.app import _decision_settings as decision_settings
 from serving.decision.limits import DecisionSettings
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
+from serving.settings import load_settings
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import deciding, known, loaded, request, with_models
 from tests.serving.inference.broken_models import failing
@@ -113,3 +116,14 @@ async def test_rules_choose_from_the_chosen_and_from_all_others(
     # The one that moves up was chosen under the cap too.
     assert len(set(categories(release, ruled))) == 5
     assert release.manifest.index.count <= MAX_CANDIDATES  # so that nothing was cut off here
+
+
+def test_the_environment_turns_each_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not decision_settings(load_settings()).lists.on
+    for name, value in (("DIVERSITY", ".3"), ("CATEGORY_CAP", "2"), ("MARGIN", ".1")):
+        monkeypatch.setenv(f"TILLWISE_LIST_{name}", value)
+    monkeypatch.setenv("TILLWISE_LIST_MOST_LOSS", ".2")
+    assert decision_settings(load_settings()).lists == ListSettings(0.3, 2, 0.1, 0.2)
+    monkeypatch.setenv("TILLWISE_LIST_MARGIN", "1.5")
+    with pytest.raises(UserError, match="TILLWISE_LIST_MARGIN"):
+        load_settings()
