@@ -30,7 +30,8 @@ LOGARITHMIC: Final = (
     "categories_viewed",
     "promotions",
 )
-BEHAVIOUR: Final = (*LOGARITHMIC, "coupon_share", "repeat_share")
+SHARES: Final = ("coupon_share", "repeat_share")
+BEHAVIOUR: Final = (*LOGARITHMIC, *SHARES)
 _NUM_LOGARITHMIC = len(LOGARITHMIC)
 
 

@@ -5,6 +5,7 @@ A caller sends a `ClientEvent` (raw ids); after consent and pseudonyms it is sto
 
 import hashlib
 import re
+import unicodedata
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
@@ -62,8 +63,10 @@ SERVER_ONLY = frozenset({"purchase", "refund", "decision"})
 
 RawId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
-# Groups of digits as cards are written down: 4111 1111 1111 1111, with dots, dashes or nothing.
-_DIGIT_GROUPS = re.compile(r"\d+(?:[\s.\u2013-]{1,2}\d+)*")
+# Groups of digits as cards are written down: 4111 1111 1111 1111. Whatever is neither letter nor
+# digit may stand between two groups, a few of it.
+_APART = r"[\W_]"
+_DIGIT_GROUPS = re.compile(rf"\d+(?:{_APART}{{1,3}}\d+)*")
 # Prefixes and lengths that are issued. Luhn alone would refuse every tenth 13-digit order number.
 _ISSUED = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
@@ -72,19 +75,25 @@ _ISSUED = re.compile(
     r"|(?:2[2-7]|3[05689]|5\d|6\d)\d{14}"  # Mastercard, Diners Club, JCB, Discover, UnionPay
     r"|(?:35|5[0678]|6\d)\d{15,17}"  # JCB, Maestro, UnionPay
 )
-_SHORTEST_CARD, _LONGEST_CARD = 13, 19
+SHORTEST_CARD, _LONGEST_CARD = 13, 19
 # What every card number has, and nearly no other text: enough digits that stand close together.
-_MANY_DIGITS = re.compile(rf"(?:\d[\s.\u2013-]{{0,2}}){{{_SHORTEST_CARD}}}")
+_MANY_DIGITS = re.compile(rf"(?:\d{_APART}{{0,3}}){{{SHORTEST_CARD}}}")
+# Marks and controls that nobody sees: zero-width spaces, joiners, soft hyphens.
+_UNSEEN = frozenset({"Cf", "Cc", "Mn", "Me"})
 
 
 def looks_like_card(text: str) -> bool:
     """Whether `text` holds a payment card number: neighbouring groups of digits that together have
     an issued prefix and length and pass the Luhn check, whatever digits stand before or after."""
-    if len(text) < _SHORTEST_CARD or _MANY_DIGITS.search(text) is None:
+    if len(text) < SHORTEST_CARD:
+        return False
+    if not text.isascii() and sum(map(str.isnumeric, text)) * 2 >= SHORTEST_CARD:
+        text = _as_it_reads(text)
+    if _MANY_DIGITS.search(text) is None:
         return False
     for run in _DIGIT_GROUPS.findall(text):
         borders = list(accumulate(map(len, re.findall(r"\d+", run)), initial=0))
-        if borders[-1] < _SHORTEST_CARD:
+        if borders[-1] < SHORTEST_CARD:
             continue
         digits = [int(character) for character in run if character.isdecimal()]
         # Luhn doubles every second digit from the right. With running sums for both parities a
@@ -100,6 +109,12 @@ def looks_like_card(text: str) -> bool:
     return False
 
 
+def _as_it_reads(text: str) -> str:
+    """`text` with digits of every form as digits, and without what is not seen between them."""
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(one for one in plain if unicodedata.category(one) not in _UNSEEN)
+
+
 def _running_sums(digits: list[int], doubled: int) -> list[int]:
     """Sums of the first 0, 1, 2, ... digits, those at odd (`doubled` 1) or even places doubled."""
     return list(
@@ -113,16 +128,16 @@ def _running_sums(digits: list[int], doubled: int) -> list[int]:
     )
 
 
-def _no_card(text: str) -> str:
+def no_card(text: str) -> str:
+    """`text`, for a field that people fill in. Raises ValueError when it holds a card number."""
     if looks_like_card(text):
         raise ValueError("looks like a payment card number, which is never accepted")
     return text
 
 
-Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_card)]
-SessionId = Annotated[
-    str, StringConstraints(min_length=1, max_length=128), AfterValidator(_no_card)
-]
+Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(no_card)]
+Note = Annotated[str, StringConstraints(max_length=500), AfterValidator(no_card)]
+SessionId = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(no_card)]
 
 
 _FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,10 +180,10 @@ class EventContext(BaseModel):
     device: Literal["desktop", "mobile", "tablet", "other"] | None = None
     country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
     region: (
-        Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_no_card)]
+        Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(no_card)]
         | None
     ) = None
-    timezone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_no_card)] | None = (
+    timezone: Annotated[str, StringConstraints(max_length=64), AfterValidator(no_card)] | None = (
         None
     )
 
@@ -194,7 +209,7 @@ class EventBody(BaseModel):
     percent_scrolled: Annotated[int, Field(ge=0, le=100)] | None = None  # since version 2
     context: EventContext | None = None
     attribution_token: (
-        Annotated[str, StringConstraints(max_length=512), AfterValidator(_no_card)] | None
+        Annotated[str, StringConstraints(max_length=512), AfterValidator(no_card)] | None
     ) = None
 
     @model_validator(mode="after")

@@ -1,17 +1,49 @@
 """Why a shopper is in a segment: the figures that made it so, against thresholds, in words."""
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from contract.behaviour import BEHAVIOUR, LearnedSegments, behaviour, in_units
+from contract.behaviour import (
+    BEHAVIOUR,
+    LOOK_DAYS,
+    ORDER_DAYS,
+    SHARES,
+    LearnedSegments,
+    Vectors,
+    behaviour,
+    in_units,
+)
 from contract.events import EventContext
 from contract.features import SubjectView
 from contract.segment_config import WEEKDAYS, ContextualSegment, SegmentConfig
 from contract.segments import Figures, local_time
 
 _LEARNED_FIGURES = 3
+# What a figure of behaviour counts.
+_WORDS: Final = {
+    "orders": f"orders in {ORDER_DAYS} days",
+    "gap_days": "days between two orders",
+    "days_since_order": "days since the last order",
+    "items_per_order": "products per order",
+    "spend_per_order": "per order on average, in minor units",
+    "items_viewed": f"products looked at in {LOOK_DAYS} days",
+    "categories_viewed": f"categories looked at in {LOOK_DAYS} days",
+    "promotions": f"promotions seen or chosen in {LOOK_DAYS} days",
+    "coupon_share": "of all orders had a coupon",
+    "repeat_share": "of what was bought had been bought before",
+}
+_ONE = {
+    "orders": "order",
+    "products": "product",
+    "categories": "category",
+    "promotions": "promotion",
+    "days": "day",
+}
+_COUNTED = re.compile("|".join(_ONE))
 
 
 @dataclass(frozen=True)
@@ -65,7 +97,7 @@ def _browsing(told: Figures, rules: SegmentConfig) -> tuple[Why, ...]:
     when = f"looked at in {limits.within_days:g} days and since the last order"
     return (
         _at_least("items", told.items, limits.min_items, f"different products {when}"),
-        _at_least("categories", told.categories, limits.min_categories, "categories of these"),
+        _at_least("categories", told.categories, limits.min_categories, "categories among them"),
     )
 
 
@@ -81,9 +113,10 @@ def _promotions(told: Figures, rules: SegmentConfig) -> tuple[Why, ...]:
                 *("coupon_orders", told.coupon_orders, limits.min_coupon_orders),
                 "orders with a coupon",
             ),
-            _at_least(
-                *("coupon_share", told.coupon_share, limits.min_coupon_share),
-                "of all orders had a coupon",
+            Why(
+                *("coupon_share", _short(told.coupon_share), limits.min_coupon_share),
+                f"{100 * told.coupon_share:.0f} % of all orders had a coupon "
+                f"(at least {100 * limits.min_coupon_share:g} %)",
             ),
         ]
     if told.promotions >= limits.min_promotions:
@@ -137,21 +170,36 @@ def learned_why(view: SubjectView, learned: LearnedSegments, segment: int) -> tu
             BEHAVIOUR[one],
             round(float(own[one]), 3),
             round(float(inside[one]), 3),
-            f"{BEHAVIOUR[one].replace('_', ' ')}: {own[one]:,.4g} "
-            f"(this segment {inside[one]:,.4g}, all shoppers {everybody[one]:,.4g})",
+            f"{_counted(_figure(one, own), _WORDS[BEHAVIOUR[one]])} "
+            f"(this segment {_figure(one, inside)}, all shoppers {_figure(one, everybody)})",
         )
         for one in most
         if centre[one] != 0
     )
 
 
+def _figure(one: int, figures: Vectors) -> str:
+    """To two digits, which is as much as a person reads out of it; whole numbers below 100 stay."""
+    value = float(figures[one])
+    if BEHAVIOUR[one] in SHARES:
+        return f"{100 * value:.0f} %"
+    return f"{float(f'{value:.2g}'):,.12g}"
+
+
+def _counted(number: str, of: str) -> str:
+    """`number` and what it counts, which is one thing where the number is 1."""
+    if number != "1":
+        return f"{number} {of}"
+    return f"1 {_COUNTED.sub(lambda found: _ONE[found[0]], of, count=1)}"
+
+
 def _at_least(figure: str, value: float, threshold: float, of: str) -> Why:
-    text = f"{_words(value)} {of} (at least {_words(threshold)})"
+    text = f"{_counted(_words(value), of)} (at least {_words(threshold)})"
     return Why(figure, _short(value), threshold, text)
 
 
 def _below(figure: str, value: float, threshold: float, of: str) -> Why:
-    text = f"{_words(value)} {of} (less than {_words(threshold)})"
+    text = f"{_counted(_words(value), of)} (less than {_words(threshold)})"
     return Why(figure, _short(value), threshold, text)
 
 

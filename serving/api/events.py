@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.consent import may_store_behaviour
+from contract.encoding import Vocabulary
 from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
@@ -20,6 +21,7 @@ from serving.api.auth import Caller, authenticate, is_beacon
 from serving.api.bodies import read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
+from serving.api.item_ids import LIKE_A_CARD, first_like_card
 from serving.api.page_limits import foreign_to_shoppers, is_page
 from serving.api.problems import ApiProblem, documented, invalid, without_card
 from serving.ingest.accept import Outcome
@@ -144,8 +146,9 @@ async def _accept(
     valid: list[ClientEvent] = []
     unknown: dict[str, bool] = {}  # visitors of pages, and whether they may become subjects
     results: list[Result | None] = []  # None where the event's own outcome comes later
+    known = gateway.live.current.vocabulary
     for raw, event in zip(sent, read, strict=True):
-        refused = event if isinstance(event, dict) else _refused(raw, event, caller)
+        refused = event if isinstance(event, dict) else _refused(raw, event, caller, known)
         if refused is None and is_page(caller):
             assert isinstance(event, ClientEvent)
             if not await gateway.page_limits.takes(event.visitor_id):
@@ -240,8 +243,11 @@ def _read_one(raw: Any) -> ClientEvent | Result:
         return _rejected(_id_of(raw), "invalid", detail)
 
 
-def _refused(raw: Any, event: ClientEvent, caller: Caller) -> Result | None:
-    """The result for a valid event that this caller may not send."""
+def _refused(raw: Any, event: ClientEvent, caller: Caller, known: Vocabulary) -> Result | None:
+    """The result for a valid event that this caller may not send, or nobody."""
+    place = first_like_card((item.item_id for item in event.items), known)
+    if place is not None:
+        return _rejected(_id_of(raw), "invalid", f"items[{place}].item_id: {LIKE_A_CARD}")
     refusal = _refusal(event, caller)
     return None if refusal is None else _rejected(_id_of(raw), "forbidden", refusal)
 

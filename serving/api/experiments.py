@@ -8,8 +8,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
+from contract.events import Note
 from contract.experiments import Experiment, ExperimentBook, ExperimentRefused
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
@@ -35,7 +36,7 @@ class WrittenExperiment(BaseModel):
 
     experiment: Experiment
     version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Annotated[str, StringConstraints(max_length=500)] = ""
+    note: Note = ""
 
 
 class HeldExperiment(BaseModel):

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field, Strict, StringConstraints
+from pydantic import Field, Strict
 
+from contract.events import Note
 from contract.expressions import ExpressionRefused, checked
 from contract.offers import OfferBook
 from serving.api import idempotency
@@ -28,7 +29,7 @@ class WrittenOffers(OfferBook):
     somebody else has written meanwhile. Without it, it replaces whatever is there."""
 
     version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Annotated[str, StringConstraints(max_length=500)] = ""
+    note: Note = ""
 
 
 class HeldOffers(OfferBook):

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, Strict, StringConstraints
+from pydantic import BaseModel, Field, Strict
 
+from contract.events import Note
 from contract.rule_set import RuleRefused, RuleSet, checked_set
 from contract.rules import RuleBook
 from serving.api import idempotency
@@ -34,7 +35,7 @@ class WrittenRules(RuleBook):
     somebody else has written meanwhile. Without it, it replaces whatever is there."""
 
     version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Annotated[str, StringConstraints(max_length=500)] = ""
+    note: Note = ""
 
 
 class HeldRules(RuleBook):

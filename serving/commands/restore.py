@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS, LEDGER, StateFolder
 
 _STAGE = ".restoring"
+_CONSENTS_ARE_OLD = (
+    "receipts tell of erasures alone: whoever has withdrawn consent since the backup has it again, "
+    "and keys revoked since then work again, until that is said anew; --audit would have done it"
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,7 +55,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         default=[],
         metavar="FILE",
-        help="a receipt of an erasure after the backup; may be given many times",
+        help="a receipt of an erasure after the backup; may be given many times. Without --audit, "
+        "consents and keys are as they were at the backup",
     )
     parser.add_argument(
         "--as-of-backup",
@@ -97,6 +103,9 @@ def run(args: argparse.Namespace) -> Figures:
         f"erased, {since.consents} consents, {since.keys_revoked} keys revoked"
     )
     figures = Figures("restore")
+    if args.receipt and args.audit is None:
+        print(f"tillwise-serve: warning: {_CONSENTS_ARE_OLD}", file=sys.stderr)
+        figures.notes.append(_CONSENTS_ARE_OLD)
     counts = {"erased": since.erased, "consents": since.consents, "keys": since.keys_revoked}
     figures.add("done again", {name: [float(count)] for name, count in counts.items()})
     return figures

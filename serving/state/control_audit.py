@@ -47,14 +47,20 @@ def lines(connection: Sql) -> Iterator[Line]:
         yield Line(*row)
 
 
+# A line's text ends in the subject's name (its keys are sorted), and that end is indexed:
+# PostgreSQL indexes nothing that is read out of JSON text, and gateways of the version before would
+# leave a column of its own empty.
+_END = 16
+ABOUT = (
+    f"SELECT number, text, mac FROM audit WHERE substr(text, length(text) - {_END - 1}) = ? "
+    "AND json_extract(text, '$.subject') = ? ORDER BY number"
+)
+
+
 def lines_about(connection: Sql, name: str) -> list[Line]:
     """The lines about the subject with this audit name."""
-    rows = connection.execute(
-        "SELECT number, text, mac FROM audit WHERE json_extract(text, '$.subject') = ? "
-        "ORDER BY number",
-        (name,),
-    )
-    return [Line(*row) for row in rows]
+    end = f'"subject":"{name}"}}'[-_END:]
+    return [Line(*row) for row in connection.execute(ABOUT, (end, name))]
 
 
 def let_go(connection: Sql, before: str, key: bytes) -> int:

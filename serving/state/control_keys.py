@@ -10,7 +10,7 @@ from serving.state.control_store import SubjectKey
 from serving.state.secrets import KEY_BYTES, Secrets
 from serving.state.sql import Sql
 
-SERVICE_KEYS = ("audit", "receipt", "answers")
+SERVICE_KEYS = ("audit", "receipt", "answers", "coupons")
 _AT_ONCE = 500
 _REWRAP_AT_ONCE = 5_000
 

@@ -114,7 +114,11 @@ CREATE TABLE IF NOT EXISTS erasure_records (
     finished_at TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-make_tables = making(_TABLES + _DOCUMENTS + _ERASURE_RECORDS)  # all at once, where nothing lies yet
+_AUDIT_ENDS = """
+CREATE INDEX IF NOT EXISTS audit_by_end ON audit (substr(text, length(text) - 15));
+"""
+# All at once, where nothing lies yet.
+make_tables = making(_TABLES + _DOCUMENTS + _ERASURE_RECORDS + _AUDIT_ENDS)
 
 # What gateways read at every turn and therefore keep a copy of. The audit log is asked for rarely
 # and grows for years: it is read where it lies.
@@ -156,6 +160,7 @@ STEPS: tuple[Callable[[Writing], None], ...] = (
     _making(_DOCUMENTS),
     _making(_ERASURE_RECORDS),
     _begin_audit,
+    _making(_AUDIT_ENDS),
 )
 
 

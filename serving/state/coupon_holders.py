@@ -16,6 +16,22 @@ class CouponHolders:
 
     def __init__(self, control: ControlStore) -> None:
         self._control = control
+        self._unknown = control.service_key("coupons")
+
+    def names_of_nobody(
+        self, offer_id: str, visitor_id: str, user_id: str | None
+    ) -> tuple[str, ...]:
+        """The names of whoever has no subject, because they never agreed to be remembered: of the
+        user where one is named, then of the visitor. They lead to an id only who has that id."""
+        ids = [("user", user_id)] if user_id is not None else []
+        return tuple(
+            hmac.digest(
+                self._unknown,
+                f"{kind}\0{offer_id}\0{raw_id}".encode("utf-8", "surrogatepass"),
+                "sha256",
+            ).hex()
+            for kind, raw_id in (*ids, ("visitor", visitor_id))
+        )
 
     def names(self, subject_id: str, offer_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """By offer: the subject's own name, then those of whom it was before, as a visitor; empty

@@ -9,11 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -23,7 +19,9 @@ from serving.state.sqlite_writer import StoreError, connect
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_MIGRATIONS = Path(__file__).with_name("ledger_migrations")
+MIGRATIONS = Path(__file__).with_name("ledger_migrations")
+NEWEST_STEP = "0002"  # the last of them
+VERSION_TABLE = "ledger_version"
 _READS = "ledger_reads"  # an execution option: this transaction only reads
 _TRIES = 5
 _PAUSE_SECONDS = 0.01
@@ -95,8 +93,15 @@ def _said(error: BaseException) -> str:
 
 
 def _migrate(connection: Connection) -> None:
+    if _is_new(connection):
+        return
+    # A second of every start, and wanted only after an upgrade.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
@@ -104,9 +109,11 @@ def _migrate(connection: Connection) -> None:
         raise UserError("the coupon ledger was made by a newer version of Tillwise") from None
 
 
-def newest_step() -> str | None:
-    """The name of the last migration."""
-    return ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+def _is_new(connection: Connection) -> bool:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return False
+    held = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars().all()
+    return held == [NEWEST_STEP]
 
 
 def sqlite_ledger_database(path: Path) -> LedgerDatabase:

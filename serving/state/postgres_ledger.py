@@ -5,6 +5,10 @@ from sqlalchemy import Connection, create_engine
 from serving.state.ledger_database import LedgerDatabase
 from serving.state.postgres_place import BoundConnection, PostgresPlace
 
+# By schema: shops that share a database do not wait for each other.
+LOCK = (
+    "SELECT pg_advisory_xact_lock(hashtext('tillwise ledger ' || current_setting('search_path')))"
+)
 _LIMIT_SECONDS = 5.0
 _THREADS = 8
 
@@ -22,7 +26,7 @@ def postgres_ledger_database(place: PostgresPlace) -> LedgerDatabase:
     )
 
     def lock(connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('tillwise ledger'))")
+        connection.exec_driver_sql(LOCK)
         if place.schema is not None:
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {place.schema}")
 

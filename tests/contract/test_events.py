@@ -1,4 +1,6 @@
 import json
+import random
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -146,12 +148,25 @@ CARDS = {
 @pytest.mark.parametrize("number", CARDS.values(), ids=CARDS.keys())
 def test_cards_are_seen_however_they_are_written(number: str) -> None:
     groups = [number[at : at + 4] for at in range(0, len(number), 4)]
-    forms = [separator.join(groups) for separator in ("", " ", "-", "  ", ".", " - ", "\u2013")]
-    assert all(map(looks_like_card, forms[:5]))
-    assert looks_like_card(forms[6])
+    separators = ("", " ", "-", "  ", ".", " - ", "\u2013", "_", "/", ",", ", ", "   ", "\u2011")
+    unseen = (
+        "\u200b",
+        "\u00ad",
+        "\u2060",
+        " \u200b \u200d ",
+        "\u00a0",
+        "\u3000",
+        "\ufe0f",
+        "\u20e3",
+    )
+    for separator in (*separators, *unseen):
+        assert looks_like_card(separator.join(groups)), ascii(separator)
     for before, after in (("order 7 ", ""), ("", " 12/27"), ("12 ", " 123"), ("n\u00ba", "x")):
         assert looks_like_card(f"{before}{number}{after}")
-    assert looks_like_card("".join(chr(ord("\uff10") + int(digit)) for digit in number))
+    for zero in "\uff10\u0660\u0966\U0001d7ce":
+        assert looks_like_card("".join(chr(ord(zero) + int(digit)) for digit in number))
+    circled = "\u24ea\u2460\u2461\u2462\u2463\u2464\u2465\u2466\u2467\u2468"
+    assert looks_like_card("".join(circled[int(digit)] for digit in number))
 
 
 @pytest.mark.parametrize("number", CARDS.values(), ids=CARDS.keys())
@@ -171,10 +186,40 @@ def test_one_wrong_digit_is_no_card(number: str) -> None:
         "4111 apples, 1111 pears, 1111 plums and 1111 nuts",
         "+49 30 901820 1234",
         "550e8400-e29b-41d4-a716-446655440000",
+        "2017-11-20 12:30:45.123",
+        "2017/11/000123456",
+        "PO_2017_000_123_456",
+        "4111....1111....1111....1111",  # nobody writes one so
     ],
 )
 def test_other_numbers_are_no_cards(text: str) -> None:
     assert not looks_like_card(text)
+
+
+def test_order_numbers_are_refused_no_more_often_than_chance() -> None:
+    """Of 16 digits in a row every tenth passes Luhn, of those that begin as a card does."""
+    draw = random.Random(3)
+    forms = ("{:04d}-{:06d}-{:06d}", "{:04d}/{:06d}/{:06d}", "{:04d}_{:06d}_{:06d}")
+    drawn = [
+        form.format(draw.randrange(2015, 2030), draw.randrange(10**6), draw.randrange(10**6))
+        for form in forms
+        for _ in range(2_000)
+    ]
+    assert not any(map(looks_like_card, drawn))  # no card begins as a year does
+
+
+@pytest.mark.parametrize("text", ["4 1", "4.", "1", "1___", "\u200b4", "41111 "])
+def test_a_long_text_costs_in_proportion(text: str) -> None:
+    def seconds(length: int) -> float:
+        long = text * (length // len(text))
+        began = time.process_time()
+        looks_like_card(long)
+        return time.process_time() - began
+
+    seconds(10_000)
+    assert (
+        min(seconds(80_000) for _ in range(3)) < 40 * min(seconds(10_000) for _ in range(3)) + 0.05
+    )
 
 
 def test_stored_search_may_have_lost_its_words() -> None:

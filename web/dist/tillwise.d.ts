@@ -28,6 +28,8 @@ export interface Ga4Parameters {
   shipping_tier?: string;
   search_term?: string;
   engagement_ms?: number;
+  /** How much of the page was seen, 0 to 100. */
+  percent_scrolled?: number;
   [more: string]: unknown;
 }
 

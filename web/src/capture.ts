@@ -11,7 +11,7 @@ const CLICKED = `[data-tillwise-event],${ITEM},a,button,[role=button],[type=subm
 const REST_MS = 300;
 const LEAST_DWELL_MS = 500;
 const SCROLL_MS = 200;
-const TERM = /[?&](?:q|s|search|query|keyword)=([^&]+)/; // where GA4 looks for it
+const TERM = /[?&](q|s|search|query|keyword)=([^&]+)/; // where GA4 looks for it
 
 export interface Page {
   /** Another page is shown, if the address has changed. */
@@ -27,7 +27,7 @@ export function capture(record: Take, signal: AbortSignal): Page {
   let viewed: Ga4Item[] | undefined;
   let shownAt = 0;
   let visibleSince = 0;
-  let quarters = 0;
+  let percent_scrolled = 0;
   let rested: Element | null = null;
   let restedSince = 0;
   let measuring = false;
@@ -55,19 +55,19 @@ export function capture(record: Take, signal: AbortSignal): Page {
     if (address) seen(false);
     address = here;
     viewed = undefined;
-    quarters = 0;
+    percent_scrolled = 0;
     shownAt = visibleSince = Date.now();
     record("page_view");
     const term = TERM.exec(location.search);
-    if (term) record("search", { search_term: new URLSearchParams(`q=${term[1]}`).get("q") as string });
+    if (term) record("search", { search_term: new URLSearchParams(`q=${term[2]}`).get("q") as string });
   }
 
   function measure(): void {
     measuring = false;
-    const deepest = (4 * (scrollY + innerHeight + 1)) / document.documentElement.scrollHeight;
-    while (quarters < 4 && quarters + 1 <= deepest && !signal.aborted) {
-      quarters++;
-      record("scroll", { engagement_ms: Date.now() - shownAt });
+    const reached = (100 * (scrollY + innerHeight + 1)) / document.documentElement.scrollHeight;
+    while (percent_scrolled < 100 && percent_scrolled + 25 <= reached && !signal.aborted) {
+      percent_scrolled += 25;
+      record("scroll", { engagement_ms: Date.now() - shownAt, percent_scrolled });
     }
   }
 

@@ -21,8 +21,8 @@ export interface EventBody {
 
 // Neither purchase nor refund: a page's key may not send them.
 const NAMES =
-  /^(view_(item(_list)?|cart|promotion)|select_(item|promotion)|search|(add_to|remove_from)_cart|begin_checkout|add_(shipping|payment)_info|page_(view|dwell)|click|hover|scroll|feedback)$/;
-const NEED_ITEMS = /^((view|select)_item|(add_to|remove_from)_cart|hover)$/;
+  /^((view|select)_(item|promotion)|view_(item_list|cart)|search|(add_to|remove_from)_cart|begin_checkout|add_(shipping|payment)_info|page_(view|dwell)|click|hover|scroll|feedback)$/;
+const NEED_ITEMS = /_item$|_(to|from)_|hover/; // of those names
 const MOST_ITEMS = 50;
 const MOST_MINOR = 1e12;
 const LONGEST = 200;
@@ -68,6 +68,7 @@ export function bodyOf(
     shipping_tier: text("shipping_tier"),
     search_term,
     engagement_ms: whole(parameters.engagement_ms, 0, DAY_MS),
+    percent_scrolled: whole(parameters.percent_scrolled, 0, 100),
   };
 }
 
@@ -82,7 +83,7 @@ const exponentOf = (currency: unknown): number | undefined =>
 
 /** 19.99 or "19.99" as 1999; as decimal text, because 1.005 * 100 is not 100.5. */
 export const minor = (amount: unknown, exponent: number | undefined): number | undefined =>
-  /^\d+(\.\d+)?$/.test(amount as string) ? whole(Number(`${amount}e${exponent}`), 0, MOST_MINOR) : undefined;
+  /^\d+(\.\d+)?$/.test(amount as string) ? whole(+`${amount}e${exponent}`, 0, MOST_MINOR) : undefined;
 
 function whole(number: unknown, least: number, most: number): number | undefined {
   const rounded = Math.round(parseFloat(number as string));
@@ -91,6 +92,6 @@ function whole(number: unknown, least: number, most: number): number | undefined
 
 // Halves of characters go: the gateway would refuse a whole batch for one.
 const clipped = (text: unknown, most?: number): string =>
-  /string|number/.test(typeof text)
+  /str|num/.test(typeof text)
     ? [...String(text).replace(/[\ud800-\udfff]/gu, "")].slice(0, most).join("")
     : "";

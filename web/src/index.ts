@@ -11,7 +11,7 @@ import { IDS } from "./storage.ts";
 import type { Command, Decision, Ga4Parameters, Purposes, Settings, Tillwise } from "./tillwise";
 
 // What is on the screen, as opposed to what was done.
-const SCREENS = /^(view_|begin_checkout|search|page_view)/;
+const SCREENS = /view|search|begin/;
 const TIMEOUT_MS = 2000;
 const NOTHING = { personalization: false, analytics: false, offers: false };
 
@@ -49,6 +49,7 @@ function record(name: string, parameters: Ga4Parameters = {}): void {
   }
   if (event_name === "view_item") page?.about(parameters.items);
   queue.add({
+    schema_version: 2,
     event_id: crypto.randomUUID(),
     occurred_at: new Date().toISOString(),
     ...currentIds(),
@@ -60,7 +61,7 @@ function record(name: string, parameters: Ga4Parameters = {}): void {
 }
 
 const context = () => ({
-  device: !matchMedia("(pointer: coarse)").matches
+  device: !matchMedia("(pointer:coarse)").matches
     ? "desktop"
     : Math.min(screen.width, screen.height) < 600
       ? "mobile"

@@ -8,6 +8,7 @@ import { QUEUE, read, write } from "./storage.ts";
 import type { Ids, Purposes, Settings } from "./tillwise";
 
 export interface QueuedEvent extends EventBody, Ids {
+  schema_version?: 2; // none in what an earlier snippet has left
   event_id: string;
   occurred_at: string;
   consent: Required<Purposes>;
@@ -63,8 +64,8 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
   }
 
   function settle(batch: QueuedEvent[], answer: Response | undefined): void {
-    const status = answer?.status ?? 0;
-    if (status === 429 || status === 408 || status >= 500 || !status) {
+    const status = `${answer?.status ?? 0}`;
+    if (/^(0|408|429|5)/.test(status)) {
       pausedUntil = Date.now() + Math.min(500 * 2 ** ++failures, LONGEST_PAUSE_MS) * (1 + Math.random());
       const said = answer?.headers.get("Retry-After") ?? "";
       // Seconds, or a date.
@@ -74,7 +75,7 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
       return;
     }
     failures = pausedUntil = 0;
-    if (/400|413|422/.test(`${status}`) && batch.length > 1) {
+    if (/4(00|13|22)/.test(status) && batch.length > 1) {
       most = batch.length >> 1; // one of them spoils it, or it is too large
       return;
     }

@@ -29,6 +29,14 @@ test("amounts become minor units of their currency", () => {
   }
 });
 
+test("how far was scrolled is said, and only where it can be so far", () => {
+  assert.equal(sent("scroll", { percent_scrolled: 90 }).percent_scrolled, 90);
+  assert.equal(sent("scroll", { percent_scrolled: 25.4 }).percent_scrolled, 25);
+  for (const wrong of [-1, 101, "far", undefined]) {
+    assert.equal("percent_scrolled" in sent("scroll", { percent_scrolled: wrong as number }), false);
+  }
+});
+
 test("an event of GA4 becomes one of the gateway", () => {
   const items = [
     { item_id: "SKU_1", item_name: "Milk", price: 1.5, quantity: 2, index: 0, item_brand: "Farm" },

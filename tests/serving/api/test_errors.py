@@ -7,9 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving.conftest import Running, Start, checkout, event
+from contract.encoding import Vocabulary
+from serving.api.item_ids import first_like_card
+from tests.serving.conftest import ALL, Running, Start, checkout, event
 
 DECIDE = "/v1/checkout/decide"
+ITEMS = "/v1/catalogue/items"
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -203,6 +206,65 @@ async def test_a_card_number_is_never_repeated(running: Running) -> None:
     batch = await running.post("/v1/events", {"events": [], card: 1})
     assert batch.status_code == 422
     assert "4111" not in batch.text
+
+
+NUMBER = "5555555555554444"
+LINE = {"quantity": 1, "price": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role", "body", "field"),
+    [
+        ("PUT", "/v1/rules", "admin", {"rules": [], "note": f"card {NUMBER}"}, "note"),
+        ("PUT", "/v1/offers", "admin", {"offers": [], "note": f"card {NUMBER}"}, "note"),
+        ("PUT", "/v1/experiments/one", "admin", {"note": f"card {NUMBER}"}, "note"),
+        ("PATCH", ITEMS, "admin", {"items": [{"item_id": NUMBER}]}, "items[0].item_id"),
+        (
+            *("PATCH", ITEMS, "admin"),
+            *({"items": [{"item_id": "item-1", "regions": [NUMBER]}]}, "items[0].regions[0]"),
+        ),
+        (
+            *("POST", DECIDE, "checkout"),
+            checkout(
+                cart={"cart_id": "c", "currency": "USD", "items": [LINE | {"item_id": NUMBER}]}
+            ),
+            "cart.items[0].item_id",
+        ),
+        ("POST", DECIDE, "checkout", checkout(recent_items=[NUMBER]), "recent_items[0]"),
+    ],
+)
+async def test_a_card_number_gets_in_nowhere(
+    running: Running, method: str, path: str, role: Any, body: dict[str, Any], field: str
+) -> None:
+    answer = await running.client.request(
+        method, path, json=body, headers=running.bearer(role), timeout=60
+    )
+    told = problem(answer, 422)
+    assert field in [one["field"] for one in told["errors"]]
+    assert NUMBER not in answer.text
+    assert NUMBER not in str([line.text for line in running.gateway.control.audit_log()[0]])
+
+
+async def test_a_consent_is_proven_without_a_card_number(running: Running) -> None:
+    found = await running.post("/v1/subjects/resolve", {"visitor_id": "visitor-raw-1"})
+    path = f"/v1/consent/{found.json()['subject_id']}"
+    for field in ("source", "wording_version"):
+        word = {"purposes": ALL, "source": "banner", "wording_version": "1"} | {field: NUMBER}
+        answer = await running.client.put(path, json=word, headers=running.bearer())
+        assert problem(answer, 422)["detail"].startswith(field)
+
+
+async def test_an_event_carries_no_card_number_as_an_item(running: Running) -> None:
+    items = [{"item_id": "item-1"}, {"item_id": NUMBER}]
+    answer = await running.post("/v1/events", {"events": [event(items=items, consent=ALL)]})
+    (told,) = answer.json()["results"]
+    assert (told["status"], told["reason"]) == ("rejected", "invalid")
+    assert told["detail"].startswith("items[1].item_id: looks like a payment card number")
+
+
+def test_a_number_that_the_release_knows_is_an_item() -> None:
+    assert first_like_card(["item-1", NUMBER], Vocabulary((NUMBER,))) is None
+    assert first_like_card(["item-1", NUMBER], Vocabulary(("item-1",))) == 1
 
 
 async def test_a_cart_that_is_too_long_is_told_in_lines(running: Running) -> None:

@@ -239,6 +239,24 @@ async def test_a_first_order_is_not_for_a_page_to_say_nor_against_what_is_known(
     assert (await offered(running, **asked))["offers"] == []
 
 
+@pytest.mark.parametrize("user_id", [None, "user-7"])
+async def test_a_limited_offer_makes_nobody_known(running: Running, user_id: str | None) -> None:
+    """Without consent and under Global Privacy Control a reservation is a contract, no more."""
+    await put(running, TEN | {"limits": {"per_subject": 1}})
+    nothing = dict.fromkeys(ALL, False)
+    shopper = {"user_id": user_id} if user_id else {}
+    first, second = [await offered(running, **shopper, consent=nothing, gpc=True) for _ in "12"]
+    assert (await reserve(running, first, **shopper)).status_code == 200
+    assert running.gateway.control.subject_ids() == []
+    refused(await reserve(running, second, **shopper), "ProfileLimitReached")
+    # Nor does agreeing afterwards give it once more.
+    agreed = await offered(running, **shopper)
+    assert len(running.gateway.control.subject_ids()) == 1 + len(shopper)
+    refused(await reserve(running, agreed, **shopper), "ProfileLimitReached")
+    other = await offered(running, visitor_id="visitor-8", consent=nothing)
+    assert (await reserve(running, other, visitor_id="visitor-8")).status_code == 200
+
+
 async def test_once_for_each_shopper_on_whatever_device(running: Running) -> None:
     await put(running, FIRST)
     shopper = {"user_id": "user-1", "context": {"first_order": True}}

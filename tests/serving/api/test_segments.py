@@ -66,6 +66,7 @@ async def test_three_views_move_the_segment_and_a_purchase_moves_it_again(
         "3 different products looked at in 30 days and since the last order (at least 3)"
     )
     assert (categories["value"], categories["threshold"]) == (3, 1)
+    assert categories["text"] == "3 categories among them (at least 1)"
     await send(running, purchase("item-3", occurred_at="2017-11-20T11:03:00Z"))
     found = by_name(await told(running))
     assert set(found) == {"first_time_buyers"}
@@ -194,7 +195,9 @@ async def test_learned_segments_and_the_shop_s_own_rules(start: Start, tmp_path:
     # The centroids lie around log1p(2): two views are as near to both, three nearer to the upper.
     assert moved["since"] == "2017-11-20T11:03:00Z"
     assert moved["title"] == "looks at much"
-    assert moved["why"][0]["text"] == "items viewed: 3 (this segment 5, all shoppers 2)"
+    assert moved["why"][0]["text"] == (
+        "3 products looked at in 30 days (this segment 5, all shoppers 2)"
+    )
 
 
 async def test_a_decision_logs_the_segments_in_effect(start: Start, tmp_path: Path) -> None:

@@ -280,7 +280,10 @@ def test_a_receipt_is_enough_for_an_erasure(
     backup = backed_up(shop, tmp_path / "backup")
     _, receipt, gone = since(shop, tmp_path)
     fresh = elsewhere(shop, tmp_path / "fresh", database)
-    fresh.call("restore", str(backup), "--receipt", str(receipt))
+    figures = tmp_path / "figures.json"
+    fresh.call("restore", str(backup), "--receipt", str(receipt), "--json", str(figures))
+    (note,) = json.loads(figures.read_text())["notes"]  # said on the command line as well
+    assert "withdrawn consent since the backup has it again" in note
     with fresh.control() as control:
         assert not control.exists(ONE)
         assert control.exists(TWO)

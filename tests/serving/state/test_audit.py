@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from contract.clock import FixedClock
 from serving.state.audit import START, Actor, Entry, Head, Line, first_fault, next_line, sealed_head
 from serving.state.audit import parsed_line as parsed
+from serving.state.control_audit import ABOUT, lines_about
+from serving.state.control_schema import STEPS
 from serving.state.group_writer import StoreError
+from serving.state.sql import Sql
 from serving.state.sql_control_store import SqlControlStore
 from tests.serving.state.control_places import ControlPlace
 
@@ -180,3 +183,36 @@ async def test_two_writers_make_one_chain(
     assert [json.loads(line.text)["detail"]["n"] for line in lines] == list(range(20))
     assert fault_of(other) is None
     other.close()
+
+
+async def test_what_is_said_of_one_person_is_found_by_an_index(control_place: ControlPlace) -> None:
+    """The log grows for years, and an export must not read all of it."""
+    control_place.open().close()
+    # As of the version before, which had none.
+    control_place.run("DROP INDEX audit_by_end")
+    step = len(STEPS) - 1
+    as_before = {"sqlite": f"PRAGMA user_version = {step}"}
+    control_place.run(as_before.get(control_place.url, f"UPDATE schema_steps SET number = {step}"))
+    store = control_place.open()
+    names = [f"{one:032x}" for one in (1, 2)]
+    for name in (*names, names[0]):
+        await store.audit(Entry("subject.exported", NOW, BY, name))
+
+    def plan(connection: Sql) -> str:
+        asked = "EXPLAIN QUERY PLAN" if control_place.url == "sqlite" else "EXPLAIN"
+        return str(connection.execute(f"{asked} {ABOUT}", ("end", "name")).fetchall())
+
+    def found(name: str) -> list[int]:
+        return [line.number for line in store._read_audit(lambda one: lines_about(one, name))]
+
+    first, second, third = (line.number for line in store.audit_log()[0][-3:])
+    assert (found(names[0]), found(names[1])) == ([first, third], [second])
+    assert found("f" * 32) == []
+    if control_place.url != "sqlite":  # which reads a short log in one go
+        line = """'{"subject":"' || md5(one::text) || '"}'"""
+        control_place.run(
+            f"INSERT INTO audit SELECT one, {line}, '' FROM generate_series(100, 5000) AS one; "
+            "ANALYZE audit"
+        )
+    assert "audit_by_end" in store._read_audit(plan)
+    store.close()

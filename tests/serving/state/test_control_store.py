@@ -264,7 +264,7 @@ async def test_a_rotated_master_key(control_place: ControlPlace) -> None:
     with pytest.raises(UnknownMasterKey, match=old.newest):
         control_place.open(new)
     store = control_place.open(Secrets((*new.masters, *old.masters)))
-    assert await store.rewrap(COMMAND_LINE) == 1 + 3  # the subject's; audit, receipt, answers
+    assert await store.rewrap(COMMAND_LINE) == 1 + 4  # the subject's; those of the shop
     assert store.key_versions()["subject_keys"] == {new.newest: 1}
     assert store.key_versions()["subjects"] == {old.newest: 1}
     store.close()

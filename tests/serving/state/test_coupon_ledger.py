@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +27,14 @@ from serving.state.coupon_ledger import (
     Reservation,
     Settlement,
 )
-from serving.state.ledger_database import LedgerDatabase, newest_step, sqlite_ledger_database
+from serving.state.ledger_database import (
+    MIGRATIONS,
+    NEWEST_STEP,
+    LedgerDatabase,
+    sqlite_ledger_database,
+)
 from serving.state.ledger_tables import METADATA
-from serving.state.postgres_ledger import postgres_ledger_database
+from serving.state.postgres_ledger import LOCK, postgres_ledger_database
 from serving.state.postgres_place import postgres_place
 from serving.state.sql_coupon_ledger import SqlCouponLedger
 from serving.state.sqlite_writer import StoreError
@@ -382,9 +388,32 @@ async def test_the_tables_are_those_that_the_migrations_make(open_one: Open) -> 
     database.close()
 
 
+def test_the_newest_step_is_the_one_that_is_named() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == NEWEST_STEP
+
+
+async def test_a_ledger_that_has_all_steps_opens_without_a_migration(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_one().close()
+    monkeypatch.setattr("alembic.command.upgrade", None)  # must not be called
+    open_one().close()
+
+
+async def test_only_who_shares_a_schema_waits(request: pytest.FixtureRequest) -> None:
+    server: PostgresServer = request.getfixturevalue("database")
+    shops = [postgres_place(server.url_of_own(), user=server.user) for _ in range(2)]
+    held = shops[0].connect(5.0)
+    held.execute("BEGIN")
+    held.execute(LOCK)
+    postgres_ledger_database(shops[1]).close()
+    with pytest.raises(StoreError, match="timeout"):
+        postgres_ledger_database(shops[0])
+    held.close()
+
+
 async def test_an_older_version_refuses_a_newer_ledger(open_one: Open) -> None:
     database = open_one()
-    assert newest_step() is not None
     await database.write(
         lambda connection: connection.exec_driver_sql(
             "UPDATE ledger_version SET version_num = '9999'"

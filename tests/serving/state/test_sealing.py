@@ -157,10 +157,10 @@ async def test_a_rotated_master_key_opens_everything_and_the_old_one_may_go(tmp_
         SqliteControlStore(tmp_path / "control.sqlite", new)
     stores = Stores(tmp_path, both)
     assert [event.event_id.int for _, event in stores.log.read_from(0)] == [1]
-    assert await stores.control.rewrap(COMMAND_LINE) == 3 + 3  # subjects; audit, receipt, answers
+    assert await stores.control.rewrap(COMMAND_LINE) == 3 + 4  # subjects; those of the shop
     versions = stores.control.key_versions()
     assert versions["subject_keys"] == {new.newest: 3}
-    assert versions["service_keys"] == {new.newest: 3}
+    assert versions["service_keys"] == {new.newest: 4}
     stores.close()
     stores = Stores(tmp_path, new)
     assert [event.event_id.int for _, event in stores.log.read_from(0)] == [1]
