@@ -59,7 +59,7 @@ async def decide(request: Request) -> Response:
     """Only an invalid request is an error. Everything else degrades within `deadline_ms`, and the
     answer says so: `rung` and `degraded`. An `Idempotency-Key` is ignored: every answer is computed
     afresh, and asking reserves nothing. With `Sec-GPC: 1` or without consent no history is
-    touched and nothing is kept."""
+    touched and nothing is kept. What `consent` says no to is withdrawn, on record."""
     began = arrival_of(request.scope)
     gateway = gateway_of(request)
     if _comes_too_late(request, gateway):

@@ -91,7 +91,8 @@ class EventResults(BaseModel):
 )
 async def post_events(request: Request) -> Response:
     """Accepted events are durable when this answers 202; repeats are duplicates; an event that is
-    not valid, not allowed for the key or without consent is rejected with a reason, alone."""
+    not valid, not allowed for the key or without consent is rejected with a reason, alone. What an
+    event's `consent` says no to is withdrawn, on record, whatever becomes of the event."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "checkout", "collect", beacon=True)
     limit = gateway.settings.body_limit_bytes

@@ -134,6 +134,36 @@ async def test_looking_up_tells_whose_histories_are_read(two_replicas: Two) -> N
     assert (found.histories, found.consent, found.settled) == (expected, AGREED, False)
 
 
+async def test_a_no_is_known_to_both_and_a_word_is_the_owners(two_replicas: Two) -> None:
+    one, other = two_replicas
+    everything = Consent(frozenset({"analytics", "offers", "personalization"}), NOW, "banner", "1")
+    no = Consent(frozenset({"offers"}), NOW, "request")
+    desk, second = SECRETS.pseudonyms("desk", "visitor"), SECRETS.pseudonyms("u2", "user")
+    user = (await one.establish(desk, USER, everything)).subject_id
+    visitor = (await one.establish(VISITOR, None, everything)).subject_id
+    assert user is not None
+    assert visitor is not None
+    await seen(lambda: other.look_up(VISITOR, USER).agreed == everything.purposes)
+    await other.restrict(VISITOR, USER, no)  # not linked yet: both have said so
+    left = everything.purposes - no.purposes
+    await seen(lambda: one.agreed_by([user, visitor]) == {user: left, visitor: left})
+    assert one.agreed_by([str(uuid4())]) == {}
+    await one.record_consent(visitor, Consent(frozenset(), NOW, "banner", "2"))
+    await seen(lambda: not other.look_up(VISITOR, USER).consent.purposes)  # type: ignore[union-attr]
+    await other.establish(VISITOR, USER, None)  # the newest word goes along
+    await seen(lambda: one.agreed_by([user, visitor]) == {user: frozenset(), visitor: frozenset()})
+    # Somebody else on the same device: what lies under it stays the first one's.
+    await one.establish(VISITOR, second, everything)
+    await one.record_consent(visitor, AGREED)
+    await seen(lambda: other.agreed_by([user, visitor])[user] == AGREED.purposes)
+    assert other.consent_of(visitor) == AGREED
+    found = other.look_up(VISITOR, None)
+    assert found.consent is not None
+    assert found.consent.purposes == everything.purposes
+    assert set(other.person_of(visitor)) >= {user, visitor}
+    assert found.subject_id not in other.person_of(visitor)
+
+
 def test_a_key_counts_for_a_moment_without_a_read() -> None:
     now, asked = 0.0, list[str]()
     key: ApiKey | None = ApiKey("k", "checkout", NOW, None, b"s")
