@@ -4,7 +4,7 @@ whole step of a transaction that the control store opens."""
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +17,10 @@ from serving.state.sql import Sql
 
 LOG_KEY_BYTES = 16
 _AT_ONCE = 500
+# When a word was said, and the number of its record for two of one moment. Not the number alone: a
+# word that was carried over has the time at which it was said, and a number of later.
+_Said = tuple[datetime, int]
+_NEVER: _Said = (datetime.min.replace(tzinfo=UTC), 0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class _Known:
     subject_id: str
     linked: str | None
     consent: Consent | None
-    said: int  # the number of that record: the greater, the newer
+    said: _Said  # when that was, to tell which of two is newer
     histories: tuple[str, ...]
     fresh: bool
 
@@ -99,7 +103,8 @@ def _known(rows: dict[str, tuple[Any, ...]], names: Pseudonyms) -> _Known | None
             _, subject_id, linked, visitors, number, *said = row
             histories = (linked or subject_id, *(visitors.split() if visitors else ()))
             consent = None if number is None else _consent(said)
-            return _Known(subject_id, linked, consent, number or 0, histories, place == 0)
+            when = _NEVER if consent is None else (consent.recorded_at, int(number))
+            return _Known(subject_id, linked, consent, when, histories, place == 0)
     return None
 
 
@@ -312,12 +317,14 @@ def _link(writing: Writing, visitor_subject: str, user_subject: str) -> None:
     writing.changed()
 
 
-def _said(connection: Sql, subject_id: str) -> int:
-    """The number of the subject's newest record, 0 where there is none."""
-    (number,) = connection.execute(
-        "SELECT max(number) FROM consents WHERE subject_id = ?", (subject_id,)
+def _said(connection: Sql, subject_id: str) -> _Said:
+    """When the subject's newest word was said."""
+    row = connection.execute(
+        "SELECT recorded_at, number FROM consents WHERE subject_id = ? "
+        "ORDER BY number DESC LIMIT 1",
+        (subject_id,),
     ).fetchone()
-    return number or 0
+    return _NEVER if row is None else (datetime.fromisoformat(row[0]), int(row[1]))
 
 
 def _subject(connection: Sql, names: Pseudonyms) -> tuple[str | None, bool]:

@@ -6,6 +6,7 @@ runs ten thousand sequences."""
 import os
 import random
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -85,6 +86,8 @@ class Sequence:
         for _ in range(self.chance.randint(*_STEPS)):
             user = self.chance.choice(self.users) if self.chance.random() < 0.5 else None
             who = Who(self.chance.choice(self.devices), user)
+            clock = self.running.clock
+            clock.at += timedelta(milliseconds=1)  # so that every word has its time
             await getattr(self, f"_{self.chance.choice(ACTIONS)}")(who)
         await self._check()
 

@@ -1,6 +1,7 @@
 """A no that was said is never undone, and holds for what lies under the person who said it."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ async def test_a_users_newer_no_outlives_what_a_visitor_agreed_to_before(running
     await say(running, phone, **EVERYTHING)
     user = await resolve(running, "desk", "u")
     await say(running, user)
+    assert in_effect(running, "phone", "u") == set()
+    assert await resolve(running, "phone", "u") == user
+    assert (await consent(running, user))["purposes"] == NONE
+
+
+async def test_an_older_yes_that_a_login_carries_over_is_no_newer_word(running: Running) -> None:
+    desk = await resolve(running, "desk")
+    await say(running, desk, **EVERYTHING)
+    running.clock.at += timedelta(minutes=1)
+    phone = await resolve(running, "phone")
+    await say(running, phone)
+    running.clock.at += timedelta(minutes=1)
+    user = await resolve(running, "desk", "u")  # which writes the yes anew
+    assert (await consent(running, user))["purposes"] == EVERYTHING
     assert in_effect(running, "phone", "u") == set()
     assert await resolve(running, "phone", "u") == user
     assert (await consent(running, user))["purposes"] == NONE
