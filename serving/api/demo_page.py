@@ -173,7 +173,7 @@ def mount(
         return tuple([await _as_met(one, shop) for one in present])
 
     async def samples() -> list[dict[str, Any]]:
-        return [checkout_of(one) | {"name": one.label} for one in await met()]
+        return [checkout_of(one) | {"name": one.label} for one in await met() if one.cart]
 
     @router.get("/api/shoppers")
     async def list_shoppers() -> Response:

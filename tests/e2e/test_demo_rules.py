@@ -2,13 +2,22 @@
 pay in the decision's order, and a rule that is tried, saved and then followed."""
 
 import re
+from pathlib import Path
 
 import httpx
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import OpenPage
-from tests.e2e.shop import Demo
-from tests.e2e.test_demo_page import CONTRAST, SCREENSHOTS, after, decision_of, opened, suggestions
+from tests.e2e.shop import Demo, Shop, demo
+from tests.e2e.test_demo_page import (
+    CONTRAST,
+    SCREENSHOTS,
+    after,
+    anew,
+    decision_of,
+    opened,
+    suggestions,
+)
 
 RULE = """rules:
 - id: invoice-first
@@ -38,6 +47,21 @@ def minor(text: str) -> int:
     return int(re.sub(r"[^\d]", "", text) or 0)
 
 
+def filled(page: Page) -> None:
+    """Have five products in the basket, all with prices: on others no offer is made."""
+    lines = page.locator("#lines > li")
+    for row in reversed(lines.filter(has_text="Not priced").all()):
+        decided = decision_of(page)
+        row.get_by_role("button", name="Remove").click()
+        after(page, decided)
+    while (held := lines.count()) < 5:
+        decided = decision_of(page)
+        priced = suggestions(page).filter(has_not_text="Not priced")
+        priced.first.get_by_role("button", name="Add").click()
+        expect(lines).to_have_count(held + 1)
+        after(page, decided)
+
+
 def screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
@@ -45,13 +69,8 @@ def screenshot(page: Page, name: str) -> None:
 
 def test_an_offer_runs_by_the_gateways_clock_and_ends(open_page: OpenPage, own_demo: Demo) -> None:
     page = opened(open_page, own_demo)
+    filled(page)
     lines = page.locator("#lines > li")
-    for row in reversed(lines.filter(has_text="Not priced").all()):  # no offer is made on those
-        row.get_by_role("button", name="Remove").click()
-    while (held := lines.count()) < 5:
-        priced = suggestions(page).filter(has_not_text="Not priced")
-        priced.first.get_by_role("button", name="Add").click()
-        expect(lines).to_have_count(held + 1)
     offer = page.locator('#offers > li[data-offer="free-delivery"]')
     expect(offer).to_contain_text("Free delivery from five products")
     expect(page.locator("#delivery")).to_have_text("Free")
@@ -76,6 +95,21 @@ def test_an_offer_runs_by_the_gateways_clock_and_ends(open_page: OpenPage, own_d
     expect(page.locator('#rejected-offers > li[data-offer="free-delivery"]')).to_contain_text(
         "Not for this basket"
     )
+
+
+def test_when_an_offers_time_is_over_the_page_asks_anew(
+    open_page: OpenPage, shop: Shop, tmp_path: Path
+) -> None:
+    with demo(shop, tmp_path / "state", settings={"TILLWISE_OFFER_MINUTES": "0.1"}) as running:
+        page = opened(open_page, running)
+        filled(page)
+        offer = page.locator("#offers > li").first
+        expect(offer).to_contain_text("0:0")
+        ends = offer.get_attribute("data-ends") or ""
+        decided = decision_of(page)
+        after(page, decided)  # nobody has touched anything
+        expect(page.locator(f'#offers > li[data-ends="{ends}"]')).to_have_count(0)
+        expect(page.locator("#offers > li")).not_to_have_count(0)
 
 
 def test_a_rule_is_tried_saved_and_followed(open_page: OpenPage, own_demo: Demo) -> None:

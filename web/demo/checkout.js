@@ -11,7 +11,7 @@ const REJECTED = {
   CouponStartDateInFuture: "It has not begun",
   CouponExpired: "It is over",
   CouponPartOfNotRunningCampaign: "Not at this time or in this place",
-  CouponRecipientDoesNotMatch: "Not for this shopper, or not without their consent to offers",
+  CouponRecipientDoesNotMatch: "For other shoppers, or only with consent to offers",
   CouponRejectedByCondition: "Not for this basket",
   CouponLimitReached: "Used as often as it may be",
   ProfileLimitReached: "This shopper has used it already",
@@ -112,7 +112,7 @@ function whyFirst(name, shown, options, rules) {
     ? `First by the shop's rule: ${by.rule.title || by.rule.id}.`
     : shown.every((id, place) => id === sent[place])
       ? "In the shop's own order: the decision moved nothing."
-      : "In the order of the decision; no rule put the first one there.";
+      : "The likeliest first, as learned from what shoppers like this one chose; no rule moved it.";
   return left.length > 0 ? `${why} Hidden by a rule: ${left.join(", ")}.` : why;
 }
 

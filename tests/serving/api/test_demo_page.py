@@ -179,3 +179,40 @@ async def test_whoever_is_new_is_so_every_time(running: Running) -> None:
     assert len({one["session_id"] for one in met}) == 2
     said = await ask(running, "consent", visitor_id=met[0]["visitor_id"], agreed=True)
     assert said["purposes"]["personalization"] is True
+
+
+async def test_rules_are_read_tried_and_saved_with_a_key_that_stays_here(demo: Running) -> None:
+    written, rule = (
+        "/demo/api/written/rules",
+        "- {id: r, actions: [{kind: order_payments, first: [invoice]}]}",
+    )
+    assert (await demo.client.get(written)).json()["text"] == ""
+    tried = (await demo.client.post("/demo/api/dry-run", json={"text": f"rules:\n{rule}"})).json()
+    (sample,) = tried["samples"]
+    assert sample["name"] == "Household 1"
+    assert sample["before"]["payment_method_order"][0] != "invoice"
+    assert sample["after"]["payment_method_order"][0] == "invoice"
+    draft = {"text": f"rules:\n{rule}", "version": 0, "note": "why"}
+    saved = await demo.client.put(written, json=draft)
+    assert saved.json()["version"] == 1
+    held = (await demo.client.get(written)).json()
+    assert "first:" in held["text"]
+    assert held["note"] == "why"
+    assert (await demo.client.put(written, json=draft)).status_code == 409
+    again = await demo.client.put(written, json={"text": held["text"], "version": 1})
+    assert again.json()["rules"] == held["rules"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("rules: [", 400), ("- 1", 400), ("rules: .nan", 400), ("rules: 7", 422), ("offers: []", 422)],
+)
+async def test_text_that_is_no_rules_is_told_and_writes_nothing(
+    text: str, status: int, demo: Running
+) -> None:
+    written = "/demo/api/written/rules"
+    told = await demo.client.put(written, json={"text": text, "version": 0})
+    assert told.status_code == status, told.text
+    assert told.json()["detail"]
+    assert (await demo.client.get(written)).json()["version"] == 0
+    assert (await demo.client.get("/demo/api/written/keys")).status_code in {404, 422}
