@@ -13,7 +13,6 @@ from tests.e2e.test_demo_page import (
     CONTRAST,
     SCREENSHOTS,
     after,
-    anew,
     decision_of,
     opened,
     suggestions,
