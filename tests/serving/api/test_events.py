@@ -37,7 +37,7 @@ async def test_each_event_is_answered_for_itself(running: Running) -> None:
         ("rejected", "invalid"),
     ]
     assert "items[0].price" in results[1]["detail"]
-    assert "4111" not in answer.text
+    assert "41111111" not in answer.text.replace(" ", "")
     assert len(running.logged()) == 3
 
 
@@ -189,7 +189,7 @@ async def test_every_version_that_there_was_is_taken_and_a_newer_one_is_told(
     ]
     assert "percent_scrolled" in results[3]["detail"]
     assert "1 to 2" in results[4]["detail"]
-    assert "4111" not in answer.text
+    assert "41111111" not in answer.text.replace(" ", "")
     kept = running.logged()
     assert {stored.schema_version for stored in kept} == {2}
     assert [stored.percent_scrolled for stored in kept] == [None, None, 70]
