@@ -5,7 +5,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, Strict
 
@@ -25,6 +25,14 @@ from serving.state.documents import Document, DocumentConflict, Version
 from serving.yaml_text import as_yaml
 
 router = APIRouter()
+
+
+async def _by_admin(request: Request) -> None:
+    # Before the query is looked at: a stranger is told nothing of what it should be.
+    authenticate(request, gateway_of(request), "admin")
+
+
+_ADMIN = [Depends(_by_admin)]
 
 MOST_HISTORY = 200
 Number = Annotated[int, Query(ge=1, le=10**9)]
@@ -85,12 +93,12 @@ class Difference(BaseModel):
     responses=documented(401, 403, 404, 422, 503),
     openapi_extra={"security": [{"api_key": []}]},
     tags=["rules"],
+    dependencies=_ADMIN,
 )
 async def get_rules(request: Request, version: Number | None = None) -> Response:
     """The latest version, or the one that is named. With `Accept: application/yaml` as a file that
     can be edited and sent back."""
     gateway = gateway_of(request)
-    authenticate(request, gateway, "admin")
     document = gateway.control.document(DOCUMENT, version)
     if document is None and version is not None:
         raise _no_version(version)
@@ -129,6 +137,7 @@ async def put_rules(request: Request) -> Response:
     responses=documented(401, 403, 422, 503),
     openapi_extra={"security": [{"api_key": []}]},
     tags=["rules"],
+    dependencies=_ADMIN,
 )
 async def get_history(
     request: Request,
@@ -138,7 +147,6 @@ async def get_history(
     """The newest versions, or those below `before`. A version is never changed; writing an old one
     again takes the rules back to it."""
     gateway = gateway_of(request)
-    authenticate(request, gateway, "admin")
     heads = gateway.control.document_history(DOCUMENT, before, limit)
     return _json(History(versions=[_told(head) for head in heads]))
 
@@ -150,13 +158,13 @@ async def get_history(
     responses=documented(401, 403, 404, 422, 503),
     openapi_extra={"security": [{"api_key": []}]},
     tags=["rules"],
+    dependencies=_ADMIN,
 )
 async def get_difference(
-    request: Request, before: Annotated[int, Query(ge=0, le=10**9)], after: Number | None = None
+    request: Request, before: Annotated[int, Query(ge=0, le=10**9)] = 0, after: Number | None = None
 ) -> Response:
     """What changed from `before` (0: the beginning) to `after` (the latest), rule by rule."""
     gateway = gateway_of(request)
-    authenticate(request, gateway, "admin")
     new = gateway.control.document(DOCUMENT, after)
     if new is None:
         raise _no_version(after or 0)

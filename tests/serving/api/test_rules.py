@@ -323,3 +323,14 @@ async def test_the_example_gives_high_value_customers_their_discount(running: Ru
     )
     told = (await running.client.post(path, content=text, headers=headers)).json()
     assert [one["after"]["offers"] for one in told["samples"]] == [["loyal-customers"], []]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/rules?version=x", "/v1/rules/history?limit=x", "/v1/rules/diff?before=x"]
+)
+async def test_a_stranger_is_told_nothing_of_what_a_query_should_be(
+    running: Running, path: str
+) -> None:
+    assert (await running.client.get(path)).status_code == 401
+    assert (await running.client.get(path, headers=running.bearer("collect"))).status_code == 403
+    assert (await running.client.get(path, headers=running.bearer("admin"))).status_code == 422
