@@ -18,7 +18,6 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.api.auth import digest_of_key, new_key
 from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.commands.stopped import opened_rights
 from serving.control import open_control, require_control
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
@@ -170,6 +169,9 @@ def _rotate(args: argparse.Namespace) -> Figures:
 async def _let_go(args: argparse.Namespace, settings: Settings, secrets: Secrets) -> int:
     """Erase who is found by an older master key alone, and say how many that were. Raises UserError
     where there is anybody and that was not asked for."""
+    # Only here: it brings the compiled loops of features along.
+    from serving.commands.stopped import opened_rights
+
     control = open_control(settings, secrets)
     try:
         versions = control.key_versions()["subjects"]

@@ -138,7 +138,7 @@ def test_the_truth_about_shoppers_is_not_read(simulated: Path, tmp_path: Path) -
     finally:
         for path in hidden:
             path.rename(simulated / "truth" / path.name)
-    assert len(hidden) == 3
+    assert len(hidden) == 4
     assert bodies(before, "decide") == bodies(after, "decide")
     shown = {"subject_id", "session_id", "region", "device", "item_id", "gpc", "category"}
     told = b"".join(one.body for one in before)

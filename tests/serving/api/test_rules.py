@@ -284,7 +284,7 @@ async def test_a_rule_forces_what_no_model_would_give_also_on_who_is_held_out(
     assert said["offers"][0]["reasons"][0]["code"] == "shop_choice"
     assert said["applied_rules"] == ["vip"]
     await running.quiet()
-    *_, event = [one for one in running.logged() if one.event_name == "decision"]
+    (event,) = [one for one in running.logged() if str(one.event_id) == said["decision_id"]]
     assert event.decision is not None
     arms = {arm["offer_id"]: arm for arm in event.decision["offers"]["arms"]}
     assert arms["loyal-customers"]["propensity"] == 1.0

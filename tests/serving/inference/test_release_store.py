@@ -179,7 +179,7 @@ def test_a_damaged_file_in_the_store_is_refused_and_nothing_of_it_is_seen(
     before = {**files(pod.releases), **files(pod.models)}
     whole = tmp_path / "store" / "releases" / "two"
     held = sorted(path for path in whole.rglob("*") if path.is_file())
-    assert len(held) == 15
+    assert len(held) == 16
     for path in held:
         content = path.read_bytes()
         if path.name == "configurations.json":

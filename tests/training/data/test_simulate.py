@@ -93,6 +93,7 @@ def test_another_seed_gives_other_events(
     first, other = digests(simulated.folder), digests(run(catalogue_file, tmp_path, seed=8))
     assert {name for name in first if first[name] == other.get(name)} == {
         "catalogue.parquet",
+        "offer_arms.json",
         "truth/README.txt",
     }
 
