@@ -23,7 +23,7 @@ _PAUSE_S = 0.050
 _FEW = 8
 # A cheaper answer is expected to be given within this share of the usual deadline, or it is refused
 # while that costs next to nothing; the rest is for reading it, writing it, and being wrong.
-_CHEAPER_ROOM = 0.35
+_CHEAPER_ROOM = 0.28
 _SOME = 5  # so few are answered whatever the last ones took: one bad moment must refuse nobody
 _FIRST_CHEAPER_S = 0.002
 _FIRST_DEADLINE_S = DEFAULT_DEADLINE_MS / 1_000
