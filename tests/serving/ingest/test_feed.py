@@ -232,7 +232,7 @@ async def test_gateways_share_a_topic_and_take_over_from_one_another(
     await logs[0].append(events[:200])
     await comes_to_hold(stores[1], events[:200], 15)
     feeds[1].start()
-    sent, until = 200, time.monotonic() + 30
+    sent, until = 200, time.monotonic() + 90
     while feeds[1].applied == 0:  # goes on while partitions change hands
         assert time.monotonic() < until
         await logs[sent // 20 % 2].append(events[sent : sent + 20])
