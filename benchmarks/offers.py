@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +16,16 @@ from typing import Any
 
 from benchmarks.checkouts import from_baskets
 from benchmarks.command import execute
-from benchmarks.decide import seeded
+from benchmarks.in_process import gateway_of
 from benchmarks.twin import live_manifest
-from contract.clock import FixedClock
 from contract.consent import PURPOSES
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.offers import OfferBook
 from serving.api.gateway import Gateway
-from serving.app import close_gateway, open_gateway
 from serving.decision.messages import DecideRequest
 from serving.decision.offer_shelf import DOCUMENT
 from serving.decision.outcome import SubjectContext
-from serving.settings import load_settings
 from serving.state.audit import COMMAND_LINE
 
 PROGRAM = "benchmarks.offers"
@@ -90,15 +86,8 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
 async def _measure(args: argparse.Namespace) -> Figures:
     manifest = live_manifest(args.releases)
     bodies = from_baskets(args.data, manifest.trained_until, seed=0)
-    with tempfile.TemporaryDirectory(prefix="tillwise-") as folder:
-        state = Path(folder)
-        seeded(args, state, manifest)
-        settings = load_settings(state=state, releases=args.releases, models=args.models)
-        gateway = await open_gateway(settings, FixedClock(manifest.trained_until))
-        try:
-            return await _rounds(gateway, bodies, args.decisions)
-        finally:
-            await close_gateway(gateway)
+    async with gateway_of(args, manifest) as gateway:
+        return await _rounds(gateway, bodies, args.decisions)
 
 
 async def _rounds(gateway: Gateway, bodies: Sequence[bytes], decisions: int) -> Figures:

@@ -10,7 +10,6 @@ which tests the grouping, and once at items that were logged as shown, which tes
 import argparse
 import asyncio
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,17 @@ import numpy as np
 
 from benchmarks.checkouts import from_baskets
 from benchmarks.command import execute
-from benchmarks.decide import seeded
+from benchmarks.in_process import gateway_of
 from benchmarks.twin import live_manifest
 from contract.attribution import GROUPS
-from contract.clock import FixedClock
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.items import Floats
 from contract.pair_features import PAIR_FEATURES
-from serving.app import close_gateway, open_gateway
 from serving.decision.messages import DecideRequest
 from serving.decision.outcome import SubjectContext
 from serving.inference.explainer import Explainer
 from serving.inference.release import compute_single_threaded
-from serving.settings import load_settings
 
 PROGRAM = "benchmarks.reasons"
 LEAST_AGREEMENT = 0.9
@@ -97,32 +93,25 @@ class Decided:
 async def _decide(args: argparse.Namespace) -> Decided:
     manifest = live_manifest(args.releases)
     bodies = from_baskets(args.data, manifest.trained_until, seed=0)
-    with tempfile.TemporaryDirectory(prefix="tillwise-") as folder:
-        state = Path(folder)
-        seeded(args, state, manifest)
-        settings = load_settings(state=state, releases=args.releases, models=args.models)
-        gateway = await open_gateway(settings, FixedClock(manifest.trained_until))
-        try:
-            explainer = gateway.live.current.explainer
-            if explainer is None:
-                raise UserError(
-                    "the live release carries no background to explain against; fit and export "
-                    "one with this version"
-                )
-            found = Decided(explainer)
-            for body in bodies:
-                asked = DecideRequest.model_validate_json(body)
-                asked = asked.model_copy(update={"deadline_ms": _PATIENT_MS})
-                who = gateway.subjects.recognise(
-                    asked.visitor_id, asked.user_id, asked.consent, gpc=asked.gpc
-                )
-                subject = SubjectContext(who.subject_id, who.purposes)
-                _keep(found, await gateway.decider.decide(asked, subject))
-                if len(found.ms) == args.decisions:
-                    break
-            return found
-        finally:
-            await close_gateway(gateway)
+    async with gateway_of(args, manifest) as gateway:
+        explainer = gateway.live.current.explainer
+        if explainer is None:
+            raise UserError(
+                "the live release carries no background to explain against; fit and export "
+                "one with this version"
+            )
+        found = Decided(explainer)
+        for body in bodies:
+            asked = DecideRequest.model_validate_json(body)
+            asked = asked.model_copy(update={"deadline_ms": _PATIENT_MS})
+            who = gateway.subjects.recognise(
+                asked.visitor_id, asked.user_id, asked.consent, gpc=asked.gpc
+            )
+            subject = SubjectContext(who.subject_id, who.purposes)
+            _keep(found, await gateway.decider.decide(asked, subject))
+            if len(found.ms) == args.decisions:
+                break
+        return found
 
 
 def _keep(found: Decided, decision: Any) -> None:

@@ -237,10 +237,9 @@ class Decider:
         offered, state = await self._offer(checkout, state, now)
         if state is None and _moves_choices(checkout):
             state = await self._features(checkout)
+        sent = payment_shipping.as_sent(checkout)
         orders = checkout.deadline.inline(
-            "payment_shipping",
-            lambda: payment_shipping.ordered(checkout, state),
-            payment_shipping.as_sent(checkout),
+            "payment_shipping", lambda: payment_shipping.ordered(checkout, state, sent), sent
         )
         return _Draft(checkout, answer, state, offered, orders)
 

@@ -49,10 +49,11 @@ def as_sent(checkout: Checkout) -> Orders:
     )
 
 
-def ordered(checkout: Checkout, state: SubjectState | None) -> Orders:
-    """The likeliest first, for who has `state`: None or empty without consent or a history."""
-    choices, sent = checkout.release.choices, as_sent(checkout)
-    if choices is None:
+def ordered(checkout: Checkout, state: SubjectState | None, sent: Orders) -> Orders:
+    """What was `sent`, the likeliest first, for who has `state`: None or empty without consent or a
+    history."""
+    choices = checkout.release.choices
+    if choices is None or not (sent.payment.ids or sent.shipping.ids):
         return sent
     payments, deliveries = _asked(checkout)
     own = made_before(state if checkout.subject.personal and state else {}, checkout.now_us)
