@@ -1,6 +1,7 @@
 """Events as columns: the Parquet schema of `events/*.parquet` and the exploded frame that features
 are replayed from. Arrow stands here for its types only; nothing in this file reads or writes."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +54,12 @@ EVENT_SCHEMA = pa.schema(
         ("context", _CONTEXT),
         ("attribution_token", pa.string()),
         ("synthetic", pa.bool_()),
+        ("decision", pa.string()),  # JSON, of a `decision` written under `personalization` alone
     ]
 )
 
 # Columns that files of an older schema version lack; a reader takes them as empty.
-ADDED_COLUMNS = frozenset({"percent_scrolled"})
+ADDED_COLUMNS = frozenset({"percent_scrolled", "decision"})
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ class EventFrame:
 
 
 def event_row(event: Event) -> dict[str, Any]:
-    """`event` as one row of `EVENT_SCHEMA`."""
+    """`event` as one row of `EVENT_SCHEMA`. What a decision was made of is there only where models
+    may learn from it."""
     row = event.model_dump(mode="python", exclude={"decision"})
+    learnable = event.decision is not None and "personalization" in event.purposes
+    row["decision"] = json.dumps(event.decision, separators=(",", ":")) if learnable else None
     row["event_id"], row["subject_id"] = str(event.event_id), str(event.subject_id)
     row["purposes"], row["items"] = list(event.purposes), [dict(item) for item in event.items]
     row["context"] = dict(event.context) if event.context else None

@@ -59,6 +59,9 @@ class Offered:
     by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
     # What the network expects each to bring over none, minor units; by offer id.
     expected: Mapping[str, float] = field(default_factory=dict)
+    # Of the cart's goods, and what of it they leave without an offer; None: not known.
+    value: int | None = None
+    margin: int | None = None
 
     def ruled(
         self, given: Iterable[str], by: Mapping[str, str], blocked: Mapping[str, str]
@@ -91,10 +94,13 @@ class Offered:
             "holdout": self.holdout,
             "holdout_share": self.holdout_share,
             "no_offer_propensity": self.none,
+            "value": self.value,
+            "margin": self.margin,
             "arms": [
                 {
                     "offer_id": one.offer.offer_id,
                     "amount": one.amount,
+                    "discount": one.discount.model_dump(exclude_none=True),
                     "shown": one.offer.offer_id in shown,
                     "propensity": self.propensities[one.offer.offer_id],
                     "expected_gain": self.expected.get(one.offer.offer_id),
@@ -201,8 +207,8 @@ def _margin(question: _Question) -> int | None:
 
 def _chosen(question: _Question, found: Evaluation) -> Offered:
     checkout, shelf = question.checkout, question.shelf
-    book, value = shelf.current.book, checkout.request.cart.value or 0
-    share = book.holdout_share
+    book, value = shelf.current.book, checkout.request.cart.value
+    share, margin = book.holdout_share, _margin(question) if found.valid else None
     draw = shelf.draw(stable_id(checkout.request, checkout.subject), question.now)
     offered = Offered(
         valid=found.valid,
@@ -211,8 +217,10 @@ def _chosen(question: _Question, found: Evaluation) -> Offered:
         holdout=draw < share,
         holdout_share=share,
         version=shelf.version,
+        value=value,
+        margin=margin,
     )
-    would = first_set([one for one in found.valid if one.offer.unconditional], value)
+    would = first_set([one for one in found.valid if one.offer.unconditional], value or 0)
     if would:
         given = {one.offer.offer_id: 1.0 - share for one in would}
         return replace(
@@ -222,7 +230,7 @@ def _chosen(question: _Question, found: Evaluation) -> Offered:
             none=share,
         )
     best = judged(
-        *(checkout, question.state, found.valid, _margin(question), draw),
+        *(checkout, question.state, found.valid, margin, draw),
         *(share, book.explore_share),
     )
     if best is None:

@@ -112,6 +112,8 @@ class Decision:
             "rung": self.rung,
             "degraded": list(self.response.degraded),
             "cart": [line.item_id for line in self.request.cart.items],
+            "cart_quantities": [line.quantity for line in self.request.cart.items],
+            "cart_prices": [line.price for line in self.request.cart.items],
             "pair_features_version": PAIR_FEATURES_VERSION,
             "shown": [self._shown(place, item) for place, item in enumerate(self.shown)],
             "offers": self._offered(),

@@ -34,18 +34,29 @@ class Orders:
 
     payment: Ordered = Ordered()
     shipping: Ordered = Ordered()
+    deliveries: tuple[Option, ...] = ()  # the shipping options as they were sent
 
     def record(self) -> dict[str, Any]:
         """For the decision's event; nothing where nothing was asked."""
         told = {"payment_methods": self.payment, "shipping_options": self.shipping}
-        return {name: one.record() for name, one in told.items() if one.ids}
+        found = {name: one.record() for name, one in told.items() if one.ids}
+        if "shipping_options" in found:
+            sent = {one.id: one for one in self.deliveries}
+            of_each = [sent[one] for one in self.shipping.ids]
+            found["shipping_options"] |= {
+                "prices": [one.price for one in of_each],
+                "days": [one.days for one in of_each],
+            }
+        return found
 
 
 def as_sent(checkout: Checkout) -> Orders:
     """The orders in which the caller sent the options."""
     payments, deliveries = _asked(checkout)
     return Orders(
-        Ordered(tuple(one.id for one in payments)), Ordered(tuple(one.id for one in deliveries))
+        Ordered(tuple(one.id for one in payments)),
+        Ordered(tuple(one.id for one in deliveries)),
+        tuple(deliveries),
     )
 
 
@@ -60,6 +71,7 @@ def ordered(checkout: Checkout, state: SubjectState | None, sent: Orders) -> Ord
     return Orders(
         _one(checkout, choices.payment, payments, own.payments) or sent.payment,
         _one(checkout, choices.shipping, deliveries, own.deliveries) or sent.shipping,
+        sent.deliveries,
     )
 
 

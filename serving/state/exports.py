@@ -121,7 +121,7 @@ def narrow(export: Export, subject_ids: Iterable[str], purposes: Purposes) -> in
             return None
         kept = {**row, "purposes": agreed}
         if "personalization" not in agreed:  # what `redact` takes out
-            kept["search_term"] = None
+            kept["search_term"] = kept["decision"] = None
             kept["context"] = row["context"] and {**row["context"], "region": None}
         return kept
 

@@ -1,3 +1,4 @@
+import json
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
@@ -22,8 +23,17 @@ LOG = (
 )
 
 
-def test_schema_holds_all_of_an_event_but_the_decision() -> None:
-    assert set(EVENT_SCHEMA.names) == set(Event.model_fields) - {"decision"}
+def test_schema_holds_all_of_an_event() -> None:
+    assert set(EVENT_SCHEMA.names) == set(Event.model_fields)
+
+
+def test_decisions_are_kept_for_learning_only_where_models_may_learn() -> None:
+    made = {"rung": "full", "offers": None, "shares": [0.25]}
+    personal = event(1, "decision", items=(), decision=made)
+    counted = event(2, "decision", items=(), decision=made, purposes=("analytics",))
+    told = table_of(personal, counted, event(3, "page_view", items=()))["decision"].to_pylist()
+    assert json.loads(told[0]) == made
+    assert told[1:] == [None, None]
 
 
 def test_one_row_for_every_item_and_one_for_none() -> None:
