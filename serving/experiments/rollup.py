@@ -1,29 +1,37 @@
-"""What experiments need of the event log, kept in a small file of its own, so that the log is read
-once and never by the gateway.
+"""What experiments and key figures need of the event log, kept in a file of its own, so that the
+log is read once and never by the gateway.
 
 It holds exposures, checkouts and orders under the random log keys of their subjects, which only the
-control store can trace, and nothing of anybody without consent to `analytics`. Every round lets go
-of those who withdrew it or were erased; their key is gone from the moment of the erasure.
+control store can trace, and nothing of anybody without consent to `analytics`. Every round looks
+for those who withdrew it or were erased, and lets go of them; their key is gone from the moment of
+the erasure.
 
-Facts are inserted once and joined when they are asked for, so late and repeated events come out as
-they would have in order.
+Facts of experiments are inserted once and joined when they are asked for, so late and repeated
+events come out as they would have in order. `monitoring.kpi_rollup` keeps the sums for key figures
+in the same file: what was read, and all that came of it, is one transaction.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from contract.clock import to_us
 from contract.events import NO_AMOUNT, Event, order_amount
+from serving.monitoring.kpi_rollup import KpiRollup
+from serving.monitoring.kpis import FILE
 from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog, Position
 from serving.state.sqlite_writer import connect
 
-FILE: Final = "experiments.sqlite"
-_BATCH = 1_000
+__all__ = ["FILE", "Rollup", "read_report"]
+
+_FORMER: Final = "experiments.sqlite"  # of a version that kept no key figures
+_BATCH = 2_000
+_LOOKED_AT = 20_000  # subjects a round, whether they still agree
 _TABLES = ("exposures", "checkouts", "shown", "orders", "bought", "refunds")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS progress (only INTEGER PRIMARY KEY CHECK (only = 1), log_id, position);
@@ -42,15 +50,26 @@ CREATE TABLE IF NOT EXISTS bought (
 CREATE TABLE IF NOT EXISTS refunds (
     event_id PRIMARY KEY, subject, transaction_id, amount) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reports (experiment PRIMARY KEY, body) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS exposures_by_subject ON exposures (subject);
+CREATE INDEX IF NOT EXISTS refunds_by_subject ON refunds (subject);
 """
+# Whoever stands in another table stands in one of these.
+_SUBJECTS = " UNION ".join(
+    f"SELECT * FROM (SELECT DISTINCT subject FROM {table} WHERE subject > :after "
+    "ORDER BY subject LIMIT :most)"
+    for table in ("checkouts", "orders", "refunds", "kpi_facts")
+)
 
 
 class Rollup:
     """The file at `path`; one process at a time writes it."""
 
     def __init__(self, path: Path) -> None:
+        path.with_name(_FORMER).unlink(missing_ok=True)  # the log is read again
         self.file = connect(path)
         self.file.executescript(_SCHEMA)
+        self.kpis = KpiRollup(self.file)
+        self._looked_after = ""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -82,18 +101,27 @@ class Rollup:
         return count
 
     def forget(self, control: ControlStore) -> int:
-        """Let go of subjects who were erased or no longer agree; returns how many."""
-        gone = []
-        every = " UNION ".join(f"SELECT subject FROM {table}" for table in _TABLES)
-        for (subject,) in self.file.execute(every).fetchall():
-            key = control.subject_key_by_log_key(bytes.fromhex(subject))
-            consent = None if key is None else control.consent_of(key.subject_id)
-            if consent is None or "analytics" not in consent.purposes:
-                gone.append((subject,))
+        """Let go of subjects who were erased or no longer agree; returns how many. A round looks at
+        as many as take no time, and the next one at those after them."""
+        rows = self.file.execute(
+            f"SELECT subject FROM ({_SUBJECTS}) ORDER BY subject LIMIT :most",
+            {"after": self._looked_after, "most": _LOOKED_AT},
+        ).fetchall()
+        looked_at = [str(row[0]) for row in rows]
+        gone = _departed(looked_at, control)
         with self._transaction():
             for table in _TABLES:
-                self.file.executemany(f"DELETE FROM {table} WHERE subject = ?", gone)
+                self.file.executemany(
+                    f"DELETE FROM {table} WHERE subject = ?", [(one,) for one in gone]
+                )
+            self.kpis.forget(gone)
+        self._looked_after = looked_at[-1] if len(looked_at) == _LOOKED_AT else ""
         return len(gone)
+
+    def tidy(self) -> None:
+        """Remove what is older than anybody asks for."""
+        with self._transaction():
+            self.kpis.tidy()
 
     def keep_report(self, key: str, body: str) -> None:
         """Keep the JSON `body` as the latest report of an experiment."""
@@ -103,6 +131,7 @@ class Rollup:
         with self._transaction():
             for table in (*_TABLES, "reports", "progress"):
                 self.file.execute(f"DELETE FROM {table}")
+            self.kpis.empty()
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self.file)
@@ -116,12 +145,17 @@ class Rollup:
         position: Position,
     ) -> None:
         """All of `events` and how far they lead, or nothing."""
-        with self._transaction():
-            for event in events:
+        names: dict[UUID, str | None] = {}
+        kept: list[tuple[str, Event]] = []
+        for event in events:
+            if event.subject_id not in names:
                 key = control.subject_key(str(event.subject_id))
-                if key is None or "analytics" not in event.purposes:
-                    continue
-                subject = key.log_key.hex()
+                names[event.subject_id] = None if key is None else key.log_key.hex()
+            subject = names[event.subject_id]
+            if subject is not None and "analytics" in event.purposes:
+                kept.append((subject, event))
+        with self._transaction():
+            for subject, event in kept:
                 if event.event_name == "decision" and event.decision is not None:
                     self._exposed(subject, event, event.decision)
                 elif event.event_name == "purchase":
@@ -130,6 +164,7 @@ class Rollup:
                     amount = max(order_amount(event), 0)
                     row = (str(event.event_id), subject, event.transaction_id, amount)
                     self.file.execute("INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?)", row)
+            self.kpis.take(kept, costs)
             self.file.execute(
                 "INSERT OR REPLACE INTO progress VALUES (1, ?, ?)", (log_id, json.dumps(position))
             )
@@ -186,6 +221,20 @@ class _Transaction:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._file.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _departed(subjects: Sequence[str], control: ControlStore) -> list[str]:
+    """Those who were erased or agree to no analytics any more."""
+    names = {
+        key.log_key.hex(): key.subject_id
+        for key in control.subject_keys(log_keys=[bytes.fromhex(one) for one in subjects])
+    }
+    agreed = control.agreed_by(list(names.values()))
+    return [
+        one
+        for one in subjects
+        if one not in names or "analytics" not in agreed.get(names[one], frozenset())
+    ]
 
 
 def read_report(path: Path, key: str) -> str | None:
