@@ -3,7 +3,7 @@ that was released is never changed: what comes later is a step of its own."""
 
 from collections.abc import Callable
 
-from serving.state import control_audit
+from serving.state import control_audit, review_items
 from serving.state.control_keys import draw_service_keys, service_key
 from serving.state.control_subjects import Writing, insert_keys
 from serving.state.sql import Step, making
@@ -118,14 +118,14 @@ _AUDIT_ENDS = """
 CREATE INDEX IF NOT EXISTS audit_by_end ON audit (substr(text, length(text) - 15));
 """
 # All at once, where nothing lies yet.
-make_tables = making(_TABLES + _DOCUMENTS + _ERASURE_RECORDS + _AUDIT_ENDS)
+make_tables = making(_TABLES + _DOCUMENTS + _ERASURE_RECORDS + _AUDIT_ENDS + review_items.SCHEMA)
 
 # What gateways read at every turn and therefore keep a copy of. The audit log is asked for rarely
 # and grows for years: it is read where it lies.
 COPIED = (
     *("subjects", "links", "consents", "subject_keys", "catalogue_changes", "service_keys"),
     *("exports", "erasures", "erasure_count", "api_keys", "answers", "notes", "version"),
-    *("documents", "erasure_records"),
+    *("documents", "erasure_records", *review_items.TABLES),
 )
 TABLES = (*COPIED, "audit", "audit_head")
 # What must stand nowhere in such a copy once somebody was erased, their key first of all.
@@ -161,6 +161,7 @@ STEPS: tuple[Callable[[Writing], None], ...] = (
     _making(_ERASURE_RECORDS),
     _begin_audit,
     _making(_AUDIT_ENDS),
+    _making(review_items.SCHEMA),
 )
 
 

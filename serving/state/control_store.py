@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from contract.catalogue import ItemChange
+from contract.reviews import Finding, Review, Source, State
 from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
 from serving.state.catalogue_changes import Patch
 from serving.state.documents import Document, Version
@@ -344,6 +345,40 @@ class ControlStore(Protocol):
 
     def document_versions(self) -> Mapping[str, int]:
         """The latest version of every document: what to follow them by."""
+        ...
+
+    def reviews(self, state: State | None = None, limit: int = 100) -> list[Review]:
+        """The review items, in that state if one is named, the newest first."""
+        ...
+
+    def review(self, review_id: str) -> Review | None:
+        """The review item with this id."""
+        ...
+
+    async def note_findings(
+        self,
+        source: Source,
+        findings: Sequence[Finding],
+        *,
+        complete: bool = True,
+        by: Actor = GATEWAY,
+    ) -> list[Review]:
+        """Take over what `source` finds now: each finding is one review item while it lasts.
+        Returns the items that were opened or opened again. `complete`: what this source found
+        before and does not find now has ended. ValueError: a finding is of another source."""
+        ...
+
+    async def move_review(
+        self,
+        review_id: str,
+        to: Literal["acknowledged", "closed"],
+        by: Actor,
+        *,
+        who: str = "",
+        note: str = "",
+    ) -> Review | None:
+        """Acknowledge or close an item, with an audit line; doing it again changes nothing. None:
+        there is no such item. ValueError: it is closed, so it can not be acknowledged."""
         ...
 
     def version(self) -> int:

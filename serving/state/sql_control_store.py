@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from contract.catalogue import ItemChange
 from contract.clock import Clock, SystemClock
+from contract.reviews import Finding, Review, Source, State
 from serving.state import (
     catalogue_changes,
     control_audit,
@@ -17,6 +18,7 @@ from serving.state import (
     control_schema,
     documents,
     erasure_records,
+    review_items,
 )
 from serving.state import control_subjects as subjects
 from serving.state.audit import GATEWAY, Actor, Entry, Head, Line
@@ -341,6 +343,7 @@ class SqlControlStore(ABC):
             connection, key = writing.connection, writing.audit_key
             lines = control_audit.let_go(connection, audit_before.isoformat(), key)
             erasure_records.let_go(connection, answers_before.isoformat())
+            review_items.let_go(connection, audit_before.isoformat())
             answers = connection.execute(
                 "DELETE FROM answers WHERE given_at < ?", (answers_before.isoformat(),)
             )
@@ -456,6 +459,59 @@ class SqlControlStore(ABC):
 
     def document_versions(self) -> Mapping[str, int]:
         return self._read(documents.versions)
+
+    def reviews(self, state: State | None = None, limit: int = 100) -> list[Review]:
+        return self._read(lambda connection: review_items.listed(connection, state, limit))
+
+    def review(self, review_id: str) -> Review | None:
+        return self._read(lambda connection: review_items.read(connection, review_id))
+
+    async def note_findings(
+        self,
+        source: Source,
+        findings: Sequence[Finding],
+        *,
+        complete: bool = True,
+        by: Actor = GATEWAY,
+    ) -> list[Review]:
+        return await self._write(
+            lambda writing: review_items.note_findings(writing, source, findings, complete, by)
+        )
+
+    async def move_review(
+        self,
+        review_id: str,
+        to: Literal["acknowledged", "closed"],
+        by: Actor,
+        *,
+        who: str = "",
+        note: str = "",
+    ) -> Review | None:
+        return await self._write(
+            lambda writing: review_items.move(writing, review_id, to, by, who, note)
+        )
+
+    def review_messages_due(self) -> bool:
+        """Whether something of a review item is to be told outside. Raises StoreError."""
+        now = self._clock.now()
+        return self._read(lambda connection: review_items.due(connection, now))
+
+    async def take_review_message(self) -> review_items.ReviewMessage | None:
+        """The next such message, which is the caller's for a while. Raises StoreError."""
+        return await self._write(
+            lambda writing: review_items.take(writing.connection, writing.clock.now())
+        )
+
+    async def settle_review_message(
+        self, message: review_items.ReviewMessage, problem: str | None = None, wait_s: float = 0.0
+    ) -> bool:
+        """It was told, or for a `problem` it is to be tried again, `wait_s` seconds later at the
+        earliest; whether it is done with. Raises StoreError."""
+        return await self._write(
+            lambda writing: review_items.settle(
+                writing.connection, message, writing.clock.now(), problem, wait_s
+            )
+        )
 
     def version(self) -> int:
         row = self._one("SELECT number FROM version")
