@@ -29,6 +29,7 @@ from serving.api import (
     explanations,
     health,
     offers,
+    reviews,
     rules,
     rules_check,
     sdk,
@@ -81,6 +82,7 @@ from serving.stores import open_stores
 
 if TYPE_CHECKING:
     from serving.inference.triton import TritonBackends
+    from serving.state.review_webhook import ReviewWebhook, WebhookPlace
     from serving.state.voucherify import VoucherifyDelivery
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
 
     Raises UserError when there is no release or it is refused. The caller holds the StateFolder.
     """
+    _webhook_place(settings)  # what is wrong with it is said before anything is opened
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
     triton = _triton(settings, counted)
@@ -347,7 +350,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             gateway.feed.start()
         documentation.document(app)  # now, so that nobody has to wait for it
         period = gateway.settings.snapshot_minutes * 60
-        outside = _outside(gateway)
+        outside, webhook = _outside(gateway), _webhook(gateway)
         beside = [
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention", at_once=True),
@@ -356,6 +359,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         ]
         if outside is not None:
             beside.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))
+        if webhook is not None:
+            beside.append(_every(_OUTSIDE_SECONDS, webhook.deliver, "review webhook"))
         if follow_pointer:
             look = gateway.follower.look
             beside.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -365,8 +370,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-            if outside is not None:
-                await outside.aclose()
+            for told in (outside, webhook):
+                if told is not None:
+                    await told.aclose()
             await close_gateway(gateway)
 
     app = GatewayApp(
@@ -382,7 +388,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
         *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
-        *(consent, rules, rules_check, experiments, health, docs_page, sdk),
+        *(consent, rules, rules_check, experiments, reviews, health, docs_page, sdk),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
@@ -448,6 +454,24 @@ def _outside(gateway: Gateway) -> "VoucherifyDelivery | None":
         settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
     )
     return VoucherifyDelivery(gateway.ledger.outbox, place, gateway.clock)
+
+
+def _webhook_place(settings: Settings) -> "WebhookPlace | None":
+    """Raises UserError."""
+    if settings.review_webhook_url is None:
+        return None
+    from serving.state.review_webhook import WebhookPlace
+
+    return WebhookPlace.of(settings.review_webhook_url, settings.review_webhook_secret)
+
+
+def _webhook(gateway: Gateway) -> "ReviewWebhook | None":
+    place = _webhook_place(gateway.settings)
+    if place is None:
+        return None
+    from serving.state.review_webhook import ReviewWebhook
+
+    return ReviewWebhook(gateway.control, place, gateway.clock)
 
 
 def _version() -> str:

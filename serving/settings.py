@@ -135,6 +135,14 @@ class Settings(BaseSettings):
     )
     voucherify_app_id: str = Field("", description="The application's id there.")
     voucherify_app_token: str = Field("", repr=False, description="Its secret.")
+    review_webhook_url: str | None = Field(
+        None,
+        description="An https address that is told of review items: POST, JSON, signed as "
+        "standardwebhooks.com has it.",
+    )
+    review_webhook_secret: str = Field(
+        "", repr=False, description="What is signed with: 24 to 64 random bytes in base64."
+    )
     impression_queue: Positive = Field(
         4_096, description="Impressions waiting to be logged; more are lost and counted."
     )

@@ -130,6 +130,18 @@ class Export:
     key: bytes
 
 
+@dataclass(frozen=True)
+class ReviewMessage:
+    """What is to be told outside: `body` is the JSON text as it is sent every time, `attempts` were
+    made before."""
+
+    message_id: str
+    review_id: str
+    body: str
+    made_at: datetime
+    attempts: int
+
+
 class ControlStore(Protocol):
     """Reads are quick and local, from any thread; writes are durable when they return. Of what
     another process wrote, only a revoked key may be seen up to `KEY_HELD_S` later.
@@ -379,6 +391,22 @@ class ControlStore(Protocol):
     ) -> Review | None:
         """Acknowledge or close an item, with an audit line; doing it again changes nothing. None:
         there is no such item. ValueError: it is closed, so it can not be acknowledged."""
+        ...
+
+    def review_messages_due(self) -> bool:
+        """Whether something of a review item is to be told outside."""
+        ...
+
+    async def take_review_message(self) -> ReviewMessage | None:
+        """The next such message, which is the caller's for a while. What was done to an item
+        earlier is always told first."""
+        ...
+
+    async def settle_review_message(
+        self, message: ReviewMessage, problem: str | None = None, wait_s: float = 0.0
+    ) -> bool:
+        """It was told, or for a `problem` it is to be tried again, `wait_s` seconds later at the
+        earliest; whether it is done with, because it was told or given up for its age."""
         ...
 
     def version(self) -> int:

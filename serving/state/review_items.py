@@ -3,13 +3,13 @@ in the same transaction as the step that it tells of, so that neither is there w
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
 from contract.reviews import Deed, Finding, Review, Source, State, Step
 from serving.state.audit import Actor
+from serving.state.control_store import ReviewMessage
 from serving.state.control_subjects import Writing
 from serving.state.sql import Sql
 
@@ -49,18 +49,6 @@ LONGEST_WAIT_S: Final = 900.0
 GIVEN_UP_AFTER: Final = timedelta(hours=24)
 MOST_LISTED: Final = 500
 _TOLD: Final[frozenset[Deed]] = frozenset({"opened", "reopened", "acknowledged", "closed"})
-
-
-@dataclass(frozen=True)
-class ReviewMessage:
-    """What is to be told outside: `body` is the JSON text as it is sent every time, `attempts` were
-    made before."""
-
-    message_id: str
-    review_id: str
-    body: str
-    made_at: datetime
-    attempts: int
 
 
 def listed(connection: Sql, state: State | None, limit: int) -> list[Review]:

@@ -29,6 +29,7 @@ from serving.state.control_store import (
     Erased,
     Export,
     Identity,
+    ReviewMessage,
     StoredAnswer,
     SubjectKey,
     SubjectRecord,
@@ -492,21 +493,17 @@ class SqlControlStore(ABC):
         )
 
     def review_messages_due(self) -> bool:
-        """Whether something of a review item is to be told outside. Raises StoreError."""
         now = self._clock.now()
         return self._read(lambda connection: review_items.due(connection, now))
 
-    async def take_review_message(self) -> review_items.ReviewMessage | None:
-        """The next such message, which is the caller's for a while. Raises StoreError."""
+    async def take_review_message(self) -> ReviewMessage | None:
         return await self._write(
             lambda writing: review_items.take(writing.connection, writing.clock.now())
         )
 
     async def settle_review_message(
-        self, message: review_items.ReviewMessage, problem: str | None = None, wait_s: float = 0.0
+        self, message: ReviewMessage, problem: str | None = None, wait_s: float = 0.0
     ) -> bool:
-        """It was told, or for a `problem` it is to be tried again, `wait_s` seconds later at the
-        earliest; whether it is done with. Raises StoreError."""
         return await self._write(
             lambda writing: review_items.settle(
                 writing.connection, message, writing.clock.now(), problem, wait_s
