@@ -13,6 +13,7 @@ from training.commands import (
     benchmark,
     choices,
     evaluate,
+    evaluate_policy,
     export,
     fit,
     import_events,
@@ -25,7 +26,7 @@ from training.commands import (
 PROGRAM = "tillwise-train"
 COMMANDS = (
     *(import_events, simulate, fit, evaluate, benchmark),
-    *(segments, choices, uplift, export),
+    *(segments, choices, uplift, evaluate_policy, export),
 )
 
 

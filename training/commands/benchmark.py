@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 SESSION_KNN = "session-knn"
 COLD_ITEMS = "cold-items"
 UPLIFT, PACING, CHOICES, REDEEM = "uplift", "pacing", "choices", "redeem"
+OFF_POLICY = "off-policy"
 # Protocols of sequence models, and the recipe that fits the shape of their data.
 NEXT_ITEM = {"leave-one-out": "sequences", "session": "sessions"}
-_SEEDS = {UPLIFT: 20}
-_EVERY = (*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN, UPLIFT, PACING, CHOICES, REDEEM)
+_SEEDS = {UPLIFT: 20, OFF_POLICY: 1_000}
+_EVERY = (
+    *(*PROTOCOLS, *NEXT_ITEM, COLD_ITEMS, SESSION_KNN),
+    *(UPLIFT, PACING, OFF_POLICY, CHOICES, REDEEM),
+)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -43,7 +47,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--recipe", metavar="NAME", help="default: demo; sequences or sessions by protocol"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--seeds", type=int, metavar="N", help="default: 3; uplift 20")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="default: 3; uplift 20; off-policy 1000"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where uplift and pacing draw, options writes"
     )
@@ -65,6 +71,8 @@ def run(args: argparse.Namespace) -> Figures:
         return _choices(args.data)
     if args.protocol == PACING:
         return _pacing(args)
+    if args.protocol == OFF_POLICY:
+        return _off_policy(args)
     if args.protocol == REDEEM:
         from training.evaluation.redeem_table import redeem_table
 
@@ -162,6 +170,14 @@ def _pacing(args: argparse.Namespace) -> Figures:
     if args.data is None:
         raise UserError("pacing needs --data, a simulated folder with checkouts.parquet")
     return pacing_table(args.data, 0, args.output)
+
+
+def _off_policy(args: argparse.Namespace) -> Figures:
+    from training.evaluation.off_policy_table import off_policy_table
+
+    if args.data is None:
+        raise UserError("off-policy needs --data, a simulated folder with checkouts.parquet")
+    return off_policy_table(args.data, args.seeds)
 
 
 def _session_knn(folder: Path | None) -> Figures:

@@ -39,3 +39,9 @@ class OfferLog:
                 for value in [getattr(self, field.name)]
             }
         )
+
+
+def margins(log: OfferLog, chances: Floats) -> Floats:
+    """[N, A] what every arm is expected to earn where the outcome has `chances` [N, A]."""
+    earned: Floats = chances * (log.margin[:, None] - log.reduction)
+    return earned

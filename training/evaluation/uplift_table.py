@@ -14,7 +14,7 @@ from contract.figures import Figures
 from training.commands import peak_mib
 from training.data.checkouts import read_offer_log, read_true_probabilities
 from training.data.hillstrom import read_hillstrom
-from training.data.offer_log import Floats, OfferLog
+from training.data.offer_log import Floats, OfferLog, margins
 from training.evaluation import uplift_metrics as metrics
 from training.evaluation import uplift_plots as plots
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
@@ -164,12 +164,6 @@ class UpliftTable:
             f"bootstrap {low:+.5f} to {high:+.5f}"
         )
         return figures
-
-
-def margins(log: OfferLog, chances: Floats) -> Floats:
-    """[N, A] what every arm is expected to earn."""
-    earned: Floats = chances * (log.margin[:, None] - log.reduction)
-    return earned
 
 
 def by_propensity(split: Split, checked: Floats, chances: Floats) -> Chosen:

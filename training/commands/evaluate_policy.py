@@ -1,0 +1,143 @@
+"""`evaluate-policy`: what a new offer policy would have earned, from logged decisions."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.errors import GateRefused, UserError
+from contract.figures import Figures
+from training.commands import common_options, peak_mib
+
+if TYPE_CHECKING:
+    from training.commands import Subparsers
+    from training.data.offer_log import Floats, OfferLog
+    from training.evaluation.off_policy import Terms
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Declare `evaluate-policy`."""
+    parser = subparsers.add_parser(
+        "evaluate-policy",
+        parents=[common_options()],
+        help="what a new offer policy would have earned, from decisions made at random",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    policy = parser.add_mutually_exclusive_group(required=True)
+    policy.add_argument("--uplift", type=Path, metavar="DIR", help="of `tillwise-train uplift`")
+    policy.add_argument("--always", metavar="ARM", help="everybody the same; `none` is no offer")
+    parser.add_argument(
+        "--offers", type=Path, metavar="FILE", help="the offers it may make, as for PUT /v1/offers"
+    )
+    for name, meaning in (
+        ("--price", "of a unit spent, as a binding budget makes it"),
+        ("--holdout-share", "shown no offer by chance"),
+        ("--explore-share", "shown any offer by chance"),
+    ):
+        parser.add_argument(name, type=float, metavar="X", help=meaning)
+    parser.add_argument(
+        "--held-out-by",
+        type=int,
+        metavar="SEED",
+        help="only people that `uplift --seed SEED` did not learn from",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """The table of estimates. Raises UserError on bad input, GateRefused where the log can not
+    speak of the policy."""
+    import numpy as np
+
+    from training.data.checkouts import read_offer_log, read_true_probabilities
+    from training.evaluation.off_policy import Judgement, always, chances
+    from training.evaluation.uplift_table import Split
+
+    began = time.perf_counter()
+    terms = _terms(args)
+    log, truth = read_offer_log(args.data), read_true_probabilities(args.data)
+    if args.held_out_by is not None:
+        apart = np.isin(log.subject, Split.of(log, None, args.held_out_by).test.subject)
+        log, truth = log.take(apart), None if truth is None else truth[apart]
+        if not len(log):
+            raise UserError(f"{args.data}: nobody was held out")
+    if args.uplift is not None:
+        target, name = chances(log, _told(args, log), terms), args.uplift.name or "uplift"
+    else:
+        try:
+            target, name = always(log, args.always), f"always {args.always}"
+        except KeyError:
+            raise UserError(f"--always {args.always}: the arms are {', '.join(log.arms)}") from None
+    judged = Judgement.of(log, target, truth)
+    if judged.overlap.refused is not None:
+        raise GateRefused(f"overlap: {judged.overlap.refused}")
+    figures = Figures("evaluate-policy")
+    judged.add_to(figures, name)
+    seconds = time.perf_counter() - began
+    figures.add("evaluate-policy", {}, seconds=seconds, peak_mib=peak_mib())
+    people = len(np.unique(log.subject))
+    figures.notes.append(
+        f"{len(log)} decisions of {people} people; margin per decision in minor units, 95 % "
+        "intervals over people; read DR, the others show how much depends on its model or weights"
+    )
+    if truth is not None:
+        figures.notes.append("synthetic; truth and off stand beside the estimates, never in them")
+    return figures
+
+
+def _told(args: argparse.Namespace, log: "OfferLog") -> "Floats":
+    from training.uplift.fit import predicted
+    from training.uplift.run_folder import read_uplift
+
+    model, arms = read_uplift(args.uplift)
+    names = tuple(arm.name for arm in arms.arms)
+    if names != log.arms[1:]:
+        raise UserError(
+            f"{args.uplift}: knows the arms {', '.join(names)}; those of the log are "
+            f"{', '.join(log.arms[1:])}"
+        )
+    return predicted(model, log)[0]
+
+
+def _terms(args: argparse.Namespace) -> "Terms":
+    """What the flags and the book of offers say; a flag wins."""
+    from pydantic import ValidationError
+
+    from contract.offers import OfferBook
+    from training.evaluation.off_policy import Terms
+    from training.uplift.run_folder import read_arms
+
+    told: dict[str, object] = {}
+    if args.offers is not None:
+        try:
+            book = OfferBook.model_validate_json(args.offers.read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"{args.offers}: no such file") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{args.offers}: {where}: {first['msg']}") from None
+        arms = read_arms(args.uplift or args.data)
+        columns = {
+            arms.column(offer.discount)
+            for offer in book.offers
+            if offer.active and offer.discount.kind != "loyalty_tier"
+        }
+        told = {
+            "holdout_share": book.holdout_share,
+            "explore_share": book.explore_share,
+            "margin_floor": book.margin_floor,
+            "arms": frozenset(arms.arms[at - 1].name for at in columns if at is not None),
+        }
+        if not told["arms"]:
+            raise UserError(f"{args.offers}: none of its offers is like an arm of the log")
+    for name in ("price", "holdout_share", "explore_share"):
+        given = getattr(args, name)
+        if given is not None:
+            if given < 0 or (name != "price" and given > 1):
+                raise UserError(f"--{name.replace('_', '-')} {given}: out of range")
+            told[name] = given
+    terms = Terms(**told)  # type: ignore[arg-type]
+    if terms.holdout_share + terms.explore_share > 1:
+        raise UserError("--holdout-share and --explore-share are more than one together")
+    return terms
