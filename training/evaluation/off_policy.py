@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from contract import off_policy as ope
 from contract.figures import Figures
@@ -73,6 +74,7 @@ def outcome_model(log: OfferLog, seed: int = 0) -> Floats:
     unbiased, a better one only narrows it; this one takes milliseconds (docs/lab.md)."""
     fold = np.random.default_rng(seed).integers(0, FOLDS, int(log.subject.max()) + 1)[log.subject]
     told = np.zeros((len(log), len(log.arms)))
+    features = log.features.astype(np.float64)
     for number in range(FOLDS):
         here = fold == number
         if not here.any():
@@ -81,11 +83,7 @@ def outcome_model(log: OfferLog, seed: int = 0) -> Floats:
             told[:] = log.outcome.mean()
             continue
         learn = ~here
-        mean, spread = log.features[learn].mean(0), log.features[learn].std(0)
-        apart = (log.features - mean) / np.where(spread > 0, spread, 1.0)
-        # What was constant there may be anything here.
-        apart = np.clip(np.where(spread > 0, apart, 0.0), -5.0, 5.0)
-        design: Floats = np.column_stack([np.ones(len(log)), apart.astype(np.float64)])
+        design = _design(features, learn)
         common = _ridge(design[learn], log.outcome[learn], _RIDGE)
         level = design @ common
         for arm in range(len(log.arms)):
@@ -96,6 +94,15 @@ def outcome_model(log: OfferLog, seed: int = 0) -> Floats:
     return clipped
 
 
+def _design(features: Floats, learn: npt.NDArray[np.bool_]) -> Floats:
+    """[N, 1 + F] a level and `features` [N, F] as standardised on the rows `learn`; what was
+    constant there may be anything elsewhere, and says nothing."""
+    mean, spread = features[learn].mean(0), features[learn].std(0)
+    apart = np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1.0), 0.0)
+    design: Floats = np.column_stack([np.ones(len(features)), np.clip(apart, -5.0, 5.0)])
+    return design
+
+
 def _ridge(design: Floats, target: Floats, penalty: float) -> Floats:
     """Weights, the first of them a level that costs nothing."""
     size = design.shape[1]
@@ -103,8 +110,8 @@ def _ridge(design: Floats, target: Floats, penalty: float) -> Floats:
         return np.zeros(size)
     ridge = np.full(size, penalty * len(design) + 1.0)
     ridge[0] = 1e-9
-    solved: Floats = np.linalg.solve(design.T @ design + np.diag(ridge), design.T @ target)
-    return solved
+    solved = np.linalg.solve(design.T @ design + np.diag(ridge), design.T @ target)
+    return np.asarray(solved, np.float64)
 
 
 def as_logged(log: OfferLog, target: Floats, model: Floats | None) -> Logged:

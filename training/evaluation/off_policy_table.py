@@ -58,21 +58,27 @@ def policies(log: OfferLog) -> Mapping[str, Floats]:
     }
 
 
+Found = dict[str, dict[str, list[float]]]
+
+
 def coverage(
-    log: OfferLog, truth: Floats, target: Floats, seeds: int, people: int
-) -> dict[str, dict[str, list[float]]]:
-    """For each estimate, one value a seed: how far off it was (of the truth), whether its interval
-    held the truth, and how wide that was (of the truth)."""
-    value = float((target * margins(log, truth)).sum() / len(log))
-    found: dict[str, dict[str, list[float]]] = {}
-    for seed in range(seeds):
+    log: OfferLog, truth: Floats, targets: Mapping[str, Floats], seeds: int, people: int
+) -> dict[str, Found]:
+    """For each policy of `targets` and each estimate, one value a seed: how far off it was (of the
+    truth), whether its interval held the truth, and how wide that was (of the truth)."""
+    worth = margins(log, truth)
+    values = {name: float((one * worth).sum() / len(log)) for name, one in targets.items()}
+    found: dict[str, Found] = {name: {} for name in targets}
+    for seed in tqdm(range(seeds), desc="logs", unit="log", disable=None):
         drawn, rows = redrawn(log, truth, np.random.default_rng(seed), people)
-        told = as_logged(drawn, target[rows], outcome_model(drawn, seed))
-        for name, one in estimates(told).items():
-            row = found.setdefault(name, {"off": [], "covered": [], "width": []})
-            row["off"].append(one.value / value - 1.0)
-            row["covered"].append(float(one.low <= value <= one.high))
-            row["width"].append((one.high - one.low) / value)
+        model = outcome_model(drawn, seed)
+        for policy, target in targets.items():
+            value = values[policy]
+            for name, one in estimates(as_logged(drawn, target[rows], model)).items():
+                row = found[policy].setdefault(name, {"off": [], "covered": [], "width": []})
+                row["off"].append(one.value / value - 1.0)
+                row["covered"].append(float(one.low <= value <= one.high))
+                row["width"].append((one.high - one.low) / value)
     return found
 
 
@@ -82,9 +88,8 @@ def off_policy_table(folder: Path, seeds: int) -> Figures:
     if truth is None:
         raise UserError(f"{folder}: nobody knows its truth; off-policy needs a simulated folder")
     figures = Figures("benchmark off-policy")
-    every = policies(log)
-    for policy, target in tqdm(every.items(), desc="policies", unit="policy", disable=None):
-        for name, row in coverage(log, truth, target, seeds, PEOPLE).items():
+    for policy, found in coverage(log, truth, policies(log), seeds, PEOPLE).items():
+        for name, row in found.items():
             off = np.abs(row["off"])
             figures.add(
                 f"{policy}/{name}",

@@ -21,8 +21,7 @@ from contract.policy import (
     permitted,
     shadow_price,
 )
-from training.data.offer_log import Floats, Ints, OfferLog
-from training.evaluation.uplift_table import margins
+from training.data.offer_log import Floats, Ints, OfferLog, margins
 
 DAY_S, HOUR_S = 86_400, 3_600
 _RESOLVE_S = 600

@@ -62,8 +62,7 @@ def test_intervals_cover_the_truth(world: tuple[OfferLog, Floats]) -> None:
     log, truth = world
     # Of so many seeds, what 93 to 97 % of a thousand would allow by chance as well.
     slack = 0.02 if SEEDS >= 1_000 else 0.09
-    for name, target in policies(log).items():
-        rows = coverage(log, truth, target, SEEDS, 400)
+    for name, rows in coverage(log, truth, policies(log), SEEDS, 400).items():
         for estimator in ("IPS", "SNIPS", "DR"):
             off, covered = rows[estimator]["off"], float(np.mean(rows[estimator]["covered"]))
             assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(SEEDS), (name, estimator)
@@ -72,7 +71,7 @@ def test_intervals_cover_the_truth(world: tuple[OfferLog, Floats]) -> None:
 
 def test_a_model_narrows_the_estimate(world: tuple[OfferLog, Floats]) -> None:
     log, truth = world
-    rows = coverage(log, truth, policies(log)["greedy"], 10, 400)
+    rows = coverage(log, truth, {"greedy": policies(log)["greedy"]}, 10, 400)["greedy"]
     assert np.mean(rows["DR"]["width"]) < np.mean(rows["IPS"]["width"])
 
 

@@ -12,8 +12,8 @@ import torch
 from contract.errors import UserError
 from training.__main__ import main
 from training.data.hillstrom import read_hillstrom
-from training.data.offer_log import Floats, OfferLog
-from training.evaluation.uplift_table import Split, by_propensity, margins
+from training.data.offer_log import Floats, OfferLog, margins
+from training.evaluation.uplift_table import Split, by_propensity
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
 from training.uplift.learners import LEARNERS
 
