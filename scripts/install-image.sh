@@ -56,8 +56,8 @@ if [ "$step" != package ]; then
 fi
 if [ "$step" != dependencies ]; then
     install --no-deps --reinstall-package tillwise .
-    # Compiled now, because an image is not written to when it runs.
-    (cd "$folder" && bin/python -c 'import contract.pair_features')
+    # Compiled now, loops and bytecode, because an image is not written to when it runs: half of a start.
+    (cd "$folder" && env -u PYTHONDONTWRITEBYTECODE bin/python -c 'import contract.pair_features, serving.app')
     # What installs is not what runs: an image has no use for it.
     rm -rf "$folder/.uv"
     "$python" -m pip uninstall -qq -y pip setuptools 2>/dev/null || true
