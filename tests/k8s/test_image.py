@@ -101,7 +101,8 @@ def test_the_gateway_image_has_no_torch_and_nothing_that_installs(gateway_image:
         *("serving", "obstore", "onnxruntime", "faiss"),
     ]
     assert asked(python, "import serving; print(serving.__file__)").startswith(str(gateway_image))
-    for module in ("serving.app", "fastapi", "onnxruntime", "sqlalchemy"):  # nothing writes it later
+    for module in ("serving.app", "fastapi", "onnxruntime", "sqlalchemy"):
+        # Nothing writes it later.
         bytecode = f"import {module} as m; print(m.__spec__.cached)"
         assert Path(asked(python, bytecode)).is_file(), module
 
