@@ -64,9 +64,9 @@ def _batched_searches(release: Release) -> list[Callable[[], object]]:
 
 def _searches(release: Release) -> list[Callable[[], object]]:
     rng = np.random.default_rng(0)
-    queries = rng.normal(size=(_ROUNDS, 2, release.item_vectors.shape[1])).astype(np.float32)
-    mask = release.catalogue.now.sellable(None)
-    return [lambda q=one: release.index.nearest(q, mask, WANTED) for one in queries]  # type: ignore[misc]
+    queries = rng.normal(size=(_ROUNDS, 1, 2, release.item_vectors.shape[1])).astype(np.float32)
+    masks = [release.catalogue.now.sellable(None)]
+    return [lambda q=one: release.index.nearest_each(q, masks, WANTED) for one in queries]  # type: ignore[misc]
 
 
 def _neighbourhoods(release: Release) -> list[Callable[[], object]]:

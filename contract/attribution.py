@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.cart_fit import CART_FIT
+from contract.compiled import FLOATS_2D, MASK_2D, compiled
 from contract.items import LEVELS, Floats
 from contract.own_baskets import COMPANIONS, HABITS
 from contract.pair_features import PAIR_FEATURES
@@ -84,13 +85,25 @@ def attributions(shown: Floats, background: Background, score: Score) -> Floats:
     """What each group adds to the score of each item, [S, G] in the order of `GROUPS`: together
     the score less that of the background, for pair features `shown` [S, F]."""
     size, usual = len(shown), background.rows
-    # [S, L, K, F]: the item's own values where the coalition has them, else the background's.
-    asked = np.where(
-        _PRESENT[None, :, None, :], shown[:, None, None, :], usual[None, None, :, :]
-    ).reshape(-1, shown.shape[1])
-    scores = score(asked).reshape(size, NUM_COALITIONS, len(usual))
+    scores = score(_asked(shown, usual, _PRESENT)).reshape(size, NUM_COALITIONS, len(usual))
     found: Floats = ((scores @ background.weight) @ _WEIGHT.T).astype(np.float32)
     return found
+
+
+@compiled(FLOATS_2D, FLOATS_2D, MASK_2D)
+def _asked(shown: Floats, usual: Floats, present: npt.NDArray[np.bool_]) -> Floats:
+    """[S * L * K, F]: the item's own values where the coalition has them, else the background's."""
+    coalitions, features = present.shape
+    asked = np.empty((len(shown) * coalitions * len(usual), features), np.float32)
+    row = 0
+    for item in range(len(shown)):
+        for coalition in range(coalitions):
+            for background in range(len(usual)):
+                for one in range(features):
+                    own = shown[item, one]
+                    asked[row, one] = own if present[coalition, one] else usual[background, one]
+                row += 1
+    return asked
 
 
 def _present() -> npt.NDArray[np.bool_]:

@@ -42,8 +42,8 @@ INTS, FLOATS = array(types.int64), array(types.float32)
 INTS32, KEYS, CODES, MASK = (
     array(one) for one in (types.int32, types.uint64, types.uint8, types.boolean)
 )
-INTS_2D, INTS32_2D, FLOATS_2D, BYTES_2D = (
-    array(one, 2) for one in (types.int64, types.int32, types.float32, types.uint8)
+INTS_2D, INTS32_2D, FLOATS_2D, BYTES_2D, MASK_2D = (
+    array(one, 2) for one in (types.int64, types.int32, types.float32, types.uint8, types.boolean)
 )
 
 

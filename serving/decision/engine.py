@@ -3,6 +3,9 @@ waits, up to a batch, and carries it from the encoding to the ranker's scores. U
 answer several checkouts at once and nobody pays for handing work from thread to thread; a lone
 checkout is not kept waiting for company.
 
+All that the event loop has read by the time it turns to something else comes to the thread at once:
+told of each by itself it would begin with the first alone, and the loop would wait for it.
+
 Every release has an engine of its own: a release on trial whose models hang, or are slow, must
 neither delay the live one nor look no worse than it to the guard."""
 
@@ -13,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
 from weakref import WeakKeyDictionary, finalize
 
 from contract.encoding import Encoded, Situation
@@ -32,7 +35,8 @@ from serving.inference.loading import start_aside
 from serving.inference.release import Release, compute_single_threaded
 
 _QUEUE = "queue"
-# A batch takes about this long at most, however slow the machine: those behind it wait for it.
+# Of the processor a batch takes about this much at most: those behind it wait for it. By the clock
+# it would be cut short just where others want the processor too, and cost more than it has to.
 _MOST_BATCH_MS = 12.0
 _FIRST_GUESS_MS = 3.0
 _NEWEST = 0.1  # what the latest batch counts in the mean
@@ -108,7 +112,9 @@ class Engine:
         self._condition = threading.Condition()
         self._closed = False
         self._at = _QUEUE  # the stage that runs just now
-        self._each_ms = _FIRST_GUESS_MS  # of work for one decision, a moving mean
+        # Of work for one decision, moving means: by the clock, and of the processor.
+        self._each_ms = self._each_cpu_ms = _FIRST_GUESS_MS
+        self._told = True  # of all that waits, or will be in this turn of the loop
         self._under_way = 0
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         start_aside(self._thread)
@@ -156,11 +162,20 @@ class Engine:
     def _enter(self, work: Work) -> bool:
         """Whether the engine takes `work`; a closed one does not."""
         with self._condition:
-            if not self._closed:
-                work.checkout.place.hold()
-                self._waiting.append(work)
-                self._condition.notify()
-            return not self._closed
+            if self._closed:
+                return False
+            work.checkout.place.hold()
+            self._waiting.append(work)
+        if self._told:
+            self._told = False
+            work.loop.call_soon(self._tell)
+        return True
+
+    def _tell(self) -> None:
+        """The loop has entered what it had: the thread may begin, if it waits."""
+        self._told = True
+        with self._condition:
+            self._condition.notify()
 
     def _withdraw(self, work: Work) -> None:
         """Give the place of `work` back, unless the thread has it in hand."""
@@ -208,7 +223,7 @@ class Engine:
                 return False
             batch = self._next()
             self._under_way = len(batch)
-        began = perf_counter()
+        began, began_cpu = perf_counter(), thread_time()
         asked = [work for work in batch if not work.over]
         try:
             self._answer(asked)
@@ -219,6 +234,8 @@ class Engine:
         if asked:
             took_ms = (perf_counter() - began) * 1_000 / len(asked)
             self._each_ms += _NEWEST * (took_ms - self._each_ms)
+            cpu_ms = (thread_time() - began_cpu) * 1_000 / len(asked)
+            self._each_cpu_ms += _NEWEST * (cpu_ms - self._each_cpu_ms)
         for work in batch:
             work.checkout.place.drop()
         _deliver(batch)
@@ -226,7 +243,7 @@ class Engine:
 
     def _next(self) -> list[Work]:
         """The oldest of what waits."""
-        most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_ms, 0.001))))
+        most = min(self._max_batch, max(1, int(_MOST_BATCH_MS / max(self._each_cpu_ms, 0.001))))
         batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         for work in batch:
             work.taken = True

@@ -26,8 +26,8 @@ class Explainer:
         """The ranker's score of each of `rows` [R, F], any number of them, [R]. Raises
         InferenceFailed."""
         checkouts = -(-len(rows) // MAX_CANDIDATES)
-        padded = np.zeros((checkouts * MAX_CANDIDATES, rows.shape[1]), np.float32)
-        padded[: len(rows)] = rows
+        padded = np.empty((checkouts * MAX_CANDIDATES, rows.shape[1]), np.float32)
+        padded[: len(rows)], padded[len(rows) :] = rows, 0.0
         batch = padded.reshape(checkouts, MAX_CANDIDATES, -1)
         scores = finite(self._ranker.infer({"pair_features": batch}), "scores")
         return scores.reshape(-1)[: len(rows)]

@@ -71,6 +71,28 @@ async def test_a_canary_that_hangs_takes_nothing_from_the_live_release(
     live.close()
 
 
+async def test_what_comes_in_one_turn_of_the_loop_is_one_batch(
+    release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = with_models(release, factory, {})
+    assert isinstance(held.models, EmbeddedBackend)
+    infer, sizes = held.models.infer, []
+
+    def counted(model: str, inputs: Any) -> Any:
+        if model == RANKER:
+            sizes.append(len(inputs))
+        return infer(model, inputs)
+
+    monkeypatch.setattr(held.models, "infer", counted)
+    with deciding(held, Forbidden()) as decider:
+        asked = [
+            decider.decide(request(f"item-{n}", deadline_ms=1_000), nobody()) for n in range(4)
+        ]
+        made = await asyncio.gather(*asked)
+    assert [one.rung for one in made] == ["full"] * 4
+    assert sizes == [4]
+
+
 async def test_a_closed_engine_leaves_a_lower_rung(release: Release, factory: Factory) -> None:
     held = with_models(release, factory, {})
     with deciding(held, Forbidden()) as decider:
