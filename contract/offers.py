@@ -5,7 +5,11 @@ whole minor units, so a shop never gives more than it said; everything else is w
 Percentages are of the goods' value before any reduction, also where several offers go together.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +22,8 @@ from pydantic import (
 )
 
 from contract.catalogue import Currency
-from contract.schedule import Schedule
+from contract.clock import DAY_US, to_us
+from contract.schedule import Schedule, Zone
 
 OfferId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -151,6 +156,47 @@ class Offer(_Strict):
         return isinstance(self.discount, PercentOff) and self.discount.at_most is not None
 
 
+class FrequencyCap(_Strict):
+    """At most `times` offers to one person within `days`."""
+
+    times: Annotated[int, Strict(), Field(ge=1, le=1_000)]
+    days: Annotated[float, Field(gt=0, le=366, allow_inf_nan=False)]
+
+    def holds(self, shown_us: Sequence[int], now_us: int) -> bool:
+        """Whether one more may be shown, after those at `shown_us`."""
+        since = now_us - int(self.days * DAY_US)
+        return sum(shown > since for shown in shown_us) < self.times
+
+
+@dataclass(frozen=True)
+class ShopDay:
+    """A day of a shop: its date there, and the moments at which it begins and is over."""
+
+    name: str
+    start_us: int
+    end_us: int
+
+
+class DailyBudget(_Strict):
+    """What offers may take off in all on one day, in minor units; days begin at midnight in
+    `timezone`."""
+
+    amount: Minor
+    timezone: Zone = "UTC"
+
+    def day(self, now: datetime) -> ShopDay:
+        """The day that it is."""
+        zone = ZoneInfo(self.timezone)
+        today = now.astimezone(zone).date()
+        return ShopDay(
+            today.isoformat(), _midnight(today, zone), _midnight(today + timedelta(days=1), zone)
+        )
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    return to_us(datetime.combine(day, time(), zone))
+
+
 def _distinct(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
     if len({offer.offer_id for offer in offers}) != len(offers):
         raise ValueError("two offers have the same offer_id")
@@ -162,9 +208,13 @@ class OfferBook(_Strict):
 
     `holdout_share` of the decisions show no offer, by chance and on record, so that what offers
     bring can be measured; only what a rule forces is shown to them. `explore_share` of them show
-    any offer that the uplift network can speak of, or none, all alike, so that the next network has
-    something to learn from. `margin_rate` is the share of an item's price that is left where its
-    cost is not known.
+    any offer that is not `unconditional`, or none, all alike, so that the next network has
+    something to learn from; the first network comes about that way. `margin_rate` is the share of
+    an item's price that is left where its cost is not known.
+
+    `daily_budget` is of what offers that are not `unconditional` take off; the network's choices
+    are paced so that it lasts for the day. `frequency_cap`: how often a shopper is shown one of
+    those; a session counts once.
     """
 
     offers: Annotated[
@@ -174,6 +224,8 @@ class OfferBook(_Strict):
     explore_share: Share = 0.0
     margin_rate: Share | None = None
     margin_floor: Share | None = None
+    daily_budget: DailyBudget | None = None
+    frequency_cap: FrequencyCap | None = None
 
     @model_validator(mode="after")
     def _one_currency(self) -> Self:

@@ -9,14 +9,12 @@ like those to come, what was spent and reserved, and how many decisions are stil
 Pure; amounts are minor units. Shapes: A arms, 0 is no offer; M decisions of a sample.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.clock import DAY_US
 from contract.offers import DEFAULT_HOLDOUT
 
 Floats = npt.NDArray[np.float64]
@@ -94,19 +92,6 @@ def permitted(
         within &= margin - reductions >= floor * value
     within[NO_OFFER] = True
     return within
-
-
-@dataclass(frozen=True)
-class FrequencyCap:
-    """At most `times` offers to one person within `days`."""
-
-    times: int
-    days: float
-
-    def holds(self, shown_us: Sequence[int], now_us: int) -> bool:
-        """Whether one more may be shown, after those at `shown_us`."""
-        since = now_us - int(self.days * DAY_US)
-        return sum(shown > since for shown in shown_us) < self.times
 
 
 @dataclass(frozen=True)

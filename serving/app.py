@@ -48,6 +48,7 @@ from serving.decision import experiment_arms, rule_book
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
+from serving.decision.offer_pacing import OfferPacing
 from serving.decision.offer_shelf import DOCUMENT, CompiledBook, OfferShelf, compiled
 from serving.decision.offer_tokens import OfferSigner
 from serving.decision.shadow import Shadow
@@ -68,6 +69,7 @@ from serving.ingest.subjects import Subjects
 from serving.ingest.traffic import Traffic
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
+from serving.monitoring.offer_pacing import PacingMetrics
 from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import open_tracing
@@ -93,6 +95,7 @@ _FOLLOW_SECONDS = 0.5
 _OUTSIDE_SECONDS = 1.0
 _OBJECTS_TO_COLLECT = 10_000
 _RETENTION_SECONDS = 600.0  # how often it is looked whether the daily job is due
+_PACING_SECONDS = 5.0  # how often it is looked whether the price of spending is to be solved anew
 _UNFINISHED_SECONDS = 5.0  # how often what is left of erasures is tried again
 
 
@@ -129,6 +132,8 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         OfferSigner([secrets.derive("offer", one) for one in secrets.masters], clock),
         secrets.derive("holdout").hex(),
         timedelta(minutes=settings.offer_minutes),
+        ledger.pacing,
+        OfferPacing(ledger.pacing, PacingMetrics(registry)),
     )
     shelf.follow_book()
     ruled = FollowedDocument(control, rule_book.DOCUMENT, rule_book.compiled, RuleSet())
@@ -318,6 +323,7 @@ async def close_gateway(gateway: Gateway) -> None:
     await step("writing a snapshot", gateway.features.snapshot)
     await step("closing the feature store", gateway.features.aclose)
     await step("closing the event log", gateway.event_log.close)
+    await step("writing what was counted", lambda: gateway.shelf.pacing.flush(gateway.clock.now()))
     await step("closing the coupon ledger", gateway.ledger.close)
     await step("closing the control store", gateway.control.close)
     await step("ending the shadow", gateway.shadow.close)
@@ -360,6 +366,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention", at_once=True),
             _every(_FOLLOW_SECONDS, follow_store, "control store"),
             _every(_UNFINISHED_SECONDS, finish_erasures, "erasures"),
+            _every(_PACING_SECONDS, gateway.pace_offers, "pacing", at_once=True),
         ]
         if outside is not None:
             beside.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))

@@ -13,8 +13,11 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from contract.catalogue import MinorUnits
+from contract.clock import to_us
 from contract.events import RawId, no_card
 from contract.offers import Offer
+from contract.pacing import usable
+from contract.policy import Budget
 from serving.api import idempotency
 from serving.api.auth import authenticate
 from serving.api.bodies import parse, read_json_body
@@ -27,6 +30,7 @@ from serving.decision.tokens import InvalidToken
 from serving.state.coupon_ledger import (
     Claim,
     CouponRefused,
+    DayLimit,
     Redemption,
     RefusalReason,
     Reservation,
@@ -149,6 +153,7 @@ async def reserve(request: Request) -> Response:
             grant.group,
             holders,
             offer.external_code,
+            _day_limit(gateway, offer, now),
         )
         until = now + timedelta(minutes=gateway.settings.reservation_minutes)
         if offer.schedule.valid_until is not None:
@@ -286,6 +291,15 @@ def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) -> tuple
         known = gateway.holders.names(subject_id, [offer.offer_id])[offer.offer_id]
     unknown = gateway.holders.names_of_nobody(offer.offer_id, asked.visitor_id, asked.user_id)
     return known + unknown
+
+
+def _day_limit(gateway: Gateway, offer: Offer, now: datetime) -> DayLimit | None:
+    """What of the day's budget may be spent by now, where the offer is one of those it is for."""
+    budget = gateway.shelf.current.book.daily_budget
+    if budget is None or offer.unconditional:
+        return None
+    day = budget.day(now)
+    return DayLimit(day.name, usable(Budget(budget.amount), day, to_us(now)))
 
 
 async def _refuse_withdrawn(gateway: Gateway, reservation_id: str) -> None:

@@ -4,6 +4,7 @@ answer. What fails on the way to the subject's record makes the answer poorer, n
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -122,16 +123,44 @@ async def _promised(
     gateway: Gateway, decision: Decision, settling: _Settling, began: float
 ) -> bool:
     """Put a decision that offers something on record before it is answered, and say whether that
-    was done in time. Without `analytics` there is nothing to keep: the token is the promise."""
+    was done in time. Without `analytics` there is nothing to keep, the token is the promise; but
+    where shoppers are shown offers so often only, that it was is."""
     purposes, subject_id = decision.subject.purposes, decision.subject.subject_id
-    if "analytics" not in purposes:
+    shelf = gateway.shelf
+    capped = shelf.counts_showing(one.offer_id for one in decision.response.offers)
+    if "analytics" not in purposes and not capped:
         return True
     if settling is not None:
         subject_id = settling.result() if _settled(settling) else None
     if subject_id is None:
         return False
-    event = _impression(decision, UUID(subject_id), gateway.clock.now())
-    task = asyncio.create_task(gateway.impressions.write(event, purposes))
+    now = gateway.clock.now()
+    if capped and not await _counted(gateway, decision, subject_id, now, began):
+        return False
+    if "analytics" not in purposes:
+        return True
+    event = _impression(decision, UUID(subject_id), now)
+    return await _in_time(gateway, gateway.impressions.write(event, purposes), decision, began)
+
+
+async def _counted(
+    gateway: Gateway, decision: Decision, subject_id: str, now: datetime, began: float
+) -> bool:
+    """Put down that the shopper is shown something; False where that is once too often."""
+    seen: list[bool] = []
+
+    async def note() -> None:
+        shelf, session_id = gateway.shelf, decision.request.session_id
+        seen.append(await shelf.note_shown(subject_id, session_id, now))
+
+    return await _in_time(gateway, note(), decision, began) and seen == [True]
+
+
+async def _in_time(
+    gateway: Gateway, write: Coroutine[Any, Any, None], decision: Decision, began: float
+) -> bool:
+    """Whether `write` is done before the answer is due."""
+    task = asyncio.create_task(write)
     gateway.background.add(task)
     task.add_done_callback(partial(_recorded, gateway))
     # Not wait_for: a write that is late goes on, and its repeat by `_keep` is dropped.

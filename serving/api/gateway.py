@@ -106,6 +106,10 @@ class Gateway:
         self.shelf.follow_book()
         await self.shelf.follow_uses(self.clock.now())
 
+    async def pace_offers(self) -> None:
+        """Solve the price of spending of a day's budget, if it is time. Raises StoreError."""
+        await self.shelf.keep_pace(self.clock.now())
+
     def follow_erasures(self) -> None:
         """Let go of what was computed when any process has erased somebody. Raises StoreError."""
         number = self.control.erasures()

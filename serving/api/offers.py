@@ -92,6 +92,7 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenOffers) -> Re
         ) from None
     gateway.shelf.follow_book()
     await gateway.shelf.follow_uses(gateway.clock.now())
+    await gateway.pace_offers()
     return _answer(gateway.control.document(DOCUMENT))
 
 

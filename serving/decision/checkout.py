@@ -39,6 +39,7 @@ class Checkout:
     depth: int = 0  # how many of the ranked items later stages choose from; 0: as many as are shown
     # What rules are to take for so, whatever it is: for a dry run only.
     assumed: Mapping[str, Value] = field(default_factory=dict)
+    dry: bool = False  # asked for to see what would be; nothing is counted
     # The situation that the models were asked about, once they were.
     asked: list[Situation] = field(default_factory=list)
 

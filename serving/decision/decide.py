@@ -223,6 +223,7 @@ class Decider:
             checkout = Checkout(
                 *(request, subject, release, place, deadline, now_us, generation, depth),
                 assumed=assumed,
+                dry=True,
             )
             draft = await self._drafted(checkout, now, *books)
             return [self._finished(draft, now, held) for held in books]

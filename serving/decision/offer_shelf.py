@@ -8,13 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from contract.assignment import place
+from contract.clock import DAY_US, to_us
 from contract.expressions import Expression, parse
 from contract.offer_checks import Used
 from contract.offers import EMPTY_BOOK, Offer, OfferBook
+from serving.decision.offer_pacing import OfferPacing
 from serving.decision.offer_tokens import OfferSigner
 from serving.state.coupon_holders import CouponHolders
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.followed_document import FollowedDocument
+from serving.state.pacing_records import PacingRecords
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +73,19 @@ class OfferShelf:
         signer: OfferSigner,
         salt: str,
         token_life: timedelta,
+        records: PacingRecords,
+        pacing: OfferPacing,
     ) -> None:
-        """`salt` is a secret of the shop: nobody else can tell who is held out."""
+        """`salt` is a secret of the shop: nobody else can tell who is held out. `records` are those
+        of `ledger`."""
         self._document = document
         self._ledger = ledger
         self._holders = holders
         self._salt = salt
         self.signer = signer
         self.token_life = token_life
+        self.pacing = pacing
+        self._records = records
         self.uses: Mapping[str, Used] = {}
 
     @property
@@ -97,8 +105,48 @@ class OfferShelf:
     async def follow_uses(self, now: datetime) -> None:
         """Learn what was used. Raises StoreError; what was known goes on counting then, and the
         ledger itself refuses whatever is too much."""
+        await self.pacing.follow(self.current.book, now)
         if self.current.counts:
             self.uses = await self._ledger.used(now)
+
+    async def keep_pace(self, now: datetime) -> None:
+        """Solve the price of spending if it is time. Raises StoreError."""
+        book = self.current.book
+        await self.pacing.work(book, now)
+        if book.frequency_cap is not None:
+            await self._records.forget_shown(to_us(now) - int(book.frequency_cap.days * DAY_US))
+
+    async def seen_enough(self, subject_id: str | None, session_id: str, now: datetime) -> bool:
+        """Whether the shopper was shown as many offers as anybody may be, in other sessions than
+        this one. Raises StoreError."""
+        cap = self.current.book.frequency_cap
+        if cap is None or subject_id is None:
+            return False
+        names = self._holders.names_of_viewer(subject_id)
+        shown = await self._records.shown(names) if names else {}
+        if self._holders.seat(session_id) in shown:
+            return False
+        return not cap.holds(list(shown.values()), to_us(now))
+
+    def counts_showing(self, offer_ids: Iterable[str]) -> bool:
+        """Whether showing these is one of the times that a shopper may be shown something."""
+        book = self.current.book
+        if book.frequency_cap is None:
+            return False
+        found = [book.find(one) for one in offer_ids]
+        return any(one is not None and not one.unconditional for one in found)
+
+    async def note_shown(self, subject_id: str, session_id: str, now: datetime) -> bool:
+        """Put down that the shopper is shown an offer, durably; False where that is once too often:
+        then it must not be. Raises StoreError."""
+        cap, names = self.current.book.frequency_cap, self._holders.names_of_viewer(subject_id)
+        if cap is None:
+            return True
+        if not names:
+            return False
+        now_us, seat = to_us(now), self._holders.seat(session_id)
+        since_us = now_us - int(cap.days * DAY_US)
+        return await self._records.show(names, seat, now_us, since_us, cap.times)
 
     async def uses_by(
         self, subject_id: str | None, offers: Iterable[Offer], now: datetime

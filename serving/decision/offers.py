@@ -3,8 +3,9 @@ and the tokens that hold the shop to it. It reserves nothing.
 
 What the shop gives to whoever qualifies is shown to them. Of the others, an uplift network trained
 on randomised decisions picks the one that is worth its price, or none; without one nobody knows
-whom an offer would move, and none is shown. How likely somebody is to use a coupon says
-nothing about that, and is never asked.
+whom an offer would move, and none is shown but by chance, where the shop wants to learn. A day's
+budget and how often somebody is shown something bound that choice. How likely somebody is to use a
+coupon says nothing about that, and is never asked.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,15 +32,18 @@ from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.messages import RejectedOffer
-from serving.decision.offer_policy import judged
+from serving.decision.offer_pacing import Pace
+from serving.decision.offer_policy import UNKNOWN_GAIN, Judged, judged, may_be_judged
 from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
+from serving.state.group_writer import StoreError
 
 _SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
 _QUALIFIES = messages.Reason(code="qualifies", text=texts.QUALIFIES)
 _FOR_THIS_CHECKOUT = messages.Reason(code="for_this_checkout", text=texts.FOR_THIS_CHECKOUT)
-Policy = Literal["unconditional", "uplift"]  # who chose among the valid offers
+# Who chose among the valid offers: nobody, as everybody gets them; the network; chance alone.
+Policy = Literal["unconditional", "uplift", "chance"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Offered:
     by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
     # What the network expects each to bring over none, minor units; by offer id.
     expected: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)  # and to take off, likewise
+    terms: "Terms | None" = None  # None: neither a budget nor a cap was asked about
     # Of the cart's goods, and what of it they leave without an offer; None: not known.
     value: int | None = None
     margin: int | None = None
@@ -76,7 +82,11 @@ class Offered:
         if by:
             likely = {one: p if one in shown or self.holdout else 0.0 for one, p in likely.items()}
         likely |= dict.fromkeys(by, 1.0)
-        none = 0.0 if by else self.holdout_share if any(likely.values()) else 1.0
+        none = self.holdout_share if any(likely.values()) else 1.0
+        if by:
+            none = 0.0
+        elif self.policy != "unconditional":  # one arm at most: what was blocked shows nothing
+            none = max(1.0 - sum(likely.values()), 0.0)
         return replace(
             self,
             shown=tuple(found[one] for one in shown),
@@ -88,7 +98,8 @@ class Offered:
     def record(self) -> dict[str, Any]:
         """For the decision's event: what was possible, how likely, and what was shown."""
         shown = {one.offer.offer_id for one in self.shown}
-        return {
+        paced = {} if self.terms is None else {"pacing": self.terms.record()}
+        return paced | {
             "policy": self.policy,
             "version": self.version,
             "holdout": self.holdout,
@@ -104,6 +115,7 @@ class Offered:
                     "shown": one.offer.offer_id in shown,
                     "propensity": self.propensities[one.offer.offer_id],
                     "expected_gain": self.expected.get(one.offer.offer_id),
+                    "expected_cost": self.cost.get(one.offer.offer_id),
                 }
                 for one in self.valid
             ],
@@ -113,6 +125,34 @@ class Offered:
 
 
 NOTHING: Final = Offered()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What bounds the policy at a checkout: the `pace` of the day's budget (None: there is no
+    budget), whether the shopper was shown enough, and whether one of the two could not be said."""
+
+    pace: Pace | None = None
+    capped: bool = False
+    unknown: bool = False
+
+    @property
+    def price(self) -> float:
+        """Of spending one minor unit."""
+        return 0.0 if self.pace is None else self.pace.price
+
+    @property
+    def closed(self) -> bool:
+        """Whether the policy may show nothing."""
+        return self.capped or self.unknown
+
+    def record(self) -> dict[str, Any]:
+        """For the decision's event."""
+        pace = {} if self.pace is None else self.pace.record()
+        return pace | {"capped": self.capped, "unknown": self.unknown}
+
+
+_FREE: Final = Terms()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +196,49 @@ async def consider(
         uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
         again = _evaluated(question, [one.offer for one in found.valid], uses)
         found = Evaluation(again.valid, (*found.rejected, *again.rejected))
-    return _chosen(question, found)
+    terms = await _terms(question, found)
+    if terms is not None and terms.pace is not None:
+        found = _affordable(found, terms.pace.usable)
+    return _chosen(question, found, terms)
+
+
+async def _terms(question: _Question, found: Evaluation) -> Terms | None:
+    """What bounds the choice among what is valid; None where nothing does."""
+    checkout, shelf, now = question.checkout, question.shelf, question.now
+    book = shelf.current.book
+    chosen = [one for one in found.valid if not one.offer.unconditional]
+    if not chosen or (book.daily_budget is None and book.frequency_cap is None):
+        return None
+    pace, capped, unknown = None, False, False
+    if book.daily_budget is not None:
+        pace = shelf.pacing.pace(book.daily_budget, now)
+        unknown = pace is None
+    # Only whom something may be chosen for is looked up.
+    if book.frequency_cap is not None and may_be_judged(
+        checkout, question.state, book.explore_share
+    ):
+        try:
+            capped = await shelf.seen_enough(
+                checkout.subject.subject_id, checkout.request.session_id, now
+            )
+        except StoreError:
+            unknown = True
+    if unknown:
+        checkout.deadline.degrade("pacing")
+        shelf.pacing.withheld("unknown")
+    elif capped:
+        shelf.pacing.withheld("cap")
+    return Terms(pace, capped, unknown)
+
+
+def _affordable(found: Evaluation, usable: int) -> Evaluation:
+    """Without what takes more off than is left of the day's budget for now."""
+    dear = [one for one in found.valid if not one.offer.unconditional and one.amount > usable]
+    if not dear:
+        return found
+    refused = tuple(Rejected(one.offer.offer_id, "CampaignLimitReached") for one in dear)
+    kept = tuple(one for one in found.valid if one not in dear)
+    return Evaluation(kept, (*found.rejected, *refused))
 
 
 def _evaluated(
@@ -205,7 +287,7 @@ def _margin(question: _Question) -> int | None:
     return total
 
 
-def _chosen(question: _Question, found: Evaluation) -> Offered:
+def _chosen(question: _Question, found: Evaluation, terms: Terms | None) -> Offered:
     checkout, shelf = question.checkout, question.shelf
     book, value = shelf.current.book, checkout.request.cart.value
     share, margin = book.holdout_share, _margin(question) if found.valid else None
@@ -219,6 +301,7 @@ def _chosen(question: _Question, found: Evaluation) -> Offered:
         version=shelf.version,
         value=value,
         margin=margin,
+        terms=terms,
     )
     would = first_set([one for one in found.valid if one.offer.unconditional], value or 0)
     if would:
@@ -229,22 +312,34 @@ def _chosen(question: _Question, found: Evaluation) -> Offered:
             propensities=offered.propensities | given,
             none=share,
         )
-    best = judged(
-        *(checkout, question.state, found.valid, margin, draw),
-        *(share, book.explore_share),
-    )
-    if best is None:
+    state = question.state
+    if state is None or not may_be_judged(checkout, state, book.explore_share):
         return offered
-    chances = best.choice.propensities
-    likely = {one.offer.offer_id: p for one, p in zip(best.offers, chances[1:], strict=True)}
-    expected = {one.offer.offer_id: g for one, g in zip(best.offers, best.gain[1:], strict=True)}
+    paced, bounds = book.daily_budget is not None, terms or _FREE
+    best = None
+    if not bounds.closed:
+        best = judged(
+            *(checkout, state, found.valid, margin, draw),
+            *(share, book.explore_share, bounds.price),
+        )
+    # The price is solved for decisions like this one.
+    if paced and not (bounds.unknown or checkout.dry):
+        gain, cost = ((), ()) if best is None else (best.gain[1:], best.cost[1:])
+        shelf.pacing.note(gain, cost, question.now)
+    return offered if best is None else _by_policy(offered, best)
+
+
+def _by_policy(offered: Offered, best: Judged) -> Offered:
+    chances, ids = best.choice.propensities, [one.offer.offer_id for one in best.offers]
+    gains = zip(ids, best.gain[1:], strict=True)
     return replace(
         offered,
         shown=best.shown,
-        propensities=offered.propensities | likely,
+        propensities=offered.propensities | dict(zip(ids, chances[1:], strict=True)),
         none=chances[0],
-        policy="uplift",
-        expected=expected,
+        policy="uplift" if best.known else "chance",
+        expected={one: gain for one, gain in gains if gain != UNKNOWN_GAIN},
+        cost=dict(zip(ids, best.cost[1:], strict=True)),
     )
 
 
@@ -264,7 +359,7 @@ def _why(offered: Offered, one: ValidOffer) -> messages.Reason:
     """A rule's choice, the network's, or what everybody who qualifies gets."""
     if one.offer.offer_id in offered.by:
         return _SHOP_CHOICE
-    return _FOR_THIS_CHECKOUT if offered.policy == "uplift" else _QUALIFIES
+    return _QUALIFIES if offered.policy == "unconditional" else _FOR_THIS_CHECKOUT
 
 
 def _issue(

@@ -23,6 +23,7 @@ STAGES = (
     "attributions",
     "payment_shipping",
     "offers",
+    "pacing",
     "rules",
     "overload",
     "price_filter",

@@ -36,9 +36,7 @@ class CouponHolders:
     def names(self, subject_id: str, offer_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """By offer: the subject's own name, then those of whom it was before, as a visitor; empty
         where the subject is not there (any more). Raises StoreError."""
-        subjects = self._control.histories(subject_id)
-        found = [self._control.subject_key(one) for one in subjects]
-        keys = [key.data_key for key in found if key is not None]
+        keys = self._keys(subject_id)
         return {
             offer_id: tuple(
                 hmac.digest(key, b"tillwise:coupon\0" + offer_id.encode(), "sha256").hex()
@@ -46,6 +44,23 @@ class CouponHolders:
             )
             for offer_id in offer_ids
         }
+
+    def names_of_viewer(self, subject_id: str) -> tuple[str, ...]:
+        """Under which it stands what the subject was shown, the own name first. Raises
+        StoreError."""
+        return tuple(
+            hmac.digest(key, b"tillwise:shown", "sha256").hex() for key in self._keys(subject_id)
+        )
+
+    def seat(self, session_id: str) -> str:
+        """What stands for a session."""
+        said = b"seat\0" + session_id.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._unknown, said, "sha256").hex()
+
+    def _keys(self, subject_id: str) -> list[bytes]:
+        subjects = self._control.histories(subject_id)
+        found = [self._control.subject_key(one) for one in subjects]
+        return [key.data_key for key in found if key is not None]
 
     async def reservations(
         self,

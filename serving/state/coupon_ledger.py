@@ -48,6 +48,14 @@ class CouponRefused(Exception):  # noqa: N818 - it names what happened, not a fa
 
 
 @dataclass(frozen=True)
+class DayLimit:
+    """What may be spent on the day `name` in all, reservations included, in minor units."""
+
+    name: str
+    amount: int
+
+
+@dataclass(frozen=True)
 class Claim:
     """What an offer token entitles to: so much off this cart by this offer.
 
@@ -67,6 +75,7 @@ class Claim:
     group: str | None = None
     holders: tuple[str, ...] = ()
     external_code: str | None = None
+    day: DayLimit | None = None  # None: it is of no day's budget
 
 
 @dataclass(frozen=True)

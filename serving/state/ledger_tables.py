@@ -66,6 +66,44 @@ RESERVATIONS = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("redemption_id", Text, ForeignKey("redemptions.redemption_id")),
     Column("external_code", Text),
+    Column("budget_day", Text),
+)
+
+# What was spent of each day's budget; its row is what those who spend of it wait for.
+DAY_SPEND = Table(
+    "day_spend",
+    METADATA,
+    Column("day", Text, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+)
+
+# When a shopper, under a name that only their own key can make, was shown an offer, once for each
+# session.
+SHOWN = Table(
+    "shown",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("seat", Text, primary_key=True),
+    Column("shown_at", BigInteger, nullable=False),
+)
+
+# Decisions counted by the minutes, with what some of them were expected to bring and to cost.
+PACING_SLOTS = Table(
+    "pacing_slots",
+    METADATA,
+    Column("slot_id", Text, primary_key=True),
+    Column("start_at", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+# The price of spending that all gateways go by, by day.
+PACING_PRICES = Table(
+    "pacing_prices",
+    METADATA,
+    Column("day", Text, primary_key=True),
+    Column("solved_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
 )
 
 OUTBOX = Table(
@@ -97,4 +135,6 @@ Index(
 Index("reservations_by_end", RESERVATIONS.c.state, RESERVATIONS.c.expires_at)
 Index("reservations_by_redemption", RESERVATIONS.c.redemption_id)
 Index("reservations_by_holder", RESERVATIONS.c.holder)
+Index("shown_by_time", SHOWN.c.shown_at)
+Index("slots_by_time", PACING_SLOTS.c.start_at)
 Index("outbox_by_time", OUTBOX.c.done_at, OUTBOX.c.next_at)

@@ -1,7 +1,8 @@
 """The ledger in SQL, the same statements for SQLite and PostgreSQL.
 
 Whoever changes the uses of an offer holds its row until the commit: in PostgreSQL by a row lock, in
-SQLite because there is one writer. Rows are locked in the order of offers, then reservations.
+SQLite because there is one writer. Rows are locked in the order of offers, then reservations, then
+days.
 """
 
 import hashlib
@@ -28,7 +29,14 @@ from serving.state.coupon_ledger import (
 )
 from serving.state.coupon_outbox import CouponOutbox, note
 from serving.state.ledger_database import LedgerDatabase
-from serving.state.ledger_tables import HOLDER_USES, OFFER_USES, REDEMPTIONS, RESERVATIONS
+from serving.state.ledger_tables import (
+    DAY_SPEND,
+    HOLDER_USES,
+    OFFER_USES,
+    REDEMPTIONS,
+    RESERVATIONS,
+)
+from serving.state.pacing_records import PacingRecords, day_spent
 
 _DISCOUNT: TypeAdapter[Discount] = TypeAdapter(Discount)
 _AT_ONCE = 500  # names in one query
@@ -37,11 +45,13 @@ _IN_FORCE = ("reserved", "redeemed")
 
 
 class SqlCouponLedger:
-    """A CouponLedger; `outbox` holds what an outside system is to be told of it."""
+    """A CouponLedger; `outbox` holds what an outside system is to be told of it, `pacing` what a
+    day's budget is paced by."""
 
     def __init__(self, database: LedgerDatabase) -> None:
         self._database = database
         self.outbox = CouponOutbox(database)
+        self.pacing = PacingRecords(database)
 
     async def reserve(
         self, claim: Claim, limits: Limits, now: datetime, until: datetime
@@ -114,7 +124,14 @@ def _reserve(
     reason = used_up(limits, Used(total, by_subject, spent), claim.amount)
     if reason is not None:
         raise CouponRefused(reason, f"offer {claim.offer_id}: {_WHY[reason]}")
+    if claim.day is not None:
+        _lock_day(connection, claim.day.name)
+        if day_spent(connection, claim.day.name, now_us) + claim.amount > claim.day.amount:
+            raise CouponRefused(
+                "CampaignLimitReached", f"offer {claim.offer_id}: the day's budget is spent."
+            )
     holder = claim.holders[0] if claim.holders else None
+    day = None if claim.day is None else claim.day.name
     row = {
         "reservation_id": str(uuid4()),
         "token_id": claim.token_id,
@@ -130,12 +147,13 @@ def _reserve(
         "reserved_at": now_us,
         "expires_at": until_us,
         "external_code": claim.external_code,
+        "budget_day": day,
     }
     connection.execute(insert(RESERVATIONS).values(row))
     if claim.external_code is not None:
         lock = {"code": claim.external_code, "seconds": max((until_us - now_us) // MICROSECONDS, 1)}
         note(connection, str(row["reservation_id"]), "lock", lock, now_us)
-    _count(connection, claim.offer_id, holder, 1, claim.amount)
+    _count(connection, claim.offer_id, holder, 1, claim.amount, day)
     return _reservation(_row_of(connection, row["reservation_id"]))
 
 
@@ -175,7 +193,7 @@ def _redeem(
     for row in rows:
         amount = taken[row.reservation_id]
         # Delivery may have turned out cheaper than what was kept for it.
-        _count(connection, row.offer_id, None, 0, amount - row.amount)
+        _count(connection, row.offer_id, None, 0, amount - row.amount, row.budget_day)
         connection.execute(
             update(RESERVATIONS)
             .where(_HELD.reservation_id == row.reservation_id)
@@ -259,6 +277,14 @@ def _lock_offer(connection: Connection, offer_id: str) -> tuple[int, int]:
     return int(found.uses), int(found.spent)
 
 
+def _lock_day(connection: Connection, day: str) -> None:
+    """Hold the day's budget until the commit."""
+    _add(connection, DAY_SPEND, {"day": day, "spent": 0})
+    connection.execute(
+        select(DAY_SPEND.c.spent).where(DAY_SPEND.c.day == day).with_for_update()
+    ).one()
+
+
 def _lock_reservations(connection: Connection, reservation_ids: Sequence[str]) -> list[Row[Any]]:
     """The rows, held until the commit with the offers that they are of. Raises CouponRefused."""
     wanted = select(RESERVATIONS).where(_HELD.reservation_id.in_(reservation_ids))
@@ -288,7 +314,7 @@ def _expire(connection: Connection, offer_id: str, now_us: int) -> Used:
 
 def _give_back(connection: Connection, rows: Iterable[Row[Any]], state: str) -> None:
     for row in rows:
-        _count(connection, row.offer_id, row.holder, -1, -row.amount)
+        _count(connection, row.offer_id, row.holder, -1, -row.amount, row.budget_day)
         connection.execute(
             update(RESERVATIONS)
             .where(_HELD.reservation_id == row.reservation_id)
@@ -297,13 +323,22 @@ def _give_back(connection: Connection, rows: Iterable[Row[Any]], state: str) -> 
 
 
 def _count(
-    connection: Connection, offer_id: str, holder: str | None, uses: int, spent: int
+    connection: Connection,
+    offer_id: str,
+    holder: str | None,
+    uses: int,
+    spent: int,
+    day: str | None,
 ) -> None:
     connection.execute(
         update(OFFER_USES)
         .where(OFFER_USES.c.offer_id == offer_id)
         .values(uses=OFFER_USES.c.uses + uses, spent=OFFER_USES.c.spent + spent)
     )
+    if day is not None:
+        connection.execute(
+            update(DAY_SPEND).where(DAY_SPEND.c.day == day).values(spent=DAY_SPEND.c.spent + spent)
+        )
     if holder is not None:
         _add(connection, HOLDER_USES, {"holder": holder, "uses": 0})
         connection.execute(

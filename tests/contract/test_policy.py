@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from contract.clock import DAY_US
+from contract.offers import FrequencyCap
 from contract.policy import (
     PLANNED_FOR,
     Budget,
-    FrequencyCap,
     choose,
     decisions_to_come,
     permitted,
@@ -98,7 +98,7 @@ def test_reservations_count_and_a_part_is_kept_for_the_last_hour() -> None:
 
 
 def test_caps_count_what_was_shown_within_their_days() -> None:
-    cap, now = FrequencyCap(2, 7), 100 * DAY_US
+    cap, now = FrequencyCap(times=2, days=7), 100 * DAY_US
     assert cap.holds([], now)
     assert not cap.holds([now - 1, now - 6 * DAY_US], now)
     assert cap.holds([now - 1, now - 7 * DAY_US], now)

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from contract.offers import Limits, PercentOff
 from serving.state.coupon_ledger import Claim, Settlement
-from serving.state.ledger_database import sqlite_ledger_database
+from serving.state.ledger_database import LedgerDatabase, sqlite_ledger_database
+from serving.state.postgres_ledger import postgres_ledger_database
+from serving.state.postgres_place import postgres_place
 from serving.state.sql_coupon_ledger import SqlCouponLedger
 
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
@@ -26,9 +28,16 @@ def settlement(number: int) -> Settlement:
     return Settlement(f"order-{number}", "cart", "USD", 5_000, 4_500)
 
 
-async def buy(path: Path) -> None:
+def opened(place: str, user: str | None = None) -> LedgerDatabase:
+    """The ledger's database in a file, or in PostgreSQL."""
+    if place.startswith("postgresql"):
+        return postgres_ledger_database(postgres_place(place, user=user))
+    return sqlite_ledger_database(Path(place))
+
+
+async def buy(place: str, user: str | None = None) -> None:
     """Four checkouts at a time, for ever."""
-    ledger = SqlCouponLedger(sqlite_ledger_database(path))
+    ledger = SqlCouponLedger(opened(place, user))
 
     async def one(number: int) -> None:
         held = await ledger.reserve(claim(number), Limits(), NOON, NOON + TTL)
@@ -43,4 +52,4 @@ async def buy(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(buy(Path(sys.argv[1])))
+    asyncio.run(buy(*sys.argv[1:]))

@@ -8,20 +8,22 @@ import time
 from pathlib import Path
 from random import Random
 
+import pytest
+
+from benchmarks.postgres_process import PostgresServer
 from contract.offer_checks import Used
 from contract.offers import Limits
-from serving.state.ledger_database import sqlite_ledger_database
 from serving.state.sql_coupon_ledger import SqlCouponLedger
-from tests.faults.coupon_buyer import NOON, TTL, claim, settlement
+from tests.faults.coupon_buyer import NOON, TTL, claim, opened, settlement
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 50 if os.environ.get("TILLWISE_PROVE") else 2
+KILLS = 200 if os.environ.get("TILLWISE_PROVE") else 2
 
 
-def _killed(path: Path, seconds: float) -> list[tuple[str, int, str]]:
+def _killed(place: list[str], seconds: float) -> list[tuple[str, int, str]]:
     """What a buyer was told until it was killed, `seconds` after its first reservation."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.coupon_buyer", str(path)],
+        [sys.executable, "-m", "tests.faults.coupon_buyer", *place],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -37,15 +39,21 @@ def _killed(path: Path, seconds: float) -> list[tuple[str, int, str]]:
     return [(what, int(number), name) for what, number, name in lines]
 
 
-async def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_nothing_is_lost_and_nothing_doubled(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     random = Random(7)
     for turn in range(KILLS):
-        path = tmp_path / f"{turn}.sqlite"
-        told = _killed(path, random.uniform(0.0, 0.3))
+        place = [str(tmp_path / f"{turn}.sqlite")]
+        if kind == "postgresql":
+            server: PostgresServer = request.getfixturevalue("database")
+            place = [server.url_of_own(), server.user]
+        told = _killed(place, random.uniform(0.0, 0.3))
         reserved = {number: name for what, number, name in told if what == "reserved"}
         redeemed = {number: name for what, number, name in told if what == "redeemed"}
         assert reserved
-        ledger = SqlCouponLedger(sqlite_ledger_database(path))
+        ledger = SqlCouponLedger(opened(*place))
         # Whoever repeats what was under way gets the answer that was lost, or does it now. It may
         # have begun four more than it said: what is committed is told of only afterwards.
         begun = max(reserved) // 4 * 4 + 8

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from contract.offers import FrequencyCap
 from contract.policy import (
     NO_OFFER,
     Budget,
-    FrequencyCap,
     choose,
     decisions_to_come,
     permitted,

@@ -4,6 +4,8 @@ and what is refused leaves no trace."""
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from benchmarks.postgres_process import PostgresServer, postgres
 from contract.errors import UserError
 from contract.offer_checks import Used
 from contract.offers import AmountOff, FreeShipping, Limits, PercentOff
+from contract.pacing import Slot
 from serving.state.coupon_ledger import (
     Claim,
     CouponRefused,
+    DayLimit,
     Redemption,
     Reservation,
     Settlement,
@@ -34,6 +38,7 @@ from serving.state.ledger_database import (
     sqlite_ledger_database,
 )
 from serving.state.ledger_tables import METADATA
+from serving.state.pacing_records import Price
 from serving.state.postgres_ledger import LOCK, postgres_ledger_database
 from serving.state.postgres_place import postgres_place
 from serving.state.sql_coupon_ledger import SqlCouponLedger
@@ -55,6 +60,15 @@ def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     server: PostgresServer = request.getfixturevalue("database")
     place = postgres_place(server.url_of_own(), user=server.user)
     return lambda: postgres_ledger_database(place)
+
+
+@pytest.fixture
+def two(open_one: Open) -> Iterator[tuple[SqlCouponLedger, SqlCouponLedger]]:
+    """The ledgers of two gateways."""
+    both = SqlCouponLedger(open_one()), SqlCouponLedger(open_one())
+    yield both
+    for opened in both:
+        opened.close()
 
 
 @pytest.fixture
@@ -437,3 +451,122 @@ async def test_a_server_that_went_away_is_an_error_and_one_that_is_back_an_answe
         assert await ledger.redeem([held.reservation_id], settlement(), NOON) == paid
         assert await ledger.used(NOON) == {"ten": Used(1, 0, 500)}
         ledger.close()
+
+
+async def test_a_days_budget_holds_for_all_offers_together(ledger: SqlCouponLedger) -> None:
+    day = DayLimit("2017-11-20", 1_200)
+
+    def one(token_id: str, offer_id: str) -> Claim:
+        return claim(token_id, offer_id=offer_id, day=day)
+
+    async def spent(at: datetime = NOON) -> int:
+        return (await ledger.pacing.standing(day.name, _us(at))).spent
+
+    held = await reserve(ledger, one("t-1", "ten"))
+    await reserve(ledger, one("t-2", "other"))
+    assert await spent() == 1_000
+    assert await refusal(reserve(ledger, one("t-3", "ten"))) == "CampaignLimitReached"
+    assert await reserve(ledger, one("t-1", "ten")) == held  # a repeat needs no room
+    # Another day, or an offer that is of no day's budget, is not bound by it.
+    other_day = claim("t-4", offer_id="ten", day=DayLimit("2017-11-21", 600))
+    await reserve(ledger, other_day)
+    await reserve(ledger, claim("t-5"))
+    assert await spent() == 1_000
+    paid = await ledger.redeem([held.reservation_id], settlement(), NOON)
+    # What nobody redeems is free again once it is over, though nobody has taken it down.
+    later = NOON + 2 * TTL
+    assert await spent(later) == 500
+    await reserve(ledger, one("t-6", "third"), now=later)
+    assert await spent(later) == 1_000
+    await ledger.roll_back(paid.redemption_id, later)
+    assert await spent(later) == 500
+    freed = await reserve(ledger, one("t-8", "ten"), now=later)
+    await ledger.release(freed.reservation_id, later)
+    assert await ledger.release(freed.reservation_id, later)
+    assert await spent(later) == 500
+    await reserve(ledger, one("t-2", "other"), now=later)  # takes down the one that is over
+    assert await spent(later) == 1_000
+
+
+async def test_a_days_budget_holds_whoever_comes_at_once(
+    two: tuple[SqlCouponLedger, SqlCouponLedger],
+) -> None:
+    """Two gateways, many at the same time, several offers; some lapse and some are given back."""
+    day = DayLimit("2017-11-20", 5_200)
+
+    refusals: set[str] = set()
+
+    async def buy(number: int) -> int:
+        ledger = two[number % 2]
+        one = claim(f"t-{number}", offer_id=f"offer-{number % 3}", day=day)
+        try:
+            held = await reserve(ledger, one)
+        except CouponRefused as refused:
+            refusals.add(refused.reason)
+            return 0
+        if number % 5 == 0:
+            await ledger.release(held.reservation_id, NOON)
+            return 0
+        if number % 2:
+            await ledger.redeem([held.reservation_id], settlement(f"order-{number}"), NOON)
+        return 500
+
+    taken = sum(await asyncio.gather(*(buy(number) for number in range(40))))
+    assert refusals == {"CampaignLimitReached"}
+    for ledger in two:
+        assert (await ledger.pacing.standing(day.name, _us(NOON))).spent == taken <= 5_200
+    # What was given back too late for somebody is there for the next.
+    for number in range(100, 112):
+        with suppress(CouponRefused):
+            await reserve(two[number % 2], claim(f"t-{number}", day=day))
+    assert (await two[0].pacing.standing(day.name, _us(NOON))).spent == 5_000
+
+
+async def test_showings_are_counted_once_for_each_session(
+    two: tuple[SqlCouponLedger, SqlCouponLedger],
+) -> None:
+    one, other = two[0].pacing, two[1].pacing
+    since, now = _us(NOON) - 1_000, _us(NOON)
+    assert await one.show(["own", "before"], "seat-1", now, since, 2)
+    assert await other.show(["before"], "seat-2", now, since, 2)  # as a visitor, elsewhere
+    assert not await one.show(["own", "before"], "seat-3", now, since, 2)
+    assert await one.show(["own", "before"], "seat-2", now, since, 2)
+    assert await one.show(["somebody"], "seat-3", now, since, 2)
+    asked = [[one, other][n % 2].show(["crowd"], f"seat-{n}", now, since, 3) for n in range(20)]
+    assert sum(await asyncio.gather(*asked)) == 3
+    assert await one.shown(["own", "before"]) == {"seat-1": now, "seat-2": now}
+    await one.forget_shown(now)
+    assert len(await other.shown(["crowd"])) == 3
+    await one.forget_shown(now + 1)
+    assert await other.shown(["crowd", "own"]) == {}
+
+
+async def test_one_price_for_all_gateways(
+    two: tuple[SqlCouponLedger, SqlCouponLedger],
+) -> None:
+    one, other = two[0].pacing, two[1].pacing
+    slot = Slot(_us(NOON), 3, (((1.5, -2.0), (5.0, 6.0)), ((), ())))
+    await one.add_slots([slot, Slot(_us(NOON) - 10, 1)], 0)
+    assert sorted(await other.slots(0), key=lambda held: -held.seen) == [
+        slot,
+        Slot(_us(NOON) - 10, 1),
+    ]
+    await other.add_slots([], _us(NOON))
+    assert await one.slots(0) == [slot]
+    first = Price("2017-11-20", 1, 0.5, 1_000, 900, 3, 10.0, None)
+    late = replace(first, price=0.7)
+    assert await one.put_price(first, None) == first
+    assert await other.put_price(late, None) == first  # who comes second takes the first one's
+    newer = replace(first, solved_us=2, price=0.9)
+    assert await other.put_price(newer, first) == newer
+    assert await one.put_price(replace(first, solved_us=3), first) == newer
+    assert (await one.standing("2017-11-20", 0)).price == newer
+    # A day without a price of its own begins with the last one.
+    assert (await one.standing("2017-11-21", 0)).price == newer
+    assert await one.put_price(replace(first, day="2017-11-21"), newer) == replace(
+        first, day="2017-11-21"
+    )
+
+
+def _us(at: datetime) -> int:
+    return int(at.timestamp() * 1_000_000)

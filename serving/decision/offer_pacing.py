@@ -1,0 +1,203 @@
+"""The pace at which a day's budget is spent, as decisions find it: the price of spending and what
+may be spent now, both in memory and at most a moment old. Decisions that could have been offered
+something are counted here, and every few minutes one of the shop's gateways solves the price anew
+from what all of them have counted."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from contract.clock import DAY_US, from_us, to_us
+from contract.offers import DailyBudget, OfferBook
+from contract.pacing import DAYS_LOOKED_AT, SLOT_US, Row, Slot, price_of, traffic, usable
+from contract.policy import Budget
+from serving.monitoring.offer_pacing import PacingMetrics
+from serving.state.group_writer import StoreError
+from serving.state.pacing_records import PacingRecords, Price, Standing
+
+log = logging.getLogger(__name__)
+
+_RESOLVE_US: Final = SLOT_US
+# As long as nobody knows how many shoppers are usual, more is learned every minute.
+_RESOLVE_SOON_US: Final = 60 * 1_000_000
+_ROWS = 20  # of a gateway's decisions in a slot
+_MOST_SLOTS = 500  # that wait to be written
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the policy goes by: `price` of spending one minor unit, `usable` of the day's budget."""
+
+    day: str
+    price: float
+    usable: int
+    solved_at: datetime | None
+
+    def record(self) -> dict[str, Any]:
+        """For the decision's event."""
+        solved = None if self.solved_at is None else self.solved_at.isoformat()
+        return {
+            "day": self.day,
+            "price": self.price,
+            "usable": self.usable,
+            "price_solved_at": solved,
+        }
+
+
+@dataclass
+class _Filling:
+    """The slot under way; of its decisions a few, drawn evenly (reservoir sampling)."""
+
+    start_us: int
+    seen: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row, chance: random.Random) -> None:
+        self.seen += 1
+        if len(self.rows) < _ROWS:
+            self.rows.append(row)
+        elif (place := chance.randrange(self.seen)) < _ROWS:
+            self.rows[place] = row
+
+    def slot(self) -> Slot:
+        return Slot(self.start_us, self.seen, tuple(self.rows))
+
+
+class OfferPacing:
+    """Of one gateway. Decisions call `pace` and `note`, which take microseconds and wait for
+    nothing; all else is done by whoever follows the stores."""
+
+    def __init__(self, records: PacingRecords, metrics: PacingMetrics) -> None:
+        self._records = records
+        self._metrics = metrics
+        self._day = ""
+        self._standing: Standing | None = None  # None: it is not known
+        self._filling: _Filling | None = None
+        self._full: list[Slot] = []
+        self._chance = random.Random(0)
+        self._solving = asyncio.Lock()
+        self._said_away = False
+
+    def pace(self, budget: DailyBudget, now: datetime) -> Pace | None:
+        """At this moment; None where nobody knows what was spent: then nothing may be."""
+        standing = self._standing
+        if standing is None:
+            return None
+        day, price = budget.day(now), standing.price
+        # At midnight a new day has begun that nothing was read of yet; the ledger knows.
+        spent = standing.spent if day.name == self._day else 0
+        usual = None if price is None else price.usual
+        left = usable(Budget(budget.amount, spent), day, to_us(now), usual)
+        if price is None:
+            return Pace(day.name, 0.0, left, None)
+        return Pace(day.name, price.price, left, from_us(price.solved_us))
+
+    def note(self, gain: Sequence[float], cost: Sequence[float], now: datetime) -> None:
+        """A decision: what each arm but no offer was expected to bring and to cost; none, where no
+        offer might be shown."""
+        start_us = _slot_start(now)
+        filling = self._filling
+        if filling is None or filling.start_us != start_us:
+            self._close_slot()
+            filling = self._filling = _Filling(start_us)
+        filling.add((tuple(gain), tuple(cost)), self._chance)
+
+    def withheld(self, why: str) -> None:
+        """An offer was not shown that might have been worth it."""
+        self._metrics.withheld(why)
+
+    async def follow(self, book: OfferBook, now: datetime) -> None:
+        """Learn what was spent of the day's budget, and at which price it is to be. Where the
+        ledger does not say, nothing is known until it does."""
+        budget = book.daily_budget
+        if budget is None:
+            self._standing = None
+            return
+        day = budget.day(now).name
+        try:
+            standing = await self._records.standing(day, to_us(now))
+        except StoreError as error:
+            self._standing = None
+            self._metrics.unknown()
+            if not self._said_away:
+                log.error("what was spent of the day's budget is not known: %s", error)
+            self._said_away = True
+            return
+        self._day, self._standing, self._said_away = day, standing, False
+        self._metrics.stands(budget.amount, standing)
+
+    async def work(self, book: OfferBook, now: datetime) -> None:
+        """Put down what was counted, and solve the price if it is time. Raises StoreError."""
+        budget = book.daily_budget
+        if budget is None:
+            return
+        async with self._solving:
+            await self.follow(book, now)
+            if self._filling is not None and self._filling.start_us != _slot_start(now):
+                self._close_slot()
+            if self._full:
+                await self.flush(now)
+            if self._standing is not None and _due(self._standing.price, budget, now):
+                await self._solve(book, budget, self._standing, now)
+
+    async def flush(self, now: datetime) -> None:
+        """Put down what was counted. Raises StoreError."""
+        self._close_slot()
+        waiting, self._full = self._full, []
+        if not waiting:
+            return
+        try:
+            forget_us = to_us(now) - (DAYS_LOOKED_AT + 2) * DAY_US
+            await self._records.add_slots(waiting, forget_us)
+        except StoreError:
+            self._full = (waiting + self._full)[-_MOST_SLOTS:]
+            raise
+
+    async def _solve(
+        self, book: OfferBook, budget: DailyBudget, standing: Standing, now: datetime
+    ) -> None:
+        await self.flush(now)
+        day, now_us = budget.day(now), to_us(now)
+        slots = await self._records.slots(day.start_us - (DAYS_LOOKED_AT + 1) * DAY_US)
+        price = await asyncio.to_thread(_solved, book, budget, standing.spent, slots, now_us)
+        found = await self._records.put_price(price, standing.price)
+        self._standing = Standing(standing.spent, found)
+        self._metrics.stands(budget.amount, self._standing)
+
+    def _close_slot(self) -> None:
+        if self._filling is not None:
+            self._full = [*self._full, self._filling.slot()][-_MOST_SLOTS:]
+            self._filling = None
+
+
+def _slot_start(now: datetime) -> int:
+    return to_us(now) // SLOT_US * SLOT_US
+
+
+def _due(price: Price | None, budget: DailyBudget, now: datetime) -> bool:
+    """Whether the price is to be solved anew: it is old, or for another day or budget. A clock that
+    went back makes it due as well."""
+    if price is None or price.day != budget.day(now).name or price.amount != budget.amount:
+        return True
+    lasts_us = _RESOLVE_SOON_US if price.usual is None else _RESOLVE_US
+    return not 0 <= to_us(now) - price.solved_us < lasts_us
+
+
+def _solved(
+    book: OfferBook, budget: DailyBudget, spent: int, slots: Sequence[Slot], now_us: int
+) -> Price:
+    day = budget.day(from_us(now_us))
+    counted = traffic(slots, day, now_us)
+    left = usable(Budget(budget.amount, spent), day, now_us, counted.usual)
+    recent = [one for one in slots if one.start_us >= now_us - DAY_US]
+    # What is let out bit by bit on a first day is let out for what comes until the day's end.
+    whole = usable(Budget(budget.amount, spent), day, now_us)
+    price = price_of(recent, counted.to_come, whole, book.explore_share, now_us % 2**32)
+    return Price(
+        *(day.name, now_us, price, budget.amount, left),
+        *(counted.seen, counted.to_come, counted.usual),
+    )
