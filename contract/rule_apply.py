@@ -35,6 +35,15 @@ def apply(rules: Sequence[Rule], draft: Draft, shop: Shop) -> Ruled:
     )
 
 
+def offers_under(
+    rules: Sequence[Rule], drawn: Sequence[tuple[str, ...]], shop: Shop
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The offers that would be given under `rules`, had each of `drawn` been chosen; empty where
+    the rules say nothing of offers."""
+    claims = _Claims.of(rules).offers
+    return {one: Offers(claims, shop, Log()).given(one) for one in drawn} if claims else {}
+
+
 _OrderClaim = tuple[Rule, OrderPayments | OrderShipping]
 
 

@@ -248,7 +248,10 @@ class Decider:
         """The decision, with the rules' word last."""
         checkout, answer, offered = draft.checkout, draft.answer, draft.offered
         request, release, deadline = checkout.request, checkout.release, checkout.deadline
-        known, on_offer = draft.known, rules.OnOffer.of(offered.valid, offered.shown, request)
+        known, on_offer = (
+            draft.known,
+            rules.OnOffer.of(offered.valid, offered.shown, offered.drawn, request),
+        )
         before = done = rules.untouched(answer, draft.orders, on_offer)
         if len(held):
             done = deadline.inline(
@@ -256,7 +259,7 @@ class Decider:
                 lambda: rules.override(checkout, answer, known, held, now, before, on_offer),
                 before,
             )
-            offered = offered.ruled(done.offers, done.offers_by, done.blocked)
+            offered = offered.ruled(done.offers, done.offers_by, done.under)
         suggestions, shown = _respond(checkout, done)
         decision_id = uuid4()
         issued = self._issued(checkout, offered, decision_id, now)

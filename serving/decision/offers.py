@@ -69,31 +69,37 @@ class Offered:
     value: int | None = None
     margin: int | None = None
 
+    @property
+    def drawn(self) -> dict[tuple[str, ...], float]:
+        """Every set that chance might have shown before the rules, and how likely each was."""
+        likely = {one: p for one, p in self.propensities.items() if p > 0}
+        sets: dict[tuple[str, ...], float] = {(): self.none}
+        if self.policy != "unconditional":  # one of them, or none
+            sets.update({(one,): p for one, p in likely.items()})
+        elif likely:  # all of them together, or none
+            sets[tuple(likely)] = 1.0 - self.none
+        return sets
+
     def ruled(
-        self, given: Iterable[str], by: Mapping[str, str], blocked: Mapping[str, str]
+        self,
+        given: Iterable[str],
+        by: Mapping[str, str],
+        under: Mapping[tuple[str, ...], tuple[str, ...]],
     ) -> "Offered":
-        """The same after rules, which `given` names what is shown by: what one forces is certain,
-        what one blocks or displaces is never shown."""
+        """The same after rules, which `given` names what is shown by, `by` the rules that gave it,
+        and `under` what would be given for all that might have been drawn (none: as it was)."""
         shown = tuple(given)
-        if not (by or blocked) and shown == tuple(one.offer.offer_id for one in self.shown):
-            return self
         found = {one.offer.offer_id: one for one in self.valid}
-        likely = {one: 0.0 if one in blocked else p for one, p in self.propensities.items()}
-        if by:
-            likely = {one: p if one in shown or self.holdout else 0.0 for one, p in likely.items()}
-        likely |= dict.fromkeys(by, 1.0)
-        none = self.holdout_share if any(likely.values()) else 1.0
-        if by:
-            none = 0.0
-        elif self.policy != "unconditional":  # one arm at most: what was blocked shows nothing
-            none = max(1.0 - sum(likely.values()), 0.0)
-        return replace(
-            self,
-            shown=tuple(found[one] for one in shown),
-            propensities=likely,
-            none=none,
-            by=dict(by),
-        )
+        ruled = replace(self, shown=tuple(found[one] for one in shown), by=dict(by))
+        if not under:
+            return ruled
+        drawn = self.drawn
+        likely = {
+            one: sum(p for before, p in drawn.items() if one in under[before])
+            for one in self.propensities
+        }
+        none = sum(p for before, p in drawn.items() if not under[before])
+        return replace(ruled, propensities=likely, none=none)
 
     def record(self) -> dict[str, Any]:
         """For the decision's event: what was possible, how likely, and what was shown."""

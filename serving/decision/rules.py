@@ -1,6 +1,6 @@
 """The last stage of a decision: the merchant's rules, which win over every model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -13,9 +13,10 @@ from contract.encoding import OOV
 from contract.features import SubjectState
 from contract.items import Indices
 from contract.offer_checks import ValidOffer, first_set
-from contract.rule_apply import apply
+from contract.rule_apply import apply, offers_under
 from contract.rule_draft import Draft, Note
 from contract.rule_set import RuleSet
+from contract.rules import Rule
 from serving.decision.candidate_set import CandidateSet, Ranked
 from serving.decision.checkout import Answer, Checkout
 from serving.decision.facts import rule_facts
@@ -25,22 +26,28 @@ from serving.decision.payment_shipping import Orders
 
 @dataclass(frozen=True, eq=False)
 class OnOffer:
-    """What the checkout may be offered: the ids that were chosen, all offers that are valid, and
-    the `value` of the goods in minor units."""
+    """What the checkout may be offered: the ids that were chosen, all offers that are valid, the
+    `value` of the goods in minor units, and every set that chance might have `drawn`."""
 
     chosen: tuple[str, ...] = ()
     valid: Mapping[str, ValidOffer] = field(default_factory=dict)
     value: int = 0
+    drawn: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(
-        cls, valid: Sequence[ValidOffer], shown: Sequence[ValidOffer], request: DecideRequest
+        cls,
+        valid: Sequence[ValidOffer],
+        shown: Sequence[ValidOffer],
+        drawn: Iterable[tuple[str, ...]],
+        request: DecideRequest,
     ) -> Self:
         """Of what the offers' stage found."""
         return cls(
             tuple(one.offer.offer_id for one in shown),
             {one.offer.offer_id: one for one in valid},
             request.cart.value or 0,
+            tuple(drawn),
         )
 
 
@@ -49,7 +56,8 @@ NO_OFFERS = OnOffer()
 
 @dataclass(frozen=True, eq=False)
 class Overridden:
-    """The decision after the rules. `by`: the rule that put an item there, by its index; `failed`:
+    """The decision after the rules. `by`: the rule that put an item there, by its index; `under`:
+    what of offers is given for whatever chance might have drawn, where rules change that; `failed`:
     rules whose condition could not be evaluated."""
 
     answer: Answer
@@ -58,7 +66,7 @@ class Overridden:
     shipping: tuple[str, ...] = ()
     by: Mapping[int, str] = field(default_factory=dict)
     offers_by: Mapping[str, str] = field(default_factory=dict)
-    blocked: Mapping[str, str] = field(default_factory=dict)
+    under: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     applied: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -101,18 +109,28 @@ def override(
         request.num_results if wanted else 0,
         *(offers.chosen, before.payments, before.shipping),
     )
-    ruled = apply(matched.rules, draft, _Shop(checkout, answer, offers))
+    shop = _Shop(checkout, answer, offers)
+    ruled = apply(matched.rules, draft, shop)
     index = release.vocabulary.indices(ruled.items)
     return Overridden(
         _with_items(checkout, answer, index),
         *(ruled.offers, ruled.payments, ruled.shipping),
         by={release.vocabulary.index(item): rule for item, rule in ruled.by.items()},
         offers_by=ruled.offers_by,
-        blocked=ruled.blocked,
+        under=_under(matched.rules, offers, shop),
         applied=ruled.applied,
         failed=matched.failed,
         notes=ruled.notes,
     )
+
+
+def _under(
+    rules: Sequence[Rule], offers: OnOffer, shop: "_Shop"
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """What is given for whatever might have been drawn, so that the chances that are logged are
+    those of what is shown. Rules whose condition reads what was chosen are taken to hold alike."""
+    found = offers_under(rules, offers.drawn, shop)
+    return found if any(one != given for one, given in found.items()) else {}
 
 
 @dataclass(frozen=True, eq=False)
