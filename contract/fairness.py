@@ -112,12 +112,13 @@ class FairnessReport:
 class FairnessLimits:
     """The least ratio of the lowest to the highest group, by kind of measure. 0.8 for offers is the
     four-fifths rule of the US guidelines on employee selection (29 CFR 1607.4 D). A ratio below it
-    is refused only where the difference is more than chance. `must_judge`: attributes that have to
+    is refused only where the difference is more than chance. Exposure has a wider limit: what is
+    shown follows what is bought. `must_judge`: attributes that have to
     have two groups large enough, so that a gate can not be passed with no data."""
 
     offers: float = 0.8
     opportunity: float = 0.8
-    exposure: float = 0.8
+    exposure: float = 0.5
     quality: float = 0.8
     must_judge: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from training.commands import (
     evaluate,
     evaluate_policy,
     export,
+    fairness,
     fit,
     import_events,
     is_first_process,
@@ -26,7 +27,7 @@ from training.commands import (
 PROGRAM = "tillwise-train"
 COMMANDS = (
     *(import_events, simulate, fit, evaluate, benchmark),
-    *(segments, choices, uplift, evaluate_policy, export),
+    *(segments, choices, uplift, evaluate_policy, fairness, export),
 )
 
 
