@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -221,11 +222,18 @@ class EventBody(BaseModel):
         return self
 
 
+def _whole(version: object) -> object:
+    # A literal takes every number that equals it.
+    if type(version) is not int:
+        raise ValueError("is no whole number")
+    return version
+
+
 class ClientEvent(EventBody):
     """An event as a caller sends it: raw ids, and what the shopper agreed to on that page. Older
     versions are brought to this one by `contract.event_versions.upgraded`."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[2], BeforeValidator(_whole)] = SCHEMA_VERSION
     occurred_at: SentMoment
     visitor_id: RawId
     user_id: RawId | None = None

@@ -40,7 +40,7 @@ class RowKind:
 class Seen:
     """An event as rows are made of it: what several features need, made once."""
 
-    __slots__ = ("_item_keys", "_session_key", "code", "event", "stamp")
+    __slots__ = ("_interactions", "_item_keys", "_session_key", "code", "event", "stamp")
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -49,6 +49,7 @@ class Seen:
         self.stamp = to_us(event.occurred_at), key_of(str(event.event_id))
         self._item_keys: list[int] | None = None
         self._session_key: int | None = None
+        self._interactions: list[tuple[Any, ...]] | None = None
 
     @property
     def item_keys(self) -> list[int]:
@@ -63,6 +64,20 @@ class Seen:
         if self._session_key is None:
             self._session_key = key_of(self.event.session_id)
         return self._session_key
+
+    @property
+    def interactions(self) -> list[tuple[Any, ...]]:
+        """Its `INTERACTION` rows, which more than one feature keeps."""
+        if self._interactions is None:
+            (occurred, key), code = self.stamp, self.code
+            session = self.session_key if self.event.items else 0
+            self._interactions = [
+                (occurred, key, place, code, item.quantity, item_key, session)
+                for place, (item, item_key) in enumerate(
+                    zip(self.event.items, self.item_keys, strict=True)
+                )
+            ]
+        return self._interactions
 
 
 # Of items alone: they are few, and say nothing about anybody.
@@ -79,14 +94,7 @@ def copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:
 
 
 def _interaction_rows(seen: Seen) -> list[tuple[Any, ...]]:
-    items = seen.event.items
-    if not items:
-        return []
-    (occurred, key), code, session = seen.stamp, seen.code, seen.session_key
-    return [
-        (occurred, key, place, code, item.quantity, item_key, session)
-        for place, (item, item_key) in enumerate(zip(items, seen.item_keys, strict=True))
-    ]
+    return seen.interactions
 
 
 def _interactions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:

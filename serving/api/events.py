@@ -2,19 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Required, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from contract.consent import may_store_behaviour
 from contract.encoding import Vocabulary
-from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate, is_beacon
@@ -23,18 +21,26 @@ from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.item_ids import LIKE_A_CARD, first_like_card
 from serving.api.page_limits import foreign_to_shoppers, is_page
-from serving.api.problems import ApiProblem, documented, invalid, without_card
+from serving.api.problems import ApiProblem, documented
+from serving.api.sent_events import (
+    MOST_EVENTS,
+    Reason,
+    Result,
+    Status,
+    id_of,
+    listed,
+    read_some,
+    rejected,
+)
 from serving.ingest.accept import Outcome
 from serving.ingest.traffic import Foreign
 
 router = APIRouter()
 
-MOST_EVENTS = 500
 _PAGES = UUID("c0a57d5c-6f0e-4d57-9b3c-0a4a3d1f7a7e")  # drawn once, never to be changed
 _TOO_MANY_NEW = "too many new visitors from this address; nothing was stored, try again"
 # A large batch gives way to waiting checkouts after this many events; they are validated together.
 _BREATH = 32
-_EVENTS = TypeAdapter(list[ClientEvent])
 _BEACON_KEY = {
     "name": "key",
     "in": "query",
@@ -43,8 +49,6 @@ _BEACON_KEY = {
     "which can send no header; the body may then come as text/plain. No other role may stand here.",
     "schema": {"type": "string"},
 }
-Status = Literal["accepted", "duplicate", "rejected"]
-Reason = Literal["bot", "internal", "invalid", "version", "forbidden", "no_consent"]
 
 
 class EventBatch(BaseModel):
@@ -62,16 +66,6 @@ class EventResult(BaseModel):
     status: Status
     reason: Reason | None = None
     detail: str | None = None
-
-
-class Result(TypedDict, total=False):
-    """An `EventResult` as it is written; a model for each of 500 events would cost as much as
-    validating them."""
-
-    event_id: str
-    status: Required[Status]
-    reason: Reason
-    detail: str | None
 
 
 class EventResults(BaseModel):
@@ -100,7 +94,7 @@ async def post_events(request: Request) -> Response:
     body = await read_json_body(request, limit, as_text=is_beacon(request))
 
     async def act() -> Response:
-        sent = _listed(body)
+        sent = listed(body)
         foreign = foreign_to_shoppers(request, gateway, caller)
         results = (
             await _accept(request, gateway, caller, sent)
@@ -118,23 +112,6 @@ async def post_events(request: Request) -> Response:
     return await idempotency.once(request, gateway, caller, body, act)
 
 
-def _listed(body: bytes) -> list[Any]:
-    """The raw events of a request. Raises a 400 or 422 problem about the whole of it."""
-    try:
-        sent = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise ApiProblem(400, f"The body is not JSON: {_ascii(str(error))}.") from None
-    if not isinstance(sent, dict) or not isinstance(sent.get("events"), list):
-        raise ApiProblem(422, 'events: send {"events": [...]}.')
-    if len(sent) > 1:
-        unknown = next(name for name in sent if name != "events")
-        raise ApiProblem(422, f"{without_card(_ascii(unknown)[:64])}: unknown field")
-    events: list[Any] = sent["events"]
-    if not 1 <= len(events) <= MOST_EVENTS:
-        raise ApiProblem(422, f"events: send 1 to {MOST_EVENTS} events, not {len(events)}.")
-    return events
-
-
 async def _accept(
     request: Request, gateway: Gateway, caller: Caller, sent: Sequence[Any]
 ) -> list[Result]:
@@ -143,7 +120,7 @@ async def _accept(
     for start in range(0, len(sent), _BREATH):
         if start:
             await asyncio.sleep(0)
-        read += _read(sent[start : start + _BREATH])
+        read += read_some(sent[start : start + _BREATH])
     valid: list[ClientEvent] = []
     unknown: dict[str, bool] = {}  # visitors of pages, and whether they may become subjects
     results: list[Result | None] = []  # None where the event's own outcome comes later
@@ -158,7 +135,7 @@ async def _accept(
                 if event.visitor_id not in unknown:
                     unknown[event.visitor_id] = await gateway.page_limits.takes_new(request)
                 if not unknown[event.visitor_id]:
-                    refused = _rejected(_id_of(raw), "bot", _TOO_MANY_NEW)
+                    refused = rejected(id_of(raw), "bot", _TOO_MANY_NEW)
         results.append(refused)
         if refused is None:
             assert isinstance(event, ClientEvent)
@@ -189,68 +166,16 @@ def _foreign(raw: Any, kind: Foreign) -> Result:
         "bot": "a crawler, or more than a person does; nothing was stored",
         "internal": "from the shop's own network; nothing was stored",
     }
-    return _rejected(_id_of(raw), kind, detail[kind])
-
-
-def _rejected(event_id: str | None, reason: Reason, detail: str) -> Result:
-    told: Result = {"status": "rejected", "reason": reason, "detail": detail}
-    return told if event_id is None else {"event_id": event_id, **told}
-
-
-def _id_of(raw: Any) -> str | None:
-    named = raw.get("event_id") if isinstance(raw, dict) else None
-    return named[:64] if isinstance(named, str) else None
-
-
-def _read(some: Sequence[Any]) -> list[ClientEvent | Result]:
-    """The events in `some`, or the result that refuses one. All of them are validated at once, and
-    one by one only where that fails."""
-    known = [_upgraded(raw) for raw in some]
-    right = [one for one in known if not isinstance(one, _Refused)]
-    try:
-        # In JSON's strict mode, where times and ids are strings but numbers are not.
-        valid = _EVENTS.validate_json(to_json(right), strict=True)
-    except ValidationError:
-        events: Iterator[ClientEvent | Result] = map(_read_one, right)
-    else:
-        events = iter(valid)
-    return [one.result if isinstance(one, _Refused) else next(events) for one in known]
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """Stands in the place of an event of a version that can not be read."""
-
-    result: Result
-
-
-def _upgraded(raw: Any) -> Any:
-    """`raw` as one of the present version; what is no object at all is left to the validation."""
-    if not isinstance(raw, dict):
-        return raw
-    try:
-        return upgraded(raw)
-    except UnknownVersionError as error:  # worth keeping: a later gateway may read it
-        return _Refused(_rejected(_id_of(raw), "version", str(error)))
-    except NotInVersionError as error:
-        return _Refused(_rejected(_id_of(raw), "invalid", str(error)))
-
-
-def _read_one(raw: Any) -> ClientEvent | Result:
-    try:
-        return ClientEvent.model_validate_json(to_json(raw), strict=True)
-    except ValidationError as error:
-        detail = invalid(error).problem.detail
-        return _rejected(_id_of(raw), "invalid", detail)
+    return rejected(id_of(raw), kind, detail[kind])
 
 
 def _refused(raw: Any, event: ClientEvent, caller: Caller, known: Vocabulary) -> Result | None:
     """The result for a valid event that this caller may not send, or nobody."""
-    place = first_like_card((item.item_id for item in event.items), known)
+    place = first_like_card([item.item_id for item in event.items], known)
     if place is not None:
-        return _rejected(_id_of(raw), "invalid", f"items[{place}].item_id: {LIKE_A_CARD}")
+        return rejected(id_of(raw), "invalid", f"items[{place}].item_id: {LIKE_A_CARD}")
     refusal = _refusal(event, caller)
-    return None if refusal is None else _rejected(_id_of(raw), "forbidden", refusal)
+    return None if refusal is None else rejected(id_of(raw), "forbidden", refusal)
 
 
 def _refusal(event: ClientEvent, caller: Caller) -> str | None:
@@ -267,9 +192,5 @@ def _told(event: ClientEvent, outcome: Outcome) -> Result:
     event_id = str(event.event_id)
     if outcome == "no_consent":
         detail = "neither analytics nor personalization is in effect; nothing was stored"
-        return _rejected(event_id, "no_consent", detail)
+        return rejected(event_id, "no_consent", detail)
     return {"event_id": event_id, "status": outcome}
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode()

@@ -105,10 +105,13 @@ class Subjects:
     def as_agreed(self, events: Sequence[Event]) -> list[Event | None]:
         """Each event as it may be written now, None where no longer: what was agreed to when it
         came may be withdrawn by the time it is written. One read for all. Raises StoreError."""
-        agreed = self._control.agreed_by(tuple({str(event.subject_id) for event in events}))
-        return [_narrowed(event, agreed.get(str(event.subject_id), NOTHING)) for event in events]
+        subjects = {event.subject_id: str(event.subject_id) for event in events}
+        found = self._control.agreed_by(tuple(subjects.values()))
+        agreed = {one: found.get(name, NOTHING) for one, name in subjects.items()}
+        return [_narrowed(event, agreed[event.subject_id]) for event in events]
 
 
 def _narrowed(event: Event, agreed: frozenset[str]) -> Event | None:
-    left = agreed.intersection(event.purposes)
-    return event if len(left) == len(event.purposes) else redact(event, left)
+    if agreed.issuperset(event.purposes):
+        return event
+    return redact(event, agreed.intersection(event.purposes))

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Protocol
 from uuid import UUID, uuid4
@@ -41,9 +42,12 @@ CREATE INDEX IF NOT EXISTS records_by_day ON records (kind, day);
 CREATE TABLE IF NOT EXISTS probe (only INTEGER PRIMARY KEY CHECK (only = 1), counter INTEGER);
 CREATE TABLE IF NOT EXISTS identity (only INTEGER PRIMARY KEY CHECK (only = 1), log_id TEXT);
 """
-_INSERT = (
-    "INSERT INTO records (event_id, log_key, kind, day, body) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (event_id) DO NOTHING"
+# So many rows in one step: between steps the interpreter's lock changes hands.
+_ROWS = 50
+_INSERT, _INSERT_ROWS = (
+    "INSERT INTO records (event_id, log_key, kind, day, body) VALUES "
+    f"{', '.join(['(?, ?, ?, ?, ?)'] * rows)} ON CONFLICT (event_id) DO NOTHING"
+    for rows in (1, _ROWS)
 )
 _KINDS: dict[Kind, int] = {"behaviour": 0, "decision": 1}
 _CHUNK = 2_000
@@ -298,8 +302,7 @@ def _inserted(
     """Write `rows`; what became of each, and the position of the last that was written, or 0."""
     whole = [row for row in rows if row is not None]
     connection.execute("SAVEPOINT together")
-    written = connection.executemany(_INSERT, whole).rowcount if whole else 0
-    if written == len(whole):
+    if _num_inserted(connection, whole) == len(whole):
         connection.execute("RELEASE together")
         (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
         return ["erased" if row is None else "accepted" for row in rows], last if whole else 0
@@ -318,10 +321,20 @@ def _inserted(
     return answers, last
 
 
+def _num_inserted(connection: sqlite3.Connection, rows: Sequence[_Row]) -> int:
+    """Write those of `rows` that are new; returns how many those are."""
+    first = len(rows) % _ROWS
+    count = connection.executemany(_INSERT, rows[:first]).rowcount if first else 0
+    for start in range(first, len(rows), _ROWS):
+        values = list(chain.from_iterable(rows[start : start + _ROWS]))
+        count += connection.execute(_INSERT_ROWS, values).rowcount
+    return count
+
+
 def _row(record: Record, event: Event) -> _Row:
     kind = _KINDS["decision" if event.event_name == "decision" else "behaviour"]
     day = event.received_at.toordinal()
-    return record.event_id.bytes, record.key, kind, day, record.body
+    return record.event_id, record.key, kind, day, record.body
 
 
 def holds_plain_events(connection: sqlite3.Connection) -> bool:

@@ -165,11 +165,11 @@ class KafkaEventLog:
 
     def _send(self, records: Sequence[Record]) -> _Delivery:
         delivery = _Delivery(len(records))
-        delivery.done.add_done_callback(partial(self._settle, [r.event_id.bytes for r in records]))
+        delivery.done.add_done_callback(partial(self._settle, [r.event_id for r in records]))
         for record in records:
-            self._written[record.event_id.bytes] = delivery
+            self._written[record.event_id] = delivery
             body = record.body.encode() if isinstance(record.body, str) else record.body
-            self._produce(body, record.key, [(EVENT_ID, record.event_id.bytes)], delivery)
+            self._produce(body, record.key, [(EVENT_ID, record.event_id)], delivery)
         return delivery
 
     def _produce(

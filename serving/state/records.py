@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 class Record(NamedTuple):
     """One event to be kept."""
 
-    event_id: UUID
+    event_id: bytes
     key: bytes  # what a log may be partitioned by; it need not say who the subject is
     body: str | bytes
 
@@ -53,7 +53,7 @@ class PlainCodec:
 
     def encode(self, event: Event) -> Record | None:
         body = event.model_dump_json(exclude_none=True)
-        return Record(event.event_id, event.subject_id.bytes, body)
+        return Record(event.event_id.bytes, event.subject_id.bytes, body)
 
     def all_held(self, records: Iterable[Record | None]) -> bool:
         return True

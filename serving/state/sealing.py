@@ -63,7 +63,7 @@ class SubjectKeys:
     def __init__(self, control: ControlStore) -> None:
         self._control = control
         self._lock = Lock()
-        self._held: dict[str, HeldKey] = {}
+        self._held: dict[str | UUID, HeldKey] = {}  # by their ids, in either form
         self._by_log_key: dict[bytes, HeldKey | None] = {}
         self._erasures = -1
 
@@ -76,13 +76,13 @@ class SubjectKeys:
                 self._by_log_key.clear()
                 self._erasures = erasures
 
-    def of(self, subject_id: str) -> HeldKey | None:
+    def of(self, subject_id: str | UUID) -> HeldKey | None:
         """The key of a subject, None once it is erased. Call `refresh` before a batch."""
         held = self._held.get(subject_id)
         if held is not None:
             return held
         with self._lock:
-            key = self._control.subject_key(subject_id)
+            key = self._control.subject_key(str(subject_id))
             if key is None:
                 return None
             held = self._held[subject_id] = self._by_log_key[key.log_key] = HeldKey(key)
@@ -126,13 +126,13 @@ class SealedCodec:
         self._keys.refresh()
 
     def encode(self, event: Event) -> Record | None:
-        key = self._keys.of(str(event.subject_id))
+        key = self._keys.of(event.subject_id)
         if key is None:
             return None
         event_id = event.event_id.bytes
         content = Event.__pydantic_serializer__.to_json(event, exclude_none=True)
         header = FORM + key.log_key + event_id
-        return Record(event.event_id, key.log_key, header + key.seal(content, event_id))
+        return Record(event_id, key.log_key, header + key.seal(content, event_id))
 
     def all_held(self, records: Iterable[Record | None]) -> bool:
         self._keys.refresh()
