@@ -31,14 +31,14 @@ def run(args: argparse.Namespace) -> Figures:
     Raises UserError on bad input."""
     import numpy as np
 
-    from training.data.checkouts import read_offer_log
+    from training.data.checkouts import read_offer_arms, read_offer_log
     from training.evaluation.uplift_metrics import areas
     from training.evaluation.uplift_table import Split
     from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
-    from training.uplift.run_folder import read_arms, write_uplift
+    from training.uplift.run_folder import write_uplift
 
     began = time.perf_counter()
-    log, arms, recipe = read_offer_log(args.data), read_arms(args.data), UpliftRecipe()
+    log, arms, recipe = read_offer_log(args.data), read_offer_arms(args.data), UpliftRecipe()
     if log.arms[1:] != tuple(arm.name for arm in arms.arms):
         raise UserError(f"{args.data}: the arms of the log are not those of its arms' file")
     split = Split.of(log, None, args.seed)

@@ -15,9 +15,14 @@ from contract.errors import UserError
 from contract.events import EventContext
 from contract.features import FEATURES
 from contract.frames import EVENT_SCHEMA, EXPLODED_COLUMNS
+from contract.manifest import OFFER_ARMS
+from contract.offer_arms import OfferArms
 from contract.offer_features import OFFER_FEATURES, CartLine, offer_features
 from training.data.baskets import Timelines
+from training.data.logged_checkouts import has_decisions, read_logged_checkouts
+from training.data.offer_arms_file import read_arms
 from training.data.offer_log import Floats, OfferLog
+from training.data.source import segment_rules
 from training.data.storage import (
     CHECKOUTS_FILE,
     CHECKOUTS_SCHEMA,
@@ -76,11 +81,27 @@ def read_true_probabilities(folder: Path) -> Floats | None:
 
 
 def read_checkouts(folder: Path) -> pa.Table:
-    """Every checkout of `folder` that was begun. UserError where there is no such log."""
+    """Every checkout of `folder` that was begun: of a simulated log as it was written, of an export
+    of a gateway's log as its decisions tell. UserError where there is neither."""
     path = folder / CHECKOUTS_FILE
-    if not path.exists():
-        raise UserError(f"{path}: missing; a world with offers or preferences makes it (simulate)")
-    return read_parquet(path, CHECKOUTS_SCHEMA)
+    if path.exists():
+        return read_parquet(path, CHECKOUTS_SCHEMA)
+    if not has_decisions(folder):
+        raise UserError(
+            f"{path}: missing; a world with offers or preferences makes it (simulate), or else the "
+            "events must hold a gateway's decisions (tillwise-serve export)"
+        )
+    return read_logged_checkouts(folder).table
+
+
+def read_offer_arms(folder: Path) -> OfferArms:
+    """What the arms of `read_offer_log` take off. UserError where nobody says."""
+    if (folder / OFFER_ARMS).exists() or (folder / CHECKOUTS_FILE).exists():
+        return read_arms(folder)
+    arms = read_logged_checkouts(folder).arms
+    if arms is None:
+        raise UserError(f"{folder}: no offer was decided at random")
+    return arms
 
 
 def replayed_features(folder: Path, log: pa.Table) -> npt.NDArray[np.float32]:
@@ -88,15 +109,15 @@ def replayed_features(folder: Path, log: pa.Table) -> npt.NDArray[np.float32]:
     rows_of: dict[str, list[int]] = {}
     for row, subject in enumerate(log["subject_id"].to_pylist()):
         rows_of.setdefault(subject, []).append(row)
-    features = np.zeros((len(log), len(OFFER_FEATURES)), np.float32)
+    features, rules = np.zeros((len(log), len(OFFER_FEATURES)), np.float32), segment_rules(folder)
     with tqdm(total=len(log), desc="features", unit="checkout", disable=None) as progress:
         for events in _by_subject(folder):
-            timelines = Timelines.of(events)
+            timelines = Timelines.of(events, rules)
             for subject in set(events["subject_id"].unique().to_pylist()) & set(rows_of):
                 for row in rows_of.pop(subject):
                     features[row] = _features(timelines, subject, log, row)
                     progress.update()
-        empty = Timelines({name: {} for name in (feature.name for feature in FEATURES)})
+        empty = Timelines({feature.name: {} for feature in FEATURES}, rules)
         for subject, rows in rows_of.items():  # nothing else is known of them
             for row in rows:
                 features[row] = _features(empty, subject, log, row)

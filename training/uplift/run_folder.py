@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from contract.errors import UserError
 from contract.manifest import OFFER_ARMS
 from contract.offer_arms import OfferArms
+from training.data.offer_arms_file import read_arms
 from training.data.storage import make_folder
 from training.models.offer_uplift import Members, OfferUplift
 from training.uplift.fit import UpliftRecipe
@@ -46,14 +46,3 @@ def read_uplift(folder: Path) -> tuple[Members, OfferArms]:
     except (TypeError, ValueError, RuntimeError, KeyError, EOFError) as error:
         raise UserError(f"{folder}: not a fitted uplift network ({error})") from None
     return model.eval(), arms
-
-
-def read_arms(folder: Path) -> OfferArms:
-    """The arms of a simulated log or of a fitted network. UserError where they are not there."""
-    path = folder / OFFER_ARMS
-    try:
-        return OfferArms.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; it says what every arm takes off") from None
-    except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['msg']}") from None

@@ -7,7 +7,8 @@ import pytest
 from contract.manifest import OFFER_ARMS
 from tests.training.data.test_simulate import run
 from training.__main__ import main
-from training.uplift.run_folder import read_arms, read_uplift
+from training.data.offer_arms_file import read_arms
+from training.uplift.run_folder import read_uplift
 
 
 def test_a_simulated_log_becomes_a_network(
