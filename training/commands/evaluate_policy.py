@@ -104,8 +104,8 @@ def _terms(args: argparse.Namespace) -> "Terms":
     from pydantic import ValidationError
 
     from contract.offers import OfferBook
+    from training.data.checkouts import read_offer_arms
     from training.evaluation.off_policy import Terms
-    from training.uplift.run_folder import read_arms
 
     told: dict[str, object] = {}
     if args.offers is not None:
@@ -117,7 +117,7 @@ def _terms(args: argparse.Namespace) -> "Terms":
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{args.offers}: {where}: {first['msg']}") from None
-        arms = read_arms(args.uplift or args.data)
+        arms = read_offer_arms(args.uplift or args.data)
         columns = {
             arms.column(offer.discount)
             for offer in book.offers

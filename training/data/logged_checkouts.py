@@ -171,7 +171,7 @@ def _arms(drawn: Sequence[Row]) -> tuple[ArmKey, ...]:
         chosen.append(key)
         rows = sum(one.issuperset(chosen) for one in possible)
         if rows * len(chosen) > best[0]:
-            best = (rows * len(chosen), tuple(chosen))
+            best = (rows * len(chosen), tuple(sorted(chosen)))  # alike in every export
     return best[1]
 
 

@@ -14,7 +14,7 @@ from contract.events import EventContext
 from contract.manifest import CHOICES
 from contract.offers import AmountOff, PercentOff
 from tests.serving.api.test_offers import CART, TEN, put
-from tests.serving.api.test_rights_training import exported
+from tests.serving.api.test_rights import exported
 from tests.serving.conftest import ALL, Running
 from training.__main__ import main
 from training.data.checkouts import read_offer_log
@@ -105,6 +105,8 @@ async def test_uplift_and_choices_are_learned_from_the_gateways_own_log(
 
     assert main(["choices", "--data", str(data), "--output", str(choices)]) == 0
     learned = Choices.parse((choices / CHOICES).read_bytes(), CHOICES)
+    assert learned.payment is not None
+    assert learned.shipping is not None
     options = [Option("card"), Option("wallet")]
     likely = {
         device: learned.payment.likely(options, EventContext(device=device), 4_999, {})
