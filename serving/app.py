@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from contract.clock import Clock
 from contract.experiments import Assigner
+from contract.exploration import ExploreSettings
 from contract.lists import ListSettings
 from contract.rule_set import RuleSet
 from serving.api import (
@@ -285,6 +286,9 @@ def _decision_settings(settings: Settings) -> DecisionSettings:
             category_cap=settings.list_category_cap,
             margin=settings.list_margin,
             most_loss=settings.list_most_loss,
+        ),
+        explore=ExploreSettings(
+            settings.explore_share, settings.explore_slots, settings.explore_most_loss
         ),
     )
 

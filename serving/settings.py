@@ -119,6 +119,18 @@ class Settings(BaseSettings):
         0.1,
         description="The share of relevance that diversity and margin may give up at each place.",
     )
+    explore_share: Share = Field(
+        0.0,
+        description="How often the last places of a list show something else that is nearly as "
+        "relevant, drawn with chances that are logged, so that the next model learns from it; for "
+        "who agreed to personalization and analytics alone; 0: never.",
+    )
+    explore_slots: Annotated[int, Field(ge=1, le=4)] = Field(
+        1, description="How many of the last places; the first is never drawn."
+    )
+    explore_most_loss: Share = Field(
+        0.5, description="The share of its usual relevance that a drawn place may give up."
+    )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )

@@ -40,6 +40,7 @@ class Checkout:
     # What rules are to take for so, whatever it is: for a dry run only.
     assumed: Mapping[str, Value] = field(default_factory=dict)
     dry: bool = False  # asked for to see what would be; nothing is counted
+    beyond: int = 0  # items behind the last place that are wanted after the rules
     # The situation that the models were asked about, once they were.
     asked: list[Situation] = field(default_factory=list)
 
@@ -51,7 +52,7 @@ class Checkout:
     @property
     def limit(self) -> int:
         """How many items the ranking stages hand on."""
-        return max(self.depth, self.request.num_results)
+        return max(self.depth, self.request.num_results + self.beyond)
 
     @cached_property
     def context(self) -> EventContext:

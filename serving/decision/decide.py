@@ -4,7 +4,7 @@ rung follows when one of them fails."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import perf_counter
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from contract.items import Floats
 from contract.manifest import RANKER
 from contract.rule_set import RuleSet
 from serving.decision import (
+    exploration,
     fallback,
     lists,
     offers,
@@ -197,7 +198,8 @@ class Decider:
         now, held = self._clock.now(), self._rules.current
         now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
         checkout = Checkout(
-            *(request, subject, release, place, deadline, now_us, generation, self._depth(held))
+            *(request, subject, release, place, deadline, now_us, generation, self._depth(held)),
+            beyond=exploration.beyond(self.settings.explore, subject),
         )
         decision = self._finished(await self._drafted(checkout, now, held), now, held)
         if self._metrics is not None and decision.rules is not None:
@@ -260,7 +262,10 @@ class Decider:
                 before,
             )
             offered = offered.ruled(done.offers, done.offers_by, done.under)
-        suggestions, shown = _respond(checkout, done)
+        drawn = self._explored(checkout, done)
+        if drawn is not None:
+            done = replace(done, answer=drawn.answer)
+        suggestions, shown = _respond(checkout, done, {} if drawn is None else drawn.chances)
         decision_id = uuid4()
         issued = self._issued(checkout, offered, decision_id, now)
         response = DecideResponse(
@@ -284,6 +289,19 @@ class Decider:
             offers=offered.record() if offered is not offers.NOTHING else None,
             orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
+            exploration=None if drawn is None else drawn.record,
+        )
+
+    def _explored(self, checkout: Checkout, done: rules.Overridden) -> exploration.Explored | None:
+        """The list with its last places drawn; None where it is shown as it is."""
+        if not checkout.beyond:
+            return None
+        return checkout.deadline.inline(
+            "exploration",
+            lambda: exploration.explored(
+                checkout, done.answer, done.by.keys(), self.settings.explore
+            ),
+            None,
         )
 
     async def _recommend(self, checkout: Checkout) -> tuple[Answer, SubjectState | None]:
@@ -492,7 +510,7 @@ def _of_models(
 
 
 def _respond(
-    checkout: Checkout, done: rules.Overridden
+    checkout: Checkout, done: rules.Overridden, chances: Mapping[int, float]
 ) -> tuple[tuple[Recommendation, ...], tuple[Shown, ...]]:
     answer = done.answer.cut(checkout.request.num_results)
     found, ranked = answer.candidates, answer.ranked
@@ -520,6 +538,7 @@ def _respond(
         Shown(
             *(one.item_id, score, tuple(why.code for why in one.reasons), tuple(pair), said),
             rule=done.by.get(item),
+            propensity=chances.get(item, 1.0),
         )
         for item, one, score, pair, said in zip(
             *(index, suggestions, ranked.scores.tolist(), found.pairs[ranked.places].tolist()),

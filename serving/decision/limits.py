@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from contract.exploration import ExploreSettings
 from contract.lists import ListSettings
 from contract.rule_set import RuleSet
 from serving.decision.outcome import Decision
@@ -62,6 +63,7 @@ class DecisionSettings:
     threads: int = 2
     query_vectors: int = 16_384  # held per release, 64 floats each
     lists: ListSettings = field(default_factory=ListSettings)
+    explore: ExploreSettings = field(default_factory=ExploreSettings)
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50

@@ -18,7 +18,7 @@ _OF_THE_RELEASE = frozenset(
         "payment_shipping",
     }
 )
-# The order is computed, not drawn: what was shown would have been shown every time.
+# Where nothing is drawn the order is computed: it would have been shown every time.
 _CERTAIN = 1.0
 
 
@@ -55,6 +55,7 @@ class Shown:
     pair_features: tuple[float, ...]
     attributions: tuple[float, ...] | None = None
     rule: str | None = None  # that put it there
+    propensity: float = _CERTAIN  # of standing there, given what stands before it
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Decision:
     rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
     # The options of payment and delivery in the models' order, with their shares.
     orders: dict[str, Any] = field(default_factory=dict)
+    exploration: dict[str, Any] | None = None  # the places that were drawn, and from what
 
     @property
     def decision_id(self) -> UUID:
@@ -120,6 +122,8 @@ class Decision:
             "experiments": [one.model_dump() for one in self.response.experiments],
         }
         body |= self.orders
+        if self.exploration is not None:
+            body["exploration"] = self.exploration
         if self.rules is not None:
             body["rules"] = self.rules
         if self.subject.personal and self.segments is not None:
@@ -137,7 +141,7 @@ class Decision:
             "item_id": item.item_id,
             "index": place,
             "score": item.score,
-            "propensity": _CERTAIN,
+            "propensity": item.propensity,
             "reasons": list(item.reason_codes),
         }
         if item.attributions is not None:

@@ -106,7 +106,7 @@ def override(
     wanted = "recommendations" in request.placements and answer.candidates is not None
     draft = Draft(
         tuple(map(release.vocabulary.item_id, answer.index.tolist())),
-        request.num_results if wanted else 0,
+        request.num_results + checkout.beyond if wanted else 0,
         *(offers.chosen, before.payments, before.shipping),
     )
     shop = _Shop(checkout, answer, offers)
