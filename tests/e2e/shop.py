@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +27,7 @@ from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS
+from tests.serving.commands.processes import answers
 from tests.serving.release_factory import BUILT_AT, Factory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,10 +192,5 @@ def demo(
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, said: Path) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"the demo did not start: {said.read_text()[-2_000:]}")
+    if not answers(url, lambda: process.poll() is None):
+        raise AssertionError(f"the demo did not start: {said.read_text()[-2_000:]}")

@@ -5,12 +5,9 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-
-import httpx
 
 # All that a gateway imports, also what it imports late.
 import serving.app
@@ -18,7 +15,7 @@ import serving.commands.process
 import serving.commands.run
 import serving.stores
 from serving.__main__ import main
-from tests.serving.commands.processes import free_port
+from tests.serving.commands.processes import answers, free_port
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
@@ -56,14 +53,8 @@ class Forked:
 
     def wait_ready(self) -> None:
         """Until it serves. Raises AssertionError with its log."""
-        began = time.monotonic()
-        while self._process.is_alive() and time.monotonic() - began < _READY_S:
-            try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        if answers(f"{self.url}/readyz", self._process.is_alive, _READY_S):
+            return
         self.end(signal.SIGKILL)
         told = self._log.read_text(encoding="utf-8")
         raise AssertionError(f"the gateway did not become ready: {told[-2_000:]}")

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -105,14 +105,8 @@ class Served:
     ended: bool = False
 
     def wait_ready(self) -> None:
-        began = time.monotonic()
-        while self.process.poll() is None and time.monotonic() - began < 60:
-            try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise AssertionError(f"the gateway did not become ready: {self.end()}")
+        if not answers(f"{self.url}/readyz", lambda: self.process.poll() is None):
+            raise AssertionError(f"the gateway did not become ready: {self.end()}")
 
     def end(self, number: int = signal.SIGTERM) -> str:
         """Signal it and wait; its log."""
@@ -126,6 +120,22 @@ class Served:
     def post(self, path: str, body: object, key: str) -> httpx.Response:
         headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"}
         return httpx.post(self.url + path, json=body, headers=headers, timeout=10)
+
+
+def answers(url: str, runs: Callable[[], bool], seconds: float = 60) -> bool:
+    """Wait until `url` answers 200; False when it no longer `runs`, or not within `seconds`.
+
+    One client asks all along: each new one reads the certificates of the whole machine, and takes
+    half a core from what is starting.
+    """
+    began = time.monotonic()
+    with httpx.Client(trust_env=False, verify=False, timeout=5) as client:
+        while runs() and time.monotonic() - began < seconds:
+            with suppress(httpx.TransportError):
+                if client.get(url).status_code == 200:
+                    return True
+            time.sleep(0.05)
+    return False
 
 
 def free_port() -> int:
