@@ -1,0 +1,212 @@
+"""From sums in the worker's file to a review item: what changed, where, since when, and what went
+live before it."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from benchmarks.kpi_worlds import A_DAY, Fault, World, simulate
+from contract.clock import FixedClock, to_us
+from contract.rollout import ROLLOUT, Rollout
+from serving.experiments.rollup import Rollup
+from serving.monitoring import anomaly
+from serving.monitoring.alarms import KpiAlarms
+from serving.monitoring.anomaly import Signal, critical, deviation, fit, scan, since_bucket
+from serving.monitoring.kpi_metrics import COUNTERS
+from serving.monitoring.kpis import FILE, HOUR, MINUTES_5
+from serving.state.audit import Actor
+from serving.state.sql_control_store import SqlControlStore
+from tests.serving.state.control_places import in_sqlite
+
+MONDAY = datetime(2026, 9, 7, tzinfo=UTC)
+DAYS = 17
+WORLD = World(400_000.0, promotions_a_week=0.0)
+NOON = (DAYS - 1) * A_DAY + 48
+
+
+def filled(path: Path, faults: Sequence[Fault]) -> None:
+    """A worker's file with a simulated shop in it."""
+    made = simulate(WORLD, DAYS, np.random.default_rng(5), faults)
+    slices = {where: made[where] for where in made if where[0] in ("all", "device", "country")}
+    rollup = Rollup(path)
+    marks = ", ".join("?" * (4 + len(COUNTERS)))
+    insert = f"INSERT INTO kpi_sums (grain, cut, value, start_us, {', '.join(COUNTERS)}) "
+    origin = to_us(MONDAY)
+    with closing(rollup):
+        for (cut, value), counters in slices.items():
+            hours = counters.reshape(-1, 4, len(COUNTERS)).sum(axis=1)
+            fine = counters[-3 * A_DAY :]
+            start = origin + (DAYS - 3) * 24 * HOUR
+            rows = [(HOUR, cut, value, origin + n * HOUR, *row) for n, row in enumerate(hours)]
+            rows += [
+                (MINUTES_5, cut, value, start + n * 3 * MINUTES_5, *row)
+                for n, row in enumerate(fine)
+            ]
+            rollup.file.executemany(
+                f"{insert} VALUES ({marks})", [tuple(map(float_or_same, row)) for row in rows]
+            )
+            span = (cut, value, origin, origin + DAYS * 24 * HOUR - MINUTES_5)
+            rollup.file.execute("INSERT INTO kpi_slices VALUES (?, ?, ?, ?)", span)
+
+
+def float_or_same(value: object) -> object:
+    return float(value) if isinstance(value, np.floating) else value
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(MONDAY + timedelta(days=DAYS - 1, hours=14, minutes=2))
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: FixedClock) -> Iterator[SqlControlStore]:
+    opened = in_sqlite(tmp_path).open(clock=clock)
+    yield opened
+    opened.close()
+
+
+def watcher(tmp_path: Path, store: SqlControlStore, clock: FixedClock) -> KpiAlarms:
+    registry = CollectorRegistry()
+    return KpiAlarms(tmp_path / FILE, store, tmp_path / "releases", clock, registry)
+
+
+def test_a_drop_is_one_item_with_where_since_when_and_what_went_live(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [Fault("drop", NOON, 10**6, 0.5, ("device", "mobile"))])
+    (tmp_path / "releases").mkdir()
+    live_at = MONDAY + timedelta(days=DAYS - 1, hours=11, minutes=55)
+    rollout = Rollout().promoted(None, "r-2", live_at)
+    (tmp_path / "releases" / ROLLOUT).write_bytes(rollout.as_bytes())
+    (tmp_path / "releases" / "current").write_text("r-2\n")
+    anna, now = Actor("anna", "admin"), clock.at
+    clock.at = live_at - timedelta(hours=1)
+    asyncio.run(store.put_document("rules", "{}", 0, anna, "autumn"))
+    clock.at = MONDAY
+    asyncio.run(store.put_document("offers", "{}", 0, anna, "long ago"))
+    clock.at = now
+    watching = watcher(tmp_path, store, clock)
+    watching.look()
+    watching.look()
+    (review,) = store.reviews("open")
+    found = review.finding
+    assert found.metric in ("conversion", "revenue_per_decision", "abandonment", "take_rate")
+    assert found.key == found.metric
+    assert found.slices == {}
+    assert "than expected" in found.title
+    assert None not in (found.expected, found.seen, found.low, found.high)
+    assert abs(found.since - (MONDAY + timedelta(days=DAYS - 1, hours=12))) <= timedelta(minutes=30)
+    mobile = found.contributions[0]
+    assert (mobile.dimension, mobile.value) == ("device", "mobile")
+    assert mobile.share == pytest.approx(1.0, abs=0.35)
+    assert {(one.kind, one.name) for one in found.before} == {
+        ("release", "r-2"), ("rules", "version 1")
+    }  # fmt: skip
+    assert found.before[0].kind == "release"
+    assert "mobile" in str(found.detail["also"])
+    lines = [json.loads(line.text) for line in store.audit_log()[0]]
+    assert [one["by"]["key_id"] for one in lines if one["action"] == "review.opened"] == ["worker"]
+
+
+def test_a_slice_that_is_gone_is_named(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [Fault("dead slice", NOON, 10**6, 1.0, ("country", "CH"))])
+    watcher(tmp_path, store, clock).look()
+    gone = [one.finding for one in store.reviews("open") if one.finding.metric == "decisions"]
+    assert [one.slices for one in gone] == [{"country": "CH"}]
+    assert "Hardly any decisions for country CH" in gone[0].title
+
+
+def test_slow_answers_are_told_against_what_is_usual(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [Fault("latency", NOON, 10**6, 1.6)])
+    watcher(tmp_path, store, clock).look()
+    (review,) = store.reviews("open")
+    assert review.finding.key == "latency_ms"
+    assert review.finding.detail["slower_than_ms"] in (10.0, 15.0)
+
+
+def test_nothing_wrong_is_no_item_and_an_alarm_ends(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [Fault("drop", NOON, NOON + 8, 0.5)])
+    watching = watcher(tmp_path, store, clock)
+    clock.at -= timedelta(hours=4)
+    assert watching.look() == []
+    clock.at += timedelta(hours=4)
+    assert [one.key for one in watching.look()]
+    clock.at += timedelta(hours=9)
+    watching.look()
+    (review,) = store.reviews()
+    assert review.ended_at is None  # a day's window still holds it
+    clock.at -= timedelta(hours=20)
+    assert watching.look() == []
+
+
+def test_without_a_file_or_with_a_young_one_nothing_is_said(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    watching = watcher(tmp_path, store, clock)
+    assert watching.look() == []
+    Rollup(tmp_path / FILE).close()
+    assert watching.look() == []
+    clock.at = MONDAY + timedelta(days=14)
+    filled(tmp_path / FILE, [])
+    assert watching.look() == []
+
+
+def test_deviation_by_hand() -> None:
+    """80 of 100: sqrt(2 * (80 ln .8 + 20)) = 2.07 below; a variance of .01 beside adds E * .01."""
+    z, ratio = deviation(80.0, 100.0, 1.0, 0.0)
+    assert z == pytest.approx(-np.sqrt(2 * (80 * np.log(0.8) + 20)))
+    assert ratio == pytest.approx(np.log(80.5 / 100.5))
+    assert deviation(80.0, 100.0, 1.0, 0.01)[0] == pytest.approx(z / np.sqrt(2))
+    assert deviation(5.0, 0.0, 1.0, 0.0) == (0.0, 0.0)
+
+
+def test_a_fit_knows_season_and_trend_and_is_not_moved_by_a_promotion() -> None:
+    rng = np.random.default_rng(2)
+    hours = np.arange(28 * 24)
+    shape = 1 + 0.3 * np.cos(hours % 24 / 24 * 2 * np.pi)
+    weekend = np.where(hours // 24 % 7 >= 5, 0.8, 1.0)
+    trend = np.exp(0.02 * hours / 168)
+    chance = 0.05 * shape * weekend * trend
+    chance[10 * 24 : 11 * 24] *= 1.5
+    n = np.full(len(hours), 20_000.0)
+    baseline = fit(Signal(rng.binomial(20_000, chance).astype(float), n, 0.95))
+    assert baseline is not None
+    day = baseline.expected(np.full(A_DAY, 5_000.0), 28 * A_DAY)
+    by_hour = 1 + 0.3 * np.cos((np.arange(A_DAY) / 4 + 0.125 - 0.5) / 24 * 2 * np.pi)
+    truth = 0.05 * 5_000 * by_hour * np.exp(0.02 * 4)
+    assert day == pytest.approx(truth, rel=0.06)
+    assert day.sum() == pytest.approx(truth.sum(), rel=0.02)
+    assert fit(Signal(np.ones(13 * 24), np.ones(13 * 24), 1.0)) is None
+    assert fit(Signal(np.zeros(28 * 24), n, 1.0)) is None
+    rare = fit(Signal(np.zeros(28 * 24), n, 1.0), rare=True)
+    assert rare is not None
+    assert rare.rate == pytest.approx(1 / n.sum())
+
+
+def test_a_scan_looks_one_way_and_says_since_when() -> None:
+    rng = np.random.default_rng(4)
+    n = np.full(28 * 24, 20_000.0)
+    baseline = fit(Signal(rng.binomial(20_000, 0.05, 28 * 24).astype(float), n, 0.95))
+    assert baseline is not None
+    k = rng.binomial(5_000, 0.05, 2 * A_DAY).astype(float)
+    k[150:] = rng.binomial(5_000, 0.04, 42)
+    expected = baseline.expected(np.full(2 * A_DAY, 5_000.0), 27 * A_DAY)
+    down, up = (scan(baseline, k, expected, way, 0.03) for way in (-1, 1))
+    high = critical(0.4, 100)
+    assert down.z[:150].max() < high < down.z[155]
+    assert up.z.max() < high
+    assert abs(since_bucket(baseline, k, expected, -1) - 150) <= 1
+    assert anomaly.critical(0.4, 1_000) > high > anomaly.critical(0.4, 10)
