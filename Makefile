@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PORT ?= 8080
 DEMO_EXIT ?=
+# Simulated ones that come to the demo, at most, for its dashboard; they get a quarter of a minute.
+SHOPPERS ?= 2000
 # Files of tests at once.
 JOBS ?= 2
 # An index with the torch build you want (say, CPU only). Empty: wherever pip finds torch.
@@ -149,7 +151,7 @@ $(DEMO)/export.done: $(DEMO)/evaluation.txt $(DEMO)/segments/.done $(call source
 
 demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done
 	@cat $(DEMO)/evaluation.txt
-	@exec $(IN_VENV)tillwise-serve demo --data $(DEMO)/data --port $(PORT) $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
+	@exec $(IN_VENV)tillwise-serve demo --data $(DEMO)/data --port $(PORT) --shoppers $(SHOPPERS) $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 # --- Triton ---------------------------------------------------------------------------------------
 

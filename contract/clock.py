@@ -38,6 +38,12 @@ class AsOfClock:
     def now(self) -> datetime:
         return self.start + timedelta(seconds=time.monotonic() - self._began)
 
+    def move_to(self, moment: datetime) -> None:
+        """Go on from `moment`, where that lies ahead: simulated days pass in seconds."""
+        ahead = moment - self.now()
+        if ahead > timedelta(0):
+            self.start += ahead
+
 
 @dataclass
 class FixedClock:

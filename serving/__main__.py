@@ -19,6 +19,7 @@ from serving.state.group_writer import StoreError
 PROGRAM = "tillwise-serve"
 COMMANDS = {
     "run": "serve decisions until stopped",
+    "worker": "keep key figures and reports of experiments until stopped",
     "check": "verify the live release, file by file",
     "keys": "create, list, revoke or rotate keys",
     "release": "list, verify, promote, try out, roll back",

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
@@ -22,6 +23,7 @@ from serving.api import (
     catalogue,
     consent,
     coupons,
+    dashboard_page,
     decide,
     docs_page,
     documentation,
@@ -29,6 +31,7 @@ from serving.api import (
     experiments,
     explanations,
     health,
+    kpis,
     offers,
     reviews,
     rules,
@@ -42,7 +45,7 @@ from serving.api.gateway import Gateway
 from serving.api.hot_route import Gate, GatewayApp, HotRoute
 from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
-from serving.api.problems import ApiProblem, on_http_exception, on_problem
+from serving.api.problems import ApiProblem, on_http_exception, on_invalid_query, on_problem
 from serving.api.subjects import item_names
 from serving.control import open_control, open_ledger
 from serving.decision import experiment_arms, rule_book
@@ -403,12 +406,14 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
         *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
-        *(consent, rules, rules_check, experiments, reviews, health, docs_page, sdk),
+        *(consent, rules, rules_check, experiments, kpis, reviews, health, docs_page, sdk),
+        dashboard_page,
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)
     app.add_exception_handler(StoreError, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RequestValidationError, on_invalid_query)
     _add_middleware(app, gateway)
     return app
 

@@ -95,13 +95,14 @@ async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: b
     if who is not None:
         subject = SubjectContext(who.subject_id, who.purposes, who.histories)
     assigner, now = gateway.experiments.current, gateway.clock.now()
+    agreed = subject.purposes
     arms, asked, subject = arms_of(assigner, asked, subject, now)
     try:
         decision = await gateway.decider.decide(asked, subject, began=began)
     except Overloaded as error:
         raise _too_many(error.retry_after_s) from None
     if arms:
-        decision = decision.in_experiments(arms)
+        decision = decision.in_experiments(arms, agreed)
     await _wait(settling, _patience(gateway, asked, began))
     response = decision.response
     if who is None or (settling is not None and not _settled(settling)):

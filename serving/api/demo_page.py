@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from contract.encoding import FIRST_ITEM
 from contract.text import words
 from serving.api.bodies import read_json_body
+from serving.api.demo_board import BOARD, add_board_routes
 from serving.api.demo_options import SHOP_FILTER, DemoOptions
 from serving.api.demo_rules import add_rule_routes
 from serving.api.demo_shop import ShopKeys, ShopServer, add_routes
@@ -110,6 +111,11 @@ class Shelf:
                 self._aisles.setdefault((path[0], path[min(1, len(path) - 1)]), []).append(index)
 
     @property
+    def currency(self) -> str:
+        """Of all prices."""
+        return self._release.catalogue.currency
+
+    @property
     def aisles(self) -> tuple[DemoAisle, ...]:
         """All aisles, those with the most popular item first."""
         return tuple(
@@ -201,6 +207,7 @@ def mount(
 
     add_routes(router, shop, gateway.settings.state)
     add_rule_routes(router, shop, samples, gateway.settings.body_limit_bytes)
+    add_board_routes(router, shop, gateway.settings.body_limit_bytes)
     files = None if page is None else _page_files(page, keys.collect)
 
     @router.api_route("/{name:path}", methods=["GET", "HEAD"])
@@ -213,6 +220,7 @@ def mount(
     app.add_api_route(
         "/demo", lambda: RedirectResponse("/demo/"), include_in_schema=False, response_model=None
     )
+    app.state.dashboard = (f"{router.prefix}{BOARD}", "demo")
     app.include_router(router)
 
 

@@ -133,7 +133,9 @@ class ShopServer:
     async def send(
         self, method: str, path: str, api_key: str, body: bytes = b"", *, gpc: str | None = None
     ) -> Answer:
-        """Call a route with a key, within the process; status and body of the answer."""
+        """Call a route with a key, within the process; status and body of the answer. A query may
+        follow the path."""
+        path, _, query = path.partition("?")
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -149,7 +151,7 @@ class ShopServer:
             "scheme": "http",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode("latin-1"),
             "root_path": "",
             "headers": headers,
             "client": None,

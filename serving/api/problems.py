@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
@@ -143,6 +144,17 @@ async def on_problem(request: Request, error: Exception) -> Response:
         return refused.response()
     assert isinstance(error, ApiProblem)
     return error.response()
+
+
+async def on_invalid_query(request: Request, error: Exception) -> Response:
+    """For FastAPI: what is wrong with a query, as with a body."""
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        FieldProblem(field=path_of(one["loc"][1:]), message=_reason(one)) for one in error.errors()
+    ]
+    first = fields[0]
+    detail = f"{first.field}: {first.message}"
+    return ApiProblem(422, detail, errors=fields[:_MOST_ERRORS]).response()
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

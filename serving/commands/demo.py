@@ -1,15 +1,17 @@
 """`tillwise-serve demo`: what `make demo` ends with. It seeds a state folder from the import and
 serves the live release at the time it was trained until; it replays one checkout that the release
-has never seen over real HTTP, prints the decision, and goes on serving the API and the page."""
+has never seen over real HTTP, prints the decision, lets simulated shoppers of the days after come
+through the same gateway, and goes on serving the API, the page and the dashboard."""
 
 import argparse
 import asyncio
 import json
 import os
 import shutil
+import sys
 import time
 import urllib.request
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from serving.api.gateway import Gateway
 from serving.api.static_files import web_folder
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.backfill import SeededElsewhere, backfill
+from serving.commands.child_worker import ChildWorker, counted_until
 from serving.commands.demo_offers import put_examples
+from serving.commands.demo_shoppers import CONTROL, TEST, Shoppers, baskets, start_test
 from serving.commands.held_out import choose_shoppers
 from serving.commands.process import Application, bind, serve
 from serving.commands.replay import describe
@@ -34,6 +38,7 @@ from serving.settings import Settings
 from serving.state.control_store import ROLES, Role
 
 STATE = Path("build/demo/state")
+_SECONDS = 15.0  # for simulated shoppers, however slow the machine
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +48,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
     parser.add_argument("--exit", action="store_true", help="end after the printed decision")
+    parser.add_argument(
+        "--shoppers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let at most N simulated shoppers come, in a running test, for the dashboard",
+    )
     add_folders(parser, "releases", "models", "state")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -65,8 +77,13 @@ def run(args: argparse.Namespace) -> Figures:
         # The import or the release is a new one. Nothing in the demo's own folder is of value.
         shutil.rmtree(STATE)
         seeded = backfill(settings, args.data, manifest.trained_until, clock)
-    demo = _Demo(settings, args.data, manifest.trained_until, ends=args.exit)
-    serve(settings, clock, extend=demo.extend, when_ready=demo.replay)
+    demo = _Demo(
+        settings, args.data, clock, ends=args.exit, shoppers=0 if args.exit else args.shoppers
+    )
+    try:
+        serve(settings, clock, extend=demo.extend, when_ready=demo.replay)
+    finally:
+        demo.close()
     return Figures("demo", rows=[*seeded.rows, *demo.figures.rows], notes=seeded.notes)
 
 
@@ -79,19 +96,35 @@ def _manifest(settings: Settings) -> ReleaseManifest:
         raise UserError(f"{path}: can not be read; `tillwise-serve check` says why") from None
 
 
+def _progress(share: float) -> None:
+    if sys.stderr.isatty():
+        done = round(share * 30)
+        bar = "#" * done + "." * (30 - done)
+        end = "\r" if share < 1 else "\n"
+        print(f"Simulated shoppers [{bar}] {share:4.0%}", end=end, file=sys.stderr, flush=True)
+
+
 class _Demo:
     """One run of the demo."""
 
     def __init__(
-        self, settings: Settings, source: Path, trained_until: datetime, *, ends: bool
+        self, settings: Settings, source: Path, clock: AsOfClock, *, ends: bool, shoppers: int
     ) -> None:
         self._settings = settings
         self._source = source
-        self._trained_until = trained_until
+        self._clock = clock
+        self._trained_until = clock.start
         self._ends = ends
+        self._most = shoppers
         self._shoppers: list[DemoShopper] = []
         self._keys: dict[Role, str] = {}
+        self._worker: ChildWorker | None = None
         self.figures = Figures("demo")
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._worker is not None:
+            self._worker.close()
 
     async def extend(self, app: Application, gateway: Gateway) -> None:
         """Add the page, with fresh keys and shoppers."""
@@ -100,9 +133,16 @@ class _Demo:
         shelf = Shelf(gateway.live.current)
 
         def is_known(visitor_id: str) -> bool:
+            # On the page people are shown what personalization does, so in the demo's test they are
+            # of that variant.
+            arms = gateway.experiments.current.assign(visitor_id, gateway.clock.now())
+            if (TEST.key, CONTROL) in arms:
+                return False
             names = gateway.subjects.pseudonyms(visitor_id, None)
             return gateway.control.look_up(*names).subject_id is not None
 
+        if self._most:
+            await start_test(gateway)
         self._shoppers = choose_shoppers(self._source, self._trained_until, shelf, is_known)
         keys = self._keys
         shop_keys = ShopKeys(keys["checkout"], keys["admin"], keys["collect"])
@@ -123,7 +163,34 @@ class _Demo:
         self.figures.add("replayed checkout", metrics)
         if not self._ends:
             print(self._urls())
+            if self._most:
+                await self._simulate(gateway, shelf)
         return self._ends
+
+    async def _simulate(self, gateway: Gateway, shelf: Shelf) -> None:
+        """Let shoppers come, unless they came at an earlier start, and have them counted."""
+        self._worker = ChildWorker(
+            gateway.settings,
+            *("--every", "1", "--reports-every", "10"),
+            *("--as-of", self._clock.now().isoformat()),
+        )
+        latest = await asyncio.to_thread(counted_until, self._settings.state)
+        if latest is not None and latest > self._trained_until + timedelta(hours=12):
+            self._clock.move_to(latest)  # they came at an earlier start
+        else:
+            came, seconds = await asyncio.to_thread(self._let_come, shelf)
+            self.figures.add("shoppers", {"visits": [float(came)], "seconds": [seconds]})
+            print(f"{came} simulated shoppers came in {seconds:.0f} s; what they did is on")
+        print(f"  {self._base}/dashboard  (figures of simulated shoppers)", flush=True)
+
+    def _let_come(self, shelf: Shelf) -> tuple[int, float]:
+        began = time.perf_counter()
+        known = [one.visitor_id for one in self._shoppers]
+        visits = baskets(self._source, self._trained_until, shelf, known, self._most)
+        host, port = self._settings.host, self._settings.port
+        shoppers = Shoppers(host, port, self._keys["checkout"], shelf, self._clock)
+        came = shoppers.come(visits, _SECONDS, _progress)
+        return came, time.perf_counter() - began
 
     async def _renew_keys(self, gateway: Gateway) -> None:
         """A secret can not be read again, so every start has keys of its own."""
@@ -160,6 +227,7 @@ class _Demo:
             f"  {self._base}/demo     the shop; /demo/rules: its rules and offers",
             f"  {self._base}/docs     the API",
             f"  {self._base}/metrics  for Prometheus",
+            f"  {self._base}/dashboard  key figures, experiments",
             "Keys of this run:",
             *(f"  {role:8}  {api_key}" for role, api_key in self._keys.items()),
         ]

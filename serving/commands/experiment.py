@@ -1,12 +1,14 @@
 """`tillwise-serve experiment size | report`: how many people a test needs, and what it has shown.
-`report` reads what is new in the event log, so it is also the worker that keeps the reports which
-`GET /v1/experiments/{key}/report` answers with, beside a running gateway."""
+`report` reads what is new in the event log and keeps the reports which
+`GET /v1/experiments/{key}/report` answers with; `tillwise-serve worker` does so all the time, and
+where one runs the log is left to it."""
 
 import argparse
 import asyncio
 import time
+from dataclasses import dataclass
 
-from contract.clock import SystemClock
+from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.experiments import Experiment, ExperimentBook
 from contract.figures import Figures
@@ -19,6 +21,7 @@ from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.size import days, sample_size
 from serving.experiments.statistics import require_library
 from serving.experiments.units import units_of
+from serving.monitoring.worker import WorkerLock
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ControlStore
@@ -102,26 +105,46 @@ def _report(args: argparse.Namespace) -> Figures:
 def _round(settings: Settings, control: ControlStore, rollup: Rollup) -> Figures:
     """One reading of what is new, with a report of every experiment that has run."""
     began = time.perf_counter()
-    event_log = open_event_log(settings, SealedCodec(SubjectKeys(control)))
-    try:
-        events = rollup.follow(event_log, control)
-    finally:
-        event_log.close()
-    forgotten = rollup.forget(control)
-    figures, now = Figures("experiment report"), SystemClock().now()
-    for experiment in _book(control).experiments:
-        if experiment.status == "draft":
-            continue
-        made = made_report(experiment, units_of(rollup.file, experiment.key), now)
-        rollup.keep_report(experiment.key, made.model_dump_json())
-        _add(figures, made)
-        guardrail = to_stop(made)
-        if guardrail is not None and experiment.status == "running":
-            _stop(control, experiment, f"guardrail {guardrail.metric}")
-            figures.notes.append(f"{experiment.key} was stopped by its guardrail")
+    reports = ReportRound(control, rollup, SystemClock())
+    with WorkerLock(settings.state) as lock:
+        if not lock.held:
+            figures = reports.run()
+            figures.notes.append("a worker reads the event log; this is of what it has read")
+            return figures
+        event_log = open_event_log(settings, SealedCodec(SubjectKeys(control)))
+        try:
+            events = rollup.follow(event_log, control)
+        finally:
+            event_log.close()
+        forgotten = rollup.forget(control)
+        figures = reports.run()
     seconds = time.perf_counter() - began
     figures.notes.append(f"{events} events more, {forgotten} subjects let go, {seconds:.1f} s")
     return figures
+
+
+@dataclass(frozen=True)
+class ReportRound:
+    """Reports every experiment that has run, from what was read so far."""
+
+    control: ControlStore
+    rollup: Rollup
+    clock: Clock
+
+    def run(self) -> Figures:
+        """Make and keep the reports, and end what a guardrail ends."""
+        figures, now = Figures("experiment report"), self.clock.now()
+        for experiment in _book(self.control).experiments:
+            if experiment.status == "draft":
+                continue
+            made = made_report(experiment, units_of(self.rollup.file, experiment.key), now)
+            self.rollup.keep_report(experiment.key, made.model_dump_json())
+            _add(figures, made)
+            guardrail = to_stop(made)
+            if guardrail is not None and experiment.status == "running":
+                _stop(self.control, experiment, f"guardrail {guardrail.metric}")
+                figures.notes.append(f"{experiment.key} was stopped by its guardrail")
+        return figures
 
 
 def _add(figures: Figures, report: ExperimentReport) -> None:

@@ -73,6 +73,8 @@ class Decision:
     offers: dict[str, Any] | None = None
     offers_withdrawn: bool = False  # because they could not be put on record in time
     rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
+    # What the shopper agreed to, where a variant used less of it; None: all of it was in effect.
+    agreed: frozenset[str] | None = None
     # The options of payment and delivery in the models' order, with their shares.
     orders: dict[str, Any] = field(default_factory=dict)
     exploration: dict[str, Any] | None = None  # the places that were drawn, and from what
@@ -97,10 +99,10 @@ class Decision:
         """Whether a stage failed or was late that works with the release."""
         return any(stage in _OF_THE_RELEASE for stage in self.response.degraded)
 
-    def in_experiments(self, arms: tuple[ExperimentArm, ...]) -> "Decision":
-        """The same decision, as one of those variants."""
+    def in_experiments(self, arms: tuple[ExperimentArm, ...], agreed: frozenset[str]) -> "Decision":
+        """The same decision, as one of those variants, which may use less than is `agreed`."""
         response = self.response.model_copy(update={"experiments": arms})
-        return replace(self, response=response)
+        return replace(self, response=response, agreed=agreed)
 
     def event_body(self) -> dict[str, Any]:
         """The `decision` of its event: what was shown, how likely, with what and by what.
@@ -113,6 +115,7 @@ class Decision:
             "release_id": self.response.release_id,
             "rung": self.rung,
             "degraded": list(self.response.degraded),
+            "total_ms": self.response.timings_ms.get("total"),
             "cart": [line.item_id for line in self.request.cart.items],
             "cart_quantities": [line.quantity for line in self.request.cart.items],
             "cart_prices": [line.price for line in self.request.cart.items],
@@ -121,6 +124,8 @@ class Decision:
             "offers": self._offered(),
             "experiments": [one.model_dump() for one in self.response.experiments],
         }
+        if self.agreed is not None and self.agreed != self.subject.purposes:
+            body["agreed"] = sorted(self.agreed)
         body |= self.orders
         if self.exploration is not None:
             body["exploration"] = self.exploration

@@ -13,7 +13,7 @@ in the same file: what was read, and all that came of it, is one transaction.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -67,7 +67,7 @@ class Rollup:
     def __init__(self, path: Path) -> None:
         path.with_name(_FORMER).unlink(missing_ok=True)  # the log is read again
         self.file = connect(path)
-        self.file.executescript(_SCHEMA)
+        self.file.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         self.kpis = KpiRollup(self.file)
         self._looked_after = ""
 
@@ -75,8 +75,14 @@ class Rollup:
         """Let go of the file."""
         self.file.close()
 
-    def follow(self, event_log: EventLog, control: ControlStore) -> int:
-        """Take over what is new in the log; returns how many events that were."""
+    def follow(
+        self,
+        event_log: EventLog,
+        control: ControlStore,
+        ends: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Take over what is new in the log; returns how many events that were. `ends`: whether to
+        leave the rest for the next time."""
         row = self.file.execute("SELECT log_id, position FROM progress").fetchone()
         position: Position = 0 if isinstance(event_log.last_position, int) else ()
         if row is not None and row[0] == event_log.log_id:
@@ -96,6 +102,8 @@ class Rollup:
             if len(waiting) >= _BATCH:
                 self._take(waiting, control, costs, event_log.log_id, here)
                 waiting = []
+                if ends():
+                    break
         if waiting:
             self._take(waiting, control, costs, event_log.log_id, here)
         return count

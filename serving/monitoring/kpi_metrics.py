@@ -51,6 +51,7 @@ class Metric:
     under: str | None = None
     scale: float = 1.0
     quantile: float | None = None
+    needs: str | None = None  # without any of this counter it is not known
 
     @property
     def counters(self) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ _EITHER: Final[Better] = "neither"
 def _rung(rung: str) -> Metric:
     better = _MORE if rung == "full" else _LESS
     name = f"rung_{rung}"
-    return Metric(name, f"Answered from rung {rung}", _SHARE, better, name, "decisions")
+    return Metric(name, f"Rung {rung}", _SHARE, better, name, "decisions")
 
 
 _METRICS: Final = (
@@ -87,19 +88,20 @@ _METRICS: Final = (
     Metric(
         *("margin_per_decision", "Margin per decision", _MONEY, _MORE),
         *("decided_margin", "decisions"),
+        needs="with_cost",
     ),
     Metric("margin_share", "Margin of revenue", _SHARE, _MORE, "margin", "cost_revenue"),
     Metric("offer_cost", "Offer cost", _MONEY, _EITHER, "offer_cost"),
     Metric("offer_cost_share", "Offer cost of revenue", _SHARE, _LESS, "offer_cost", "revenue"),
     Metric("offered", "Decisions with an offer", _SHARE, _EITHER, "offered", "decisions"),
-    Metric("take_rate", "Take rate of suggestions", _SHARE, _MORE, "taken", "shown"),
-    Metric("latency_ms", "Mean time of a decision", _MS, _LESS, "time_us", "timed", 0.001),
-    Metric("latency_p50_ms", "Median time", _MS, _LESS, "timed", "timed", quantile=0.5),
-    Metric("latency_p99_ms", "p99 of the time", _MS, _LESS, "timed", "timed", quantile=0.99),
+    Metric("take_rate", "Take rate", _SHARE, _MORE, "taken", "shown"),
+    Metric("latency_ms", "Time, mean", _MS, _LESS, "time_us", "timed", 0.001),
+    Metric("latency_p50_ms", "Time, median", _MS, _LESS, "timed", "timed", quantile=0.5),
+    Metric("latency_p99_ms", "Time, p99", _MS, _LESS, "timed", "timed", quantile=0.99),
     Metric("slow", f"Slower than {SLOW_MS:.0f} ms", _SHARE, _LESS, "slow", "timed"),
     *(_rung(rung) for rung in RUNGS),
     Metric("degraded", "With a degraded stage", _SHARE, _LESS, "degraded", "decisions"),
-    Metric("consent_rate", "Agreed to personalization", _SHARE, _MORE, "personal", "decisions"),
+    Metric("consent_rate", "Consent", _SHARE, _MORE, "personal", "decisions"),
     Metric("analytics_rate", "Agreed to analytics", _SHARE, _MORE, "counted", "decisions"),
     Metric("offers_rate", "Agreed to offers", _SHARE, _MORE, "offers_agreed", "decisions"),
     Metric("refund_rate", "Orders with a refund", _SHARE, _LESS, "refunded_orders", "orders"),

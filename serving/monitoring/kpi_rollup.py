@@ -61,7 +61,7 @@ class KpiRollup:
 
     def __init__(self, file: sqlite3.Connection) -> None:
         self._file = file
-        file.executescript(SCHEMA)
+        file.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         held = {str(row[1]) for row in file.execute("PRAGMA table_info(kpi_sums)")}
         for name in COUNTERS:
             if name not in held:  # of a version that did not count it

@@ -73,6 +73,8 @@ class Sums:
             return Series(metric, self.start_us, np.where(timed > 0, at, 0.0) * timed, timed)
         over = self.of(known.over) * known.scale
         under = np.ones(len(over)) if known.under is None else self.of(known.under)
+        if known.needs is not None and not self.of(known.needs).any():
+            under = np.zeros(len(over))
         return Series(metric, self.start_us, over, under)
 
     def classes(self) -> Floats:
@@ -117,7 +119,12 @@ class KpiReader:
         """Raises FileNotFoundError where no worker has made the file yet."""
         if not path.is_file():
             raise FileNotFoundError(path)
-        return cls(connect(path, read_only=True))
+        file = connect(path, read_only=True)
+        made = "SELECT 1 FROM sqlite_master WHERE name = 'kpi_sums'"
+        if file.execute(made).fetchone() is None:  # at this very moment it is made
+            file.close()
+            raise FileNotFoundError(path)
+        return cls(file)
 
     def __enter__(self) -> Self:
         return self

@@ -293,7 +293,7 @@ def decided(event: Event, decision: Mapping[str, Any]) -> Counts:
     what = decision_counters(
         rung=rung if isinstance(rung, str) else None,
         spent_ms=float(spent) if isinstance(spent, int | float) else None,
-        purposes=event.purposes,
+        purposes=decision.get("agreed", event.purposes),
         degraded=bool(decision.get("degraded")),
         offered=isinstance(offers, dict) and any(one.get("shown") for one in offers["arms"]),
     )

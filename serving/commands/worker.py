@@ -1,0 +1,158 @@
+"""`tillwise-serve worker`: keeps key figures and the reports of experiments, beside a gateway and
+on its state folder. It may be killed and started at any moment."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event as Flag
+from threading import Thread
+
+from prometheus_client import CollectorRegistry
+
+from contract.clock import AsOfClock, Clock, SystemClock, from_us
+from contract.errors import UserError
+from contract.figures import Figures
+from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.commands.experiment import ReportRound
+from serving.control import open_control, require_control
+from serving.experiments.rollup import FILE, Rollup
+from serving.experiments.statistics import require_library
+from serving.monitoring.http import configure_logging
+from serving.monitoring.kpi_gauges import KpiGauges
+from serving.monitoring.worker import Duty, StatusServer, Worker, WorkerLock
+from serving.settings import Settings
+from serving.state.control_store import ControlStore
+from serving.state.event_log import EventLog
+from serving.state.sealing import SealedCodec, SubjectKeys
+from serving.state.state_folder import EVENTS
+from serving.stores import open_event_log
+
+log = logging.getLogger(__name__)
+
+PORT = 9464
+_TIDY_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the duties work with."""
+
+    settings: Settings
+    clock: Clock
+    control: ControlStore
+    event_log: EventLog
+    rollup: Rollup
+    stop: Flag
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("worker", help="keep key figures and reports until stopped")
+    parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="read events")
+    parser.add_argument(
+        "--reports-every", type=float, default=60.0, metavar="SECONDS", help="report experiments"
+    )
+    parser.add_argument("--as-of", metavar="TIME", help="as if it were this time (UTC)")
+    parser.add_argument("--host", default="127.0.0.1", help="of /metrics and /healthz")
+    parser.add_argument("--port", type=int, default=PORT, help=f"the same (default {PORT}; 0: any)")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when standard input is closed"
+    )
+    add_folders(parser, "state")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Figures:
+    """Work until SIGTERM or SIGINT."""
+    every_s, reports_s, host, port = args.every, args.reports_every, args.host, args.port
+    if not (every_s > 0 and reports_s > 0):
+        raise UserError("--every and --reports-every are seconds above 0")
+    args.host = args.port = None  # they are not the gateway's
+    settings = settings_of(args)
+    require_control(settings)
+    if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
+        raise UserError(f"state folder {settings.state} holds no event log")
+    clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
+    configure_logging(settings.log_level)
+    stop = Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if args.with_parent:
+        Thread(target=_await_end, args=(stop,), name="parent", daemon=True).start()
+    with ExitStack() as held:
+        if not held.enter_context(WorkerLock(settings.state)).held:
+            raise UserError(f"another worker keeps the files of state folder {settings.state}")
+        control = open_control(settings, secrets_of(settings), clock)
+        held.callback(control.close)
+        event_log = open_event_log(settings, SealedCodec(SubjectKeys(control)))
+        held.callback(event_log.close)
+        rollup = Rollup(settings.state / FILE)
+        held.callback(rollup.close)
+        if args.as_of is not None:
+            clock = _LatestClock(clock, rollup)
+        bench = Bench(settings, clock, control, event_log, rollup, stop)
+        registry = CollectorRegistry()
+        registry.register(KpiGauges(settings.state / FILE))
+        worker = Worker(duties(bench, every_s, reports_s), registry, stop)
+        status = StatusServer(worker, host, port)
+        held.callback(status.close)
+        log.info("working on %s, metrics on %s:%d", settings.state, host, status.port)
+        worker.run()
+    return Figures("worker")
+
+
+@dataclass(frozen=True)
+class _LatestClock:
+    """Of data of another time: as late as the latest event, at least."""
+
+    clock: Clock
+    rollup: Rollup
+
+    def now(self) -> datetime:
+        return max(self.clock.now(), from_us(self.rollup.kpis.latest_us))
+
+
+def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
+    """All that the worker does, in the order in which it is done where several are due."""
+    return [
+        Duty("rollup", every_s, lambda: _follow(bench)),
+        Duty("tidy", _TIDY_S, bench.rollup.tidy),
+        Duty("reports", reports_s, _Reports(bench).make),
+    ]
+
+
+def _follow(bench: Bench) -> None:
+    bench.rollup.follow(bench.event_log, bench.control, bench.stop.is_set)
+    bench.rollup.forget(bench.control)
+
+
+class _Reports:
+    """Of experiments, where their library is installed; it takes seconds to import, so that only
+    the first report waits for it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._round = ReportRound(bench.control, bench.rollup, bench.clock)
+        self._said = False
+
+    def make(self) -> None:
+        try:
+            require_library()
+        except UserError as missing:
+            if not self._said:
+                log.warning("no reports of experiments: %s", missing)
+                self._said = True
+            return
+        self._round.run()
+
+
+def _await_end(stop: Flag) -> None:
+    """Until whoever started this process is gone, however it ended."""
+    while os.read(sys.stdin.fileno(), 1_024):
+        pass
+    stop.set()
