@@ -4,6 +4,7 @@ function for everybody that clustering looks at and for the one shopper that ser
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -92,7 +93,7 @@ class LearnedSegments:
     scale: Vectors  # [B] standard deviation; 0 where everybody was alike: counts for nothing
     centroids: Vectors  # [k, B] standardised
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The names as rules and offers write them."""
         return tuple(f"learned/{re.sub(r'[^a-z0-9]+', '_', name.lower())}" for name in self.names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, compiled
+from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, MASK, compiled
 from contract.encoding import FIRST_ITEM
 from contract.events import key_of
 
@@ -201,10 +201,10 @@ class Sparse:
         best: Indices = _best(self.index, self.value, limit)
         return best
 
-    def within(self, mask: npt.NDArray[np.bool_]) -> "Sparse":
-        """The scores of what `mask` lets through."""
-        kept = mask[self.index]
-        return Sparse(self.index[kept], self.value[kept])
+    def best_within(self, mask: npt.NDArray[np.bool_], limit: int) -> Indices:
+        """The same of what `mask` lets through."""
+        best: Indices = _best_within(self.index, self.value, mask, limit)
+        return best
 
 
 @compiled(INTS, FLOATS)
@@ -242,6 +242,16 @@ def _best(index: Indices, value: Floats, limit: int) -> Indices:
         kept = np.flatnonzero(value >= cut)
     order = np.argsort(-value[kept], kind="mergesort")[:limit]
     return index[kept[order]]
+
+
+@compiled(INTS, FLOATS, MASK, INT)
+def _best_within(index: Indices, value: Floats, mask: npt.NDArray[np.bool_], limit: int) -> Indices:
+    items, scores, count = np.empty(len(index), np.int64), np.empty(len(index), np.float32), 0
+    for place in range(len(index)):
+        if mask[index[place]]:
+            items[count], scores[count] = index[place], value[place]
+            count += 1
+    return _best(items[:count], scores[:count], limit)
 
 
 NOTHING = Sparse(np.empty(0, np.int64), np.empty(0, np.float32))

@@ -154,43 +154,39 @@ def _neighbours(
     The item at place p, from 1, adds (Q - p + 1) / Q to the similarity of a session that holds it.
     """
     count = len(wanted)
+    at, end = np.empty(count, np.int64), np.empty(count, np.int64)
     matches = 0
-    for item in wanted:
-        matches += posting_offsets[item + 1] - posting_offsets[item]
-    # One number per match, that sorts by session and then by place.
-    match = np.empty(matches, np.int64)
-    at = 0
     for place in range(count):
-        item = wanted[place]
-        for entry in range(posting_offsets[item], posting_offsets[item + 1]):
-            match[at] = np.int64(postings[entry]) * count + place
-            at += 1
-    if count > 1:
-        match.sort()
-    else:  # postings stand the latest first
-        match = match[::-1].copy()
+        at[place], end[place] = posting_offsets[wanted[place]], posting_offsets[wanted[place] + 1]
+        matches += end[place] - at[place]
     session = np.empty(min(matches, m), np.int64)
     similarity, nearest = np.empty(len(session), np.int64), np.empty(len(session), np.int64)
-    held, at = 0, matches - 1
-    while at >= 0 and held < m:  # from the latest session on
-        session[held], similarity[held] = match[at] // count, 0
-        while at >= 0 and match[at] // count == session[held]:
-            place = match[at] % count
-            similarity[held] += count - place
-            nearest[held] = place + 1
-            at -= 1
+    held = 0
+    while held < m:  # postings stand the latest first, so the next is at the head of one of them
+        latest = np.int64(-1)
+        for place in range(count):
+            if at[place] < end[place]:
+                latest = max(latest, np.int64(postings[at[place]]))
+        if latest < 0:
+            break
+        session[held], similarity[held], nearest[held] = latest, 0, 0
+        for place in range(count):
+            if at[place] < end[place] and postings[at[place]] == latest:
+                similarity[held] += count - place
+                if nearest[held] == 0:
+                    nearest[held] = place + 1
+                at[place] += 1
         held += 1
-    kept = min(held, k)
-    # By similarity, then by recency; again in one number, of which the place is the last part.
-    best = np.empty(held, np.int64)
-    for place in range(held):
-        best[place] = similarity[place] * held + (held - 1 - place)
-    best.sort()
+    # By similarity, of which there are few different ones, then by recency.
+    kept, number, alike = min(held, k), 0, count * (count + 1) // 2
     found, weight = np.empty(kept, np.int64), np.empty(kept, np.int64)
-    for number in range(kept):
-        place = held - 1 - best[held - 1 - number] % held
-        found[number] = session[place]
-        weight[number] = similarity[place] * max(_PLACES - nearest[place], 0)
+    while number < kept:
+        for place in range(held):
+            if similarity[place] == alike and number < kept:
+                found[number] = session[place]
+                weight[number] = alike * max(_PLACES - nearest[place], 0)
+                number += 1
+        alike -= 1
     return found, weight
 
 

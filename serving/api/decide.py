@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from contract.encoding import OOV
-from contract.events import Event, EventItem
+from contract.events import Event, EventItem, unchecked
 from serving.api.arrivals import arrival_of, ready_of, waiting_beside
 from serving.api.auth import authenticate, is_known
 from serving.api.bodies import parse, read_json_body, says_gpc
@@ -284,18 +284,34 @@ async def _keep(
 
 def _impression(decision: Decision, subject_id: UUID, now: datetime) -> Event:
     asked, shown = decision.request, decision.response.recommendations
-    return Event(
-        event_id=decision.response.decision_id,
-        event_name="decision",
-        occurred_at=now,
-        received_at=now,
-        session_id=asked.session_id,
-        subject_id=subject_id,
-        items=tuple(EventItem(item_id=one.item_id, index=n) for n, one in enumerate(shown)),
-        currency=asked.cart.currency,
-        context=asked.context.event_context(),
-        decision=decision.event_body(),
+    # All of it was validated with the request or comes from the release.
+    return unchecked(
+        Event,
+        {
+            **_BLANK_EVENT,
+            "event_id": decision.response.decision_id,
+            "event_name": "decision",
+            "occurred_at": now,
+            "received_at": now,
+            "session_id": asked.session_id,
+            "subject_id": subject_id,
+            "items": tuple(
+                unchecked(EventItem, {**_BLANK_ITEM, "item_id": one.item_id, "index": place})
+                for place, one in enumerate(shown)
+            ),
+            "currency": asked.cart.currency,
+            "context": asked.context.event_context(),
+            "purposes": tuple(sorted(decision.subject.purposes)),
+            "decision": decision.event_body(),
+        },
     )
+
+
+def _blank(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.get_default() for name, field in model.model_fields.items()}
+
+
+_BLANK_EVENT, _BLANK_ITEM = _blank(Event), _blank(EventItem)
 
 
 def _without_word(asked: DecideRequest) -> DecideRequest:

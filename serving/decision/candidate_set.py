@@ -49,6 +49,19 @@ class Ranked:
     scores: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class Owed:
+    """What the ranker's scores of the candidates at `places` [S] owe to each of
+    contract.attribution.GROUPS, `rows` [S, G]."""
+
+    places: Indices
+    rows: Floats
+
+    def of(self, places: Indices) -> Floats | None:
+        """The rows of exactly these; None where others were asked about."""
+        return self.rows if np.array_equal(places, self.places) else None
+
+
 def collect(
     release: Release, evidence: Evidence, may: Eligible, sources: Mapping[str, Indices]
 ) -> CandidateSet:
@@ -74,8 +87,8 @@ def counting_sources(
     by_weight = own.index[own.by_weight]
     return {
         "personal": pool.of(by_weight)[: QUOTAS["personal"]],
-        "neighbours": evidence.near.within(pool.mask).best(QUOTAS["neighbours"]),
-        "session_knn": evidence.knn.within(pool.mask).best(QUOTAS["session_knn"]),
+        "neighbours": evidence.near.best_within(pool.mask, QUOTAS["neighbours"]),
+        "session_knn": evidence.knn.best_within(pool.mask, QUOTAS["session_knn"]),
         "popular": popular(release, pool, QUOTAS["popular"], usual),
     }
 

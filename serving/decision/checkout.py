@@ -15,7 +15,7 @@ from contract.features import UNKNOWN, SubjectState, view
 from contract.items import Indices
 from contract.segment_config import SegmentConfig
 from serving.decision.admission import Place
-from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible
 from serving.decision.messages import DecideRequest, Rung
@@ -140,6 +140,7 @@ class Answer:
     candidates: CandidateSet | None = None
     ranked: Ranked | None = None
     may: Eligible | None = None  # what may be shown at all, once that was looked at
+    owed: Owed | None = None  # of the best ones, where the engine has asked already
 
     @property
     def index(self) -> Indices:
@@ -150,11 +151,11 @@ class Answer:
 
     def checked(self, may: Eligible) -> "Answer":
         """The answer without anything that may not be shown, whatever a stage did."""
-        if self.candidates is None or self.ranked is None:
+        if self.ranked is None:
             return replace(self, may=may)
         kept = may.mask[self.index]
         if len(kept) and kept.all():
-            return replace(self, may=may)
+            return Answer(self.rung, self.candidates, self.ranked, may, self.owed)
         if not kept.any():
             return Answer("empty", may=may)
         ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])

@@ -35,7 +35,7 @@ from serving.decision import (
 )
 from serving.decision.admission import Admission, Overloaded, Place
 from serving.decision.blend import blend
-from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.checkout import Answer, Checkout, StageSpans
 from serving.decision.deadline import Deadline
 from serving.decision.eligibility import Eligible, eligible
@@ -422,7 +422,7 @@ class Decider:
             reserve_ms = checkout.share(self.settings.reserve_share)
             engine = self._engines.of(checkout.release)
             work = await engine.run(checkout, may, state, reserve_ms)
-            return _of_models(checkout, work.found, work.ranked)
+            return _of_models(checkout, work.found, work.ranked, work.owed)
         shares, deadline = self.settings, checkout.deadline
         reserve_ms = checkout.share(shares.reserve_share)
         bare: tuple[Situation, Encoded | None] = (Situation(UNKNOWN, (), 0), None)
@@ -497,13 +497,16 @@ class Decider:
 
 
 def _of_models(
-    checkout: Checkout, found: CandidateSet | None, ranked: Ranked | None
+    checkout: Checkout,
+    found: CandidateSet | None,
+    ranked: Ranked | None,
+    owed: Owed | None = None,
 ) -> Answer | None:
     """What the models came up with; without the ranker's word the sources' own scores decide."""
     if found is None:
         return None
     if ranked is not None:
-        return Answer("full", found, ranked)
+        return Answer("full", found, ranked, owed=owed)
     limit = checkout.limit
     blended = checkout.deadline.inline("blend", lambda: blend(found, limit), None)
     return Answer("no_ranker", found, blended) if blended is not None else None
@@ -519,7 +522,9 @@ def _respond(
     release, personal = checkout.release, checkout.subject.personal
     index = found.listed.index[ranked.places].tolist()
     nothing: list[tuple[Reason, ...]] = [()] * len(index)
-    owed = _owed(checkout, found.pairs[ranked.places]) if answer.rung == "full" else None
+    owed = None if answer.owed is None else answer.owed.of(ranked.places)
+    if owed is None and answer.rung == "full":
+        owed = _owed(checkout, found.pairs[ranked.places])
     told = checkout.deadline.inline(
         "reasons",
         lambda: reasons.explain(

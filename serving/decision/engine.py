@@ -19,12 +19,14 @@ from functools import partial
 from time import perf_counter, thread_time
 from weakref import WeakKeyDictionary, finalize
 
+import numpy as np
+
 from contract.encoding import Encoded, Situation
 from contract.features import SubjectState
-from contract.items import Floats
+from contract.items import Floats, Indices
 from contract.manifest import RANKER
-from serving.decision import ranking, retrieval, towers
-from serving.decision.candidate_set import CandidateSet, Ranked
+from serving.decision import ranking, reasons, retrieval, towers
+from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.checkout import Checkout
 from serving.decision.deadline import tell
 from serving.decision.eligibility import Eligible
@@ -61,6 +63,7 @@ class Work:
     search_seconds: float = 0.0  # its share of that search
     found: CandidateSet | None = None
     ranked: Ranked | None = None
+    owed: Owed | None = None
     taken: bool = False  # by the thread
     # (stage, perf_counter at its beginning and end, what went wrong) of every stage so far.
     stages: list[tuple[str, float, float, str | None]] = field(default_factory=list)
@@ -263,6 +266,8 @@ class Engine:
             if work.found is not None and len(work.vectors) == len(towers.SOURCES)
         ]
         self._model(RANKER, whole, _ranker_inputs, _take_scores)
+        # Where later stages choose among many, what will be shown is not known yet.
+        self._attribute([work for work in whole if work.ranked and not work.checkout.depth])
 
     def _held(self, model: str, source: str, work: Work) -> bool:
         """Whether `model` has nothing to do: there is no question, or its answer is held."""
@@ -293,6 +298,27 @@ class Engine:
         each = (perf_counter() - began) / len(batch)
         for work, near in zip(batch, found, strict=True):
             work.near, work.search_seconds = near, each
+
+    def _attribute(self, batch: Sequence[Work]) -> None:
+        """What the scores of those that will be shown owe to which evidence, for all of `batch` at
+        once. Who is not asked for here is asked for when the answer is written, if time is left."""
+        asked = [work for work in batch if not work.over]
+        if not asked or (release := asked[0].checkout.release).explainer is None:
+            return
+        self._at, began = "attributions", perf_counter()
+        places = [_first_places(work) for work in asked]
+        try:
+            pairs = [_found(work).pairs[own] for work, own in zip(asked, places, strict=True)]
+            rows = reasons.owed(release, np.concatenate(pairs))
+            assert rows is not None
+        except Exception as error:
+            tell("attributions", error)
+            return
+        end = 0
+        for work, own in zip(asked, places, strict=True):
+            begin, end = end, end + len(own)
+            work.owed = Owed(own, rows[begin:end])
+            work.note("attributions", began)
 
     def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
         self._at = stage
@@ -372,13 +398,21 @@ def _retrieve(work: Work) -> None:
 
 
 def _ranker_inputs(work: Work) -> Encoded:
-    assert work.found is not None
-    return ranking.inputs(work.found)
+    return ranking.inputs(_found(work))
 
 
 def _take_scores(work: Work, outputs: Outputs) -> None:
+    work.ranked = ranking.ranked(_found(work), outputs, work.checkout.limit)
+
+
+def _found(work: Work) -> CandidateSet:
     assert work.found is not None
-    work.ranked = ranking.ranked(work.found, outputs, work.checkout.limit)
+    return work.found
+
+
+def _first_places(work: Work) -> Indices:
+    assert work.ranked is not None
+    return work.ranked.places[: work.checkout.request.num_results]
 
 
 def _deliver(batch: Sequence[Work]) -> None:

@@ -3,6 +3,7 @@ says so, and what is personal is said only to who agreed to personalization. Whi
 first follows from exact attributions of the ranker's score."""
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from contract.attribution import GROUPS
 from contract.candidates import Evidence
@@ -83,7 +84,12 @@ def _goes_with(release: Release, evidence: Evidence, index: int) -> Reason:
     """Names the item, of the cart or looked at, that adds most to the item's similarity."""
     most = strongest(release.neighbours, evidence.intent, index)
     title = release.catalogue.title[int(evidence.intent[most])]
-    if most < len(evidence.looked):
+    return _goes_with_title(title, looked_at=most < len(evidence.looked))
+
+
+@lru_cache(maxsize=4_096)  # shoppers put the same things into their carts
+def _goes_with_title(title: str, *, looked_at: bool) -> Reason:
+    if looked_at:
         text = texts.GOES_WITH_LOOKED_AT if title else texts.GOES_WITH_LOOKED_AT_UNTITLED
         return Reason(code="goes_with_looked_at", text=text.format(title=title))
     text = texts.GOES_WITH_CART if title else texts.GOES_WITH_CART_UNTITLED

@@ -9,11 +9,12 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract.manifest import RANKER
 from contract.rollout import Canary
-from serving.decision import ranking
+from serving.decision import ranking, reasons
 from serving.decision.decide import Decider
 from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
@@ -91,6 +92,44 @@ async def test_what_comes_in_one_turn_of_the_loop_is_one_batch(
         made = await asyncio.gather(*asked)
     assert [one.rung for one in made] == ["full"] * 4
     assert sizes == [4]
+
+
+async def test_attributions_are_asked_for_once_for_all_of_a_batch(
+    release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, owed, asked = with_models(release, factory, {}), reasons.owed, []
+
+    def counted(release: Release, shown: Any) -> Any:
+        asked.append((threading.current_thread().name, len(shown)))
+        return owed(release, shown)
+
+    monkeypatch.setattr(reasons, "owed", counted)
+    with deciding(held, Forbidden()) as decider:
+        some = [request(f"item-{n}", deadline_ms=1_000, num_results=n) for n in (1, 2, 5)]
+        made = await asyncio.gather(*(decider.decide(one, nobody()) for one in some))
+    assert asked == [("engine", 1 + 2 + 5)]
+    for one in made:
+        alone = owed(held, np.array([item.pair_features for item in one.shown], np.float32))
+        told = np.array([item.attributions for item in one.shown])
+        np.testing.assert_allclose(told, alone, atol=1e-4)
+
+
+async def test_what_fails_for_a_batch_is_asked_for_one_by_one(
+    release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, owed = with_models(release, factory, {}), reasons.owed
+
+    def failing(release: Release, shown: Any) -> Any:
+        if threading.current_thread().name == "engine":
+            raise ValueError
+        return owed(release, shown)
+
+    monkeypatch.setattr(reasons, "owed", failing)
+    with deciding(held, Forbidden()) as decider:
+        made = await decider.decide(request("item-1", deadline_ms=1_000), nobody())
+    assert made.rung == "full"
+    assert not made.response.degraded
+    assert all(item.attributions for item in made.shown)
 
 
 async def test_a_closed_engine_leaves_a_lower_rung(release: Release, factory: Factory) -> None:
