@@ -110,6 +110,7 @@ async def test_attributions_are_asked_for_once_for_all_of_a_batch(
     assert asked == [("engine", 1 + 2 + 5)]
     for one in made:
         alone = owed(held, np.array([item.pair_features for item in one.shown], np.float32))
+        assert alone is not None
         told = np.array([item.attributions for item in one.shown])
         np.testing.assert_allclose(told, alone, atol=1e-4)
 
