@@ -7,15 +7,22 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.monitoring.kpi_gauges import WINDOWS, KpiGauges
+from serving.monitoring.kpi_metrics import METRICS
+from serving.monitoring.kpis import FILE
+from serving.monitoring.worker import Duty, Worker
 from tests.k8s.objects import K8S, ROOT
 from tests.k8s.overlays import overlay
-from tests.serving.conftest import Running, Start
+from tests.serving.api.test_kpis import work
+from tests.serving.conftest import ALL, Running, Start
 
 FUNCTIONS = frozenset(
     [
@@ -30,11 +37,27 @@ OF_TRITON = set((ROOT / "tests" / "golden" / "triton_metrics.txt").read_text().s
 
 @pytest.fixture
 async def of_gateway(running: Running) -> dict[str, set[str]]:
-    """The series of a real gateway after a few decisions, each with its labels' names."""
+    """The series of a real gateway after a few decisions and of a worker that counted them, each
+    with its labels' names."""
     for _ in range(2):
-        assert (await running.decide()).status_code == 200
+        assert (await running.decide(consent=ALL)).status_code == 200
     await running.quiet()
     text = (await running.client.get("/metrics")).text
+    return series_of(text + of_worker(running))
+
+
+def of_worker(running: Running) -> str:
+    """What a worker tells after one round."""
+    work(running)
+    registry = CollectorRegistry()
+    registry.register(KpiGauges(running.gateway.settings.state / FILE))
+    worker = Worker([duty := Duty("rollup", 1.0, lambda: None)], registry, Event())
+    worker.do(duty)
+    return generate_latest(registry).decode()
+
+
+def series_of(text: str) -> dict[str, set[str]]:
+    """The series of Prometheus' text, each with its labels' names."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -53,15 +76,14 @@ def rules() -> dict[str, Any]:
     return spec
 
 
-def dashboard() -> dict[str, Any]:
+def dashboards() -> list[dict[str, Any]]:
     (found,) = [
         each
         for each in overlay("cpu")
         if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "tillwise-dashboard"
     ]
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
-    held: dict[str, Any] = json.loads(found["data"]["tillwise.json"])
-    return held
+    return [json.loads(text) for text in found["data"].values()]
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -69,12 +91,13 @@ def expressions() -> Iterator[tuple[str, str]]:
     for group in rules()["groups"]:
         for rule in group["rules"]:
             yield f"alert {rule['alert']}", rule["expr"]
-    for panel in dashboard()["panels"]:
-        for target in panel.get("targets", []):
-            yield f"panel {panel['title']}", target["expr"]
-    for variable in dashboard()["templating"]["list"]:
-        if variable["type"] == "query":
-            yield "dashboard variable", variable["query"]["query"]
+    for dashboard in dashboards():
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", []):
+                yield f"panel {panel['title']}", target["expr"]
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                yield "dashboard variable", variable["query"]["query"]
     for each in overlay("scale"):
         if each["kind"] == "ScaledObject":
             for trigger in each["spec"]["triggers"]:
@@ -117,6 +140,17 @@ async def test_every_metric_exists(of_gateway: dict[str, set[str]]) -> None:
         if name not in held
     }
     assert missing == set()
+
+
+def test_every_key_figure_exists() -> None:
+    asked = {
+        (metric, window)
+        for _, text in EXPRESSIONS
+        for metric, window in re.findall(r'metric="(\w+)",window="(\w+)"', text)
+    }
+    assert len(asked) > 15
+    assert {metric for metric, _ in asked} <= METRICS.keys()
+    assert {window for _, window in asked} <= WINDOWS.keys()
 
 
 async def test_every_label_exists(of_gateway: dict[str, set[str]]) -> None:
@@ -223,6 +257,7 @@ CASES: list[tuple[str, dict[str, str]]] = [
             'tillwise_decisions_total{rung="empty"}': "0+3x60",
         },
     ),
+    ("TillwiseWorkerFailing", {'tillwise_worker_failures_total{duty="rollup"}': "0+1x60"}),
     ("TillwiseOverloaded", {"tillwise_decisions_rejected_total": "0+1x60"}),
     ("TillwiseImpressionsLost", {"tillwise_impressions_lost_total": "0+1x60"}),
     ("TillwiseIdentityDegraded", {"tillwise_identity_degraded_total": "0+60x60"}),

@@ -14,6 +14,7 @@ from obstore.store import S3Store
 
 from serving.__main__ import build_parser as serving_parser
 from serving.api import health
+from serving.commands.worker import PORT
 from serving.inference.release_store import ReleaseStore
 from serving.retention import Retention
 from serving.settings import Settings, load_settings
@@ -157,7 +158,7 @@ def test_the_settings_are_fields_of_the_code_and_load(
     assert settings.release_store is not None
     assert ReleaseStore(settings.release_store).url == settings.release_store
     gateway = named("tillwise-gateway", "StatefulSet", name)["spec"]["template"]["spec"]
-    assert ports(gateway) == {"http": settings.port}
+    assert ports(gateway) == {"http": settings.port, "worker": PORT}
     assert settings.host == "0.0.0.0", "a pod is reached from outside it"
     address = re.fullmatch(r"grpc://([\w-]+):(\d+)", settings.triton_url or "")
     assert address is not None
