@@ -160,11 +160,11 @@ def demo(
     shop: Shop,
     state: Path,
     port: int | None = None,
-    *,
+    *more: str,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Demo]:
     """`tillwise-serve demo` on a port of its own, from its page being there on; `settings` are
-    laid over the environment."""
+    laid over the environment, `more` arguments follow."""
     port = port or free_port()
     flags = {
         "data": shop.data,
@@ -173,7 +173,7 @@ def demo(
         "releases": shop.release.releases_dir,
         "models": shop.release.models_dir,
     }
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    arguments = [*(f"--{name}={value}" for name, value in flags.items()), *more]
     said = state.with_suffix(".log")
     with said.open("wb") as log:
         process = subprocess.Popen(

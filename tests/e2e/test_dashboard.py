@@ -1,0 +1,157 @@
+"""The dashboard in a real Chromium: behind its login before a gateway with a quarter's figures, and
+open in a demo that simulated shoppers came to."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from benchmarks.kpi_shoppers import COSTS, START, batches
+from serving.monitoring.kpi_rollup import KpiRollup
+from serving.monitoring.kpis import FILE
+from serving.state.sqlite_writer import connect
+from tests.e2e.conftest import OpenPage
+from tests.e2e.shop import ROOT, Shop, demo
+from tests.serving.commands.processes import Place
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+VISITS, DAYS = 6_000, 20
+KEY = "personalised-against-generic"
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with the sums of some weeks; no test changes them."""
+    state = tmp_path_factory.mktemp("figures")
+    with closing(connect(state / FILE)) as file:
+        rollup = KpiRollup(file)
+        for batch in batches(VISITS, DAYS, 2_000, 1, 4_000):
+            file.execute("BEGIN")
+            rollup.take(batch, COSTS)
+            file.execute("COMMIT")
+    return state
+
+
+@pytest.fixture(scope="module")
+def guarded(shop: Shop, figures: Path) -> Iterator[tuple[str, str]]:
+    """A gateway over them; its address and an admin key."""
+    place = Place(shop.release, figures)
+    key = place.call("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
+    with place.gateway("--as-of", (START + timedelta(days=DAYS)).isoformat()) as served:
+        yield served.url, key
+
+
+def loaded(page: Page) -> Page:
+    expect(page.locator("body[data-loaded]")).to_be_attached(timeout=30_000)
+    expect(page.locator("#tiles .tile")).to_have_count(12)
+    return page
+
+
+def signed_in(open_page: OpenPage, guarded: tuple[str, str], **options: object) -> Page:
+    url, key = guarded
+    page = open_page(f"{url}/dashboard", **options)
+    page.get_by_label("Admin key").fill(key)
+    page.get_by_role("button", name="Show the dashboard").click()
+    return loaded(page)
+
+
+def no_wider_than_the_screen(page: Page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+def test_the_figures_are_read_at_any_width(
+    open_page: OpenPage, guarded: tuple[str, str], width: int, scheme: str
+) -> None:
+    page = signed_in(open_page, guarded, width=width, color_scheme=scheme)
+    no_wider_than_the_screen(page)
+    tile = page.locator('.tile[data-metric="conversion"]')
+    expect(tile.locator(".value")).to_contain_text("%")
+    expect(tile.locator(".change")).to_contain_text("pts")
+    expect(page.locator("#course svg path.line")).to_have_count(1)
+    page.locator("#apart").select_option("experiment")
+    expect(page.locator("#course svg path.line")).to_have_count(2)
+    expect(page.locator("#course-legend li")).to_have_count(2)
+    page.locator("#cut").select_option("segment")
+    expect(page.locator("#breakdown tbody tr")).to_have_count(12)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"dashboard-{width}-{scheme}.png", full_page=True)
+    no_wider_than_the_screen(page)
+
+
+def test_it_is_read_with_the_keyboard_and_as_a_table(
+    open_page: OpenPage, guarded: tuple[str, str]
+) -> None:
+    page = signed_in(open_page, guarded)
+    page.locator('.tile[data-metric="revenue"]').press("Enter")
+    expect(page.locator("#course-title")).to_have_text("Revenue")
+    expect(page.locator('.tile[data-metric="revenue"]')).to_have_attribute("aria-pressed", "true")
+    chart = page.locator("#course svg")
+    assert "$" in (chart.get_attribute("aria-label") or "")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    tip = page.locator("#course .tip")
+    expect(tip).to_contain_text("Revenue $")
+    first = tip.inner_text()
+    page.keyboard.press("Home")
+    assert tip.inner_text() != first
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    page.get_by_text("As a table").first.click()
+    expect(page.locator("#course-table tbody tr")).to_have_count(168)
+
+
+def test_ranges_are_told_against_the_time_before(
+    open_page: OpenPage, guarded: tuple[str, str]
+) -> None:
+    page = signed_in(open_page, guarded)
+    visits = page.locator('.tile[data-metric="visits"] .value')
+    week = visits.inner_text()
+    page.get_by_text("24 hours").click()
+    expect(page.locator("#against")).to_contain_text("the day before")
+    expect(visits).not_to_have_text(week)
+    page.get_by_text("90 days").click()
+    expect(page.locator("#against")).to_contain_text("the 90 days before")
+    expect(page.locator("#marks")).to_contain_text("release-")
+
+
+def test_nobody_sees_figures_without_a_key(open_page: OpenPage, guarded: tuple[str, str]) -> None:
+    url, key = guarded
+    assert httpx.get(f"{url}/v1/kpis").status_code == 401
+    page = open_page(f"{url}/dashboard", complains=True)  # of the 401
+    expect(page.locator("#board")).to_be_hidden()
+    page.get_by_label("Admin key").fill("tw_admin_" + "x" * 43)
+    page.get_by_role("button", name="Show the dashboard").click()
+    expect(page.get_by_role("alert")).to_contain_text("not known")
+    expect(page.locator("#board")).to_be_hidden()
+    page.get_by_label("Admin key").fill(key)
+    page.keyboard.press("Enter")
+    loaded(page)
+    assert page.evaluate("localStorage.length") == 0
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#board")).to_be_hidden()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_demo_shows_its_running_test(open_page: OpenPage, shop: Shop, tmp_path: Path) -> None:
+    with demo(shop, tmp_path / "state", None, "--shoppers=50") as served:
+        board, until = f"{served.url}/demo/api/board", time.monotonic() + 120
+        reported = f"{board}/experiments/{KEY}/report"
+        with httpx.Client(trust_env=False, timeout=20) as client:
+            while client.get(reported).status_code != 200 and time.monotonic() < until:
+                time.sleep(0.5)
+            assert client.get(f"{board}/subjects").status_code == 404
+            assert client.get(f"{board}/kpis?bucket=luck").status_code == 422
+            total = client.get(f"{board}/kpis", params={"bucket": "day"}).json()
+        assert total["as_of"] is not None
+        page = loaded(open_page(f"{served.url}/dashboard"))
+        expect(page.locator("#simulated")).to_contain_text("Simulated shoppers.")
+        running = page.locator(f'.experiment[data-key="{KEY}"]')
+        expect(running.locator(".state")).to_have_text("running")
+        expect(running.locator(".arms")).to_contain_text("generic:")
+        no_wider_than_the_screen(page)
