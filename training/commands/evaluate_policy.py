@@ -11,7 +11,6 @@ from training.commands import common_options, peak_mib
 
 if TYPE_CHECKING:
     from training.commands import Subparsers
-    from training.data.offer_log import Floats, OfferLog
     from training.evaluation.off_policy import Terms
 
 
@@ -47,9 +46,12 @@ def add_parser(subparsers: "Subparsers") -> None:
 def run(args: argparse.Namespace) -> Figures:
     """The table of estimates. Raises UserError on bad input, GateRefused where the log can not
     speak of the policy."""
+    from dataclasses import replace
+
     import numpy as np
 
     from training.data.checkouts import read_offer_log, read_true_probabilities
+    from training.evaluation.network_chances import network_chances
     from training.evaluation.off_policy import Judgement, always, chances
     from training.evaluation.uplift_table import Split
 
@@ -62,7 +64,10 @@ def run(args: argparse.Namespace) -> Figures:
         if not len(log):
             raise UserError(f"{args.data}: nobody was held out")
     if args.uplift is not None:
-        target, name = chances(log, _told(args, log), terms), args.uplift.name or "uplift"
+        told, known = network_chances(args.uplift, args.data, log)
+        open_ = known if terms.arms is None else known & terms.arms
+        target = chances(log, told, replace(terms, arms=open_))
+        name = args.uplift.name or "uplift"
     else:
         try:
             target, name = always(log, args.always), f"always {args.always}"
@@ -85,20 +90,6 @@ def run(args: argparse.Namespace) -> Figures:
     return figures
 
 
-def _told(args: argparse.Namespace, log: "OfferLog") -> "Floats":
-    from training.uplift.fit import predicted
-    from training.uplift.run_folder import read_uplift
-
-    model, arms = read_uplift(args.uplift)
-    names = tuple(arm.name for arm in arms.arms)
-    if names != log.arms[1:]:
-        raise UserError(
-            f"{args.uplift}: knows the arms {', '.join(names)}; those of the log are "
-            f"{', '.join(log.arms[1:])}"
-        )
-    return predicted(model, log)[0]
-
-
 def _terms(args: argparse.Namespace) -> "Terms":
     """What the flags and the book of offers say; a flag wins."""
     from pydantic import ValidationError
@@ -117,7 +108,7 @@ def _terms(args: argparse.Namespace) -> "Terms":
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{args.offers}: {where}: {first['msg']}") from None
-        arms = read_offer_arms(args.uplift or args.data)
+        arms = read_offer_arms(args.data)
         columns = {
             arms.column(offer.discount)
             for offer in book.offers

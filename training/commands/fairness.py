@@ -106,21 +106,23 @@ def run(args: argparse.Namespace) -> Figures:
 def _offers(args: argparse.Namespace, groups: "Groups") -> "Part":
     from contract.clock import to_us
     from training.data.checkouts import read_offer_log, read_true_probabilities
+    from training.data.logged_checkouts import has_decisions
     from training.data.source import read_source
     from training.data.storage import CHECKOUTS_FILE
     from training.evaluation.fairness_offers import basket_checkouts, logged_checkouts, priced
     from training.evaluation.fairness_page import Part
+    from training.evaluation.network_chances import network_chances
     from training.evaluation.off_policy import Terms, chances
     from training.uplift.fit import predicted
     from training.uplift.run_folder import read_uplift
 
-    model, arms = read_uplift(args.uplift)
-    if (args.data / CHECKOUTS_FILE).exists():
+    if (args.data / CHECKOUTS_FILE).exists() or has_decisions(args.data):
         log = read_offer_log(args.data)
         truth = read_true_probabilities(args.data)
         checkouts = logged_checkouts(args.data, log, groups, args.by, truth)
         floor_by, about = args.by, "Checkouts of a log whose offers were made at random"
     elif groups:
+        _, arms = read_uplift(args.uplift)
         first_us = to_us(read_source(args.data).window.train_until)
         checkouts = basket_checkouts(args.data, arms, groups, first_us, args.most)
         floor_by, about = None, "Real baskets of people whose groups are known, of the test days"
@@ -129,7 +131,11 @@ def _offers(args: argparse.Namespace, groups: "Groups") -> "Part":
     log = checkouts.log
     if not len(log):
         raise UserError(f"{args.data}: no checkout of anybody whose group is known")
-    told, terms = predicted(model, log)[0], Terms()
+    if checkouts.randomised:
+        told, known = network_chances(args.uplift, args.data, log)
+    else:
+        told, known = predicted(read_uplift(args.uplift)[0], log)[0], frozenset(log.arms[1:])
+    terms = Terms(arms=known)
     target = chances(log, told, terms)
     return Part(
         "Offers",

@@ -23,14 +23,14 @@ from contract.frames import EXPLODED_COLUMNS, holds
 from contract.offer_arms import OfferArms
 from contract.offer_features import OFFER_FEATURES, CartLine, offer_features
 from contract.offers import reduction
-from contract.policy import NO_OFFER, permitted
+from contract.policy import NO_OFFER
 from training.data.baskets import Timelines
 from training.data.checkouts import read_checkouts
 from training.data.completejourney import PACKAGE, subject_of
 from training.data.demographics import Groups
 from training.data.offer_log import OfferLog, margins
 from training.data.storage import read_events
-from training.evaluation.off_policy import Terms, chances
+from training.evaluation.off_policy import Terms, allowed_arms, chances
 
 MARGIN_RATE = 0.3  # of Complete Journey's baskets, whose costs nobody knows
 SHIPPING = 399  # what free delivery takes off there
@@ -231,12 +231,7 @@ def with_floor(
     """[N, A] the policy's chances with the bonuses of a floor."""
     worth = margins(log, told)
     gain, cost = worth - worth[:, :1], told * log.reduction
-    allowed = np.array(
-        [
-            permitted(taken, value, margin, np.inf, terms.margin_floor)
-            for taken, value, margin in zip(log.reduction, log.value, log.margin, strict=True)
-        ]
-    )
+    allowed = allowed_arms(log, terms)
     bonus = bonuses(best_offers(gain, cost, allowed, terms.price), groups, floor)
     raised = with_bonuses(gain, groups, bonus)
     score = np.where(allowed, raised - terms.price * cost, -np.inf)

@@ -87,7 +87,8 @@ class Page:
             yield f'<div class="wide">{weekly_plot(part.weeks, self.limits.offers)}</div>'
         if part.prices:
             yield "<h3>What evenness would cost</h3>" + _price_table(part.prices)
-            yield f'<div class="wide">{price_plot(part.prices)}</div>'
+            if part.prices[0].ratios:
+                yield f'<div class="wide">{price_plot(part.prices)}</div>'
 
 
 def sentence(one: Comparison, limits: FairnessLimits) -> tuple[str, str]:

@@ -41,20 +41,26 @@ def earned(log: OfferLog) -> Floats:
     return got
 
 
+def allowed_arms(log: OfferLog, terms: Terms) -> npt.NDArray[np.bool_]:
+    """[N, A] the arms that each decision may have; no offer always."""
+    may = np.array([terms.arms is None or name in terms.arms for name in log.arms])
+    may[NO_OFFER] = True
+    rows = zip(log.reduction, log.value, log.margin, strict=True)
+    return np.array(
+        [may & permitted(taken, v, m, np.inf, terms.margin_floor) for taken, v, m in rows]
+    ).reshape(len(log), len(log.arms))
+
+
 def chances(log: OfferLog, told: Floats, terms: Terms) -> Floats:
     """[N, A] how likely each arm is under the policy that expects the outcome with the chances
     `told` [N, A]: the gateway's own choice (contract.policy)."""
     worth = margins(log, told)
     gain, cost = worth - worth[:, :1], told * log.reduction
-    may = np.array([terms.arms is None or name in terms.arms for name in log.arms])
-    may[NO_OFFER] = True
+    allowed = allowed_arms(log, terms)
     found = np.empty_like(gain)
     for row in range(len(log)):
-        allowed = may & permitted(
-            *(log.reduction[row], log.value[row], log.margin[row], np.inf, terms.margin_floor)
-        )
         found[row] = choose(
-            *(gain[row], cost[row], allowed, terms.price, 0.0),
+            *(gain[row], cost[row], allowed[row], terms.price, 0.0),
             holdout_share=terms.holdout_share,
             explore_share=terms.explore_share,
         ).propensities
