@@ -33,6 +33,7 @@ from serving.api import (
     health,
     kpis,
     offers,
+    offers_check,
     reviews,
     rules,
     rules_check,
@@ -405,9 +406,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     app.state.gateway = gateway
     app.openapi = lambda: documentation.document(app)  # type: ignore[method-assign]
     for resource in (
-        *(decide, offers, coupons, explanations, events, catalogue, subjects, segments),
-        *(consent, rules, rules_check, experiments, kpis, reviews, health, docs_page, sdk),
-        dashboard_page,
+        *(decide, offers, offers_check, coupons, explanations, events, catalogue, subjects),
+        *(segments, consent, rules, rules_check, experiments, kpis, reviews, health, docs_page),
+        *(sdk, dashboard_page),
     ):
         app.include_router(resource.router)
     app.add_exception_handler(ApiProblem, on_problem)

@@ -18,6 +18,7 @@ from serving.api.demo_board import BOARD, add_board_routes
 from serving.api.demo_options import SHOP_FILTER, DemoOptions
 from serving.api.demo_rules import add_rule_routes
 from serving.api.demo_shop import ShopKeys, ShopServer, add_routes
+from serving.api.demo_till import add_till
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
 from serving.api.sdk import snippet
@@ -208,6 +209,7 @@ def mount(
     add_routes(router, shop, gateway.settings.state)
     add_rule_routes(router, shop, samples, gateway.settings.body_limit_bytes)
     add_board_routes(router, shop, gateway.settings.body_limit_bytes)
+    add_till(router, shop, gateway.settings.body_limit_bytes)
     files = None if page is None else _page_files(page, keys.collect)
 
     @router.api_route("/{name:path}", methods=["GET", "HEAD"])

@@ -55,12 +55,12 @@ def add_rule_routes(
         held = granted(await shop.as_admin("PUT", f"/v1/{name}", body))
         return json_answer(_told(name, held))
 
-    @router.post("/api/dry-run")
-    async def dry_run(request: Request) -> Response:
+    @router.post("/api/dry-run/{name}")
+    async def dry_run(name: Literal["rules", "offers"], request: Request) -> Response:
         draft = parse(Draft, await read_json_body(request, limit_bytes))
         body = _body(draft.text)
         body.setdefault("samples", await samples())
-        return json_answer(granted(await shop.as_admin("POST", "/v1/rules/check", body)))
+        return json_answer(granted(await shop.as_admin("POST", f"/v1/{name}/check", body)))
 
 
 def _told(name: str, held: dict[str, Any]) -> dict[str, Any]:

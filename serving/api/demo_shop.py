@@ -117,6 +117,10 @@ class ShopServer:
         sent = b"" if body is None else json.dumps(body).encode()
         return await self.send(method, path, self._keys.admin, sent)
 
+    async def as_till(self, path: str, body: bytes) -> Answer:
+        """What the shop's till asks of coupons."""
+        return await self.send("POST", path, self._keys.checkout, body)
+
     async def _subject(self, visitor_id: str, *, create: bool) -> str | None:
         if not self.serves(visitor_id):
             raise ApiProblem(403, "This page may not speak for that visitor.")

@@ -18,7 +18,7 @@ from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
-from serving.decision.offer_shelf import DOCUMENT
+from serving.decision.offer_shelf import DOCUMENT, CompiledBook, compiled
 from serving.state.documents import Document, DocumentConflict
 
 router = APIRouter()
@@ -74,7 +74,7 @@ async def put_offers(request: Request) -> Response:
     written = parse(WrittenOffers, body)
 
     async def act() -> Response:
-        await asyncio.to_thread(_check, gateway, written)
+        await check(gateway, written)
         return await _write(gateway, caller, written)
 
     return await idempotency.once(request, gateway, caller, body, act)
@@ -94,6 +94,14 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenOffers) -> Re
     await gateway.shelf.follow_uses(gateway.clock.now())
     await gateway.pace_offers()
     return _answer(gateway.control.document(DOCUMENT))
+
+
+async def check(gateway: Gateway, written: OfferBook) -> CompiledBook:
+    """`written` as decisions would use it. Raises a 422 problem for what only this shop can know to
+    be wrong."""
+    await asyncio.to_thread(_check, gateway, written)
+    book = OfferBook.model_validate(written.model_dump(include=set(OfferBook.model_fields)))
+    return compiled(book.model_dump_json())
 
 
 def _check(gateway: Gateway, written: OfferBook) -> None:

@@ -30,7 +30,7 @@ _DEADLINE_MS = 1_000
 
 
 class Assumed(BaseModel):
-    """What rules are to take for so in a sample, whoever the shopper is."""
+    """What conditions are to take for so in a sample, whoever the shopper is."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -124,21 +124,21 @@ async def check_rules(request: Request) -> Response:
     """Writes nothing. Every sample is put to the models once; the rules in force and the draft are
     then applied to what they found, as in a decision. A `user_id` or `visitor_id` of a shopper is
     looked up, so that their history counts under their consent; `assume` sets what is known of a
-    shopper for the rules alone."""
+    shopper for the conditions of rules and offers alone."""
     gateway = gateway_of(request)
     authenticate(request, gateway, "admin")
     body = await read_written_body(request, gateway.settings.body_limit_bytes)
     asked = parse(CheckedRules, body)
     draft = await check(asked)
     held = gateway.rules.current
-    samples = asked.samples or _made_up(gateway)
+    samples = asked.samples or made_up(gateway)
     currency = gateway.live.current.catalogue.currency
     told = []
     for place, sample in enumerate(samples):
         question = sample.request(currency)
         try:
             before, after = await gateway.decider.preview(
-                question, _subject(gateway, question), (held, draft), sample.assume.values()
+                question, subject_of(gateway, question), (held, draft), sample.assume.values()
             )
         except Overloaded as error:
             wait = {"Retry-After": str(error.retry_after_s)}
@@ -150,7 +150,7 @@ async def check_rules(request: Request) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _subject(gateway: Gateway, question: DecideRequest) -> SubjectContext:
+def subject_of(gateway: Gateway, question: DecideRequest) -> SubjectContext:
     """Whom the sample names, as a decision would find them; nothing is written."""
     try:
         who = gateway.subjects.recognise(
@@ -161,7 +161,7 @@ def _subject(gateway: Gateway, question: DecideRequest) -> SubjectContext:
     return SubjectContext(who.subject_id, who.purposes, who.histories)
 
 
-def _made_up(gateway: Gateway) -> tuple[Sample, ...]:
+def made_up(gateway: Gateway) -> tuple[Sample, ...]:
     """An empty cart, and carts of one popular item each."""
     release = gateway.live.current
     popular = [one for one in release.by_popularity.tolist() if one >= FIRST_ITEM][: _MADE_UP - 1]

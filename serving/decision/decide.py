@@ -82,6 +82,7 @@ class _Draft:
     state: SubjectState | None
     offered: offers.Offered
     orders: Orders
+    shelf: OfferShelf | None
 
     @property
     def known(self) -> SubjectState | None:
@@ -201,7 +202,8 @@ class Decider:
             *(request, subject, release, place, deadline, now_us, generation, self._depth(held)),
             beyond=exploration.beyond(self.settings.explore, subject),
         )
-        decision = self._finished(await self._drafted(checkout, now, held), now, held)
+        drafted = await self._drafted(checkout, now, held, shelf=self._shelf)
+        decision = self._finished(drafted, now, held)
         if self._metrics is not None and decision.rules is not None:
             self._metrics.rules_failed.inc(len(decision.rules["failed"]))
         return decision
@@ -212,10 +214,11 @@ class Decider:
         subject: SubjectContext,
         books: Sequence[RuleSet],
         assumed: Mapping[str, Value] = _NOTHING_ASSUMED,
+        shelf: OfferShelf | None = None,
     ) -> list[Decision]:
         """What the decision would be under each of `books`, all of one draft of the models, in
-        their order; `assumed` values of variables hold for the rules' conditions. It leaves nothing
-        behind. Raises Overloaded."""
+        their order; `shelf` (None: the usual one) has the offers, `assumed` values of variables
+        hold for conditions. It leaves nothing behind. Raises Overloaded."""
         lease = self._live.lease(stable_id(request, subject))
         with self.admission.enter(full=True) as place, lease as release:
             deadline = Deadline(request.deadline_ms)
@@ -227,24 +230,28 @@ class Decider:
                 assumed=assumed,
                 dry=True,
             )
-            draft = await self._drafted(checkout, now, *books)
+            shelf = shelf or self._shelf
+            draft = await self._drafted(checkout, now, *books, shelf=shelf)
             return [self._finished(draft, now, held) for held in books]
 
-    async def _drafted(self, checkout: Checkout, now: datetime, *books: RuleSet) -> _Draft:
-        """The decision of the models; `books` say what rules will want to read."""
+    async def _drafted(
+        self, checkout: Checkout, now: datetime, *books: RuleSet, shelf: OfferShelf | None
+    ) -> _Draft:
+        """The decision of the models, with offers of `shelf`; `books` say what rules will want to
+        read."""
         answer, state = Answer("full"), None
         if "recommendations" in checkout.request.placements:
             answer, state = await self._recommend(checkout)
         if state is None and any(held.on_shopper for held in books):
             state = await self._features(checkout)
-        offered, state = await self._offer(checkout, state, now)
+        offered, state = await self._offer(checkout, state, now, shelf)
         if state is None and _moves_choices(checkout):
             state = await self._features(checkout)
         sent = payment_shipping.as_sent(checkout)
         orders = checkout.deadline.inline(
             "payment_shipping", lambda: payment_shipping.ordered(checkout, state, sent), sent
         )
-        return _Draft(checkout, answer, state, offered, orders)
+        return _Draft(checkout, answer, state, offered, orders, shelf)
 
     def _finished(self, draft: _Draft, now: datetime, held: RuleSet) -> Decision:
         """The decision, with the rules' word last."""
@@ -267,7 +274,7 @@ class Decider:
             done = replace(done, answer=drawn.answer)
         suggestions, shown = _respond(checkout, done, {} if drawn is None else drawn.chances)
         decision_id = uuid4()
-        issued = self._issued(checkout, offered, decision_id, now)
+        issued = self._issued(draft, offered, decision_id, now)
         response = DecideResponse(
             decision_id=decision_id,
             attribution_token=self._signer.sign(decision_id, release.release_id),
@@ -346,11 +353,14 @@ class Decider:
         return max(held.depth for held in books)
 
     async def _offer(
-        self, checkout: Checkout, state: SubjectState | None, now: datetime
+        self,
+        checkout: Checkout,
+        state: SubjectState | None,
+        now: datetime,
+        shelf: OfferShelf | None,
     ) -> tuple[offers.Offered, SubjectState | None]:
         """What may be offered and what is, or nothing where that could not be said in time; and
         the state, read now if it was not."""
-        shelf = self._shelf
         if shelf is None or "offers" not in checkout.request.placements:
             return offers.NOTHING, state
         if state is None and "offers" in checkout.subject.purposes:
@@ -365,10 +375,10 @@ class Decider:
         return offered, state
 
     def _issued(
-        self, checkout: Checkout, offered: offers.Offered, decision_id: UUID, now: datetime
+        self, draft: _Draft, offered: offers.Offered, decision_id: UUID, now: datetime
     ) -> tuple[Offer, ...]:
         """What is offered, with its tokens."""
-        shelf = self._shelf
+        checkout, shelf = draft.checkout, draft.shelf
         if shelf is None or not offered.shown:
             return ()
         nothing: tuple[Offer, ...] = ()

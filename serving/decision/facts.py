@@ -31,7 +31,8 @@ def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
 def offer_facts(checkout: Checkout, state: SubjectState | None, now: datetime) -> Facts:
     """The values for the conditions of offers, at the gateway's own time `now`."""
     shopper = _shopper(checkout, state, with_segments=True)
-    return Facts(shopper | _cart(checkout) | _context(checkout, now), "offer")
+    known = shopper | _cart(checkout) | _context(checkout, now)
+    return Facts(known | dict(checkout.assumed), "offer")
 
 
 def rule_facts(

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from contract.clock import DAY_US, from_us, to_us
 from contract.offers import DailyBudget, OfferBook
@@ -36,6 +36,11 @@ class Pace:
     price: float
     usable: int
     solved_at: datetime | None
+
+    @classmethod
+    def untouched(cls, budget: DailyBudget, now: datetime) -> Self:
+        """Of a budget that nothing was spent of."""
+        return cls(budget.day(now).name, 0.0, budget.amount, None)
 
     def record(self) -> dict[str, Any]:
         """For the decision's event."""

@@ -1,6 +1,7 @@
 """The offers as decisions find them: the shop's book with its conditions compiled, and how often
 each offer was used, both at most a moment old and in memory."""
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,14 @@ def compiled(body: str) -> CompiledBook:
     )
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A book that nobody has written yet."""
+
+    current: CompiledBook
+    version: int = 0
+
+
 class OfferShelf:
     """What is on offer now. `token_life`: how long a shown offer may be taken up."""
 
@@ -78,7 +87,8 @@ class OfferShelf:
     ) -> None:
         """`salt` is a secret of the shop: nobody else can tell who is held out. `records` are those
         of `ledger`."""
-        self._document = document
+        self._document: FollowedDocument[CompiledBook] | _Draft = document
+        self._written = document
         self._ledger = ledger
         self._holders = holders
         self._salt = salt
@@ -100,7 +110,13 @@ class OfferShelf:
 
     def follow_book(self) -> None:
         """Take over what was written by any gateway. Raises StoreError."""
-        self._document.follow()
+        self._written.follow()
+
+    def with_draft(self, draft: CompiledBook) -> "OfferShelf":
+        """The same shelf as it would be with another book, to see what that would come to."""
+        other = copy.copy(self)
+        other._document = _Draft(draft)
+        return other
 
     async def follow_uses(self, now: datetime) -> None:
         """Learn what was used. Raises StoreError; what was known goes on counting then, and the

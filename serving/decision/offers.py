@@ -218,6 +218,8 @@ async def _terms(question: _Question, found: Evaluation) -> Terms | None:
     pace, capped, unknown = None, False, False
     if book.daily_budget is not None:
         pace = shelf.pacing.pace(book.daily_budget, now)
+        if pace is None and checkout.dry:  # of a draft nothing was spent
+            pace = Pace.untouched(book.daily_budget, now)
         unknown = pace is None
     # Only whom something may be chosen for is looked up.
     if book.frequency_cap is not None and may_be_judged(
@@ -231,9 +233,8 @@ async def _terms(question: _Question, found: Evaluation) -> Terms | None:
             unknown = True
     if unknown:
         checkout.deadline.degrade("pacing")
-        shelf.pacing.withheld("unknown")
-    elif capped:
-        shelf.pacing.withheld("cap")
+    if (unknown or capped) and not checkout.dry:
+        shelf.pacing.withheld("unknown" if unknown else "cap")
     return Terms(pace, capped, unknown)
 
 

@@ -96,6 +96,20 @@ def test_an_offer_runs_by_the_gateways_clock_and_ends(open_page: OpenPage, own_d
     )
 
 
+def test_paying_redeems_what_is_shown(open_page: OpenPage, own_demo: Demo) -> None:
+    page = opened(open_page, own_demo)
+    filled(page)
+    expect(page.locator('#offers > li[data-offer="free-delivery"]')).to_be_visible()
+    due = minor(page.locator("#total").inner_text())
+    with page.expect_response("**/demo/api/pay") as answered:
+        page.locator("#pay").click()
+    assert answered.value.ok, answered.value.text()
+    paid = answered.value.json()
+    assert paid["total"] == due
+    assert 399 in [one["amount"] for one in paid["discounts"]]
+    expect(page.get_by_role("dialog")).to_contain_text("Order complete")
+
+
 def test_when_an_offers_time_is_over_the_page_asks_anew(
     open_page: OpenPage, shop: Shop, tmp_path: Path
 ) -> None:
@@ -190,7 +204,7 @@ def test_no_key_reaches_the_rules_page(served: Demo) -> None:
     # What a foreign page could send without being asked is not taken.
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         asked = httpx.post(
-            f"{served.url}/demo/api/dry-run",
+            f"{served.url}/demo/api/dry-run/rules",
             content=b'{"text": ""}',
             headers={"Content-Type": kind},
             trust_env=False,

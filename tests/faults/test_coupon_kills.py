@@ -39,6 +39,7 @@ def _killed(place: list[str], seconds: float) -> list[tuple[str, int, str]]:
     return [(what, int(number), name) for what, number, name in lines]
 
 
+@pytest.mark.timeout(3_600)  # two hundred rounds
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_nothing_is_lost_and_nothing_doubled(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

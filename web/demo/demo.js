@@ -373,9 +373,40 @@ const shelf = openShelf({
 
 // --- the page --------------------------------------------------------------------------------------
 
-function pay() {
+// The offers are redeemed by the shop's server with the basket as it is now. Where that fails nothing
+// is paid: the offer goes, and the button says what is due without it.
+async function redeemed(total) {
+  const offers = (state.decided?.offers ?? []).filter((one) => !checkout.isOver(one, state.clock));
+  if (offers.length === 0) return true;
+  const { visitor_id, cart } = request();
+  const delivery = state.options.shipping_options.find((one) => one.id === chosen("shipping"));
+  const order = {
+    visitor_id,
+    order_id: crypto.randomUUID(),
+    cart,
+    total,
+    shipping: delivery ? { id: delivery.id, price: delivery.price } : null,
+    offers: offers.map(({ offer_id, offer_token }) => ({ offer_id, offer_token })),
+  };
+  $("pay").disabled = true;
+  try {
+    await api.pay(order).catch(() => api.pay(order)); // the same order: an answer may have been lost
+    return true;
+  } catch (error) {
+    state.decided = { ...state.decided, offers: [] };
+    checkout.showOffers([], state.clock, offerEnded);
+    paintDue();
+    views.showTrouble(`The offer was not redeemed: ${error.message} What is due is without it.`);
+    return false;
+  } finally {
+    $("pay").disabled = false;
+  }
+}
+
+async function pay() {
   const pieces = state.lines.reduce((sum, line) => sum + line.quantity, 0);
   const total = paintDue();
+  if (!(await redeemed(total))) return;
   measure.tell("add_payment_info", state.lines, { payment_type: chosen("payment"), shipping_tier: chosen("shipping") });
   $("paid-text").textContent = `${count(pieces, "item", "items")} for ${money(total, currency())}.`;
   $("paid").showModal();

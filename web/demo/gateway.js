@@ -18,7 +18,8 @@ export const api = {
   erase: (about) => post("api/erase", about),
   written: (name, signal) => call(`api/written/${name}`, { signal }),
   save: (name, written) => send("PUT", `api/written/${name}`, written),
-  dryRun: (text) => send("POST", "api/dry-run", { text }, { limitMs: 30_000 }),
+  dryRun: (name, text) => send("POST", `api/dry-run/${name}`, { text }, { limitMs: 30_000 }),
+  pay: (order) => post("api/pay", order),
 };
 
 const send = (method, path, body, rest) =>

@@ -19,6 +19,9 @@ const PARTS = [
   ["offers", "Offers"],
   ["payment_method_order", "Payment"],
   ["shipping_option_order", "Delivery"],
+  ["rejected", "Not offered"],
+  ["chances", "How likely"],
+  ["held_out", "Held out by chance"],
   ["applied_rules", "Rules followed"],
 ];
 const held = { rules: 0, offers: 0 }; // the versions that the texts were read from
@@ -89,11 +92,25 @@ async function save(name) {
   told(name, "done", `Saved as version ${book.version}. It counts for the next decision.`);
 }
 
-async function dryRun() {
+// Of offers a dry run says what is offered and why the others are not; as the rules' own it is told
+// part by part, before and after.
+const PLAIN = {
+  rules: (side) => side,
+  offers: ({ offers, rejected_offers, chances, held_out, applied_rules }) => ({
+    offers: offers.map((one) => one.offer_id),
+    rejected: rejected_offers.map((one) => `${titles.get(one.offer_id) || one.offer_id} (${one.rejection_reason})`),
+    chances: Object.entries(chances).filter(([, chance]) => chance > 0).map(([id, chance]) => `${titles.get(id) || id} ${Math.round(chance * 100)} %`),
+    held_out: held_out ? ["yes"] : [],
+    applied_rules,
+  }),
+};
+
+async function dryRun(name) {
   $("dry").setAttribute("aria-busy", "true");
   try {
-    const answer = await api.dryRun($("rules-text").value);
-    await learn(answer.samples);
+    const answer = await api.dryRun(name, $(`${name}-text`).value);
+    if (name === "rules") await learn(answer.samples);
+    for (const one of answer.samples) for (const side of ["before", "after"]) one[side] = PLAIN[name](one[side]);
     $("dry-empty").hidden = true;
     $("dry-summary").textContent = `${answer.changed} of ${count(answer.samples.length, "checkout changes", "checkouts change")}`;
     $("samples").replaceChildren(...answer.samples.map(sample));
@@ -117,8 +134,8 @@ async function learn(samples) {
   for (const item of items) titles.set(item.item_id, item.title);
 }
 
-function sample({ name, before, after, changed, notes, failed }) {
-  const shown = PARTS.filter(([part]) => before[part].join("\n") !== after[part].join("\n"));
+function sample({ name, before, after, changed, notes = [], failed = [] }) {
+  const shown = PARTS.filter(([part]) => part in before && before[part].join("\n") !== after[part].join("\n"));
   return make(
     "li",
     { class: changed ? "changes" : null, "data-sample": name },
@@ -141,7 +158,8 @@ function sample({ name, before, after, changed, notes, failed }) {
 const list = (ids) => ids.map((id) => titles.get(id) || id).join(", ") || "none";
 
 async function open() {
-  act("dry-run", "rules", dryRun);
+  act("dry-run", "rules", () => dryRun("rules"));
+  act("offers-dry-run", "offers", () => dryRun("offers"));
   for (const name of ["rules", "offers"]) {
     act(`${name}-save`, name, () => save(name));
     act(`${name}-read`, name, () => read(name));

@@ -187,7 +187,9 @@ async def test_rules_are_read_tried_and_saved_with_a_key_that_stays_here(demo: R
         "- {id: r, actions: [{kind: order_payments, first: [invoice]}]}",
     )
     assert (await demo.client.get(written)).json()["text"] == ""
-    tried = (await demo.client.post("/demo/api/dry-run", json={"text": f"rules:\n{rule}"})).json()
+    tried = (
+        await demo.client.post("/demo/api/dry-run/rules", json={"text": f"rules:\n{rule}"})
+    ).json()
     (sample,) = tried["samples"]
     assert sample["name"] == "Household 1"
     assert sample["before"]["payment_method_order"][0] != "invoice"
@@ -216,3 +218,71 @@ async def test_text_that_is_no_rules_is_told_and_writes_nothing(
     assert told.json()["detail"]
     assert (await demo.client.get(written)).json()["version"] == 0
     assert (await demo.client.get("/demo/api/written/keys")).status_code in {404, 422}
+
+
+async def test_offers_are_tried_before_they_are_saved(demo: Running) -> None:
+    text = (
+        "offers:\n- {offer_id: ten, title: Ten, currency: USD, unconditional: true,"
+        " discount: {kind: percent, percent: 10}}\nholdout_share: 0\n"
+    )
+    tried = (await demo.client.post("/demo/api/dry-run/offers", json={"text": text})).json()
+    (sample,) = tried["samples"]
+    assert sample["before"]["offers"] == []
+    assert [one["offer_id"] for one in sample["after"]["offers"]] == ["ten"]
+    assert (await demo.client.get("/demo/api/written/offers")).json()["version"] == 0
+
+
+CART = {
+    "cart_id": "c",
+    "currency": "USD",
+    "items": [{"item_id": "item-1", "quantity": 2, "price": 1_000}],
+}
+
+
+async def _offered(demo: Running, *offers: dict[str, Any]) -> list[dict[str, Any]]:
+    usual = {"title": "T", "currency": "USD", "unconditional": True, "group": "g"}
+    book = {"offers": [usual | one for one in offers], "holdout_share": 0.0}
+    headers = demo.bearer("admin")
+    assert (await demo.client.put("/v1/offers", json=book, headers=headers)).status_code == 200
+    asked = checkout(
+        visitor_id=VISITOR, cart=CART, consent=ALL, shipping_options=[{"id": "slow", "price": 500}]
+    )
+    decision = (await demo.post("/demo/api/decide", asked, None)).json()
+    assert len(decision["offers"]) == len(offers)
+    return [{name: one[name] for name in ("offer_id", "offer_token")} for one in decision["offers"]]
+
+
+TEN = {"offer_id": "ten", "discount": {"kind": "percent", "percent": 10}, "limits": {"total": 1}}
+FREE = {"offer_id": "free", "discount": {"kind": "free_shipping"}}
+
+
+async def test_paying_redeems_what_was_offered_once(demo: Running) -> None:
+    offers = await _offered(demo, TEN, FREE)
+    order: dict[str, Any] = {"order_id": "order-0001", "cart": CART, "total": 1_800}
+    order |= {"shipping": {"id": "slow", "price": 500}, "offers": offers}
+    paid = await ask(demo, "pay", **order)
+    assert (paid["total"], paid["transaction_id"]) == (1_800, "demo-order-0001")
+    assert sorted(one["amount"] for one in paid["discounts"]) == [200, 500]
+    assert await ask(demo, "pay", **order) == paid  # the answer was lost
+    used = await demo.gateway.ledger.used(demo.clock.now())
+    assert {name: one.total for name, one in used.items()} == {"ten": 1, "free": 1}
+    again = await demo.post("/demo/api/pay", {"visitor_id": VISITOR} | order | {"total": 1}, None)
+    assert again.status_code == 409
+    assert (await demo.gateway.ledger.used(demo.clock.now()))["ten"].total == 1
+
+
+async def test_what_can_not_be_redeemed_holds_nothing(demo: Running) -> None:
+    offers = await _offered(demo, TEN, FREE)
+    order = {"visitor_id": VISITOR, "order_id": "order-0001", "cart": CART, "offers": offers}
+    for wrong in (
+        {"total": 1_700},
+        {"total": 1_800, "cart": CART | {"items": [{"item_id": "item-2", "price": 2_000}]}},
+        {"total": 1_800, "offers": [offers[0], offers[1] | {"offer_token": "made-up"}]},
+    ):
+        said = order | {"shipping": {"id": "slow", "price": 500}} | wrong
+        answer = await demo.post("/demo/api/pay", said, None)
+        assert answer.status_code in (409, 422), answer.text
+        used = await demo.gateway.ledger.used(demo.clock.now())
+        assert all(one.total == 0 for one in used.values()), wrong
+    stranger = order | {"visitor_id": "somebody", "total": 1_800}
+    assert (await demo.post("/demo/api/pay", stranger, None)).status_code == 403
