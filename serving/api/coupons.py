@@ -139,7 +139,12 @@ async def reserve(request: Request) -> Response:
 
     async def act() -> Response:
         now = gateway.clock.now()
-        grant = _grant(gateway, request.path_params["offer_id"], asked)
+        grant, over = _grant(gateway, request.path_params["offer_id"], asked)
+        if over:  # whoever has lost the answer is told it, also when the token's time is over
+            held = await gateway.ledger.of_token(grant.token_id, now)
+            if held is None:
+                raise CouponRefused("CouponExpired", "offer_token: it has expired; decide anew.")
+            return _reserved(held)
         offer = _on_offer(gateway, grant.offer_id, now)
         holders = _holders(gateway, offer, asked)
         claim = Claim(
@@ -251,19 +256,20 @@ async def _refusing(act: Callable[[], Awaitable[Response]]) -> Response:
         ) from None
 
 
-def _grant(gateway: Gateway, offer_id: str, asked: ReservationRequest) -> Grant:
-    signer = gateway.shelf.signer
+def _grant(gateway: Gateway, offer_id: str, asked: ReservationRequest) -> tuple[Grant, bool]:
+    """What the token promises, and whether its time is over."""
+    signer, over = gateway.shelf.signer, False
     try:
         grant = signer.read(asked.offer_token)
-    except ExpiredToken:
-        raise CouponRefused("CouponExpired", "offer_token: it has expired; decide anew.") from None
+    except ExpiredToken as late:
+        grant, over = late.grant, True
     except InvalidToken:
         raise ApiProblem(422, "offer_token: not one that this shop has signed.") from None
     if grant.offer_id != offer_id:
         raise ApiProblem(422, "offer_token: it is of another offer.")
     if not signer.is_for(grant, asked.visitor_id, asked.user_id):
         raise CouponRefused("CouponRecipientDoesNotMatch", "The offer was made to somebody else.")
-    return grant
+    return grant, over
 
 
 def _on_offer(gateway: Gateway, offer_id: str, now: datetime) -> Offer:

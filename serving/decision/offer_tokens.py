@@ -23,7 +23,11 @@ _CLAIMS = ("aud", "did", "oid", "car", "amt", "cur", "dsc", "exp")
 
 
 class ExpiredToken(InvalidToken):
-    """It was right once."""
+    """It was good, and its time is over; `grant` is what it promised."""
+
+    def __init__(self, grant: "Grant") -> None:
+        super().__init__("the offer token has expired")
+        self.grant = grant
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class OfferSigner:
         ) as error:
             raise InvalidToken("the offer token is not valid") from error
         if grant.expires_at <= self._clock.now():
-            raise ExpiredToken("the offer token has expired")
+            raise ExpiredToken(grant)
         return grant
 
     def recipient(self, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:

@@ -147,6 +147,10 @@ class CouponLedger(Protocol):
         """Undo a redemption: its uses and its spend are free again. Raises CouponRefused."""
         ...
 
+    async def of_token(self, token_id: str, now: datetime) -> Reservation | None:
+        """The reservation of a token that is in force, or was redeemed."""
+        ...
+
     async def find(self, reservation_id: str) -> Reservation | None:
         """The reservation as it stands."""
         ...

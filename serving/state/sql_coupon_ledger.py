@@ -85,6 +85,18 @@ class SqlCouponLedger:
 
         return await self._database.read(read)
 
+    async def of_token(self, token_id: str, now: datetime) -> Reservation | None:
+        def read(connection: Connection) -> Reservation | None:
+            wanted = select(RESERVATIONS).where(
+                _HELD.token_id == token_id, _HELD.state.in_(_IN_FORCE)
+            )
+            row = connection.execute(wanted).one_or_none()
+            if row is None or (row.state == "reserved" and row.expires_at <= to_us(now)):
+                return None
+            return _reservation(row)
+
+        return await self._database.read(read)
+
     async def made_by(
         self, decision_ids: Sequence[str], holders: Sequence[str]
     ) -> list[Reservation]:

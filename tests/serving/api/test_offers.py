@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from contract.clock import FixedClock
+from contract.offer_checks import Used
 from serving.state.sqlite_writer import StoreError
 from tests.serving.api.test_auth import page_token
 from tests.serving.conftest import ALL, NOON, Running, Start, checkout, purchase
@@ -548,3 +549,32 @@ async def test_unpriced_lines_get_no_offer(running: Running) -> None:
     await put(running, TEN)
     decision = await offered(running, cart=checkout()["cart"] | {"items": [{"item_id": "item-1"}]})
     assert decision["offers"] == []
+
+
+async def test_a_lost_answer_is_given_again_after_the_tokens_time(running: Running) -> None:
+    await put(running, TEN)
+    late, never = await offered(running), await offered(running)
+    running.clock.at += timedelta(minutes=29)
+    held = await reserve(running, late)
+    assert held.status_code == 200
+    running.clock.at += timedelta(minutes=2)  # the token is over, the reservation is not
+    assert (await reserve(running, late)).json() == held.json()
+    refused(await reserve(running, never), "CouponExpired")
+    paid = await redeem(running, held.json())
+    assert paid.status_code == 200
+    assert (await reserve(running, late)).json()["state"] == "redeemed"
+    running.clock.at += timedelta(days=1)
+    assert await running.gateway.ledger.used(running.clock.now()) == {"ten": Used(1, 0, 499)}
+
+
+async def test_a_clock_that_goes_back_gives_nothing_twice(running: Running) -> None:
+    await put(running, TEN | {"limits": {"total": 1}})
+    first, second = await offered(running), await offered(running)
+    held = (await reserve(running, first)).json()
+    running.clock.at += timedelta(minutes=20)
+    taken = (await reserve(running, second)).json()  # the first is over, and its use is free
+    running.clock.at -= timedelta(minutes=19)
+    refused(await redeem(running, held), "ReservationExpired")
+    refused(await reserve(running, first), "CouponLimitReached")
+    assert (await redeem(running, taken)).status_code == 200
+    assert (await running.gateway.ledger.used(running.clock.now()))["ten"].total == 1
