@@ -48,7 +48,7 @@ from serving.api.middleware import Guard
 from serving.api.page_limits import PageLimits
 from serving.api.problems import ApiProblem, on_http_exception, on_invalid_query, on_problem
 from serving.api.subjects import item_names
-from serving.control import open_control, open_ledger
+from serving.control import open_control, open_ledger, secrets_of
 from serving.decision import experiment_arms, rule_book
 from serving.decision.checkout import segments_of
 from serving.decision.decide import Decider
@@ -83,7 +83,6 @@ from serving.state.coupon_holders import CouponHolders
 from serving.state.followed_document import FollowedDocument
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
-from serving.state.secrets import load_secrets
 from serving.state.sqlite_writer import StoreError
 from serving.stores import open_stores
 
@@ -114,7 +113,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     counted = DecisionMetrics(registry)
     triton = _triton(settings, counted)
     live, problem = await _release(settings, counted, triton, release_id)
-    secrets = load_secrets(settings.state, settings.master_key, settings.master_key_file)
+    secrets = secrets_of(settings)
     control = open_control(settings, secrets, clock)
     opened = open_stores(settings, SubjectKeys(control))
     StoreMetrics(registry, opened.feed)
@@ -349,7 +348,8 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
     """
 
     async def follow_store() -> None:
-        gateway.follow_erasures()
+        if gateway.follow_erasures():
+            await gateway.features.drop_erased()
         gateway.rules.follow()
         gateway.experiments.follow()
         await gateway.follow_catalogue()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from contract.clock import Clock
 from contract.errors import UserError
 from serving.settings import Settings
-from serving.state.secrets import Secrets
+from serving.state.secrets import Secrets, load_secrets
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.sqlite_writer import copy_file
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from serving.state.sql_coupon_ledger import SqlCouponLedger
 
 _NO_DRIVER = "PostgreSQL needs the extra: pip install 'tillwise[scale]'"
+
+
+def secrets_of(settings: Settings) -> Secrets:
+    """The master keys that the settings lead to; for a new store in the state folder one is made.
+    Raises UserError."""
+    shared = settings.control_store != "sqlite"
+    return load_secrets(
+        settings.state, settings.master_key, settings.master_key_file, shared=shared
+    )
 
 
 def require_control(settings: Settings, wanted: str = "control store") -> None:

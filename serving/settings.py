@@ -78,7 +78,9 @@ class Settings(BaseSettings):
         (), description="The shop's own networks, as JSON: what their browsers do is not stored."
     )
     page_requests_per_minute: Positive = Field(
-        600, description="Requests from one address with a collect key or a page's token."
+        600,
+        description="Requests from one address (of IPv6: one /64) with a collect key or a page's "
+        "token. Each gateway counts these three limits for itself.",
     )
     page_events_per_minute: Positive = Field(
         600, description="Events of one visitor with a collect key; nobody does more by hand."

@@ -110,13 +110,16 @@ class Gateway:
         """Solve the price of spending of a day's budget, if it is time. Raises StoreError."""
         await self.shelf.keep_pace(self.clock.now())
 
-    def follow_erasures(self) -> None:
-        """Let go of what was computed when any process has erased somebody. Raises StoreError."""
+    def follow_erasures(self) -> bool:
+        """Let go of what was computed when any process has erased somebody, and say whether one
+        has. Raises StoreError."""
         number = self.control.erasures()
-        if number != self.erasures:
-            self.erasures = number
-            self.decider.query_vectors.clear()
-            self.shadow.forget()
+        if number == self.erasures:
+            return False
+        self.erasures = number
+        self.decider.query_vectors.clear()
+        self.shadow.forget()
+        return True
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -2,6 +2,8 @@
 read those and use them as often as they like. Servers hold their own keys, and what they may ask at
 once is the admission's matter."""
 
+from ipaddress import IPv6Network, ip_address
+
 from fastapi import Request
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -13,6 +15,7 @@ from serving.api.problems import ApiProblem
 from serving.ingest.traffic import Foreign
 
 _RETRY_AFTER_S = 10
+_IPV6_PREFIX = 64  # what a network gives to one household at the least
 
 
 class PageLimits:
@@ -31,7 +34,7 @@ class PageLimits:
         """Raises a 429 problem when the caller's address asks too often."""
         if not is_page(caller):
             return
-        if not await self._limiter.hit(self._requests, "requests", address_of(request) or "?"):
+        if not await self._limiter.hit(self._requests, "requests", _household(request)):
             raise ApiProblem(
                 429,
                 "Too many requests from this address; try again.",
@@ -44,7 +47,7 @@ class PageLimits:
 
     async def takes_new(self, request: Request) -> bool:
         """Whether one more visitor whom nobody knows may come from the request's address."""
-        return await self._limiter.hit(self._new, "new", address_of(request) or "?")
+        return await self._limiter.hit(self._new, "new", _household(request))
 
 
 def is_page(caller: Caller) -> bool:
@@ -57,6 +60,20 @@ def foreign_to_shoppers(request: Request, gateway: Gateway, caller: Caller) -> F
     if not is_page(caller):
         return None
     return gateway.traffic.foreign(request.headers.get("user-agent", ""), address_of(request))
+
+
+def _household(request: Request) -> str:
+    """The address as limits count it. Whoever has one of IPv6 has 2**64, so those count as one."""
+    address = address_of(request)
+    try:
+        at = ip_address(address or "?")
+    except ValueError:  # a socket's path, or a name
+        return address or "?"
+    if at.version == 4:
+        return str(at)
+    if at.ipv4_mapped is not None:
+        return str(at.ipv4_mapped)
+    return str(IPv6Network((int(at), _IPV6_PREFIX), strict=False))
 
 
 def address_of(request: Request) -> str | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from contract.errors import UserError
 from serving.settings import Settings, load_settings
-from serving.state.secrets import Secrets, load_secrets
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +36,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """The environment's settings under the flags given. Raises UserError."""
     names = ("host", "port", "releases", "models", "state")
     return load_settings(**{name: getattr(args, name, None) for name in names})
-
-
-def secrets_of(settings: Settings) -> Secrets:
-    """The master keys that the settings lead to. Raises UserError."""
-    return load_secrets(settings.state, settings.master_key, settings.master_key_file)
 
 
 def moment(text: str) -> datetime:

@@ -23,9 +23,9 @@ from contract.consent import pseudonymise
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.frames import EXPLODED_COLUMNS, explode
-from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.parquet import read_columns
-from serving.control import open_control
+from serving.control import open_control, secrets_of
 from serving.settings import Settings
 from serving.state.control_store import Consent
 from serving.state.feature_store import SEED, SNAPSHOT

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from contract.clock import SystemClock
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control, save_ledger
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, save_ledger, secrets_of
 from serving.state.backup import write_backup
 
 

@@ -12,8 +12,8 @@ from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.experiments import Experiment, ExperimentBook
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, secrets_of
 from serving.decision.experiment_arms import DOCUMENT
 from serving.experiments.report import made_report, to_stop
 from serving.experiments.report_form import ExperimentReport

@@ -20,9 +20,9 @@ from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.figures import Figures
 from contract.manifest import CATALOGUE
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.parquet import read_columns
-from serving.control import open_control, require_control
+from serving.control import open_control, require_control, secrets_of
 from serving.inference.releases import live_release_id
 from serving.settings import Settings
 from serving.state.control_store import ControlStore, Export

@@ -17,8 +17,8 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.api.auth import digest_of_key, new_key
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, secrets_of
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ROLES

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, secrets_of
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog, holds_plain_events, plain_events
 from serving.state.feature_store import SEED, SNAPSHOT

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from contract.errors import GateRefused, UserError
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, secrets_of
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
+from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.audit import printed_lines
-from serving.control import load_ledger, open_control
+from serving.control import load_ledger, open_control, secrets_of
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE, Entry
 from serving.state.backup import Manifest, read_manifest, verify

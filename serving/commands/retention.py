@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from contract.clock import AsOfClock, Clock, SystemClock
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.stopped import opened_rights
-from serving.control import open_control, require_control
+from serving.control import open_control, require_control, secrets_of
 from serving.ingest.retention import Removed, enforce
 from serving.settings import Settings
 from serving.state.state_folder import StateFolder

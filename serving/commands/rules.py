@@ -15,8 +15,8 @@ from contract.figures import Figures
 from contract.rule_set import RuleRefused, checked_set
 from contract.rules import RuleBook
 from serving.api.problems import path_of
-from serving.commands.arguments import add_folders, add_json, secrets_of, settings_of
-from serving.control import open_control, require_control
+from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.control import open_control, require_control, secrets_of
 from serving.decision.rule_book import DOCUMENT, body_of
 from serving.state.audit import COMMAND_LINE
 from serving.state.documents import DocumentConflict

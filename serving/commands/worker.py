@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 from contract.clock import AsOfClock, Clock, SystemClock, from_us
 from contract.errors import UserError
 from contract.figures import Figures
-from serving.commands.arguments import add_folders, add_json, moment, secrets_of, settings_of
+from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.experiment import ReportRound
-from serving.control import open_control, require_control
+from serving.control import open_control, require_control, secrets_of
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import require_library
 from serving.monitoring.http import configure_logging

@@ -35,12 +35,15 @@ TABLES = (
 
 
 def draw_service_keys(connection: Sql, secrets: Secrets) -> None:
-    """Make those of `SERVICE_KEYS` that are missing."""
+    """Make those of `SERVICE_KEYS` that are missing. Raises UnknownMasterKey where others are held
+    that were made under a master key which is not; to be undone then with all before it."""
     for name in SERVICE_KEYS:
         wrapped = secrets.wrap(b"service:" + name.encode(), os.urandom(KEY_BYTES))
         connection.execute(
             "INSERT INTO service_keys VALUES (?, ?) ON CONFLICT DO NOTHING", (name, wrapped)
         )
+    for name in SERVICE_KEYS:
+        service_key(connection, secrets, name)
 
 
 def service_key(connection: Sql, secrets: Secrets, name: str) -> bytes:

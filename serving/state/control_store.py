@@ -199,6 +199,11 @@ class ControlStore(Protocol):
         """The same by the subject's name in the event log."""
         ...
 
+    def see_all(self) -> None:
+        """See everything that any process has written until now; what other reads see may be a
+        second old. It may take a while, so not on the loop's thread. Raises StoreError."""
+        ...
+
     def subject_keys(
         self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
     ) -> Iterator[SubjectKey]:

@@ -66,6 +66,10 @@ class FeatureStore(Protocol):
         told of them meanwhile and afterwards leaves nothing either."""
         ...
 
+    async def drop_erased(self) -> None:
+        """Keep nothing of whom another process has erased."""
+        ...
+
     async def let_go(self, before_us: int) -> int:
         """Drop rows of before then from every state; returns how many states that changed."""
         ...
@@ -137,6 +141,11 @@ class MemoryFeatureStore:
     async def forget(self, subject_ids: Sequence[str], log_keys: Sequence[bytes]) -> None:
         for subject in subject_ids:
             self._states.pop(subject, None)
+
+    async def drop_erased(self) -> None:
+        if self._keys is not None:
+            for subject in await asyncio.to_thread(self._keys.nobody, list(self._states)):
+                self._states.pop(subject, None)
 
     def _drop_erased(self, subject_ids: Iterable[str]) -> None:
         """Events may have been under way while their subject was erased."""

@@ -262,8 +262,9 @@ class KafkaEventLog:
                 first = consumer.poll(_STILL_S)
                 if first is None:
                     raise StoreError("the event log stopped answering while it was read")
+                messages = (first, *consumer.consume(1_000, 0))
                 self._codec.refresh()
-                for message in (first, *consumer.consume(1_000, 0)):
+                for message in messages:
                     part, offset = _place_of(message, open_parts)
                     if offset is None:
                         continue

@@ -109,9 +109,10 @@ class KafkaTail:
         first = self._consumer.poll(wait_s)
         if first is None:
             return []
+        messages = [first, *self._consumer.consume(most - 1, 0)]
         self._codec.refresh()
         events: list[Event] = []
-        for message in [first, *self._consumer.consume(most - 1, 0)]:
+        for message in messages:
             part, offset, error = message.partition(), message.offset(), message.error()
             if error is not None:
                 if not error.retriable():

@@ -142,6 +142,13 @@ class PostgresControlStore(SqlControlStore):
         await self._run(forget_gone)
         return removed
 
+    def see_all(self) -> None:
+        try:
+            with self._place.connect(LIMIT_SECONDS) as connection:
+                self._copy.catch_up(connection)
+        except psycopg.Error as error:
+            raise StoreError(f"the control store could not be read: {said(error)}") from None
+
     async def scrub(self, traces: Sequence[bytes]) -> bool:
         """Of the copy here; the others clean theirs as they learn of it. What the server still has
         of it, in rows that are dead and in its write-ahead log, is not for us to look at: False."""

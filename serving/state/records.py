@@ -23,7 +23,8 @@ class Codec(Protocol):
     """How events become records and come back."""
 
     def refresh(self) -> None:
-        """Notice who was erased; before a batch is encoded or decoded."""
+        """Notice who was erased; before a batch is encoded, or decoded once its records are at
+        hand."""
         ...
 
     def encode(self, event: Event) -> Record | None:

@@ -66,11 +66,14 @@ class SubjectKeys:
         self._held: dict[str | UUID, HeldKey] = {}  # by their ids, in either form
         self._by_log_key: dict[bytes, HeldKey | None] = {}
         self._erasures = -1
+        self._batch, self._seen = 0, 0  # the last one that began, and that all keys are known of
 
     def refresh(self) -> None:
-        """Let go of everything if somebody was erased since, by whatever process."""
+        """Let go of everything if somebody was erased since, by whatever process. Before a batch,
+        once its records are at hand."""
         erasures = self._control.erasures()
         with self._lock:
+            self._batch += 1
             if erasures != self._erasures or len(self._by_log_key) > _MOST_CACHED:
                 self._held.clear()
                 self._by_log_key.clear()
@@ -89,23 +92,44 @@ class SubjectKeys:
             return held
 
     def by_log_key(self, log_key: bytes) -> HeldKey | None:
-        """The same by the name that the log knows."""
+        """The same by the name that the log knows, for a record of the batch. Another gateway may
+        have made the subject a moment ago, so where there is no such key here all that was written
+        until now is looked at first, which may take a while. Raises StoreError."""
         try:
             return self._by_log_key[log_key]
         except KeyError:
             pass
+        held = self._looked_up(log_key)
+        if held is None:
+            batch = self._batch
+            if self._seen < batch:  # not while the lock is held: others would wait as long
+                self._control.see_all()
+                self._seen = batch
+            held = self._looked_up(log_key)
+            if held is None:
+                self._by_log_key[log_key] = None
+        return held
+
+    def holds(self, log_key: bytes) -> bool:
+        """Whether that key is there, as far as is known without asking anybody."""
+        return (self._by_log_key.get(log_key) or self._looked_up(log_key)) is not None
+
+    def _looked_up(self, log_key: bytes) -> HeldKey | None:
         with self._lock:
             key = self._control.subject_key_by_log_key(log_key)
-            held = None if key is None else HeldKey(key)
-            self._by_log_key[log_key] = held
-            if held is not None:
-                self._held[held.subject_id] = held
+            if key is None:
+                return None
+            held = self._held[key.subject_id] = self._by_log_key[log_key] = HeldKey(key)
             return held
 
     def erased(self, subject_ids: Iterable[str]) -> list[str]:
         """Those of these subjects that are gone by now."""
         self.refresh()
         return [one for one in subject_ids if self.of(one) is None]
+
+    def nobody(self, subject_ids: Iterable[str]) -> set[str]:
+        """The same of very many. May be asked from any thread."""
+        return set(subject_ids).difference(self._control.subject_ids())
 
     def of_subjects(self, subject_ids: Iterable[str]) -> Iterator[HeldKey]:
         """The keys that are there of many subjects; they are not kept."""
@@ -137,7 +161,7 @@ class SealedCodec:
     def all_held(self, records: Iterable[Record | None]) -> bool:
         self._keys.refresh()
         wanted = {record.key for record in records if record is not None}
-        return all(self._keys.by_log_key(one) is not None for one in wanted)
+        return all(map(self._keys.holds, wanted))
 
     def decode(self, body: str | bytes) -> Event | None:
         if isinstance(body, str) or body[:1] != FORM or len(body) < _HEADER:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract.consent import pseudonymise
 from contract.errors import UserError
+from serving.state.state_folder import CONTROL, EVENTS
 from serving.whole_file import replacing
 
 KEY_BYTES = 32
@@ -127,21 +128,41 @@ def _exclusive_or(left: bytes, right: bytes) -> bytes:
     return bytes(a ^ b for a, b in zip(left, right, strict=True))
 
 
-def load_secrets(state: Path, master_key: str | None, key_file: Path | None = None) -> Secrets:
+def load_secrets(
+    state: Path, master_key: str | None, key_file: Path | None = None, *, shared: bool = False
+) -> Secrets:
     """From the setting, or else from `key_file`, or else from the state folder's own file, which is
-    made when it is missing.
+    made with the folder's first store. `shared`: the store lies elsewhere, where others have
+    written under a key that this folder can not know; then none is made.
 
-    Raises UserError when a key is not 32 bytes of base64, without repeating it.
+    Raises UserError when a key is missing, or not 32 bytes of base64, without repeating it.
     """
     if master_key is not None:
         return Secrets(_parsed(master_key.split(","), "setting TILLWISE_MASTER_KEY"))
     path = key_file or state / KEY_FILE
     if key_file is None and not path.exists():
+        _refuse_a_second_key(state, path, shared)
         _create(path)
     try:
         return Secrets(_parsed(path.read_text().split(), str(path)))
     except OSError as error:
         raise UserError(f"master key file {path}: {error.strerror}") from None
+
+
+def _refuse_a_second_key(state: Path, path: Path, shared: bool) -> None:
+    """A new key opens nothing that was written before; to make one would only hide that the right
+    one is gone."""
+    if shared:
+        raise UserError(
+            "a control store that gateways share needs their master key: set TILLWISE_MASTER_KEY "
+            "or TILLWISE_MASTER_KEY_FILE (for a new shop, make one with: openssl rand -base64 32)"
+        )
+    written = [name for name in (CONTROL, EVENTS) if (state / name).exists()]
+    if written:
+        raise UserError(
+            f"the master key {path} is gone, and {state / written[0]} was written under it: "
+            "put it back, or name it in TILLWISE_MASTER_KEY or TILLWISE_MASTER_KEY_FILE"
+        )
 
 
 def new_master(path: Path, held: Secrets) -> Secrets:

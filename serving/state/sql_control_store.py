@@ -72,6 +72,10 @@ class SqlControlStore(ABC):
         """`work` as one transaction. Raises StoreError."""
 
     @abstractmethod
+    def see_all(self) -> None:
+        """As of any control store."""
+
+    @abstractmethod
     async def scrub(self, traces: Sequence[bytes]) -> bool:
         """As of any control store."""
 

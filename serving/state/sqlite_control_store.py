@@ -60,6 +60,9 @@ class SqliteControlStore(SqlControlStore):
             connection.execute("BEGIN")
             return step(connection)
 
+    def see_all(self) -> None:
+        """Every read does."""
+
     async def scrub(self, traces: Sequence[bytes]) -> bool:
         return await self._writer.run(
             lambda connection: scrub(connection, self._path, traces), alone=True

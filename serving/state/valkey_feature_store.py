@@ -174,6 +174,9 @@ class ValkeyFeatureStore:
             commands = [("DEL", key_of(one)) for one in log_keys[start : start + _AT_ONCE]]
             await self._in_time(partial(together, self._writes, commands))
 
+    async def drop_erased(self) -> None:
+        """Whoever erased them has done so for all."""
+
     async def let_go(self, before_us: int) -> int:
         """As of any feature store, and remove what was left of erased subjects while this store was
         away. Raises StoreError: some of it may have been done."""

@@ -129,3 +129,43 @@ async def test_coupons_with_odd_fields(
 @pytest.mark.parametrize("path", ["/v1/checkout/decide", "/v1/events", "/v1/subjects/resolve"])
 async def test_any_body_at_all(running: Running, path: str, body: bytes) -> None:
     await check(running, path, body)
+
+
+# Of every operation there is: what may stand in its address and, as a body, anything.
+SAID = st.text(max_size=20) | st.integers().map(str) | st.sampled_from(["null", "true", "", "0"])
+NAMES = NAMED.filter(lambda name: name not in {"", ".", ".."})
+
+
+@FUZZ
+@given(data=st.data())
+async def test_every_operation_with_odd_parameters(running: Running, data: st.DataObject) -> None:
+    described = documentation.document(running.app)["paths"]
+    operations = sorted((path, method) for path, methods in described.items() for method in methods)
+    path, method = data.draw(st.sampled_from(operations))
+    operation, named, said = described[path][method], {}, {"unknown": "1"}
+    for one in operation.get("parameters", ()):
+        if one["in"] == "path":
+            named[one["name"]] = data.draw(NAMES)
+        elif one["in"] == "query":
+            said[one["name"]] = data.draw(SAID)
+    headers = running.bearer("admin") | {"content-type": "application/json"}
+    body = data.draw(JSON) if "requestBody" in operation else None
+    content = b"" if body is None else json.dumps(body).encode()
+    answer = await running.client.request(
+        method, path.format(**named), params=said, content=content, headers=headers
+    )
+    assert str(answer.status_code) in operation["responses"], (path, said, answer.text)
+    assert answer.status_code < 500, (path, said, body, answer.text)
+    if answer.status_code >= 400:
+        assert answer.headers["content-type"] == "application/problem+json", (path, said)
+
+
+async def test_what_stands_in_an_address_is_not_repeated(running: Running) -> None:
+    card = "4111111111111111"
+    answer = await running.client.get(
+        "/v1/rules", params={"version": f"x{card}"}, headers=running.bearer("admin")
+    )
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["field"] == "version"
+    assert card not in answer.text

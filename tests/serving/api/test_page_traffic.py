@@ -7,9 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
+from fastapi import Request
 
 from serving.api.auth import Caller
-from serving.api.page_limits import is_page
+from serving.api.page_limits import PageLimits, is_page
 from serving.state.control_store import Role
 from tests.serving.api.test_auth import page_token
 from tests.serving.api.test_subjects_and_consent import resolve
@@ -65,6 +67,27 @@ async def test_an_address_that_asks_too_often_is_told_to_wait(start: Start) -> N
     assert answers[2].headers["content-type"] == "application/problem+json"
     assert (await send(running, event(), role="checkout")).status_code == 202
     assert (await running.decide()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("addresses", "households"),
+    [
+        (("192.0.2.1", "::ffff:192.0.2.1"), 1),
+        (("192.0.2.1", "192.0.2.2"), 2),
+        (("2001:db8:0:1::1", "2001:db8:0:1:ffff::2"), 1),  # one network, 2**64 addresses
+        (("2001:db8:0:1::1", "2001:db8:0:2::1"), 2),
+        (("unix", "unix"), 1),
+    ],
+)
+async def test_who_has_many_addresses_counts_as_one(
+    addresses: tuple[str, ...], households: int
+) -> None:
+    limits = PageLimits(100, 100, new_visitors_per_minute=1)
+    taken = [
+        await limits.takes_new(Request({"type": "http", "headers": [], "client": (address, 1)}))
+        for address in addresses
+    ]
+    assert taken.count(True) == households
 
 
 async def test_a_crawlers_decision_leaves_nothing_and_knows_nothing(running: Running) -> None:

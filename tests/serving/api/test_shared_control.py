@@ -12,6 +12,7 @@ import pytest
 from benchmarks.postgres_process import PostgresServer, postgres
 from serving.api.auth import digest_of_key
 from serving.state.audit import COMMAND_LINE
+from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.conftest import ALL, NOON, Running, Start, event
 from tests.serving.state.control_places import seen
 from tests.serving.traces import found_in
@@ -105,6 +106,14 @@ async def test_two_gateways_share_consent_and_erasure(
     )
     assert agreed(set())
 
+    said["purposes"] = ALL
+    headers = other.bearer("admin")
+    await other.client.put(f"/v1/consent/{subject}", json=said, headers=headers)
+    # Each gateway has heard of the shopper and remembers what they did there.
+    for gateway in (one, other):
+        sent = await gateway.post("/v1/events", {"events": [event()]})
+        assert sent.json()["results"][0]["status"] == "accepted"
+        assert await gateway.gateway.features.read(subject) != {}
     person = one.gateway.control.person_of(subject)
     files = found_in(tmp_path / "other", person)
     assert files  # it is one that could tell
@@ -114,6 +123,9 @@ async def test_two_gateways_share_consent_and_erasure(
     assert gone.json()["receipt"]["control_store_clean"] is False
     await seen(lambda: not other.gateway.control.exists(subject))
     await seen(lambda: found_in(tmp_path, person) == [], 3)
+    remembered = other.gateway.features
+    assert isinstance(remembered, MemoryFeatureStore)
+    await seen(lambda: remembered.read_now([subject]) == [{}], 3)
     again = await other.client.get(f"/v1/subjects/{subject}", headers=other.bearer("admin"))
     assert again.status_code == 404
 

@@ -224,7 +224,11 @@ def test_the_master_key_may_lie_elsewhere(place: Place, tmp_path: Path) -> None:
     made = place.call("keys", "create", "--role", "admin", TILLWISE_MASTER_KEY_FILE=str(file))
     assert made.returncode == 0, made.stderr
     assert not (place.state / KEY_FILE).exists()
-    assert place.call("keys", "list").returncode == 2
+    without = place.call("keys", "list")
+    assert without.returncode == 2
+    assert "is gone" in without.stderr
+    assert len(without.stderr.splitlines()) == 1
+    assert not (place.state / KEY_FILE).exists()
     missing = place.call("keys", "list", TILLWISE_MASTER_KEY_FILE=str(tmp_path / "none"))
     assert missing.returncode == 2
     assert "No such file" in missing.stderr

@@ -1,5 +1,6 @@
 """What lies on disk is sealed, bound to its event and its subject, and gone with the key."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 
 from contract.errors import UserError
 from contract.event_versions import read_stored
-from contract.events import SCHEMA_VERSION
+from contract.events import SCHEMA_VERSION, Event
 from serving.state.audit import COMMAND_LINE
 from serving.state.feature_store import SNAPSHOT
 from serving.state.sealing import FORM, SealedCodec, SubjectKeys, Tampered
 from serving.state.secrets import Secrets, UnknownMasterKey
 from serving.state.sqlite_control_store import SqliteControlStore
+from tests.serving.state.control_places import ControlPlace, seen
 from tests.serving.state.events import random_events, stored_event
 from tests.serving.state.stores import SECRETS, Stores
 
@@ -121,6 +123,37 @@ async def test_another_process_notices_an_erasure(stores: Stores, tmp_path: Path
     other.close()
     assert await stores.log.append([stored_event(2)]) == ["erased"]
     assert list(stores.log.events_of([ONE])) == []
+
+
+async def test_what_another_gateway_wrote_of_somebody_new_is_read(
+    control_place: ControlPlace,
+) -> None:
+    """Their key may come to this gateway later than their first event does; it is of nobody only
+    where the database says so."""
+    writing, reading = control_place.open(), control_place.open()
+    there, codec = SealedCodec(SubjectKeys(writing)), SealedCodec(SubjectKeys(reading))
+
+    async def read(body: str | bytes) -> Event | None:
+        codec.refresh()
+        return await asyncio.to_thread(codec.decode, body)
+
+    subject_id, body, missed = "", b"", 0
+    try:
+        for number in range(20):
+            names = SECRETS.pseudonyms(f"v-{number}", "visitor")
+            subject_id = str((await writing.establish(names, None, None)).subject_id)
+            event = stored_event(number + 1, subject_id=UUID(subject_id))
+            record = there.encode(event)
+            assert record is not None
+            body = bytes(record.body)  # type: ignore[arg-type]
+            missed += await read(body) != event
+        assert missed == 0
+        await writing.erase(subject_id, COMMAND_LINE)
+        await seen(lambda: not reading.exists(subject_id))
+        assert await read(body) is None
+    finally:
+        writing.close()
+        reading.close()
 
 
 async def test_a_long_batch_notices_an_erasure_in_its_midst(
