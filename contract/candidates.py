@@ -66,15 +66,16 @@ def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
         return _NO_PURCHASES
     known, index_of = vocabulary.by_key
     index, columns, own, count = _in_vocabulary(
-        known, index_of, FIRST_ITEM, situation.now_us, rows, lines
+        *(known, index_of, vocabulary.key_starts, FIRST_ITEM, situation.now_us, rows, lines)
     )
     return _purchased(index, columns, OwnBaskets(own[0], own[1], count))
 
 
-@compiled(KEYS, INTS, INT, INT, records(PURCHASED), records(BASKET_LINE))
+@compiled(KEYS, INTS, INTS, INT, INT, records(PURCHASED), records(BASKET_LINE))
 def _in_vocabulary(
     known: npt.NDArray[np.uint64],
     index_of: Indices,
+    starts: Indices,
     first_item: int,
     now_us: int,
     rows: Any,
@@ -83,8 +84,14 @@ def _in_vocabulary(
     """Indices ascending, [P]; the columns of `Purchased` after it, [7, P]; basket and item of the
     lines whose item is known, [2, L]; how many baskets there are of all lines."""
     index = np.full(len(rows), -1, np.int64)
+    bits = 0
+    while len(starts) >> (bits + 1):
+        bits += 1
     for at in range(len(rows)):
-        near = np.searchsorted(known, rows[at].item_key)
+        key = rows[at].item_key
+        near = starts[np.int64(key >> np.uint64(64 - bits))]
+        while near < len(known) and known[near] < key:
+            near += 1
         if near < len(known) and known[near] == rows[at].item_key and index_of[near] >= first_item:
             index[at] = index_of[near]
     order = np.argsort(index, kind="mergesort")

@@ -86,6 +86,14 @@ class Vocabulary:
         order = np.argsort(keys)
         return keys[order], order.astype(np.int64) + FIRST_ITEM
 
+    @cached_property
+    def key_starts(self) -> Indices:
+        """Where in `by_key` the keys begin whose first bits are 0, 1, 2, ..., [about as many as
+        there are keys]. Keys are spread evenly, so the one that is wanted stands there or next."""
+        bits = max(len(self.item_ids), 2).bit_length() - 1
+        firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
+        return np.searchsorted(self.by_key[0], firsts).astype(np.int64)
+
     def index(self, item_id: str) -> int:
         """The index of `item_id`, OOV when it is not known."""
         return self._index.get(item_id, OOV)
@@ -197,16 +205,29 @@ def _history(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Enc
     known, index_of = vocabulary.by_key
     view, looked_at = situation.view, vocabulary.indices(situation.recent_items)
     items, weights, sequence = _of_history(
-        *(known, index_of, view.purchased, view.interactions, looked_at, cart),
+        *(
+            known,
+            index_of,
+            vocabulary.key_starts,
+            view.purchased,
+            view.interactions,
+            looked_at,
+            cart,
+        ),
         *(EVENT_TYPE["view_item"], EVENT_TYPE["add_to_cart"], situation.now_us),
     )
     frequent = {"frequent_items": items, "frequent_weights": weights}
     return frequent | dict(zip(SEQUENCE_INPUTS, sequence, strict=True))
 
 
-@compiled(KEYS, INTS, KEY)
-def _index_of_key(known: npt.NDArray[np.uint64], index_of: Indices, key: int) -> int:
-    place = np.searchsorted(known, key)
+@compiled(KEYS, INTS, INTS, INT, KEY)
+def _index_of_key(
+    known: npt.NDArray[np.uint64], index_of: Indices, starts: Indices, bits: int, key: Any
+) -> int:
+    """`starts` says where to begin by the first `bits` of `key`."""
+    place = starts[np.int64(key >> np.uint64(64 - bits))]
+    while place < len(known) and known[place] < key:
+        place += 1
     return int(index_of[place]) if place < len(known) and known[place] == key else OOV
 
 
@@ -220,12 +241,13 @@ def _gap_bucket(gap_us: int) -> int:
 
 
 @compiled(
-    *(KEYS, INTS, records(PURCHASED), records(INTERACTION.dtype), INTS, INTS),
+    *(KEYS, INTS, INTS, records(PURCHASED), records(INTERACTION.dtype), INTS, INTS),
     *(INT, INT, INT),
 )
 def _of_history(
     known: npt.NDArray[np.uint64],
     index_of: Indices,
+    starts: Indices,
     purchased: Any,
     interactions: Any,
     looked_at: Indices,
@@ -238,6 +260,9 @@ def _of_history(
     sum to one. Then `SEQUENCE_INPUTS`, [3, LENGTH]: latest interactions, what was looked at here,
     the cart; padded on the left, so that the last position is always the latest. A gap is the time
     since the interaction before."""
+    bits = 0
+    while len(starts) >> (bits + 1):
+        bits += 1
     weight = np.empty(len(purchased), np.float32)
     for row in range(len(purchased)):
         weight[row] = purchased[row].weight_60d
@@ -245,7 +270,9 @@ def _of_history(
     items, weights = np.zeros(FREQUENT, np.int64), np.zeros(FREQUENT, np.float32)
     total = np.float32(weight[order].astype(np.float64).sum())
     for place in range(len(order)):
-        items[place] = _index_of_key(known, index_of, purchased[order[place]].item_key)
+        items[place] = _index_of_key(
+            known, index_of, starts, bits, purchased[order[place]].item_key
+        )
         if total > 0:
             weights[place] = weight[order[place]] / total
     sequence = np.zeros((3, LENGTH), np.int64)
@@ -256,7 +283,8 @@ def _of_history(
         at, at_us = LENGTH - count + place, now_us
         if place < remembered:
             row = interactions[place]
-            sequence[0, at], at_us = _index_of_key(known, index_of, row.item_key), row.occurred_us
+            sequence[0, at] = _index_of_key(known, index_of, starts, bits, row.item_key)
+            at_us = row.occurred_us
             sequence[1, at] = row.event_type
         elif place < remembered + beside:
             sequence[0, at], sequence[1, at] = looked_at[place - remembered], viewed

@@ -51,7 +51,7 @@ class Work:
     checkout: Checkout
     may: Eligible
     state: SubjectState
-    reserve_ms: float
+    until: float  # the perf_counter from which on nothing more is made of it
     loop: asyncio.AbstractEventLoop
     done: "asyncio.Future[None]"
     began: float = field(default_factory=perf_counter)
@@ -71,7 +71,7 @@ class Work:
     @property
     def over(self) -> bool:
         """Whether nobody waits for more, or no time is left for it."""
-        return self.done.done() or self.checkout.deadline.remaining_ms() <= self.reserve_ms
+        return self.done.done() or perf_counter() >= self.until
 
     def note(self, stage: str, began: float, error: Exception | None = None) -> None:
         """The stage `stage` has ended."""
@@ -128,9 +128,10 @@ class Engine:
         """What the engine makes of `checkout` while more than `reserve_ms` are left of its time;
         its stages are told to the deadline. What was made by then stands in the answer."""
         loop = asyncio.get_running_loop()
-        work = Work(checkout, may, state, reserve_ms, loop, loop.create_future())
         deadline = checkout.deadline
         allowed_ms = deadline.remaining_ms() - reserve_ms
+        until = perf_counter() + allowed_ms / 1_000
+        work = Work(checkout, may, state, until, loop, loop.create_future())
         stuck = self._stuck_in(checkout)
         if stuck is not None or allowed_ms <= 0 or not self._enter(work):
             work.skip(stuck or "encode", "NotTried")
