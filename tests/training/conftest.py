@@ -1,5 +1,7 @@
 """One small shop and one fit of it, shared by the tests of training."""
 
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from contract.clock import FixedClock, from_us
 from tests.training.shop import build_shop
 from training.data.source import Source, read_source
+from training.export import graphs
 from training.fit import Fit
 from training.recipes import Recipe, recipe
 from training.recommender import Recommender
@@ -15,6 +18,30 @@ from training.run_folder import Run, read_run, write_run
 
 # On matrices this small, and on cores that others use as well, threads wait more than they work.
 torch.set_num_threads(1)
+
+_traced: dict[str, bytes] = {}
+_trace = graphs.to_onnx
+
+
+def _traced_once(
+    name: str, graph: torch.nn.Module, example: Sequence[torch.Tensor], dimension: int
+) -> bytes:
+    """The same weights in the same graph give the same file: tracing is most of an export's time,
+    and the tests export the one small fit again and again."""
+    told = hashlib.sha256(f"{name} {dimension} {graph} {[one.shape for one in example]}".encode())
+    for key, tensor in sorted(graph.state_dict().items()):
+        told.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    if (found := _traced.get(told.hexdigest())) is None:
+        found = _traced[told.hexdigest()] = _trace(name, graph, example, dimension)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "to_onnx", _traced_once)
+        yield
+
 
 SMALL = [
     "dimension=16",
