@@ -30,7 +30,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton demo triton web test check prove clean chromium promtool hey postgres npm again
+.PHONY: help .venv .triton shop demo triton web test check prove clean chromium promtool hey postgres npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -134,8 +134,9 @@ $(DEMO)/evaluation.txt: $(DEMO)/run/.done $(call sources,training/evaluation)
 		--skip lightgbm --json $(DEMO)/evaluation.json >$@.partial
 	@mv $@.partial $@
 
+# Beside the evaluation, which leaves a core free; the training would not.
 $(DEMO)/segments/.done: $(DEMO)/data/.done $(call sources,training/segments \
-		training/commands/segments.py)
+		training/commands/segments.py) | $(DEMO)/run/.done
 	@echo '4/5 Learning segments'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train segments --data $(DEMO)/data --output $(@D) >/dev/null
@@ -149,7 +150,11 @@ $(DEMO)/export.done: $(DEMO)/evaluation.txt $(DEMO)/segments/.done $(call source
 		--segments $(DEMO)/segments --promote
 	@touch $@
 
-demo: $(INSTALLED) $(DEMO)/evaluation.txt $(DEMO)/export.done
+shop: $(DEMO)/evaluation.txt $(DEMO)/export.done
+	@:
+
+demo: $(INSTALLED)
+	@$(MAKE) -j2 shop
 	@cat $(DEMO)/evaluation.txt
 	@exec $(IN_VENV)tillwise-serve demo --data $(DEMO)/data --port $(PORT) --shoppers $(SHOPPERS) $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 

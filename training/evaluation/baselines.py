@@ -173,12 +173,15 @@ def rank(frozen: Frozen, scores: Scores, k: int) -> Numbers:
     tie_break = 1e-9 * counts / (counts.max() + 1.0)
     ranked = np.empty((len(frozen.cases), k), np.int64)
     for part in _parts(len(frozen.cases)):
-        dense = scores(part).astype(np.float64) + tie_break
+        # Negative, because numpy sorts upwards; in place, because every copy is of all items.
+        dense = scores(part).astype(np.float64)
+        dense += tie_break
+        np.negative(dense, out=dense)
         rows, columns = frozen.carts[part].nonzero()
-        dense[rows, columns] = -np.inf
-        dense[:, :FIRST_ITEM] = -np.inf
-        best = np.argpartition(-dense, k, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(dense, best, axis=1), axis=1, kind="stable")
+        dense[rows, columns] = np.inf
+        dense[:, :FIRST_ITEM] = np.inf
+        best = np.argpartition(dense, k, axis=1)[:, :k]
+        order = np.argsort(np.take_along_axis(dense, best, axis=1), axis=1, kind="stable")
         ranked[part] = np.take_along_axis(best, order, axis=1)
     return ranked
 

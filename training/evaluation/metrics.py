@@ -11,9 +11,11 @@ Floats = npt.NDArray[np.float64]
 
 def hits(ranked: Numbers, targets: Sequence[Numbers]) -> npt.NDArray[np.bool_]:
     """Whether each ranked item is a target, [T, k]; `ranked` [T, k] holds -1 for nothing shown."""
-    return np.array(
-        [np.isin(row, wanted) for row, wanted in zip(ranked, targets, strict=True)], bool
-    ).reshape(ranked.shape)
+    case, same = _matches(ranked, targets)
+    found = np.zeros(ranked.shape, bool)
+    target, place = np.nonzero(same)
+    found[case[target], place] = True
+    return found
 
 
 def per_case(ranked: Numbers, targets: Sequence[Numbers]) -> dict[str, Floats]:
@@ -37,8 +39,18 @@ def recall_of(
     ranked: Numbers, targets: Sequence[Numbers], asked: Sequence[npt.NDArray[np.bool_]]
 ) -> Floats:
     """Recall of the targets that `asked` marks; one value for each case that has any."""
-    parts = (wanted[marked] for wanted, marked in zip(targets, asked, strict=True))
-    return np.array(
-        [np.isin(part, row).mean() for part, row in zip(parts, ranked, strict=True) if len(part)],
-        np.float64,
-    )
+    case, same = _matches(ranked, targets)
+    marked = np.concatenate([*asked, np.empty(0, bool)])
+    count = np.bincount(case[marked], minlength=len(ranked))
+    found = np.bincount(case[marked], weights=same[marked].any(axis=1), minlength=len(ranked))
+    return found[count > 0] / count[count > 0]
+
+
+def _matches(ranked: Numbers, targets: Sequence[Numbers]) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+    """All targets one after the other: the case of each, [M], and which of its ranked items it is,
+    [M, k]. A call of numpy for each case would take most of an evaluation's time."""
+    if len(ranked) != len(targets):
+        raise ValueError(f"{len(ranked)} rankings of {len(targets)} cases")
+    case = np.repeat(np.arange(len(targets)), [len(wanted) for wanted in targets])
+    every = np.concatenate([*targets, np.empty(0, np.int64)])
+    return case, ranked[case] == every[:, None]
