@@ -214,7 +214,9 @@ class OfferBook(_Strict):
 
     `daily_budget` is of what offers that are not `unconditional` take off; the network's choices
     are paced so that it lasts for the day. `frequency_cap`: how often a shopper is shown one of
-    those; a session counts once.
+    those; a session counts once. `region_bonus`, minor units by region: what the network's gain of
+    every offer is raised by there, so that regions are offered something as often as a floor asks
+    (`tillwise-train fairness` says how much).
     """
 
     offers: Annotated[
@@ -226,6 +228,7 @@ class OfferBook(_Strict):
     margin_floor: Share | None = None
     daily_budget: DailyBudget | None = None
     frequency_cap: FrequencyCap | None = None
+    region_bonus: Annotated[dict[Name, Minor], Field(max_length=1_000)] = {}
 
     @model_validator(mode="after")
     def _one_currency(self) -> Self:

@@ -57,10 +57,12 @@ def judged(
     holdout_share: float,
     explore_share: float,
     price: float,
+    bonus: int = 0,
 ) -> Judged | None:
     """The choice for a checkout whose goods leave `margin` minor units without an offer, by the
-    chance `draw` and the `price` of spending (see `contract.policy.choose`). None where the margin
-    is not known or nothing could be shown."""
+    chance `draw` and the `price` of spending (see `contract.policy.choose`); every offer's gain is
+    raised by `bonus` for the choice, and told as it is. None where the margin is not known or
+    nothing could be shown."""
     if margin is None:
         return None
     judge = checkout.release.offer_judge
@@ -84,8 +86,9 @@ def judged(
         told = with_offer * (margin - amount) - chance[0] * margin
         gain, cost = np.where(can_tell, told, UNKNOWN_GAIN), with_offer * amount
     gain, cost = np.concatenate(([0.0], gain)), np.concatenate(([0.0], cost))
+    raised = gain + bonus * (np.arange(len(gain)) > 0)
     choice = choose(
-        *(gain, cost, np.ones(len(gain), bool), price, draw),
+        *(raised, cost, np.ones(len(gain), bool), price, draw),
         holdout_share=holdout_share,
         explore_share=explore_share,
     )

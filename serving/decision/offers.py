@@ -328,6 +328,7 @@ def _chosen(question: _Question, found: Evaluation, terms: Terms | None) -> Offe
         best = judged(
             *(checkout, state, found.valid, margin, draw),
             *(share, book.explore_share, bounds.price),
+            bonus=book.region_bonus.get(checkout.request.context.region or "", 0),
         )
     # The price is solved for decisions like this one.
     if paced and not (bounds.unknown or checkout.dry):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,5 +188,6 @@ def _figures(parts: "list[Part]", limits: "FairnessLimits") -> Figures:
         for row in part.prices:
             ratios = {f"ratio by {name}": [ratio] for name, ratio in row.ratios.items()}
             told = {"offered": [row.offered], "margin": [row.margin]}
+            told |= {f"bonus {name}": [float(ceil(b))] for name, b in row.bonus.items()}
             figures.add(f"{part.title}: {row.name}", ratios | told)
     return figures

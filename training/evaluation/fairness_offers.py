@@ -5,7 +5,7 @@ Shapes: N decisions, A arms (0 is no offer).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -204,6 +204,7 @@ class Priced:
     offered: float
     margin: float
     true: bool
+    bonus: Mapping[str, float] = field(default_factory=dict)  # of a floor, by group
 
 
 def priced(
@@ -218,11 +219,22 @@ def priced(
         for floor in (0.8, 0.9, 1.0):
             target = with_floor(log, told, terms, groups, floor)
             name = f"floor {floor:.1f} by {floor_by}"
-            found.append(_price(checkouts, name, target, told, least_people))
+            bonus = floor_bonuses(log, told, terms, groups, floor)
+            row = _price(checkouts, name, target, told, least_people)
+            found.append(replace(row, bonus=bonus))
     for share in (0.1, 0.25, 0.5):
         mixed = chances(log, told, replace(terms, explore_share=share))
         found.append(_price(checkouts, f"lottery {share:.2f}", mixed, told, least_people))
     return found
+
+
+def floor_bonuses(
+    log: OfferLog, told: Floats, terms: Terms, groups: Sequence[str | None], floor: float
+) -> Mapping[str, float]:
+    """What each group's offers have to be raised by to reach `floor`, minor units."""
+    worth = margins(log, told)
+    gain, cost = worth - worth[:, :1], told * log.reduction
+    return bonuses(best_offers(gain, cost, allowed_arms(log, terms), terms.price), groups, floor)
 
 
 def with_floor(
@@ -231,8 +243,7 @@ def with_floor(
     """[N, A] the policy's chances with the bonuses of a floor."""
     worth = margins(log, told)
     gain, cost = worth - worth[:, :1], told * log.reduction
-    allowed = allowed_arms(log, terms)
-    bonus = bonuses(best_offers(gain, cost, allowed, terms.price), groups, floor)
+    allowed, bonus = allowed_arms(log, terms), floor_bonuses(log, told, terms, groups, floor)
     raised = with_bonuses(gain, groups, bonus)
     score = np.where(allowed, raised - terms.price * cost, -np.inf)
     score[:, NO_OFFER] = 0.0

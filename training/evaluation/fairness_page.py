@@ -4,6 +4,7 @@ sentences, then every figure with its interval, the pictures, the weeks, and wha
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import ceil
 
 from contract.fairness import Comparison, FairnessLimits, FairnessReport, breaches, small_groups
 from training.evaluation.fairness_offers import Priced
@@ -87,6 +88,10 @@ class Page:
             yield f'<div class="wide">{weekly_plot(part.weeks, self.limits.offers)}</div>'
         if part.prices:
             yield "<h3>What evenness would cost</h3>" + _price_table(part.prices)
+            for row in part.prices:
+                if row.bonus:
+                    said = ", ".join(f"{name}: {ceil(b)}" for name, b in row.bonus.items())
+                    yield f"<p>{escape(f'{row.name}: raise offers by {said} (minor units).')}</p>"
             if part.prices[0].ratios:
                 yield f'<div class="wide">{price_plot(part.prices)}</div>'
 

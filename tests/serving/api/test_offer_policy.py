@@ -79,6 +79,29 @@ async def test_nothing_is_shown_to_who_would_buy_anyway(start: Start, tmp_path: 
     assert (said["policy"], said["no_offer_propensity"]) == ("uplift", 1.0)
 
 
+async def test_a_region_is_raised_to_its_floor(start: Start, tmp_path: Path) -> None:
+    running = await gateway(start, tmp_path, 0.90, 0.95, 0.95)
+    book = {"margin_rate": RATE, "region_bonus": {"north": 400}}
+    loses = 0.95 * (MARGIN - 499) - 0.90 * MARGIN
+    assert -400 < loses < 0
+    await put(running, PERCENT, **book)
+    south = await offered(running, context={"region": "south"})
+    nowhere = await offered(running)
+    north = await offered(running, context={"region": "north"})
+    assert (south["offers"], nowhere["offers"]) == ([], [])
+    assert [one["offer_id"] for one in north["offers"]] == ["ten"]
+    await running.quiet()
+    (arm,) = [
+        one
+        for event in running.logged()
+        if event.event_name == "decision"
+        for one in event.decision["offers"]["arms"]
+        if one["shown"]
+    ]
+    assert arm["propensity"] == 1.0
+    assert arm["expected_gain"] == pytest.approx(loses)  # told as it is
+
+
 @pytest.mark.parametrize(
     "changed",
     [
