@@ -30,7 +30,7 @@ from serving.api.schemas import DecideRequest, DecideResponse
 from serving.decision.admission import RETRY_AFTER_S, Overloaded
 from serving.decision.experiment_arms import arms_of
 from serving.decision.outcome import Decision, SubjectContext
-from serving.ingest.subjects import Recognised
+from serving.ingest.subjects import Recognised, Source
 from serving.state.sqlite_writer import StoreError
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,20 @@ async def decide(request: Request) -> Response:
         asked = _without_word(asked)
     # Of a crawler nothing is kept and nothing is known, as of a browser that says so.
     nothing = asked.gpc or says_gpc(request) or bool(foreign_to_shoppers(request, gateway, caller))
-    return await answer(gateway, asked, began, gpc=nothing)
+    source: Source = "page" if is_page(caller) else "request"
+    return await answer(gateway, asked, began, gpc=nothing, source=source)
 
 
-async def answer(gateway: Gateway, asked: DecideRequest, began: float, *, gpc: bool) -> Response:
+async def answer(
+    gateway: Gateway,
+    asked: DecideRequest,
+    began: float,
+    *,
+    gpc: bool,
+    source: Source = "request",
+) -> Response:
     """The decision for a valid request; its time runs from `began`. Raises a 429 problem."""
-    who = _recognise(gateway, asked, gpc=gpc)
+    who = _recognise(gateway, asked, gpc=gpc, source=source)
     settling = _start_settling(gateway, who)
     if who is not None and who.joins_history:
         # What the visitor did before this login is read only once the link is written.
@@ -203,10 +211,14 @@ def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response
     return Response(body.model_dump_json(), media_type="application/json", background=background)
 
 
-def _recognise(gateway: Gateway, asked: DecideRequest, *, gpc: bool) -> Recognised | None:
+def _recognise(
+    gateway: Gateway, asked: DecideRequest, *, gpc: bool, source: Source
+) -> Recognised | None:
     """Who is asking, or None when the control store does not say: then nothing is in effect."""
     try:
-        return gateway.subjects.recognise(asked.visitor_id, asked.user_id, asked.consent, gpc=gpc)
+        return gateway.subjects.recognise(
+            asked.visitor_id, asked.user_id, asked.consent, gpc=gpc, source=source
+        )
     except StoreError as error:
         log.error("a subject could not be recognised: %s", error)
         return None

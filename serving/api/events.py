@@ -142,8 +142,11 @@ async def _accept(
             valid.append(event)
     if all(one is not None and one.get("reason") == "forbidden" for one in results):
         raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
-    scoped = list(map(_of_a_page, valid)) if is_page(caller) else valid
-    outcomes = zip(valid, await gateway.ingest.accept(scoped, gpc=gpc), strict=True)
+    if is_page(caller):
+        written = gateway.ingest.accept(list(map(_of_a_page, valid)), gpc=gpc, source="page")
+    else:
+        written = gateway.ingest.accept(valid, gpc=gpc)
+    outcomes = zip(valid, await written, strict=True)
     return [_told(*next(outcomes)) if one is None else one for one in results]
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from contract.clock import Clock
 from contract.consent import may_store_behaviour, redact
 from contract.events import ClientEvent, Event, EventItem, as_stored, honoured_time, unchecked
-from serving.ingest.subjects import Subjects
+from serving.ingest.subjects import Source, Subjects
 from serving.state.event_log import Appended, EventLog, Position
 from serving.state.feature_store import FeatureStore
 
@@ -65,7 +65,9 @@ class Ingest:
         self._open: dict[object, Position] = {}
         self._writing: set[asyncio.Task[list[Outcome]]] = set()
 
-    async def accept(self, events: Sequence[ClientEvent], *, gpc: bool) -> list[Outcome]:
+    async def accept(
+        self, events: Sequence[ClientEvent], *, gpc: bool, source: Source = "request"
+    ) -> list[Outcome]:
         """What became of each event; those accepted are durable. Raises StoreError: none is."""
         kept: list[Event] = []
         places: list[int] = []
@@ -78,7 +80,7 @@ class Ingest:
             key = (event.visitor_id, event.user_id, said, event.gpc)
             known = who.get(key)
             if known is None:
-                known = who[key] = await self._known(event, who, gpc=gpc)
+                known = who[key] = await self._known(event, who, gpc=gpc, source=source)
             if known.subject_id is not None:
                 kept.append(self._as_stored(event, known, known.subject_id, now))
                 places.append(place)
@@ -99,10 +101,14 @@ class Ingest:
         """Wait until nothing is being written any more."""
         await asyncio.gather(*self._writing, return_exceptions=True)
 
-    async def _known(self, event: ClientEvent, who: dict[object, _Known], *, gpc: bool) -> _Known:
+    async def _known(
+        self, event: ClientEvent, who: dict[object, _Known], *, gpc: bool, source: Source
+    ) -> _Known:
         """Whose `event` is, as far as that may be stored."""
         found = self._subjects.recognise(
-            event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
+            *(event.visitor_id, event.user_id, event.consent),
+            gpc=gpc or event.gpc,
+            source=source,
         )
         subject = None
         if found.unsettled or may_store_behaviour(found.purposes):

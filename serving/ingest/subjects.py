@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from contract.clock import Clock
 from contract.consent import (
@@ -36,6 +37,11 @@ class Recognised:
     refused: Consent | None = None  # what was agreed to and is taken back by this request
 
 
+# Where a word was said that came with a request: by a shop's server, or in a page, where anybody
+# can write it. Requests name no wording, so the record has none: nothing is made up.
+Source = Literal["request", "page"]
+
+
 class Subjects:
     """Recognises subjects; writes one only when consent allows it to be remembered."""
 
@@ -58,6 +64,7 @@ class Subjects:
         consent: Mapping[Purpose, bool] | None,
         *,
         gpc: bool,
+        source: Source = "request",
     ) -> Recognised:
         """Who this is and which purposes are in effect; writes nothing. Raises StoreError."""
         visitor, user = self.pseudonyms(visitor_id, user_id)
@@ -67,13 +74,13 @@ class Subjects:
         purposes = in_effect(stored, requested, gpc=gpc)
         refused = None
         if no := taken_back(identity.agreed, consent):
-            refused = Consent(no, self._clock.now(), source="request")
+            refused = Consent(no, self._clock.now(), source)
         if not may_store_behaviour(purposes):
             unsettled = refused is not None
             return Recognised(None, purposes, unsettled, False, visitor, user, None, (), refused)
         first_word = None
         if stored is None:
-            first_word = Consent(purposes, self._clock.now(), source="request")
+            first_word = Consent(purposes, self._clock.now(), source)
         return Recognised(
             identity.subject_id,
             purposes,

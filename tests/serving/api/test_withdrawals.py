@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.commands import export
+from tests.serving.api.test_auth import page_token
 from tests.serving.api.test_subjects_and_consent import NONE, consent, resolve, say
-from tests.serving.conftest import ALL, Running, event
+from tests.serving.conftest import ALL, BROWSER, Running, checkout, event
 
 EVERYTHING = dict.fromkeys(ALL, True)
 
@@ -112,9 +113,19 @@ async def test_an_event_that_says_no_withdraws(running: Running, role: Any) -> N
     assert in_effect(running, "p") == set()
     held = await consent(running, await resolve(running, "p"))
     assert held["purposes"] == NONE
-    assert held["source"] == "request"
+    assert held["source"] == ("page" if role == "collect" else "request")
+    assert held["wording_version"] is None  # a request says none
     # A page takes back; it does not give again over what was recorded.
     assert await behave(running, role, visitor_id="p") == "rejected"
+
+
+async def test_a_word_in_a_page_says_that_it_was(running: Running) -> None:
+    headers = {"Authorization": f"Bearer {page_token(running)}", "User-Agent": BROWSER}
+    asked = checkout(visitor_id="p", consent=ALL)
+    answer = await running.client.post("/v1/checkout/decide", json=asked, headers=headers)
+    assert answer.status_code == 200, answer.text
+    held = await consent(running, await resolve(running, "p"))
+    assert (held["purposes"], held["source"], held["wording_version"]) == (ALL, "page", None)
 
 
 async def test_a_decision_that_says_no_withdraws_for_whoever_is_named(running: Running) -> None:
