@@ -72,6 +72,8 @@ from serving.ingest.retention import enforce_when_due
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.ingest.traffic import Traffic
+from serving.monitoring.anonymous import FILE as ANONYMOUS
+from serving.monitoring.anonymous import AnonymousTally
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.offer_pacing import PacingMetrics
@@ -96,6 +98,7 @@ log = logging.getLogger(__name__)
 # How long what one gateway was told of an item, or an erasure by another process, may take to be
 # known to the others, at most.
 _FOLLOW_SECONDS = 0.5
+_ANONYMOUS_SECONDS = 5.0
 _OUTSIDE_SECONDS = 1.0
 _OBJECTS_TO_COLLECT = 10_000
 _RETENTION_SECONDS = 600.0  # how often it is looked whether the daily job is due
@@ -216,6 +219,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         ),
         registry=registry,
         metrics=HttpMetrics(registry),
+        anonymous=AnonymousTally(settings.state / ANONYMOUS),
         tracing=tracing,
         triton=triton,
     )
@@ -330,6 +334,7 @@ async def close_gateway(gateway: Gateway) -> None:
     await step("writing a snapshot", gateway.features.snapshot)
     await step("closing the feature store", gateway.features.aclose)
     await step("closing the event log", gateway.event_log.close)
+    await step("writing anonymous sums", gateway.anonymous.flush)
     await step("writing what was counted", lambda: gateway.shelf.pacing.flush(gateway.clock.now()))
     await step("closing the coupon ledger", gateway.ledger.close)
     await step("closing the control store", gateway.control.close)
@@ -355,6 +360,9 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
         await gateway.follow_catalogue()
         await gateway.follow_offers()
 
+    async def write_anonymous() -> None:
+        await asyncio.to_thread(gateway.anonymous.write, gateway.anonymous.taken())
+
     async def finish_erasures() -> None:
         try:
             await gateway.rights.finish()
@@ -373,6 +381,7 @@ def create_app(gateway: Gateway, *, follow_pointer: bool = True) -> FastAPI:
             _every(period, gateway.features.snapshot, "snapshot"),
             _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention", at_once=True),
             _every(_FOLLOW_SECONDS, follow_store, "control store"),
+            _every(_ANONYMOUS_SECONDS, write_anonymous, "anonymous sums"),
             _every(_UNFINISHED_SECONDS, finish_erasures, "erasures"),
             _every(_PACING_SECONDS, gateway.pace_offers, "pacing", at_once=True),
         ]

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
+from contract.clock import to_us
 from contract.encoding import OOV
 from contract.events import Event, EventItem, unchecked
 from serving.api.arrivals import arrival_of, ready_of, waiting_beside
@@ -280,6 +281,7 @@ async def _keep(
     subject_id, purposes = decision.subject.subject_id, decision.subject.purposes
     if "analytics" not in purposes:
         gateway.metrics.unlinked.inc()
+        gateway.anonymous.decided(decision, to_us(gateway.clock.now()))
         return
     if written:
         return

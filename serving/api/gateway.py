@@ -25,6 +25,7 @@ from serving.ingest.impressions import ImpressionLog
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
 from serving.ingest.traffic import Traffic
+from serving.monitoring.anonymous import AnonymousTally
 from serving.monitoring.http import HttpMetrics
 from serving.monitoring.tracing import Tracing
 from serving.settings import Settings
@@ -71,6 +72,7 @@ class Gateway:
     page_limits: "PageLimits"
     registry: CollectorRegistry
     metrics: HttpMetrics
+    anonymous: AnonymousTally
     tracing: Tracing
     feed: FeatureFeed | None = None  # None: features are told of every event as it is accepted
     triton: "TritonBackends | None" = None  # None: the models run in this process

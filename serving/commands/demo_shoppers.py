@@ -47,7 +47,7 @@ _FINDS = 0.75  # how often a suggestion that belongs to the basket is taken
 _LOOKS_ON = timedelta(minutes=3)
 _DEVICES = {"mobile": 0.58, "desktop": 0.34, "tablet": 0.08}
 _COUNTRIES = {"US": 0.86, "CA": 0.1, "MX": 0.04}
-_AGREES, _AGREES_TO_OFFERS = 0.82, 0.6
+_REFUSES_ALL, _AGREES, _AGREES_TO_OFFERS = 0.06, 0.82, 0.6
 
 
 @dataclass(frozen=True)
@@ -223,14 +223,15 @@ class _Turns:
 
 
 def _who(basket: Basket, draw: random.Random) -> dict[str, Any]:
-    agrees = draw.random() < _AGREES
+    refuses, agrees = draw.random() < _REFUSES_ALL, draw.random() < _AGREES
+    agrees = agrees and not refuses
     return {
         "visitor_id": basket.visitor_id,
         "session_id": basket.session_id,
         "context": {"device": _drawn(_DEVICES, draw), "country": _drawn(_COUNTRIES, draw)},
         "consent": {
             "personalization": agrees,
-            "analytics": True,
+            "analytics": not refuses,
             "offers": agrees and draw.random() < _AGREES_TO_OFFERS,
         },
     }

@@ -2,11 +2,12 @@
 on its state folder. It may be killed and started at any moment."""
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event as Flag
@@ -19,9 +20,11 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.experiment import ReportRound
-from serving.control import open_control, require_control, secrets_of
+from serving.control import open_control, open_ledger, require_control, secrets_of
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import require_library
+from serving.monitoring.anonymous import FILE as ANONYMOUS
+from serving.monitoring.anonymous import counted_in
 from serving.monitoring.http import configure_logging
 from serving.monitoring.kpi_gauges import KpiGauges
 from serving.monitoring.worker import Duty, StatusServer, Worker, WorkerLock
@@ -29,13 +32,14 @@ from serving.settings import Settings
 from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
 from serving.state.sealing import SealedCodec, SubjectKeys
-from serving.state.state_folder import EVENTS
+from serving.state.state_folder import EVENTS, LEDGER
 from serving.stores import open_event_log
 
 log = logging.getLogger(__name__)
 
 PORT = 9464
 _TIDY_S = 3_600.0
+_OVERLAP_US = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
     """All that the worker does, in the order in which it is done where several are due."""
     return [
         Duty("rollup", every_s, lambda: _follow(bench)),
+        Duty("anonymous sums", every_s, lambda: _take_anonymous(bench)),
+        Duty("offer costs", every_s, lambda: _take_redeemed(bench)),
         Duty("tidy", _TIDY_S, bench.rollup.tidy),
         Duty("reports", reports_s, _Reports(bench).make),
     ]
@@ -130,6 +136,20 @@ def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
 def _follow(bench: Bench) -> None:
     bench.rollup.follow(bench.event_log, bench.control, bench.stop.is_set)
     bench.rollup.forget(bench.control)
+
+
+def _take_anonymous(bench: Bench) -> None:
+    bench.rollup.add_anonymous(counted_in(bench.settings.state / ANONYMOUS))
+
+
+def _take_redeemed(bench: Bench) -> None:
+    """What was redeemed or rolled back since, and a little before: several gateways write there."""
+    settings = bench.settings
+    if settings.control_store == "sqlite" and not (settings.state / LEDGER).is_file():
+        return
+    with closing(open_ledger(settings)) as ledger:
+        since_us = bench.rollup.kpis.redeemed_until() - _OVERLAP_US
+        bench.rollup.add_redeemed(asyncio.run(ledger.settled_since(since_us)))
 
 
 class _Reports:

@@ -21,9 +21,11 @@ from uuid import UUID
 
 from contract.clock import to_us
 from contract.events import NO_AMOUNT, Event, order_amount
+from serving.monitoring.anonymous import Counted
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
 from serving.state.control_store import ControlStore
+from serving.state.coupon_ledger import Settled
 from serving.state.event_log import EventLog, Position
 from serving.state.sqlite_writer import connect
 
@@ -125,6 +127,17 @@ class Rollup:
             self.kpis.forget(gone)
         self._looked_after = looked_at[-1] if len(looked_at) == _LOOKED_AT else ""
         return len(gone)
+
+    def add_anonymous(self, counted: Iterable[Counted]) -> None:
+        """Take over sums of decisions of which nothing else is kept."""
+        with self._transaction():
+            self.kpis.anonymous(counted)
+
+    def add_redeemed(self, settled: Iterable[Settled]) -> None:
+        """Take over what redeemed offers take off transactions."""
+        with self._transaction():
+            for one in settled:
+                self.kpis.redeemed(one.transaction_id, one.amount, one.at_us)
 
     def tidy(self) -> None:
         """Remove what is older than anybody asks for."""

@@ -6,19 +6,22 @@ Facts stand under the random log keys of their subjects and go with a withdrawal
 their age; sums know nobody and stay.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from contract.clock import to_us
 from contract.events import Event
-from serving.monitoring.kpi_metrics import COUNTERS
+from serving.monitoring.anonymous import Counted
+from serving.monitoring.kpi_metrics import COUNTERS, PLACE
 from serving.monitoring.kpis import DAY, GRAINS, HOUR, MINUTES_5
 from serving.monitoring.visits import (
     BUCKET_US,
     ORDER_US,
     Counts,
     SubjectFacts,
+    add,
     decided,
     read_facts,
 )
@@ -109,6 +112,34 @@ class KpiRollup:
         self._keep(row[0], facts)
         self._add(counts)
 
+    def anonymous(self, counted: Iterable[Counted]) -> None:
+        """Take over what grew of sums that lead to nobody. Those of a process only grow."""
+        counts: Counts = {}
+        for one in counted:
+            key = (one.source, one.start_us)
+            row = self._file.execute(
+                "SELECT body FROM kpi_anonymous WHERE source = ? AND start_us = ?", key
+            ).fetchone()
+            before: dict[str, float] = {} if row is None else json.loads(row[0])
+            if one.counts == before:
+                continue
+            grown = {
+                name: amount - before.get(name, 0.0)
+                for name, amount in one.counts.items()
+                if name in PLACE
+            }
+            add(counts, one.start_us, [("all", "")], grown)
+            self._file.execute(
+                "INSERT OR REPLACE INTO kpi_anonymous VALUES (?, ?, ?)",
+                (*key, json.dumps(one.counts)),
+            )
+        self._add(counts)
+
+    def redeemed_until(self) -> int:
+        """When the latest redemption or rollback happened that is known here; 0: none is."""
+        (at_us,) = self._file.execute("SELECT max(at_us) FROM kpi_redeemed").fetchone()
+        return 0 if at_us is None else int(at_us)
+
     def forget(self, subjects: Iterable[str]) -> None:
         """Let go of the facts of these subjects."""
         gone = [(one,) for one in subjects]
@@ -125,6 +156,7 @@ class KpiRollup:
         )
         self._file.execute("DELETE FROM kpi_facts WHERE latest_us < ?", (old,))
         self._file.execute("DELETE FROM kpi_redeemed WHERE at_us < ?", (old,))
+        self._file.execute("DELETE FROM kpi_anonymous WHERE start_us < ?", (old,))
         for grain, kept_us in KEPT_US.items():
             # One range for each slice, because the key begins with them.
             self._file.executemany(

@@ -122,6 +122,15 @@ class Redemption:
     rolled_back_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What redeemed offers take off a transaction: nothing, once it was rolled back."""
+
+    transaction_id: str
+    amount: int
+    at_us: int  # when it was redeemed, or rolled back
+
+
 class CouponLedger(Protocol):
     """The ledger. Every method raises StoreError when it can not be reached: then nobody knows
     whether the step was taken, and asking again is right."""

@@ -24,6 +24,7 @@ from serving.state.coupon_ledger import (
     CouponRefused,
     Redemption,
     Reservation,
+    Settled,
     Settlement,
     taken_in_all,
 )
@@ -103,6 +104,10 @@ class SqlCouponLedger:
         return await self._database.read(
             lambda connection: _made_by(connection, decision_ids, holders)
         )
+
+    async def settled_since(self, since_us: int) -> list[Settled]:
+        """What was redeemed or rolled back from then on, the oldest first."""
+        return await self._database.read(lambda connection: _settled(connection, since_us))
 
     async def used(self, now: datetime) -> dict[str, Used]:
         return await self._database.read(lambda connection: _used(connection, to_us(now)))
@@ -417,6 +422,22 @@ def _made_by(
             asked = select(RESERVATIONS).where(column.in_(names[start : start + _AT_ONCE]))
             found |= {row.reservation_id: _reservation(row) for row in connection.execute(asked)}
     return sorted(found.values(), key=lambda one: (one.reserved_at, one.reservation_id))
+
+
+def _settled(connection: Connection, since_us: int) -> list[Settled]:
+    of = REDEMPTIONS.c
+    moved = func.coalesce(of.rolled_back_at, of.redeemed_at)
+    rows = connection.execute(
+        select(of.transaction_id, of.rolled_back_at, moved.label("at"), func.sum(_HELD.amount))
+        .join(RESERVATIONS, _HELD.redemption_id == of.redemption_id, isouter=True)
+        .where(moved >= since_us)
+        .group_by(of.redemption_id, of.transaction_id, of.rolled_back_at, of.redeemed_at)
+        .order_by("at")
+    )
+    return [
+        Settled(name, 0 if back is not None else int(amount or 0), int(at))
+        for name, back, at, amount in rows
+    ]
 
 
 def _row_of(connection: Connection, reservation_id: object) -> Row[Any]:

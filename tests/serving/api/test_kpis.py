@@ -8,6 +8,8 @@ import pytest
 from serving.__main__ import main
 from serving.control import open_control
 from serving.experiments.rollup import Rollup
+from serving.monitoring.anonymous import FILE as ANONYMOUS
+from serving.monitoring.anonymous import counted_in
 from serving.monitoring.kpis import FILE
 from serving.state.control_store import Consent
 from serving.state.sealing import SealedCodec, SubjectKeys
@@ -26,6 +28,7 @@ def work(running: Running) -> None:
     rollup = Rollup(settings.state / FILE)
     try:
         rollup.follow(event_log, control)
+        rollup.add_anonymous(counted_in(settings.state / ANONYMOUS))
         rollup.forget(control)
     finally:
         rollup.close()
@@ -113,6 +116,26 @@ async def test_people_go_and_sums_stay(running: Running) -> None:
         assert rollup.file.execute("SELECT count(*) FROM kpi_transactions").fetchone() == (0,)
     finally:
         rollup.close()
+
+
+async def test_what_may_not_be_kept_is_counted_without_anybody(running: Running) -> None:
+    await shop(running)
+    nothing = dict.fromkeys(ALL, False)
+    for number in range(3):
+        said = {"visitor_id": f"x{number}", "session_id": "x", "consent": nothing}
+        assert (await running.decide(**said)).status_code == 200
+        running.gateway.anonymous.flush()
+        work(running)
+        work(running)  # taken over once
+    body = await kpis(running)
+    totals = body["groups"][0]["totals"]
+    assert totals["decisions"]["value"] == 6
+    assert totals["rung_full"]["numerator"] == 6
+    assert totals["analytics_rate"]["value"] == pytest.approx(3 / 6)
+    assert totals["consent_rate"]["value"] == pytest.approx(2 / 6)
+    assert totals["visits"]["value"] == 3
+    told = (running.gateway.settings.state / ANONYMOUS).read_bytes()
+    assert b"x0" not in told
 
 
 async def test_what_can_not_be_answered_says_why(running: Running) -> None:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.postgres_process import PostgresServer, postgres
+from contract.clock import to_us
 from contract.errors import UserError
 from contract.offer_checks import Used
 from contract.offers import AmountOff, FreeShipping, Limits, PercentOff
@@ -29,6 +30,7 @@ from serving.state.coupon_ledger import (
     DayLimit,
     Redemption,
     Reservation,
+    Settled,
     Settlement,
 )
 from serving.state.ledger_database import (
@@ -128,7 +130,10 @@ async def test_reserve_redeem_and_roll_back_count_once_each(ledger: SqlCouponLed
     assert await ledger.redeem([held.reservation_id], settlement(), later) == paid
     assert (await reserve(ledger, now=later)).state == "redeemed"
     assert await ledger.used(later) == {"ten": Used(1, 0, 500)}
+    assert await ledger.settled_since(0) == [Settled("order-1", 500, to_us(NOON))]
     undone = await ledger.roll_back(paid.redemption_id, later)
+    assert await ledger.settled_since(to_us(NOON) + 1) == [Settled("order-1", 0, to_us(later))]
+    assert await ledger.settled_since(to_us(later) + 1) == []
     assert undone.rolled_back_at == later
     assert await ledger.roll_back(paid.redemption_id, later + TTL) == undone
     assert await ledger.used(later) == {"ten": Used(0, 0, 0)}
