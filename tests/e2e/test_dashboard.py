@@ -41,7 +41,8 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guarded(shop: Shop, figures: Path) -> Iterator[tuple[str, str]]:
     """A gateway over them; its address and an admin key."""
     place = Place(shop.release, figures)
-    key = place.call("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
+    # As a process: Playwright keeps an event loop in this thread.
+    key = place.run("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
     with place.gateway("--as-of", (START + timedelta(days=DAYS)).isoformat()) as served:
         yield served.url, key
 
