@@ -122,7 +122,7 @@ class Served:
         return httpx.post(self.url + path, json=body, headers=headers, timeout=10)
 
 
-def answers(url: str, runs: Callable[[], bool], seconds: float = 60) -> bool:
+def answers(url: str, runs: Callable[[], bool], seconds: float = 120) -> bool:
     """Wait until `url` answers 200; False when it no longer `runs`, or not within `seconds`.
 
     One client asks all along: each new one reads the certificates of the whole machine, and takes
