@@ -25,6 +25,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     policy = parser.add_mutually_exclusive_group(required=True)
     policy.add_argument("--uplift", type=Path, metavar="DIR", help="of `tillwise-train uplift`")
     policy.add_argument("--always", metavar="ARM", help="everybody the same; `none` is no offer")
+    policy.add_argument(
+        "--places", action="store_true", help="instead: what the drawn places of lists say"
+    )
     parser.add_argument(
         "--offers", type=Path, metavar="FILE", help="the offers it may make, as for PUT /v1/offers"
     )
@@ -55,6 +58,11 @@ def run(args: argparse.Namespace) -> Figures:
     from training.evaluation.off_policy import Judgement, always, chances
     from training.evaluation.uplift_table import Split
 
+    if args.places:
+        from training.data.drawn_places import read_drawn_places
+        from training.evaluation.places import place_figures
+
+        return place_figures(read_drawn_places(args.data))
     began = time.perf_counter()
     terms = _terms(args)
     log, truth = read_offer_log(args.data), read_true_probabilities(args.data)
