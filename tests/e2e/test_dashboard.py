@@ -113,10 +113,10 @@ def test_ranges_are_told_against_the_time_before(
     page = signed_in(open_page, guarded)
     visits = page.locator('.tile[data-metric="visits"] .value')
     week = visits.inner_text()
-    page.get_by_text("24 hours").click()
+    page.get_by_label("24 hours").check()
     expect(page.locator("#against")).to_contain_text("the day before")
     expect(visits).not_to_have_text(week)
-    page.get_by_text("90 days").click()
+    page.get_by_label("90 days").check()
     expect(page.locator("#against")).to_contain_text("the 90 days before")
     expect(page.locator("#marks")).to_contain_text("release-")
 

@@ -110,9 +110,10 @@ export const lineChart = (place, { lines, times, bucket, says, axis, marks = [],
   const hour = 3_600_000;
   const every = [hour / 2, hour, 2 * hour, 4 * hour, 12 * hour, 24 * hour, 48 * hour, 168 * hour, 336 * hour]
     .find((one) => (span / one) * 62 <= width - left - right && (span <= 48 * hour || one >= 24 * hour)) ?? 672 * hour;
-  times.forEach((time, n) => {
-    if (time % every === 0 && x(n) > left + 4 && x(n) < width - 22) svg.append(text(x(n), height - 7, tickName(time, span), "middle"));
-  });
+  for (let time = Math.ceil(times[0] / every) * every; time <= times.at(-1); time += every) {
+    const at = x(((time - times[0]) / span) * last);
+    if (at > left + 4 && at < width - 22) svg.append(text(at, height - 7, tickName(time, span), "middle"));
+  }
   if (unripeFrom !== null && times.length && unripeFrom < times.at(-1) && unripeFrom > times[0]) {
     const at = x(((unripeFrom - times[0]) / span) * last);
     svg.append(node("rect", { x: at, y: top, width: width - right - at, height: height - top - bottom, class: "unripe" }));

@@ -104,7 +104,8 @@ const factorFor = (series, metric) => {
 const sparks = (series, metric) => {
   const by = Math.ceil(series.value.length / SPARKS);
   const together = merged(series, by);
-  return metric.unit === "count" || TOTALS.has(metric.name) ? together.numerator : together.value;
+  // The last part of a sum is not whole yet.
+  return metric.unit === "count" || TOTALS.has(metric.name) ? together.numerator.slice(0, -1) : together.value;
 };
 
 const drawTiles = (whole) => {
