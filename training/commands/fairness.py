@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> Figures:
                 "Whom Complete Journey's campaigns were sent to: one row for each household and "
                 "campaign. For comparison; no gate of ours judges it.",
                 campaigns(groups, args.least_people),
+                gated=False,
             )
         ]
     notes = [

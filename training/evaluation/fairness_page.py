@@ -31,6 +31,7 @@ class Part:
     report: FairnessReport
     weeks: Sequence[tuple[str, FairnessReport]] = ()
     prices: Sequence[Priced] = ()
+    gated: bool = True  # whether a gate of ours judges it
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,11 @@ class Page:
             for one in part.report.comparisons:
                 css, text = sentence(one, self.limits)
                 yield f'<p class="{css}">{escape(text)}</p>'
-            refused = breaches(part.report, self.limits)
-            gates = ", ".join(sorted({one.gate for one in refused}))
-            yield f"<p><b>{escape(f'Refused by the gate {gates}.' if gates else 'Passes.')}</b></p>"
+            if part.gated:
+                refused = breaches(part.report, self.limits)
+                gates = ", ".join(sorted({one.gate for one in refused}))
+                verdict = f"Refused by the gate {gates}." if gates else "Passes."
+                yield f"<p><b>{escape(verdict)}</b></p>"
             few = [f"{a}: {group} ({n} people)" for a, group, n in small_groups(part.report)]
             if few:
                 yield (
@@ -102,10 +105,11 @@ def sentence(one: Comparison, limits: FairnessLimits) -> tuple[str, str]:
         return "open", f"{one.measure}, by {one.attribute}: too few people to say anything."
     by = {group.group: group.value for group in one.groups}
     least = limits.of(one.kind)
+    named = f"{one.measure[0].upper()}{one.measure[1:]}, by {one.attribute}"
     told = (
-        f"{one.measure}, by {one.attribute}: least for {one.lowest} ({_number(by[one.lowest])}), "
-        f"most for {one.highest} ({_number(by[one.highest])}). The one is {one.ratio:.0%} of the "
-        f"other (likely {one.ratio_low:.0%} to {one.ratio_high:.0%})."
+        f"{named}: least for {one.lowest} ({_number(by[one.lowest])}), most for {one.highest} "
+        f"({_number(by[one.highest])}). The least is {one.ratio:.0%} of the most (likely "
+        f"{one.ratio_low:.0%} to {one.ratio_high:.0%})."
     )
     if one.ratio >= least:
         return "within", f"{told} Within the limit of {least:.0%}."

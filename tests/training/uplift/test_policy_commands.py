@@ -84,7 +84,7 @@ def test_the_report_of_fairness(
     page = (output / "fairness.html").read_text()
     assert "In short" in page
     assert page.count("<svg") >= 3
-    assert "offered something, by region: least for" in page
+    assert "Offered something, by region: least for" in page
     assert "floor 0.9 by region" in page
     assert "lottery 0.25" in page
     assert "Week by week" in page
