@@ -135,7 +135,7 @@ async def test_another_content_type_is_refused(running: Running) -> None:
 
 
 async def test_unknown_paths_and_methods(running: Running) -> None:
-    problem(await running.client.get("/v1/kpis"), 404)
+    problem(await running.client.get("/v1/nothing-of-the-kind"), 404)
     answer = await running.client.get(DECIDE)
     problem(answer, 405)
     assert answer.headers["allow"] == "POST"
