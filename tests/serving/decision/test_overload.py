@@ -162,7 +162,8 @@ async def test_rising_load_sheds_and_full_answers_go_on(release: Release, factor
     full = [sum(rung == "full" for rung, _ in answers) for answers in (alone, crowd)]
     assert full[0] > 0
     assert full[1] > full[0] / 4  # about level; a collapse leaves a fiftieth
-    assert len(crowd) > 2 * full[1]  # the rest is answered from lower rungs, and more quickly
+    # The rest is answered from lower rungs, as many as the machine has time for beside others.
+    assert len(crowd) > 1.25 * full[1]
     durations = sorted(ms for _, ms in crowd)
     assert durations[len(durations) // 2] < 100
     assert durations[-1] < 100 + 900  # a collapse lets them wait for seconds
