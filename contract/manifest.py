@@ -47,6 +47,7 @@ RELEASE_FILES: Final = (
 # A release may do without:
 LEARNED_SEGMENTS: Final = "segments.npz"
 USUAL_CANDIDATES: Final = "usual_candidates.npz"  # the background of reasons
+DRIFT_BASELINE: Final = "drift_baseline.json"  # what live decisions are held against
 CHOICES: Final = "choices.json"  # how people pay and have things delivered
 OFFER_ARMS: Final = "offer_arms.json"  # goes with the model OFFER_UPLIFT
 

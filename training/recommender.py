@@ -11,6 +11,7 @@ import torch
 
 from contract.attribution import Background
 from contract.candidates import MAX_CANDIDATES, QUOTAS, Candidates, Evidence
+from contract.drift_profile import Profile
 from contract.encoding import CART, FIRST_ITEM, Situation, Vocabulary
 from training.data.item_tables import ItemTables
 from training.data.ranking_examples import NeuralSide, rank_inputs
@@ -69,6 +70,7 @@ class Recommender:
     towers: RetrievalModel
     ranker: Ranker
     usual: Background | None = None  # what reasons are told against; absent where none are
+    profile: Profile | None = None  # of what it would show in the training window
 
     def rank(self, situations: Sequence[Situation], k: int, *, label: str) -> dict[str, Numbers]:
         """The k best items outside the cart, [cases, k], -1 where there are fewer: the ranker's
@@ -98,15 +100,15 @@ class Recommender:
         neural = neural_side(self.towers, situations, self.vocabulary)
         rows = rank_inputs(situations, self.vocabulary, self.tables, neural, label=label)
         parts = _in_groups(rows, _SCORED_TOGETHER)
-        return neural.item_vectors, itertools.chain.from_iterable(map(self._scores, parts))
+        return neural.item_vectors, itertools.chain.from_iterable(map(self.scores, parts))
 
     def _best(self, part: Sequence[_Row], k: int) -> list[Numbers]:
         """The k candidates that the ranker scores highest, for each of a few situations."""
         return [
-            index[np.argsort(-scores, kind="stable")[:k]] for index, scores in self._scores(part)
+            index[np.argsort(-scores, kind="stable")[:k]] for index, scores in self.scores(part)
         ]
 
-    def _scores(self, part: Sequence[_Row]) -> list[tuple[Numbers, Floats]]:
+    def scores(self, part: Sequence[_Row]) -> list[tuple[Numbers, Floats]]:
         """The candidates and the ranker's scores, for each of a few situations."""
         features = np.zeros((len(part), MAX_CANDIDATES, part[0][2].shape[1]), np.float32)
         for row, (_, _, computed) in zip(features, part, strict=True):

@@ -19,6 +19,7 @@ from contract.errors import UserError
 from contract.items import ITEM_STATISTICS
 from contract.manifest import (
     CATALOGUE,
+    DRIFT_BASELINE,
     ITEM_NEIGHBOURS,
     POPULAR,
     SEGMENT_CONFIG,
@@ -89,6 +90,9 @@ def write_run(
         (new / SEGMENT_CONFIG).write_bytes(source.timelines.rules.as_bytes())
         if recommender.usual is not None:
             (new / USUAL_CANDIDATES).write_bytes(recommender.usual.as_bytes())
+        if recommender.profile is not None:
+            text = recommender.profile.model_dump_json()
+            (new / DRIFT_BASELINE).write_text(text, encoding="utf-8")
         checkpoint.save(new / WEIGHTS_FILE, weights)
 
 

@@ -19,6 +19,7 @@ from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
 from contract.manifest import (
     CHOICES,
+    DRIFT_BASELINE,
     INDEX,
     LEARNED_SEGMENTS,
     MANIFEST,
@@ -130,8 +131,9 @@ def export(
     partial.mkdir(parents=True)
     for name in TABLE_FILES:
         shutil.copyfile(run.folder / name, partial / name)
-    if (run.folder / USUAL_CANDIDATES).exists():  # runs of earlier versions have none
-        shutil.copyfile(run.folder / USUAL_CANDIDATES, partial / USUAL_CANDIDATES)
+    for name in (USUAL_CANDIDATES, DRIFT_BASELINE):  # runs of earlier versions have none
+        if (run.folder / name).exists():
+            shutil.copyfile(run.folder / name, partial / name)
     (partial / INDEX).write_bytes(built.content)
     if learned is not None:
         (partial / LEARNED_SEGMENTS).write_bytes(learned)
