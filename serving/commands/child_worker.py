@@ -19,7 +19,8 @@ class ChildWorker:
     environment as the gateway's are. Its metrics are on a port of its own, in its log."""
 
     def __init__(self, settings: Settings, *arguments: str, port: int = 0) -> None:
-        told = ("--state", str(settings.state), "--port", str(port), "--with-parent", *arguments)
+        folders = ("--state", str(settings.state), "--releases", str(settings.releases))
+        told = (*folders, "--port", str(port), "--with-parent", *arguments)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "serving", "worker", *told],
             env=os.environ | {"TILLWISE_LOG_LEVEL": "warning"},

@@ -25,6 +25,9 @@ from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import require_library
 from serving.monitoring.anonymous import FILE as ANONYMOUS
 from serving.monitoring.anonymous import counted_in
+from serving.monitoring.alarms import KpiAlarms
+from serving.monitoring.drift import FILE as DRIFT_FILE
+from serving.monitoring.drift import DriftWatch
 from serving.monitoring.http import configure_logging
 from serving.monitoring.kpi_gauges import KpiGauges
 from serving.monitoring.worker import Duty, StatusServer, Worker, WorkerLock
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 PORT = 9464
 _TIDY_S = 3_600.0
 _OVERLAP_US = 600_000_000
+_ALARMS_S, _DRIFT_S = 120.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Bench:
     control: ControlStore
     event_log: EventLog
     rollup: Rollup
+    alarms: KpiAlarms
+    drift: DriftWatch
     stop: Flag
 
 
@@ -67,7 +73,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--with-parent", action="store_true", help="end when standard input is closed"
     )
-    add_folders(parser, "state")
+    add_folders(parser, "state", "releases")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -100,8 +106,12 @@ def run(args: argparse.Namespace) -> Figures:
         held.callback(rollup.close)
         if args.as_of is not None:
             clock = _LatestClock(clock, rollup)
-        bench = Bench(settings, clock, control, event_log, rollup, stop)
         registry = CollectorRegistry()
+        told = settings.releases, clock, registry
+        alarms = KpiAlarms(settings.state / FILE, control, *told)
+        drift = DriftWatch(settings.state / DRIFT_FILE, control, *told)
+        held.callback(drift.close)
+        bench = Bench(settings, clock, control, event_log, rollup, alarms, drift, stop)
         registry.register(KpiGauges(settings.state / FILE))
         worker = Worker(duties(bench, every_s, reports_s), registry, stop)
         status = StatusServer(worker, host, port)
@@ -130,7 +140,14 @@ def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
         Duty("offer costs", every_s, lambda: _take_redeemed(bench)),
         Duty("tidy", _TIDY_S, bench.rollup.tidy),
         Duty("reports", reports_s, _Reports(bench).make),
+        Duty("alarms", _ALARMS_S, bench.alarms.look),
+        Duty("drift", _DRIFT_S, lambda: _drift(bench)),
     ]
+
+
+def _drift(bench: Bench) -> None:
+    bench.drift.follow(bench.event_log, bench.stop.is_set)
+    bench.drift.look()
 
 
 def _follow(bench: Bench) -> None:

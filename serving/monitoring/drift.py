@@ -71,9 +71,9 @@ class DriftWatch:
         releases: Path,
         clock: Clock,
         registry: CollectorRegistry | None = None,
-        limits: DriftLimits = DriftLimits(),
+        limits: DriftLimits | None = None,
     ) -> None:
-        self._limits = limits
+        self._limits = limits or DriftLimits()
         self._file = connect(path)
         self._file.executescript(_SCHEMA)
         self._control, self._releases, self._clock = control, releases, clock
