@@ -19,7 +19,7 @@ Where = tuple[str, str]  # cut and value
 ALL: Final[Where] = ("all", "")
 # False alarms that all series together may raise in a week, in the looks at hours and at days; half
 # of the first is the whole shop's, which has most to lose and the least chance in it.
-FAST_A_WEEK, SLOW_A_WEEK = 1.2, 0.1
+FAST_A_WEEK, SLOW_A_WEEK = 0.4, 0.1
 _WORSE: Final = 2.0  # deviations
 RIPE_BUCKETS: Final = 2  # half an hour
 
