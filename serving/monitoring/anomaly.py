@@ -31,7 +31,7 @@ A_DAY: Final = 24 * BUCKETS_AN_HOUR
 # Windows that are looked at, in buckets: half an hour to a day.
 WINDOWS: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48, 96)
 SLOW_DAYS: Final = (3, 7)
-_MORNING: Final = 8  # buckets of a day before its own level is known
+_MORNING: Final = 4  # buckets of a day before its own level is known
 _GUARD_DAYS: Final = 9  # the slow look compares with what was before these
 _LEAST_DAYS: Final = 14
 _LEAST_COUNT: Final = 100.0

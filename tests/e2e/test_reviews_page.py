@@ -3,6 +3,7 @@ note; nothing in them is markup."""
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,17 +67,23 @@ DRIFT = Finding(
 )
 
 
+def found(state: Path) -> None:
+    """What the worker would tell."""
+    secrets = load_secrets(state, None)
+    with closing(SqliteControlStore(state / CONTROL, secrets)) as store:
+        asyncio.run(store.note_findings("kpi", [DROP]))
+        asyncio.run(store.note_findings("drift", [DRIFT]))
+
+
 @pytest.fixture
 def served(shop: Shop, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A gateway whose worker has found something; its address and an admin key."""
     place = Place(shop.release, tmp_path / "state")
-    key = place.call("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
+    # In a process and a thread of their own: Playwright has an event loop in this one.
+    key = place.run("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
     Rollup(place.state / FILE).close()
-    with closing(
-        SqliteControlStore(place.state / CONTROL, load_secrets(place.state, None))
-    ) as store:
-        asyncio.run(store.note_findings("kpi", [DROP]))
-        asyncio.run(store.note_findings("drift", [DRIFT]))
+    with ThreadPoolExecutor() as threads:
+        threads.submit(found, place.state).result()
     with place.gateway() as running:
         yield running.url, key
 
