@@ -23,9 +23,9 @@ from serving.commands.experiment import ReportRound
 from serving.control import open_control, open_ledger, require_control, secrets_of
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import require_library
+from serving.monitoring.alarms import KpiAlarms
 from serving.monitoring.anonymous import FILE as ANONYMOUS
 from serving.monitoring.anonymous import counted_in
-from serving.monitoring.alarms import KpiAlarms
 from serving.monitoring.drift import FILE as DRIFT_FILE
 from serving.monitoring.drift import DriftWatch
 from serving.monitoring.http import configure_logging
