@@ -9,7 +9,7 @@ refitted on the whole windows, and the tables are counted again up to the end.
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
 from training.data.usual_candidates import usual_candidates
 from training.evaluation import gap
+from training.export.served_profile import served_profile
 from training.models.embeddings import ItemColumns, item_columns
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -143,7 +144,9 @@ class Fit:
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
         usual = usual_candidates(examples, self.recipe.seed)
-        return Recommender(self.vocabulary, after, towers, ranker, usual)
+        fitted = Recommender(self.vocabulary, after, towers, ranker, usual)
+        recent = [question.situation for question in held_out.asked]
+        return replace(fitted, profile=served_profile(fitted, recent))
 
     def run_towers(self) -> RetrievalModel:
         """The towers alone, as of the training cut."""
