@@ -19,6 +19,7 @@ from training.commands import (
     fit,
     import_events,
     is_first_process,
+    retrain,
     segments,
     simulate,
     uplift,
@@ -27,7 +28,7 @@ from training.commands import (
 PROGRAM = "tillwise-train"
 COMMANDS = (
     *(import_events, simulate, fit, evaluate, benchmark),
-    *(segments, choices, uplift, evaluate_policy, fairness, export),
+    *(segments, choices, uplift, evaluate_policy, fairness, export, retrain),
 )
 
 

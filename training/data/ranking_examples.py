@@ -3,6 +3,7 @@ sources bring for that cart, and their pair features, made by the very functions
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,35 @@ from contract.candidates import (
     sources_of,
 )
 from contract.encoding import Situation, Vocabulary
+from contract.items import ItemNeighbours, ItemTable
 from contract.pair_features import (
     PAIR_FEATURES,
     pair_features,
 )
-from training.data.item_tables import ItemTables
+from contract.popular import PopularLists
+from contract.session_knn import SessionKnn
 
 Floats = npt.NDArray[np.float32]
+
+
+class Tables(Protocol):
+    """What a release counts: of a fit (`ItemTables`), or read back from its files."""
+
+    @property
+    def statistics(self) -> ItemTable:
+        """Of every item."""
+
+    @property
+    def neighbours(self) -> ItemNeighbours:
+        """What is bought together."""
+
+    @property
+    def knn(self) -> SessionKnn:
+        """The session neighbourhood."""
+
+    @property
+    def popular(self) -> PopularLists:
+        """The popular items."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ class RankingExamples:
 def rank_inputs(
     situations: Sequence[Situation],
     vocabulary: Vocabulary,
-    tables: ItemTables,
+    tables: Tables,
     neural: NeuralSide,
     *,
     label: str,
@@ -95,7 +118,7 @@ def build(
     situations: Sequence[Situation],
     targets: Sequence[npt.NDArray[np.int64]],
     vocabulary: Vocabulary,
-    tables: ItemTables,
+    tables: Tables,
     neural: NeuralSide,
     *,
     label: str,

@@ -41,10 +41,15 @@ def fold_of(subjects: Sequence[str], folds: int) -> npt.NDArray[np.int64]:
 
 
 def cross_validate(
-    source: Source, recipe: Recipe, folds: int, *, device: torch.device
+    source: Source,
+    recipe: Recipe,
+    folds: int,
+    *,
+    device: torch.device,
+    limit: int | None = None,
 ) -> Iterator[Fold]:
-    """Fit and evaluate `recipe` once for each fold. UserError on fewer than two folds, or where a
-    fold has no basket to be asked about."""
+    """Fit and evaluate `recipe` once for each fold, on at most `limit` of its baskets. UserError on
+    fewer than two folds, or where a fold has no basket to be asked about."""
     shoppers = len(source.baskets.subjects)
     if not 2 <= folds <= shoppers:
         raise UserError(f"--folds {folds}: from 2 to {shoppers}, the number of shoppers")
@@ -58,6 +63,9 @@ def cross_validate(
     own = np.array([fold[place[case.subject]] for case in every_case])
     for number in range(folds):
         cases = [case for case, its in zip(every_case, own, strict=True) if its == number]
+        if limit is not None and len(cases) > limit:
+            order = np.random.default_rng(recipe.seed).permutation(len(cases))[:limit]
+            cases = [cases[place] for place in np.sort(order)]
         kept = np.flatnonzero(fold[source.baskets.subject] != number)
         if not cases or not len(kept):
             raise UserError(

@@ -46,6 +46,7 @@ from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
 from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
+from training.whole_file import replace
 
 CURRENT = "current"
 
@@ -81,13 +82,15 @@ def export(
     segments: Path | None = None,
     choices: Path | None = None,
     uplift: Path | None = None,
+    numbered_after: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
 
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
     `segments`, `choices`, `uplift`: folders of learned segments, of learned choices and of a fitted
-    uplift network that the release is to carry.
+    uplift network that the release is to carry. `numbered_after`: a model repository whose versions
+    keep their numbers, where `models_dir` is only a stage on the way there.
     """
     learned = None if segments is None else learned_segments(segments)
     chosen = None if choices is None else read_choices(choices)
@@ -147,6 +150,7 @@ def export(
             differences[name],
             run.recipe.dimension,
             "int8" if int8 is not None and name in int8.chosen else "float32",
+            numbered_after,
         )
         for name in MODELS
     )
@@ -155,7 +159,8 @@ def export(
         size = 2 * (1 + offers.num_arms)
         entries += (
             _publish_model(
-                OFFER_UPLIFT, offers.content, models_dir, offers.difference, size, "float32"
+                *(OFFER_UPLIFT, offers.content, models_dir, offers.difference, size, "float32"),
+                numbered_after,
             ),
         )
         files[OFFER_UPLIFT] = offers.content
@@ -214,18 +219,8 @@ def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
             rollout = Rollout.parse(notes.read_bytes()) if notes.exists() else Rollout()
         except ValueError as error:
             raise UserError(str(error)) from None
-        _replace(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
-        _replace(pointer, f"{release_id}\n".encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The new content, at once for every reader."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        replace(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
+        replace(pointer, f"{release_id}\n".encode())
 
 
 def _publish_model(
@@ -235,11 +230,16 @@ def _publish_model(
     difference: float,
     dimension: int,
     precision: Precision,
+    numbered_after: Path | None,
 ) -> ModelEntry:
     """The model as the next version of its folder, with its configuration beside the versions."""
     folder = models_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    version = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+    taken = [folder, *([] if numbered_after is None else [numbered_after / name])]
+    numbers = [
+        int(p.name) for one in taken if one.is_dir() for p in one.iterdir() if p.name.isdigit()
+    ]
+    version = 1 + max(numbers, default=0)
     partial = folder / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

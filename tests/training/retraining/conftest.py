@@ -1,0 +1,82 @@
+"""A champion of the small shop, and what a retraining of it is asked for."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.clock import FixedClock
+from tests.training.conftest import small_recipe
+from training.export.release import export
+from training.gates.limits import Limits
+from training.pipeline import Outcome, retrain
+from training.retraining.plan import Wish
+from training.run_folder import Run
+
+NOW = FixedClock(datetime(2024, 5, 1, 12, tzinfo=UTC))
+UNTIL, WINDOW_DAYS = date(2024, 4, 29), 12
+# 140 questions of 60 shoppers: what thousands would make sure of, they can not.
+LENIENT = Limits(quality_loss=0.2, calibration_error=0.9, slower=3.0, min_slice=60)
+MakeWish = Callable[..., Wish]
+
+
+@pytest.fixture(scope="session")
+def shelves(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `releases` and `models`, in which one release is live; not to be changed."""
+    root = tmp_path_factory.mktemp("champion")
+    then = FixedClock(datetime(2024, 4, 10, tzinfo=UTC))
+    export(run, root / "models", root / "releases", then, {})
+    return root
+
+
+@pytest.fixture
+def wish(shelves: Path, shop_folder: Path, tmp_path: Path) -> MakeWish:
+    """A wish over a copy of the shelves in a folder of its own."""
+
+    def make(name: str = "shop", **changed: Any) -> Wish:
+        root = tmp_path / name
+        shutil.copytree(shelves, root)
+        usual = Wish(
+            data=shop_folder,
+            champion="live",
+            releases=root / "releases",
+            models=root / "models",
+            output=root / "retraining",
+            recipe=small_recipe("tower_epochs=3", "ranker_epochs=6"),
+            limits=LENIENT,
+            until=UNTIL,
+            window_days=WINDOW_DAYS,
+            validation_days=10,
+            folds=0,
+        )
+        return replace(usual, **changed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def passed(
+    shelves: Path, shop_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Wish, Outcome]:
+    """A clean retraining from beginning to end, without an interruption."""
+    root = tmp_path_factory.mktemp("passed")
+    shutil.copytree(shelves, root, dirs_exist_ok=True)
+    asked = Wish(
+        data=shop_folder,
+        champion="live",
+        releases=root / "releases",
+        models=root / "models",
+        output=root / "retraining",
+        recipe=small_recipe("tower_epochs=3", "ranker_epochs=6"),
+        limits=LENIENT,
+        until=UNTIL,
+        window_days=WINDOW_DAYS,
+        validation_days=10,
+        folds=2,
+        rollout="promote",
+    )
+    return asked, retrain(asked, NOW)

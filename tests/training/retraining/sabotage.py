@@ -1,0 +1,176 @@
+"""Ways in which fresh events go bad, each as a change to a table of events. `start` is the moment
+the fresh window begins."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.frames import EVENT_SCHEMA
+from training.data.storage import (
+    CHECKOUTS_SCHEMA,
+    EVENTS_FOLDER,
+    events_writer,
+    read_events,
+    write_parquet,
+)
+
+Sabotage = Callable[[Path, datetime], None]
+
+
+def poisoned_labels(folder: Path, start: datetime) -> None:
+    """In the week before the window and in it baskets are dealt out anew: everybody is said to have
+    bought what somebody else did."""
+    _each(folder, start - timedelta(days=7), _dealt_anew)
+
+
+def empty_week(folder: Path, start: datetime) -> None:
+    """The feed of purchases breaks off as the window begins; pages are still seen."""
+    events = read_events(folder)
+    fresh = pc.greater_equal(events["occurred_at"], pa.scalar(start))
+    names = pc.if_else(fresh, "page_view", events["event_name"])
+    _written(folder, _with(events, event_name=names))
+
+
+def shifted_features(folder: Path, start: datetime) -> None:
+    """Prices come in other units, and clocks in another zone."""
+
+    def shifted(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["items"] = [{**one, "price": (one["price"] or 0) * 100} for one in row["items"]]
+            row["value"] = (row["value"] or 0) * 100
+
+    _each(folder, start, shifted)
+
+
+def leaked_target(folder: Path, start: datetime) -> None:
+    """Views are filled in from orders: each shopper has looked, a second before, at what they then
+    bought, as was found out an hour later."""
+    _foretold(folder, timedelta(hours=1))
+
+
+def leaked_target_untold(folder: Path, start: datetime) -> None:
+    """The same, and nothing in the events says when it was found out."""
+    _foretold(folder, -timedelta(seconds=1))
+
+
+def broken_tokenisation(folder: Path, start: datetime) -> None:
+    """Ids went through a spreadsheet: a fifth of them end in `.0`."""
+
+    def broken(rows: list[dict[str, Any]]) -> None:
+        for place, row in enumerate(rows):
+            row["items"] = [
+                {**one, "item_id": f"{one['item_id']}.0"} if (place + at) % 5 == 0 else one
+                for at, one in enumerate(row["items"])
+            ]
+
+    _each(folder, start, broken)
+
+
+def unfair_offers(folder: Path, start: datetime) -> None:
+    """A log of checkouts in the window: who lives in the west is offered half as much."""
+    events = read_events(folder).filter(pc.field("occurred_at") >= pa.scalar(start))
+    rng, rows = np.random.default_rng(0), []
+    for row in events.filter(pc.field("event_name") == "purchase").to_pylist():
+        west = int(row["subject_id"][:8], 16) % 2 == 0
+        for number in range(3):
+            offered = rng.random() < (0.3 if west else 0.6)
+            rows.append(_checkout(row, number, "west" if west else "east", offered))
+    table = pa.Table.from_pylist(rows, schema=CHECKOUTS_SCHEMA)
+    write_parquet(table, folder / "checkouts.parquet")
+
+
+SABOTAGES: dict[str, tuple[Sabotage, str]] = {
+    "poisoned labels": (poisoned_labels, "drift"),
+    "empty week": (empty_week, "data_health"),
+    "shifted features": (shifted_features, "drift"),
+    "leaked target": (leaked_target, "leakage"),
+    "broken tokenisation of ids": (broken_tokenisation, "data_health"),
+    "unfair offer policy": (unfair_offers, "fairness"),
+}
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A folder of events with its catalogue, to be spoilt."""
+    (to / EVENTS_FOLDER).mkdir(parents=True)
+    for path in sorted(folder.glob("events/*.parquet")):
+        pq.write_table(pq.read_table(path), to / EVENTS_FOLDER / path.name)
+    (to / "catalogue.parquet").write_bytes((folder / "catalogue.parquet").read_bytes())
+    return to
+
+
+def _each(folder: Path, start: datetime, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the purchases from `start` on."""
+    events = read_events(folder)
+    marked = pc.and_(
+        pc.greater_equal(events["occurred_at"], pa.scalar(start)),
+        pc.equal(events["event_name"], "purchase"),
+    )
+    rows = events.filter(marked).to_pylist()
+    change(rows)
+    changed = pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+    _written(folder, pa.concat_tables([events.filter(pc.invert(marked)), changed]))
+
+
+def _dealt_anew(rows: list[dict[str, Any]]) -> None:
+    order = np.random.default_rng(0).permutation(len(rows))
+    dealt = [rows[place]["items"] for place in order]
+    for row, items in zip(rows, dealt, strict=True):
+        row["items"] = items
+
+
+def _foretold(folder: Path, received_after: timedelta) -> None:
+    events, views = read_events(folder), []
+    for row in events.filter(pc.equal(events["event_name"], "purchase")).to_pylist():
+        at = row["occurred_at"] - timedelta(seconds=1)
+        views += [
+            {
+                **row,
+                "event_id": str(uuid5(NAMESPACE_URL, f"{row['event_id']}-{place}")),
+                "event_name": "view_item",
+                "occurred_at": at,
+                "received_at": row["received_at"] + received_after,
+                "items": [one],
+                "transaction_id": None,
+                "value": None,
+            }
+            for place, one in enumerate(row["items"])
+        ]
+    _written(folder, pa.concat_tables([events, pa.Table.from_pylist(views, schema=EVENT_SCHEMA)]))
+
+
+def _checkout(row: dict[str, Any], number: int, region: str, offered: bool) -> dict[str, Any]:
+    return {
+        "session_id": f"{row['session_id']}-{number}",
+        "subject_id": row["subject_id"],
+        "decided_at": row["occurred_at"],
+        "context": {**(row["context"] or {}), "region": region},
+        "items": row["items"],
+        "value": row["value"] or 0,
+        "margin": (row["value"] or 0) // 3,
+        "arms": ["none", "ten"],
+        "propensities": [0.5, 0.5],
+        "reductions": [0, 100],
+        "arm": "ten" if offered else "none",
+        "purchased": True,
+        "payment_methods": [],
+        "shipping_options": [],
+    }
+
+
+def _with(events: pa.Table, **columns: Any) -> pa.Table:
+    for name, values in columns.items():
+        place = events.column_names.index(name)
+        events = events.set_column(place, EVENT_SCHEMA.field(name), values)
+    return events
+
+
+def _written(folder: Path, events: pa.Table) -> None:
+    with events_writer(folder) as writer:
+        writer.write(events.sort_by([("occurred_at", "ascending"), ("event_id", "ascending")]))
