@@ -19,10 +19,12 @@ from training.evaluation.released import Released, read_released
 from training.fit import Fit
 from training.gates.data import data_health
 from training.gates.drift import drift, samples, shoppers
+from training.gates.fairness import offers
 from training.gates.leakage import frozen_before, known_afterwards, leakage
 from training.gates.verdict import Verdict
 from training.retraining import comparison, folds, report, rollout, staging
 from training.retraining.answers import Answers, answers, timed
+from training.retraining.groups import audited, offers_of
 from training.retraining.plan import Plan, Wish, planned
 from training.retraining.questions import Questions
 from training.retraining.steps import Result, Steps
@@ -144,6 +146,8 @@ class Retraining:
                 ]
             )
         )
+        offered = offers_of(self.wish.data, start_us, end_us, self.wish.uplift)
+        verdicts.append(offers(audited(self.wish.demographics, offered, limits), limits))
         return {
             "verdicts": [one.as_json() for one in verdicts],
             "facts": comparison.facts(events, fresh, before),

@@ -61,6 +61,7 @@ class Run:
     fitted_at: datetime
     gap: dict[str, dict[str, float]]  # see `Report`
     rules: SegmentConfig  # that the models have learned the segments of
+    data: dict[str, Any]  # what was learned from, counted; nothing in runs of earlier versions
 
 
 def write_run(
@@ -84,6 +85,7 @@ def write_run(
         "synthetic": source.synthetic,
         "fitted_at": clock.now().isoformat(),
         "report": asdict(report),
+        "data": source.facts(),
     }
     with replaced(folder, told) as new:
         _write_tables(new, recommender.vocabulary, recommender.tables, source.catalogue)
@@ -156,6 +158,7 @@ def read_run(folder: Path) -> Run:
         datetime.fromisoformat(told["fitted_at"]),
         told["report"].get("gap", {}),
         segment_rules(folder),
+        told.get("data", {}),
     )
 
 

@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.clock import from_us
+from contract.clock import from_us, to_us
 from contract.errors import UserError
 from contract.frames import EXPLODED_COLUMNS
 from contract.manifest import SEGMENT_CONFIG
@@ -30,6 +32,30 @@ class Source:
     timelines: Timelines
     window: Window
     synthetic: bool
+
+    def facts(self) -> dict[str, Any]:
+        """What a fit learned from, counted; a run keeps it for the cards of its releases."""
+        baskets, cut_us = self.baskets, to_us(self.window.train_until)
+        learned = baskets.between(int(np.iinfo(np.int64).min), cut_us)
+        _, items = baskets.entries(learned)
+        sizes = np.diff(baskets.offsets)[learned]
+        contexts = [baskets.contexts[number] for number in learned.tolist()]
+        regions = {one.region for one in contexts if one is not None and one.region is not None}
+        return {
+            "first_purchase": from_us(int(baskets.occurred_us[0])).isoformat(),
+            "last_purchase": from_us(int(baskets.occurred_us[learned[-1]])).isoformat(),
+            "purchases": len(learned),
+            "shoppers": len(np.unique(baskets.subject[learned])),
+            "items_sold": len(np.unique(items)),
+            "lines": len(items),
+            "items_in_a_basket": {
+                "median": float(np.median(sizes)),
+                "90 %": float(np.quantile(sizes, 0.9)),
+            },
+            "catalogue": self.catalogue.num_rows,
+            "regions": len(regions),
+            "synthetic": self.synthetic,
+        }
 
 
 def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Source:

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
 from training.choices.learn import read as read_choices
 from training.data.source import Source
 from training.export import graphs, model_config, parity
+from training.export.cards import DATA_CARD, MODEL_CARD, as_files, data_card, model_card
 from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
@@ -129,6 +131,7 @@ def export(
         lambda: tower_queries(run, vectors_ND),
         flat_below=flat_below,
     )
+    cards = _cards(run, release_id, created_at, differences, metrics)
     partial = releases_dir / f".partial-{release_id}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -138,6 +141,8 @@ def export(
         if (run.folder / name).exists():
             shutil.copyfile(run.folder / name, partial / name)
     (partial / INDEX).write_bytes(built.content)
+    for name, content in cards.items():
+        (partial / name).write_bytes(content)
     if learned is not None:
         (partial / LEARNED_SEGMENTS).write_bytes(learned)
     if chosen is not None:
@@ -185,6 +190,21 @@ def export(
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id, clock)
     return Exported(manifest, {name: len(content) for name, content in files.items()}, built, int8)
+
+
+def _cards(
+    run: Run,
+    release_id: str,
+    created_at: datetime,
+    parity: Mapping[str, float],
+    metrics: Mapping[str, float],
+) -> dict[str, bytes]:
+    """The files of both cards."""
+    told = model_card(run, release_id, created_at, parity, metrics)
+    seen = data_card(run, release_id)
+    return as_files(MODEL_CARD, f"Model card of {release_id}", told) | as_files(
+        DATA_CARD, f"Data card of {release_id}", seen
+    )
 
 
 def _quality(int8: Int8) -> dict[str, float]:

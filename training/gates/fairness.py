@@ -12,30 +12,38 @@ from training.gates.verdict import Check, Verdict
 _NO_WORSE = 0.02  # of a ratio, which is an estimate
 
 
-def fairness(
-    challenger: FairnessReport,
-    champion: FairnessReport,
-    offers: FairnessReport | None,
-    limits: Limits,
-) -> Verdict:
-    """`challenger` and `champion`: the same measures of their answers; `offers`: who is offered
-    something, None where neither the log nor the release holds any."""
-    allowed = FairnessLimits(
+def offers(found: FairnessReport | None, limits: Limits) -> Verdict:
+    """Who is offered something, by the log and by the release's network; None where there is no
+    offer to judge."""
+    if found is None:
+        said = "no offers in the window and none in the release: nothing to judge"
+        return Verdict.of("fairness", [Check("offers", 0.0, None, True, said)])
+    checks = [_offered(one, found, _allowed(limits)) for one in found.comparisons]
+    if not checks:
+        said = "offers were made to nobody whose group is known: nothing to judge"
+        checks = [Check("offers", 0.0, None, True, said)]
+    return Verdict.of("fairness", checks)
+
+
+def served(challenger: FairnessReport, champion: FairnessReport, limits: Limits) -> Verdict:
+    """The same measures of both sides' answers."""
+    checks = [
+        _served(one, champion.find(one.attribute, one.measure), _allowed(limits))
+        for one in challenger.comparisons
+    ]
+    if not checks:
+        said = "nobody's group is known: nothing to compare"
+        checks = [Check("groups", 0.0, None, True, said)]
+    return Verdict.of("fairness", checks)
+
+
+def _allowed(limits: Limits) -> FairnessLimits:
+    return FairnessLimits(
         offers=limits.offer_ratio,
         opportunity=limits.offer_ratio,
         exposure=limits.exposure_ratio,
         quality=limits.quality_ratio,
     )
-    checks = [
-        _served(one, champion.find(one.attribute, one.measure), allowed)
-        for one in challenger.comparisons
-    ]
-    if offers is None:
-        said = "no offers in the window and none in the release: nothing to judge"
-        checks.append(Check("offers", 0.0, None, True, said))
-    else:
-        checks += [_offered(one, offers, allowed) for one in offers.comparisons]
-    return Verdict.of("fairness", checks)
 
 
 def _served(one: Comparison, before: Comparison, allowed: FairnessLimits) -> Check:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.clock import to_us
 from contract.manifest import ReleaseManifest
 from contract.pair_features import PAIR_FEATURES
 from training.data.fresh_events import FreshEvents, Part
@@ -18,7 +17,7 @@ from training.gates.data import purchases_by_day
 from training.gates.paired import Paired, paired
 from training.gates.verdict import Verdict
 from training.retraining.answers import UNKNOWN_CASES, Answers, ndcg
-from training.retraining.groups import audited, groups_of, offers_of, served
+from training.retraining.groups import groups_of, served
 from training.retraining.plan import Wish
 from training.retraining.questions import Questions
 from training.retraining.steps import Result
@@ -132,10 +131,7 @@ def _fair(questions: Questions, sides: Sides, every: Sequence[Floats], wish: Wis
         served(groups, questions.shopper, values, (one.ranked >= 0).mean(axis=1), wish.limits)
         for one, values in zip(sides, every, strict=True)
     ]
-    window = questions.window
-    found = offers_of(wish.data, to_us(window.train_until), to_us(window.test_until), wish.uplift)
-    offers = audited(wish.demographics, found, wish.limits)
-    return fairness.fairness(reports[1], reports[0], offers, wish.limits)
+    return fairness.served(reports[1], reports[0], wish.limits)
 
 
 def _leakage(

@@ -105,8 +105,8 @@ def _key(wish: Wish, champion: str, window: Window) -> str:
     """A digest of everything that the outcome depends on, but for the moment."""
     told: dict[str, Any] = {
         "data": {path.name: file_digest(path) for path in event_parts(wish.data)},
-        "catalogue": file_digest(wish.data / "catalogue.parquet"),
-        "beside": [file_digest(p) for p in sorted(wish.data.glob("*.json"))],
+        "beside it": {p.name: file_digest(p) for p in sorted(wish.data.glob("*.parquet"))},
+        "settings": [file_digest(p) for p in sorted(wish.data.glob("*.json"))],
         "champion": file_digest(wish.releases / champion / MANIFEST),
         "window": {name: day.isoformat() for name, day in asdict(window).items()},
         "recipe": asdict(wish.recipe),
