@@ -76,7 +76,8 @@ _EARLIEST = int(np.iinfo(np.int64).min)
 
 def read_baskets(events: pa.Table) -> Baskets:
     """The purchases of `events` (columns of EVENT_SCHEMA) that were written under
-    `personalization`: models learn from nothing else. UserError when there are none."""
+    `personalization`: models learn from nothing else. What was given back in full was not bought.
+    UserError when there are none."""
     bought = events.filter(pc.equal(events["event_name"], "purchase"))
     table = bought.filter(pa.array(holds(bought["purposes"], "personalization"))).sort_by(
         [("occurred_at", "ascending"), ("event_id", "ascending")]
@@ -92,13 +93,17 @@ def read_baskets(events: pa.Table) -> Baskets:
         {
             "basket": pc.list_parent_indices(items),
             "item": pc.struct_field(pc.list_flatten(items), "item_id"),
+            "quantity": pc.fill_null(pc.struct_field(pc.list_flatten(items), "quantity"), 1),
         }
     )
     entries = (
         entries.group_by(["basket", "item"])
-        .aggregate([])
+        .aggregate([("quantity", "sum")])
         .sort_by([("basket", "ascending"), ("item", "ascending")])
     )
+    returned = events.filter(pc.equal(events["event_name"], "refund"))
+    if returned.num_rows:
+        table, entries = _without_returns(table, entries, returned)
     item = entries["item"].combine_chunks().dictionary_encode()
     subject = table["subject_id"].chunk(0).dictionary_encode()
     return Baskets(
@@ -111,6 +116,32 @@ def read_baskets(events: pa.Table) -> Baskets:
         item_ids=item.dictionary.to_pylist(),
         contexts=_contexts(table["context"]),
     )
+
+
+def _without_returns(
+    table: pa.Table, entries: pa.Table, returned: pa.Table
+) -> tuple[pa.Table, pa.Table]:
+    """Baskets and their entries without the items of which at least as many came back, and without
+    the baskets of which nothing is left. A refund names the transaction that it is of."""
+    back: dict[tuple[str, str], int] = {}
+    for row in returned.select(["transaction_id", "items"]).to_pylist():
+        for one in row["items"] or ():
+            key = (row["transaction_id"], one["item_id"])
+            back[key] = back.get(key, 0) + (one["quantity"] or 1)
+    transactions = table["transaction_id"].to_pylist()
+    places = entries["basket"].to_pylist()
+    kept = [
+        quantity > back.get((transactions[basket], item), 0)
+        for basket, item, quantity in zip(
+            places, entries["item"].to_pylist(), entries["quantity_sum"].to_pylist(), strict=True
+        )
+    ]
+    entries = entries.filter(pa.array(kept))
+    baskets, number = np.unique(entries["basket"].to_numpy(), return_inverse=True)
+    if not len(baskets):
+        raise UserError("everything that was bought was given back; nothing to learn from")
+    entries = entries.set_column(0, "basket", pa.array(number))
+    return table.take(pa.array(baskets)).combine_chunks(), entries
 
 
 def _contexts(column: pa.ChunkedArray) -> list[EventContext | None]:

@@ -20,7 +20,7 @@ from training.run_folder import Run
 NOW = FixedClock(datetime(2024, 5, 1, 12, tzinfo=UTC))
 UNTIL, WINDOW_DAYS = date(2024, 4, 29), 12
 # 140 questions of 60 shoppers: what thousands would make sure of, they can not.
-LENIENT = Limits(quality_loss=0.2, calibration_error=0.9, slower=3.0, min_slice=60)
+LENIENT = Limits(quality_loss=0.2, calibration_error=0.9, slower=3.0, min_slice=60, min_group=20)
 MakeWish = Callable[..., Wish]
 
 
