@@ -20,7 +20,7 @@ class Limits:
     slice_loss: float = 0.05
     min_slice: int = 100  # questions; smaller slices are told, not judged
     # calibration: share of the ranker's probability that stands in the wrong bin.
-    calibration_error: float = 0.35
+    calibration_error: float = 0.10
     calibration_worse: float = 0.05  # than the champion's
     # cold start: as `slice_loss`, for new items and new shoppers, who are few and noisy.
     cold_loss: float = 0.10
