@@ -88,7 +88,9 @@ def page(wish: Wish, outcome: "Outcome") -> str:
     parts.append(_data(results["data"]["facts"]))
     if "folds" in results:
         parts.append(_folds(results["folds"]))
-    parts += [_how(wish, outcome), _details(outcome.verdicts)]
+    if "gates" in results:
+        parts.append(_how(outcome))
+    parts.append(_details(outcome.verdicts))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -239,7 +241,7 @@ def _folds(folds: Mapping[str, Any]) -> str:
     )
 
 
-def _how(wish: Wish, outcome: "Outcome") -> str:
+def _how(outcome: "Outcome") -> str:
     later = (outcome.plan.window.train_until - outcome.plan.champion_until).days
     steps = "".join(
         f'<tr><td>{_text(name)}</td><td class="n">{seconds:.1f} s</td>'
