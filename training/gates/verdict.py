@@ -33,9 +33,9 @@ class Verdict:
         failed = [check for check in checks if not check.passed]
         if not failed:
             judged = sum(check.limit is not None for check in checks)
-            return cls(
-                gate, True, f"{judged or len(checks)} checks, none outside its limit", tuple(checks)
-            )
+            count = judged or len(checks)
+            said = f"{count} check{'s' if count > 1 else ''}, none outside its limit"
+            return cls(gate, True, said, tuple(checks))
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return cls(gate, False, failed[0].said + more, tuple(checks))
 
