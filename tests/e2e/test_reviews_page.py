@@ -112,6 +112,7 @@ def test_items_are_read_acknowledged_and_closed(
     expect(drop).to_contain_text("<b>autumn</b>")
     expect(page.locator(".review", has_text="price (PSI 0.61, KS 0.31)")).to_be_visible()
     expect(page.locator("#reviews .card-head")).to_contain_text("2 open")
+    expect(page.locator("#reviews")).not_to_contain_text("null")
     drop.get_by_label("Your name").fill("Anna")
     drop.get_by_role("button", name="Acknowledge").click()
     expect(drop.locator(".state").first).to_have_text("acknowledged")

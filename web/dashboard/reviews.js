@@ -35,7 +35,7 @@ export const showReviews = async (place, figures) => {
       element("p", { class: `state ${open ? "waiting" : ""}` }, open ? `${open} open` : "nothing open")),
     waiting.length ? element("ul", { class: "review-list" }, ...waiting.map(item))
       : element("p", { class: "quiet" }, "Nothing waits for anybody."),
-    closed.length ? folded("closed", `Closed lately (${closed.length})`, shown, element("ul", { class: "review-list" }, ...closed.map(item))) : null,
+    ...(closed.length ? [folded("closed", `Closed lately (${closed.length})`, shown, element("ul", { class: "review-list" }, ...closed.map(item)))] : []),
   );
 };
 
