@@ -163,9 +163,11 @@ def restrict(
     held = [(one, found) for _, one in words if (found := latest_consent(connection, one))]
     if not held:
         return
-    left = held[-1][1].purposes - refused.purposes
+    left, written = held[-1][1].purposes - refused.purposes, False
     for one, word in held:
-        if word.purposes & refused.purposes:
+        # Behind an older word that is written anew the newer one has to be said again.
+        if written or word.purposes & refused.purposes:
+            written = True
             kept = replace(refused, purposes=word.purposes & left)
             add_consent(writing, one, kept, GATEWAY, audit_names_of_visitors(connection, one))
 

@@ -152,6 +152,19 @@ async def test_a_no_reaches_both_before_they_are_linked(running: Running) -> Non
     assert in_effect(running, "desk", "u") == set()
 
 
+async def test_a_no_to_an_older_word_does_not_make_it_the_newest(running: Running) -> None:
+    """A user agreed to analytics; later their visitor, not logged in, to personalization. A no to
+    analytics at the login takes that from the user and nothing from the newer word."""
+    older, newer = ({"offers": True, one: True} for one in ("analytics", "personalization"))
+    assert await behave(running, visitor_id="other", user_id="u", consent=older) == "accepted"
+    await say(running, await resolve(running, "v"), **newer)
+    word = newer | {"analytics": False}
+    assert await behave(running, visitor_id="v", user_id="u", consent=word) == "accepted"
+    assert in_effect(running, "v", "u") == {"offers", "personalization"}
+    # And the user agrees to it on every device.
+    assert in_effect(running, "other", "u") == {"offers", "personalization"}
+
+
 async def test_a_purpose_that_is_not_named_stays_agreed_to(running: Running) -> None:
     await behave(running, visitor_id="p")
     await behave(running, visitor_id="p", consent={"analytics": True})
@@ -226,7 +239,10 @@ async def test_an_impression_that_waits_is_not_stored_after_a_withdrawal(running
     assert len(running.logged()) == stored
 
 
-async def test_what_waits_is_narrowed_to_what_is_agreed_to(running: Running) -> None:
+async def test_what_waits_is_narrowed_to_what_is_agreed_to(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.ingest.impressions._GATHER_S", 1.0)  # longer than the word takes
     await behave(running, visitor_id="r")
     subject = await resolve(running, "r")
     await running.decide(visitor_id="r", context={"region": "Smallville"})
