@@ -101,7 +101,8 @@ def test_whoever_died_between_any_two_steps_ends_with_the_same_bytes(
         with pytest.raises(Killed):
             retrain(asked, NOW if doomed == "data" else FixedClock(NOW.at + timedelta(days=1)))
     monkeypatch.setattr(Steps, "run", run)
-    outcome = retrain(asked, NOW)
+    # The trial began by the later clock; by an earlier one it would not be over.
+    outcome = retrain(asked, FixedClock(NOW.at + timedelta(days=1)))
     assert outcome.steps.resumed == [*STEPS, *ROLLED_OUT[:2]]
     assert_same(whole, expected, asked, outcome)
 
