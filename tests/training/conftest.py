@@ -20,7 +20,7 @@ from training.run_folder import Run, read_run, write_run
 torch.set_num_threads(1)
 
 _traced: dict[str, bytes] = {}
-_trace = graphs.to_onnx
+trace = graphs.to_onnx
 
 
 def _traced_once(
@@ -32,7 +32,7 @@ def _traced_once(
     for key, tensor in sorted(graph.state_dict().items()):
         told.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     if (found := _traced.get(told.hexdigest())) is None:
-        found = _traced[told.hexdigest()] = _trace(name, graph, example, dimension)
+        found = _traced[told.hexdigest()] = trace(name, graph, example, dimension)
     return found
 
 

@@ -13,9 +13,11 @@ from contract.clock import FixedClock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest, sha256, verify
 from contract.rollout import ROLLOUT, Canary, Rollout
+from tests.training.conftest import trace
 from tests.training.retraining import sabotage
 from tests.training.retraining.conftest import NOW, UNTIL, WINDOW_DAYS, MakeWish
 from training.evaluation.released import read_released
+from training.export import graphs
 from training.pipeline import Outcome, retrain
 from training.retraining import rollout
 from training.retraining.plan import Wish
@@ -81,6 +83,7 @@ class Killed(BaseException):
     """Stands for a process that is gone."""
 
 
+@pytest.mark.timeout(900)
 def test_whoever_died_between_any_two_steps_ends_with_the_same_bytes(
     wish: MakeWish,
     passed: tuple[Wish, Outcome],
@@ -88,6 +91,8 @@ def test_whoever_died_between_any_two_steps_ends_with_the_same_bytes(
 ) -> None:
     whole, expected = passed
     asked = wish(folds=2, rollout="promote")
+    # Traced anew, because so would another process.
+    monkeypatch.setattr(graphs, "to_onnx", trace)
     run = Steps.run
     for doomed in (*STEPS, *ROLLED_OUT):
 
