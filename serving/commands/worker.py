@@ -62,7 +62,9 @@ class Bench:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("worker", help="keep key figures and reports until stopped")
+    parser = subparsers.add_parser(
+        "worker", help="keep key figures and reports of experiments until stopped"
+    )
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="read events")
     parser.add_argument(
         "--reports-every", type=float, default=60.0, metavar="SECONDS", help="report experiments"

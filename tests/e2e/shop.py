@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -163,8 +164,8 @@ def demo(
     *more: str,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Demo]:
-    """`tillwise-serve demo` on a port of its own, from its page being there on; `settings` are
-    laid over the environment, `more` arguments follow."""
+    """`tillwise-serve demo` on a port of its own, from its page and its keys being there on;
+    `settings` are laid over the environment, `more` arguments follow."""
     port = port or free_port()
     flags = {
         "data": shop.data,
@@ -192,5 +193,10 @@ def demo(
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, said: Path) -> None:
-    if not answers(url, lambda: process.poll() is None):
+    alive = answers(url, lambda: process.poll() is None)
+    until = time.monotonic() + 60
+    while alive and "Keys of this run:" not in said.read_text():
+        alive = process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    if not alive:
         raise AssertionError(f"the demo did not start: {said.read_text()[-2_000:]}")

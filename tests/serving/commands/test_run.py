@@ -139,7 +139,7 @@ def test_a_release_that_does_not_verify_is_refused_by_name(own: Place, name: str
 
 
 def test_a_damaged_store_is_one_line(place: Place) -> None:
-    place.state.mkdir()
+    assert place.run("keys", "create", "--role", "checkout").returncode == 0
     (place.state / "events.sqlite").write_bytes(b"this is no database" * 100)
     found = place.run("run", "--port", str(free_port()), TILLWISE_LOG_LEVEL="error")
     assert found.returncode == 2
