@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from contract.clock import Clock, from_us, to_us
 from contract.errors import UserError
-from contract.manifest import MANIFEST
+from contract.manifest import MANIFEST, OFFER_ARMS
 from training.data.storage import event_parts
 from training.evaluation.protocols import Window
 from training.evaluation.released import read_manifest
@@ -69,6 +69,11 @@ def planned(wish: Wish, last_event_us: int, clock: Clock) -> tuple[Plan, Path]:
     same inputs, or a new one. UserError on what can not be planned."""
     champion = champion_id(wish)
     manifest = read_manifest(wish.releases, champion)
+    if wish.uplift is None and OFFER_ARMS in manifest.files:
+        raise UserError(
+            f"{champion} has an uplift network and no new one is named with --uplift: the shop "
+            "would lose its targeted offers"
+        )
     until = to_us_of(wish.until) if wish.until else _next_midnight(last_event_us)
     start = from_us(until) - timedelta(days=wish.window_days)
     window = Window(start - timedelta(days=wish.validation_days), start, from_us(until))

@@ -19,8 +19,8 @@ def export_to(stage: Path, run: Run, wish: Wish, plan: Plan, clock: Clock) -> Re
     """Export into an empty `stage`, with model versions that are free in the real repository.
 
     What the champion carries besides its models (learned segments, choices) and no new one was
-    named for goes along unchanged. UserError where it carries an uplift network and none is named:
-    the shop would silently lose its targeted offers."""
+    named for goes along unchanged. A champion's uplift network does not, so that `planned` asks for
+    a new one."""
     shutil.rmtree(stage, ignore_errors=True)
     manifest = read_manifest(wish.releases, plan.champion)
     champion = wish.releases / plan.champion

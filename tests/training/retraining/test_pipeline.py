@@ -11,7 +11,7 @@ import pytest
 
 from contract.clock import FixedClock
 from contract.errors import UserError
-from contract.manifest import MANIFEST, ReleaseManifest, sha256, verify
+from contract.manifest import MANIFEST, OFFER_ARMS, ReleaseManifest, sha256, verify
 from contract.rollout import ROLLOUT, Canary, Rollout
 from tests.training.conftest import trace
 from tests.training.retraining import sabotage
@@ -20,7 +20,7 @@ from training.evaluation.released import read_released
 from training.export import graphs
 from training.pipeline import Outcome, retrain
 from training.retraining import rollout
-from training.retraining.plan import Wish
+from training.retraining.plan import Wish, champion_id
 from training.retraining.report import MEANING
 from training.retraining.steps import Steps
 
@@ -209,6 +209,16 @@ def test_a_champion_that_has_seen_the_window_is_refused(wish: MakeWish) -> None:
 def test_unknown_champions_are_bad_input(wish: MakeWish) -> None:
     with pytest.raises(UserError, match="there is no release 'nobody'"):
         retrain(wish(champion="nobody"), NOW)
+
+
+def test_an_uplift_network_is_not_lost_in_passing(wish: MakeWish) -> None:
+    asked = wish()
+    path = asked.releases / champion_id(asked) / MANIFEST
+    told = json.loads(path.read_bytes())
+    told["files"][OFFER_ARMS] = next(iter(told["files"].values()))
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="no new one is named with --uplift"):
+        retrain(asked, NOW)
 
 
 def test_the_stage_is_a_release_that_verifies(passed: tuple[Wish, Outcome]) -> None:
