@@ -48,7 +48,7 @@ const card = (review, figures, again, shown) => {
   const say = (value) => (metric ? figure(value, metric.unit, figures.currency) : value === null ? "–" : Number(value.toPrecision(3)).toString());
   const ended = review.ended_at === null ? null : element("span", { class: "state" }, `ended ${moment(new Date(review.ended_at))}`);
   const told = [
-    ["Seen", finding.seen === null ? null : `${say(finding.seen)}${finding.expected === null ? "" : `, expected ${say(finding.expected)}`}${range(finding, say)}`],
+    [finding.source === "drift" ? "Seen (PSI)" : "Seen", finding.seen === null ? null : `${say(finding.seen)}${finding.expected === null ? "" : `, expected ${say(finding.expected)}`}${range(finding, say)}`],
     ["Since", `${moment(new Date(finding.since))} UTC`],
     ["Where", where(finding, say)],
     ["Before it", before(finding)],
