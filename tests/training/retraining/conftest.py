@@ -33,39 +33,10 @@ def shelves(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def wish(shelves: Path, shop_folder: Path, tmp_path: Path) -> MakeWish:
-    """A wish over a copy of the shelves in a folder of its own."""
-
-    def make(name: str = "shop", **changed: Any) -> Wish:
-        root = tmp_path / name
-        shutil.copytree(shelves, root)
-        usual = Wish(
-            data=shop_folder,
-            champion="live",
-            releases=root / "releases",
-            models=root / "models",
-            output=root / "retraining",
-            recipe=small_recipe("tower_epochs=3", "ranker_epochs=6"),
-            limits=LENIENT,
-            until=UNTIL,
-            window_days=WINDOW_DAYS,
-            validation_days=10,
-            folds=0,
-        )
-        return replace(usual, **changed)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def passed(
-    shelves: Path, shop_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Wish, Outcome]:
-    """A clean retraining from beginning to end, without an interruption."""
-    root = tmp_path_factory.mktemp("passed")
+def _shop(root: Path, shelves: Path, shop_folder: Path, **changed: Any) -> Wish:
+    """A wish over a copy of the shelves in `root`."""
     shutil.copytree(shelves, root, dirs_exist_ok=True)
-    asked = Wish(
+    usual = Wish(
         data=shop_folder,
         champion="live",
         releases=root / "releases",
@@ -76,7 +47,27 @@ def passed(
         until=UNTIL,
         window_days=WINDOW_DAYS,
         validation_days=10,
-        folds=2,
-        rollout="promote",
+        folds=0,
     )
+    return replace(usual, **changed)
+
+
+@pytest.fixture
+def wish(shelves: Path, shop_folder: Path, tmp_path: Path) -> MakeWish:
+    """A wish over a copy of the shelves in a folder of its own."""
+
+    def make(name: str = "shop", **changed: Any) -> Wish:
+        assert not (tmp_path / name).exists()
+        return _shop(tmp_path / name, shelves, shop_folder, **changed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def passed(
+    shelves: Path, shop_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Wish, Outcome]:
+    """A clean retraining from beginning to end, without an interruption."""
+    root = tmp_path_factory.mktemp("passed")
+    asked = _shop(root, shelves, shop_folder, folds=2, rollout="promote")
     return asked, retrain(asked, NOW)
