@@ -3,6 +3,7 @@ one durable commit serves many callers."""
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from asyncio import wrap_future
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -37,7 +38,7 @@ class Job(Generic[Connection, Result]):
             self.future.set_result(self.result)  # type: ignore[arg-type]
 
 
-class GroupWriter(Generic[Connection]):
+class GroupWriter(ABC, Generic[Connection]):
     """Runs small pieces of work, each all-or-nothing, and answers after their common commit. What a
     commit is, and a piece of work by itself, is for the kind of database to say."""
 
@@ -95,14 +96,14 @@ class GroupWriter(Generic[Connection]):
         if jobs:
             self._commit(jobs)
 
+    @abstractmethod
     def _commit(self, jobs: Sequence[Job[Connection, Any]]) -> None:
         """Do all of `jobs` in one transaction and answer each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _by_itself(self, job: Job[Connection, Any]) -> None:
         """Do `job` outside of any transaction and answer it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _let_go(self) -> None:
         """The thread has ended."""
-        raise NotImplementedError
