@@ -5,10 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import limits.aio.storage.memory
 import pytest
 from fastapi import FastAPI
 
@@ -21,6 +23,7 @@ from serving.state.control_store import Role
 from tests.serving.release_factory import Factory
 
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
+MOMENT_S = NOON.timestamp()
 ALL = {"personalization": True, "analytics": True, "offers": True}
 
 
@@ -153,6 +156,13 @@ async def start(release_root: Factory, tmp_path: Path) -> AsyncIterator[Start]:
     yield start_one
     for running in started:
         await running.stop()
+
+
+@pytest.fixture
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits on pages see one moment: their windows end with the minutes of the wall clock, and
+    where one ends in the middle of a test, one more request than the limit is let in."""
+    monkeypatch.setattr(limits.aio.storage.memory, "time", SimpleNamespace(time=lambda: MOMENT_S))
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ async def test_3_object_property_level_authorization(running: Running) -> None:
     assert not {"pair_features", "subject_id", "purposes", "query_vector"} & set(answer.json())
 
 
+@pytest.mark.usefixtures("one_minute")
 async def test_4_resource_consumption(start: Start) -> None:
     """Size, number and rate are bounded before any work is done for them."""
     running = await start(body_limit_bytes=2_000, page_requests_per_minute=3)

@@ -17,6 +17,8 @@ from tests.serving.api.test_auth import page_token
 from tests.serving.api.test_subjects_and_consent import resolve
 from tests.serving.conftest import ALL, BROWSER, Running, Start, checkout, event, purchase
 
+pytestmark = pytest.mark.usefixtures("one_minute")
+
 CRAWLER = "Googlebot/2.1 (+http://www.google.com/bot.html)"
 
 
