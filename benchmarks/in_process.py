@@ -10,7 +10,8 @@ from benchmarks.decide import seeded
 from contract.clock import FixedClock
 from contract.manifest import ReleaseManifest
 from serving.api.gateway import Gateway
-from serving.app import close_gateway, open_gateway
+from serving.closing import close_gateway
+from serving.opening import open_gateway
 from serving.settings import load_settings
 
 

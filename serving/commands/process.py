@@ -15,7 +15,8 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.api.arrivals import StampingProtocol
 from serving.api.gateway import Gateway
-from serving.app import create_app, open_gateway
+from serving.app import create_app
+from serving.opening import open_gateway
 from serving.settings import Settings
 from serving.state.state_folder import StateFolder
 

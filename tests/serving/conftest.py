@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from contract.clock import FixedClock
 from serving.api.auth import digest_of_key, new_key
 from serving.api.gateway import Gateway
-from serving.app import create_app, open_gateway
+from serving.app import create_app
+from serving.opening import open_gateway
 from serving.settings import Settings
 from serving.state.control_store import Role
 from tests.serving.release_factory import Factory

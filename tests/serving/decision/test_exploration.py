@@ -8,12 +8,12 @@ from contract.exploration import POOL, ExploreSettings
 from contract.manifest import RANKER
 from contract.rule_set import RuleSet
 from contract.rules import RuleBook
-from serving.app import _decision_settings as decision_settings
 from serving.decision.decide import Decider
 from serving.decision.limits import DecisionSettings
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
 from serving.settings import load_settings
+from serving.settings_of_parts import decision_settings
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import deciding, known, loaded, nobody, request, with_models
 from tests.serving.inference.broken_models import failing

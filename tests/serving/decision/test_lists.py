@@ -11,11 +11,11 @@ from contract.lists import ListSettings
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
 from contract.rule_set import RuleSet
 from contract.rules import RuleBook
-from serving.app import _decision_settings as decision_settings
 from serving.decision.limits import DecisionSettings
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
 from serving.settings import load_settings
+from serving.settings_of_parts import decision_settings
 from serving.state.feature_store import MemoryFeatureStore
 from tests.serving.decision.setting import deciding, known, loaded, request, with_models
 from tests.serving.inference.broken_models import failing

@@ -1,0 +1,126 @@
+"""What runs beside the requests: following what others wrote, deliveries, and what is due."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from serving.api.gateway import Gateway
+from serving.ingest.retention import enforce_when_due
+from serving.settings_of_parts import webhook_place
+from serving.state.sqlite_writer import StoreError
+
+if TYPE_CHECKING:
+    from serving.state.review_webhook import ReviewWebhook
+    from serving.state.voucherify import VoucherifyDelivery
+
+log = logging.getLogger(__name__)
+
+# How long what one gateway was told of an item, or an erasure by another process, may take to be
+# known to the others, at most.
+_FOLLOW_SECONDS = 0.5
+_ANONYMOUS_SECONDS = 5.0
+_OUTSIDE_SECONDS = 1.0
+_RETENTION_SECONDS = 600.0  # how often it is looked whether the daily job is due
+_PACING_SECONDS = 5.0  # how often it is looked whether the price of spending is to be solved anew
+_UNFINISHED_SECONDS = 5.0  # how often what is left of erasures is tried again
+
+
+@asynccontextmanager
+async def running_beside(gateway: Gateway, *, follow_pointer: bool) -> AsyncIterator[None]:
+    """Everything of `gateway` that no request asks for, until the context ends."""
+    outside, webhook = _outside(gateway), _webhook(gateway)
+    period = gateway.settings.snapshot_minutes * 60
+    tasks = [
+        _every(period, gateway.features.snapshot, "snapshot"),
+        _every(_RETENTION_SECONDS, lambda: _retain(gateway), "retention", at_once=True),
+        _every(_FOLLOW_SECONDS, lambda: _follow_store(gateway), "control store"),
+        _every(_ANONYMOUS_SECONDS, lambda: _write_anonymous(gateway), "anonymous sums"),
+        _every(_UNFINISHED_SECONDS, lambda: _finish_erasures(gateway), "erasures"),
+        _every(_PACING_SECONDS, gateway.pace_offers, "pacing", at_once=True),
+    ]
+    if outside is not None:
+        tasks.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))
+    if webhook is not None:
+        tasks.append(_every(_OUTSIDE_SECONDS, webhook.deliver, "review webhook"))
+    if follow_pointer:
+        look = gateway.follower.look
+        tasks.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for told in (outside, webhook):
+            if told is not None:
+                await told.aclose()
+
+
+async def _follow_store(gateway: Gateway) -> None:
+    if gateway.follow_erasures():
+        await gateway.features.drop_erased()
+    gateway.rules.follow()
+    gateway.experiments.follow()
+    await gateway.follow_catalogue()
+    await gateway.follow_offers()
+
+
+async def _write_anonymous(gateway: Gateway) -> None:
+    await asyncio.to_thread(gateway.anonymous.write, gateway.anonymous.taken())
+
+
+async def _finish_erasures(gateway: Gateway) -> None:
+    try:
+        await gateway.rights.finish()
+    except StoreError as error:
+        log.warning("erasures are not finished: %s", error)
+
+
+async def _retain(gateway: Gateway) -> None:
+    removed = await enforce_when_due(
+        gateway.settings.retention, gateway.stores, gateway.rights, gateway.clock
+    )
+    if removed is not None:
+        log.info("retention: %s", removed)
+
+
+def _every(
+    seconds: float, act: Callable[[], Awaitable[object]], name: str, *, at_once: bool = False
+) -> asyncio.Task[None]:
+    """A task that does `act` again and again; one failure does not end it."""
+
+    async def repeat() -> None:
+        wait = not at_once
+        while True:
+            if wait:
+                await asyncio.sleep(seconds)
+            wait = True
+            try:
+                await act()
+            except Exception:
+                log.exception("the %s task failed; it goes on", name)
+
+    return asyncio.create_task(repeat(), name=name)
+
+
+def _outside(gateway: Gateway) -> "VoucherifyDelivery | None":
+    settings = gateway.settings
+    if settings.voucherify_url is None:
+        return None
+    from serving.state.voucherify import VoucherifyDelivery, VoucherifyPlace
+
+    place = VoucherifyPlace(
+        settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
+    )
+    return VoucherifyDelivery(gateway.ledger.outbox, place, gateway.clock)
+
+
+def _webhook(gateway: Gateway) -> "ReviewWebhook | None":
+    place = webhook_place(gateway.settings)
+    if place is None:
+        return None
+    from serving.state.review_webhook import ReviewWebhook
+
+    return ReviewWebhook(gateway.control, place, gateway.clock)
