@@ -22,7 +22,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from serving.control import open_control
 from serving.settings import load_settings
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.secrets import Pseudonym, Secrets
 from serving.state.sql_control_store import SqlControlStore
 

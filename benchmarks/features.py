@@ -23,7 +23,7 @@ from contract.errors import UserError
 from contract.events import Event, EventItem
 from contract.figures import Figures
 from serving.inference.breaker import Breaker
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.feature_store import FeatureStore, LinkedFeatureStore, MemoryFeatureStore
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets

@@ -21,7 +21,7 @@ from fastapi import Request
 
 from serving.api.problems import ApiProblem
 from serving.state.audit import Actor
-from serving.state.control_store import ApiKey, Role
+from serving.state.control_records import ApiKey, Role
 from serving.state.secrets import Secrets
 from serving.state.sqlite_writer import StoreError
 

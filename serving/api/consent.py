@@ -16,7 +16,7 @@ from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of, path_parameter
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 
 router = APIRouter()
 

@@ -19,7 +19,7 @@ from fastapi.responses import Response
 from serving.api.auth import Caller
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
-from serving.state.control_store import StoredAnswer
+from serving.state.control_records import StoredAnswer
 
 HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)

@@ -3,7 +3,7 @@ the store can not be read, and the page tokens whose signature held. Kept in thi
 
 from collections import OrderedDict
 
-from serving.state.control_store import ApiKey
+from serving.state.control_records import ApiKey
 
 _MOST_TOKENS = 16_384
 

@@ -27,7 +27,7 @@ from serving.commands.arguments import add_folders, add_json, moment, settings_o
 from serving.commands.parquet import read_columns
 from serving.control import open_control, secrets_of
 from serving.settings import Settings
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets

@@ -35,7 +35,7 @@ from serving.commands.replay import describe
 from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
-from serving.state.control_store import ROLES, Role
+from serving.state.control_records import ROLES, Role
 
 STATE = Path("build/demo/state")
 _SECONDS = 15.0  # for simulated shoppers, however slow the machine

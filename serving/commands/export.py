@@ -25,7 +25,8 @@ from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
 from serving.inference.releases import live_release_id
 from serving.settings import Settings
-from serving.state.control_store import ControlStore, Export
+from serving.state.control_records import Export
+from serving.state.control_store import ControlStore
 from serving.state.exports import erase_from, keep_only, narrow, row_of
 from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys

@@ -21,7 +21,7 @@ from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.control import open_control, require_control, secrets_of
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
-from serving.state.control_store import ROLES
+from serving.state.control_records import ROLES
 from serving.state.secrets import KEY_FILE, Secrets, drop_old_masters, new_master
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.state_folder import StateFolder

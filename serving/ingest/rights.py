@@ -22,7 +22,8 @@ from contract.features import FEATURES, SubjectState
 from contract.rows import Rows
 from serving.ingest.accept import Ingest
 from serving.state.audit import Actor, Entry
-from serving.state.control_store import ControlStore, Erased, SubjectRecord
+from serving.state.control_records import Erased, SubjectRecord
+from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
 from serving.state.exports import erase_from, is_there, keep_only
 from serving.state.feature_merge import merged

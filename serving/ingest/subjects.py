@@ -5,16 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.clock import Clock
-from contract.consent import (
-    NOTHING,
-    Purpose,
-    in_effect,
-    may_store_behaviour,
-    redact,
-    taken_back,
-)
+from contract.consent import NOTHING, Purpose, in_effect, may_store_behaviour, redact, taken_back
 from contract.events import Event
-from serving.state.control_store import Consent, ControlStore
+from serving.state.control_records import Consent
+from serving.state.control_store import ControlStore
 from serving.state.secrets import Pseudonyms, Secrets
 
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from serving.state import control_audit, erasure_records
 from serving.state.audit import Actor, Entry
-from serving.state.control_store import Erased
+from serving.state.control_records import Erased
 from serving.state.control_subjects import Writing, audit_name, histories, owner
 from serving.state.sql import Sql
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from serving.state.control_store import SubjectKey
+from serving.state.control_records import SubjectKey
 from serving.state.secrets import KEY_BYTES, Secrets
 from serving.state.sql import Sql
 

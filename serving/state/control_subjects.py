@@ -11,7 +11,7 @@ from uuid import uuid4
 from contract.clock import Clock
 from serving.state import control_audit
 from serving.state.audit import GATEWAY, Actor, Entry
-from serving.state.control_store import Consent, Identity
+from serving.state.control_records import Consent, Identity
 from serving.state.secrets import KEY_BYTES, Pseudonym, Pseudonyms, Secrets
 from serving.state.sql import Sql
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from serving.state.audit import Line
-from serving.state.control_store import Erased
+from serving.state.control_records import Erased
 from serving.state.secrets import Secrets
 from serving.state.sql import Sql
 

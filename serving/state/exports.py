@@ -23,7 +23,7 @@ from contract.consent import PURPOSES, may_store_behaviour, redact
 from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.frames import event_row
-from serving.state.control_store import Export
+from serving.state.control_records import Export
 from serving.state.parquet_parts import EVENTS_FOLDER, LOCK_FILE, REWRITE_FILE, Row, rewriting
 from serving.whole_file import replacing
 

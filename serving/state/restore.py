@@ -12,7 +12,7 @@ from typing import Any
 from contract.errors import UserError
 from serving.state.audit import COMMAND_LINE, START, Line, fault_behind
 from serving.state.backup import Manifest
-from serving.state.control_store import Consent, Erased
+from serving.state.control_records import Consent, Erased
 from serving.state.receipts import InvalidReceipt, ReceiptSigner, verify
 from serving.state.sql_control_store import SqlControlStore
 

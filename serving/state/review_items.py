@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from contract.reviews import Deed, Finding, Review, Source, State, Step
 from serving.state.audit import Actor
-from serving.state.control_store import ReviewMessage
+from serving.state.control_records import ReviewMessage
 from serving.state.control_subjects import Writing
 from serving.state.sql import Sql
 

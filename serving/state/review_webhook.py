@@ -21,7 +21,8 @@ import httpx
 
 from contract.clock import Clock
 from contract.errors import UserError
-from serving.state.control_store import ControlStore, ReviewMessage
+from serving.state.control_records import ReviewMessage
+from serving.state.control_store import ControlStore
 from serving.state.review_items import LONGEST_WAIT_S
 
 log = logging.getLogger(__name__)

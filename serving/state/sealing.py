@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract.event_versions import read_stored
 from contract.events import Event
-from serving.state.control_store import ControlStore, SubjectKey
+from serving.state.control_records import SubjectKey
+from serving.state.control_store import ControlStore
 from serving.state.records import Record
 
 FORM = b"\x01"

@@ -22,7 +22,7 @@ from benchmarks.servers import free_port, stop
 from contract.events import Event
 from contract.frames import EVENT_SCHEMA
 from serving.api.auth import digest_of_key
-from serving.state.control_store import Role
+from serving.state.control_records import Role
 from serving.state.event_log import SqliteEventLog
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets

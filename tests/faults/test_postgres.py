@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.postgres_process import PostgresServer, postgres
-from serving.state.control_store import Consent, Identity
+from serving.state.control_records import Consent, Identity
 from serving.state.group_writer import StoreError
 from tests.serving.conftest import NOON
 from tests.serving.state.control_places import in_postgresql

@@ -20,7 +20,7 @@ from serving.api.gateway import Gateway
 from serving.app import create_app
 from serving.opening import open_gateway
 from serving.settings import Settings
-from serving.state.control_store import Role
+from serving.state.control_records import Role
 from tests.serving.release_factory import Factory
 
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)

@@ -10,7 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from valkey import Valkey
 
-from serving.state.control_store import ControlStore, SubjectKey
+from serving.state.control_records import SubjectKey
+from serving.state.control_store import ControlStore
 from serving.state.sealing import FORM
 
 

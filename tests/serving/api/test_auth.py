@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from serving.api.auth import PAGE_TOKEN_AUDIENCE, page_token_secret
-from serving.state.control_store import Role
+from serving.state.control_records import Role
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import Running, checkout, event, purchase
 

@@ -15,7 +15,7 @@ from serving.api.arrivals import StampingProtocol, arrival_of, ready_of, waiting
 from serving.api.known_callers import KnownCallers
 from serving.commands.process import bind
 from serving.decision.admission import Admission, Overloaded
-from serving.state.control_store import ApiKey
+from serving.state.control_records import ApiKey
 from tests.serving.api.test_auth import page_token
 from tests.serving.conftest import NOON, Start
 

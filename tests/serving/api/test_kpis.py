@@ -11,7 +11,7 @@ from serving.experiments.rollup import Rollup
 from serving.monitoring.anonymous import FILE as ANONYMOUS
 from serving.monitoring.anonymous import counted_in
 from serving.monitoring.kpis import FILE
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.stores import open_event_log
 from tests.serving.conftest import ALL, NOON, Running, purchase

@@ -13,7 +13,7 @@ from contract.manifest import QUERY_TOWER
 from serving.__main__ import main
 from serving.commands import release_status
 from serving.inference.backend import InferenceFailed
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.event_log import SqliteEventLog
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import ALL, NOON, Running, Start

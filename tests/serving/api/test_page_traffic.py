@@ -12,7 +12,7 @@ from fastapi import Request
 
 from serving.api.auth import Caller
 from serving.api.page_limits import PageLimits, is_page
-from serving.state.control_store import Role
+from serving.state.control_records import Role
 from tests.serving.api.test_auth import page_token
 from tests.serving.api.test_subjects_and_consent import resolve
 from tests.serving.conftest import ALL, BROWSER, Running, Start, checkout, event, purchase

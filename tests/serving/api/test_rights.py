@@ -14,7 +14,7 @@ from contract.clock import FixedClock
 from serving.ingest.retention import enforce
 from serving.retention import Retention
 from serving.state.audit import COMMAND_LINE, GATEWAY, first_fault
-from serving.state.control_store import Export
+from serving.state.control_records import Export
 from serving.state.exports import erase_from, narrow, row_of
 from serving.state.feature_store import MemoryFeatureStore
 from serving.state.parquet_parts import export as export_log

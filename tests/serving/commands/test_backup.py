@@ -19,7 +19,7 @@ from contract.offers import Limits
 from serving.control import open_control, open_ledger
 from serving.settings import Settings, load_settings
 from serving.state.audit import COMMAND_LINE, first_fault
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import SEED, MemoryFeatureStore

@@ -19,7 +19,7 @@ from serving.experiments.report import made_report, to_stop
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import COLUMNS
 from serving.experiments.units import Units, units_of
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from tests.serving.conftest import ALL, NOON, Running, purchase
 
 KEY = "personalised-against-generic"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contract.clock import Clock
 from contract.features import SubjectState
-from serving.state.control_store import Consent
+from serving.state.control_records import Consent
 from serving.state.event_log import SqliteEventLog
 from serving.state.feature_store import SEED, MemoryFeatureStore
 from serving.state.sealing import SealedCodec, SubjectKeys

@@ -16,9 +16,9 @@ from benchmarks.postgres_process import PostgresServer
 from contract.clock import FixedClock
 from contract.errors import UserError
 from serving.state.audit import COMMAND_LINE, Entry, first_fault
+from serving.state.control_records import ApiKey, Consent, Export, Identity, StoredAnswer
 from serving.state.control_schema import TABLES, make_tables
-from serving.state.control_store import KEY_HELD_S, ApiKey, Consent, Export, Identity, StoredAnswer
-from serving.state.held_keys import HeldKeys
+from serving.state.held_keys import KEY_HELD_S, HeldKeys
 from serving.state.secrets import Pseudonym, Pseudonyms, Secrets, UnknownMasterKey
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.state_folder import StateFolder
