@@ -18,33 +18,42 @@ from sqlalchemy import (
 
 METADATA = MetaData()
 
+
+def _text(name: str, *, unique: bool | None = None) -> Column[str]:
+    return Column(name, Text, nullable=False, unique=unique)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
 # Uses that count: reservations in force and redemptions that were not rolled back. The row of an
 # offer is also what those who reserve it wait for, one after the other.
 OFFER_USES = Table(
     "offer_uses",
     METADATA,
     Column("offer_id", Text, primary_key=True),
-    Column("uses", BigInteger, nullable=False),
-    Column("spent", BigInteger, nullable=False),
+    _number("uses"),
+    _number("spent"),
 )
 
 HOLDER_USES = Table(
     "holder_uses",
     METADATA,
     Column("holder", Text, primary_key=True),
-    Column("uses", BigInteger, nullable=False),
+    _number("uses"),
 )
 
 REDEMPTIONS = Table(
     "redemptions",
     METADATA,
     Column("redemption_id", Text, primary_key=True),
-    Column("transaction_id", Text, nullable=False, unique=True),
-    Column("request_digest", Text, nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("value", BigInteger, nullable=False),
-    Column("total", BigInteger, nullable=False),
-    Column("redeemed_at", BigInteger, nullable=False),
+    _text("transaction_id", unique=True),
+    _text("request_digest"),
+    _text("currency"),
+    _number("value"),
+    _number("total"),
+    _number("redeemed_at"),
     Column("rolled_back_at", BigInteger),
 )
 
@@ -52,18 +61,18 @@ RESERVATIONS = Table(
     "reservations",
     METADATA,
     Column("reservation_id", Text, primary_key=True),
-    Column("token_id", Text, nullable=False),
-    Column("decision_id", Text, nullable=False),
-    Column("offer_id", Text, nullable=False),
+    _text("token_id"),
+    _text("decision_id"),
+    _text("offer_id"),
     Column("holder", Text),
-    Column("discount", Text, nullable=False),
-    Column("amount", BigInteger, nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("cart_digest", Text, nullable=False),
+    _text("discount"),
+    _number("amount"),
+    _text("currency"),
+    _text("cart_digest"),
     Column("offer_group", Text),
-    Column("state", Text, nullable=False),
-    Column("reserved_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
+    _text("state"),
+    _number("reserved_at"),
+    _number("expires_at"),
     Column("redemption_id", Text, ForeignKey("redemptions.redemption_id")),
     Column("external_code", Text),
     Column("budget_day", Text),
@@ -74,7 +83,7 @@ DAY_SPEND = Table(
     "day_spend",
     METADATA,
     Column("day", Text, primary_key=True),
-    Column("spent", BigInteger, nullable=False),
+    _number("spent"),
 )
 
 # When a shopper, under a name that only their own key can make, was shown an offer, once for each
@@ -84,7 +93,7 @@ SHOWN = Table(
     METADATA,
     Column("name", Text, primary_key=True),
     Column("seat", Text, primary_key=True),
-    Column("shown_at", BigInteger, nullable=False),
+    _number("shown_at"),
 )
 
 # Decisions counted by the minutes, with what some of them were expected to bring and to cost.
@@ -92,9 +101,9 @@ PACING_SLOTS = Table(
     "pacing_slots",
     METADATA,
     Column("slot_id", Text, primary_key=True),
-    Column("start_at", BigInteger, nullable=False),
-    Column("seen", BigInteger, nullable=False),
-    Column("body", Text, nullable=False),
+    _number("start_at"),
+    _number("seen"),
+    _text("body"),
 )
 
 # The price of spending that all gateways go by, by day.
@@ -102,21 +111,21 @@ PACING_PRICES = Table(
     "pacing_prices",
     METADATA,
     Column("day", Text, primary_key=True),
-    Column("solved_at", BigInteger, nullable=False),
-    Column("body", Text, nullable=False),
+    _number("solved_at"),
+    _text("body"),
 )
 
 OUTBOX = Table(
     "outbox",
     METADATA,
     Column("message_id", Text, primary_key=True),
-    Column("reservation_id", Text, nullable=False),
-    Column("place", BigInteger, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("made_at", BigInteger, nullable=False),
-    Column("next_at", BigInteger, nullable=False),
-    Column("attempts", BigInteger, nullable=False),
+    _text("reservation_id"),
+    _number("place"),
+    _text("kind"),
+    _text("body"),
+    _number("made_at"),
+    _number("next_at"),
+    _number("attempts"),
     Column("done_at", BigInteger),
     Column("remote_id", Text),
     Column("problem", Text),
