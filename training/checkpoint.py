@@ -1,7 +1,5 @@
-"""Files that are whole or not there: what stood under the name before stays until the new one is
-complete on the disk."""
+"""Weights in files that are replaced whole."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,21 +7,17 @@ from typing import Any
 import torch
 
 from contract.errors import UserError
+from contract.whole_file import replacing
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` under `path`. UserError on a full disk; what was there before is untouched."""
-    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path, path.with_name(f"{path.name}.partial")) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # a full or failing disk may only say so here
-        os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         reason = _reason(error)
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{path}: could not be written, what stood there is untouched: {reason}"
         ) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from contract.clock import DAY_US, Clock, FixedClock, to_us
+from contract.whole_file import replace as replace_file
 from training.data.fresh_events import FreshEvents, read_fresh_events
 from training.data.source import Source, read_source
 from training.evaluation.released import Released, read_released
@@ -29,7 +30,6 @@ from training.retraining.plan import Plan, Wish, planned
 from training.retraining.questions import Questions
 from training.retraining.steps import Result, Steps
 from training.run_folder import read_run, write_run
-from training.whole_file import replace as replace_file
 
 # What the fresh window is held against: of volume the weeks before it, of everything else those
 # that the champion learned from, which had gates of their own.

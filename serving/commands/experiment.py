@@ -12,6 +12,7 @@ from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.experiments import Experiment, ExperimentBook
 from contract.figures import Figures
+from contract.file_lock import alone_if_free
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.control import open_control, require_control, secrets_of
 from serving.decision.experiment_arms import DOCUMENT
@@ -21,7 +22,7 @@ from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.size import days, sample_size
 from serving.experiments.statistics import require_library
 from serving.experiments.units import units_of
-from serving.monitoring.worker import WorkerLock
+from serving.monitoring.worker import LOCK
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ControlStore
@@ -106,8 +107,8 @@ def _round(settings: Settings, control: ControlStore, rollup: Rollup) -> Figures
     """One reading of what is new, with a report of every experiment that has run."""
     began = time.perf_counter()
     reports = ReportRound(control, rollup, SystemClock())
-    with WorkerLock(settings.state) as lock:
-        if not lock.held:
+    with alone_if_free(settings.state / LOCK) as free:
+        if not free:
             figures = reports.run()
             figures.notes.append("a worker reads the event log; this is of what it has read")
             return figures

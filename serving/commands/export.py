@@ -20,6 +20,7 @@ from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.figures import Figures
 from contract.manifest import CATALOGUE
+from contract.whole_file import replacing
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
@@ -33,7 +34,6 @@ from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
 from serving.state.state_folder import EVENTS
 from serving.stores import open_event_log
-from serving.whole_file import replacing
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

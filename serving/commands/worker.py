@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from contract.clock import AsOfClock, Clock, SystemClock, from_us
 from contract.errors import UserError
 from contract.figures import Figures
+from contract.file_lock import alone_if_free
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.experiment import ReportRound
 from serving.control import open_control, open_ledger, require_control, secrets_of
@@ -30,7 +31,7 @@ from serving.monitoring.drift import FILE as DRIFT_FILE
 from serving.monitoring.drift import DriftWatch
 from serving.monitoring.http import configure_logging
 from serving.monitoring.kpi_gauges import KpiGauges
-from serving.monitoring.worker import Duty, StatusServer, Worker, WorkerLock
+from serving.monitoring.worker import LOCK, Duty, StatusServer, Worker
 from serving.settings import Settings
 from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> Figures:
     if args.with_parent:
         Thread(target=_await_end, args=(stop,), name="parent", daemon=True).start()
     with ExitStack() as held:
-        if not held.enter_context(WorkerLock(settings.state)).held:
+        if not held.enter_context(alone_if_free(settings.state / LOCK)):
             raise UserError(f"another worker keeps the files of state folder {settings.state}")
         control = open_control(settings, secrets_of(settings), clock)
         held.callback(control.close)

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from math import inf
-from types import TracebackType
 from typing import Self
 
 from serving.decision.messages import DEFAULT_DEADLINE_MS
@@ -187,10 +186,5 @@ class Place:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.drop()

@@ -1,15 +1,14 @@
 """The folders that releases are pulled into, and how they are changed: by one process at a time,
 each file and each folder at once."""
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import UserError
+from contract.file_lock import alone
 from contract.manifest import MANIFEST, ReleaseManifest, Root
 from serving.inference.release_store import parsed_manifest
 
@@ -57,33 +56,9 @@ def digest_of_file(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(path: Path, content: bytes) -> None:
-    """The new content, at once for every reader, and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def sync(folder: Path) -> None:
-    """What was renamed in `folder` survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
-def alone(releases: Path) -> Iterator[None]:
+def changing(releases: Path) -> Iterator[None]:
     """One at a time changes the folders, also across processes."""
     releases.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(releases / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with alone(releases / ".lock"):
         yield
-    finally:
-        os.close(descriptor)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.rollout import Canary
+from contract.whole_file import replace
 from serving.inference import rollout_file
-from serving.inference.release_place import Folders, alone, local_manifest, manifest_files, write
+from serving.inference.release_place import Folders, changing, local_manifest, manifest_files
 from serving.inference.release_store import Live, files_of
 from serving.inference.releases import CURRENT
 
@@ -35,7 +36,7 @@ def follow(folders: Folders, live: Live, at: datetime) -> bool:
     if rollout_file.named(folders.releases) != live.current:
         rollout_file.promote(folders.releases, live.current, at)
     _follow_trial(folders, live.canary)
-    write(
+    replace(
         folders.releases / _FOLLOWED, json.dumps({"generation": live.generation}).encode() + b"\n"
     )
     return True
@@ -74,7 +75,7 @@ def prune(folders: Folders, keep: set[str]) -> Pruned:
     What can not be told to be without use stays: a release that serves may well be one whose files
     were damaged since, and a pod must go on following the store beside it.
     """
-    with alone(folders.releases):
+    with changing(folders.releases):
         held = {path.parent.name for path in manifest_files(folders)}
         try:
             kept = keep | _in_use(folders)

@@ -5,7 +5,6 @@
 last: a release without one does not exist. Nothing below it is ever changed.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PreconditionError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore, from_url
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import UserError
+from contract.file_lock import SHARED, alone
 from contract.manifest import MANIFEST, ReleaseId, ReleaseManifest, Root
 from contract.rollout import Canary, RolledBack
 
@@ -235,8 +231,7 @@ class ReleaseStore:
         if self._folder is None:
             yield
             return
-        with self._told(".lock"), (self._folder / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._told(".lock"), alone(self._folder / ".lock", SHARED):
             yield
 
     @contextmanager

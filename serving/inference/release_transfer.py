@@ -8,21 +8,15 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest, Root, expected_feature_hash, verify
+from contract.whole_file import replace, sync
 from serving.inference.release_place import (
     Folders,
-    alone,
+    changing,
     digest_of_file,
     manifest_bytes,
     manifest_files,
-    sync,
-    write,
 )
-from serving.inference.release_store import (
-    ReleaseStore,
-    check_name,
-    files_of,
-    parsed_manifest,
-)
+from serving.inference.release_store import ReleaseStore, check_name, files_of, parsed_manifest
 from serving.inference.releases import digest_of, load_release
 
 _DRAFT = ".partial-"  # as an export names its own; Triton and the gateway pass such names over
@@ -65,7 +59,7 @@ def pull(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     manifest = parsed_manifest(content, release_id)
     if manifest.feature_hash != expected_feature_hash():  # before anything large is copied
         raise UserError(f"release {release_id}: {verify(content, lambda *_: None)[0]}")
-    with alone(folders.releases):
+    with changing(folders.releases):
         digest = digest_of(folders.releases, folders.models, release_id)
         if not _same(folders, release_id, content) or verify(content, digest):
             _refuse_clashes(folders, manifest)
@@ -96,7 +90,7 @@ def _fetch(
         )
         if problems:
             raise UserError(f"release {release_id} is refused: {problems[0]}")
-        write(folders.releases / f"{_DRAFT}{release_id}" / MANIFEST, content)
+        replace(folders.releases / f"{_DRAFT}{release_id}" / MANIFEST, content)
         _place(folders, manifest, draft)
     finally:
         _clear(folders, manifest)

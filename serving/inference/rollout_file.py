@@ -5,18 +5,16 @@ Of the two, `rollout.json` is written first. Whatever dies in between leaves a s
 release that is said to be taken away is not served although `current` still names it.
 """
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from contract.errors import GateRefused, UserError
+from contract.file_lock import SHARED, alone
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
+from contract.whole_file import replace
 from serving.inference.release_build import RELEASE_ID
 from serving.inference.releases import CURRENT
-from serving.whole_file import replacing
 
 
 def read_rollout(releases: Path) -> Rollout:
@@ -33,16 +31,16 @@ def read_rollout(releases: Path) -> Rollout:
 
 def promote(releases: Path, release_id: str, at: datetime) -> None:
     """Make `release_id` the live one. It must have been verified. Raises UserError, OSError."""
-    with _locked(releases):
+    with alone(releases / ROLLOUT_LOCK, SHARED):
         rollout = read_rollout(releases).promoted(named(releases), release_id, at)
-        _replace(releases / ROLLOUT, rollout.as_bytes())
+        replace(releases / ROLLOUT, rollout.as_bytes())
         _point(releases, release_id)
 
 
 def start_canary(releases: Path, canary: Canary, *, again: bool = False) -> None:
     """Put a verified release on trial. GateRefused when it was rolled back, unless `again`;
     UserError when it is the live one already."""
-    with _locked(releases):
+    with alone(releases / ROLLOUT_LOCK, SHARED):
         rollout = read_rollout(releases)
         if canary.release_id == named(releases):
             raise UserError(f"release {canary.release_id} is the live one already")
@@ -52,16 +50,16 @@ def start_canary(releases: Path, canary: Canary, *, again: bool = False) -> None
                 f"release {canary.release_id} was rolled back at {told.at:%Y-%m-%d %H:%M} "
                 f"({told.reason}); try it again with --again"
             )
-        _replace(releases / ROLLOUT, rollout.on_trial(canary).as_bytes())
+        replace(releases / ROLLOUT, rollout.on_trial(canary).as_bytes())
 
 
 def stop_canary(releases: Path) -> str:
     """End the canary; its release. UserError when there is none."""
-    with _locked(releases):
+    with alone(releases / ROLLOUT_LOCK, SHARED):
         rollout = read_rollout(releases)
         if rollout.canary is None:
             raise UserError("there is no canary to stop")
-        _replace(releases / ROLLOUT, rollout.without_canary().as_bytes())
+        replace(releases / ROLLOUT, rollout.without_canary().as_bytes())
         return rollout.canary.release_id
 
 
@@ -79,7 +77,7 @@ def roll_back(
     The release that is live now; None where nothing was done, because somebody was quicker.
     UserError when there is nothing to go back to.
     """
-    with _locked(releases):
+    with alone(releases / ROLLOUT_LOCK, SHARED):
         rollout, live = read_rollout(releases), named(releases)
         canary = None if rollout.canary is None else rollout.canary.release_id
         if release_id not in (live, canary):
@@ -92,7 +90,7 @@ def roll_back(
             target = standing[0]
             verify(target)
         taken = rollout.taken_back(release_id, reason, at, live)
-        _replace(releases / ROLLOUT, taken.as_bytes())
+        replace(releases / ROLLOUT, taken.as_bytes())
         if target is not None and target != live:
             _point(releases, target)
         return target
@@ -100,10 +98,10 @@ def roll_back(
 
 def record_healthy(releases: Path, release_id: str) -> None:
     """Remember that `release_id` was live and answered well, if it is live. Raises OSError."""
-    with _locked(releases):
+    with alone(releases / ROLLOUT_LOCK, SHARED):
         rollout = read_rollout(releases)
         if named(releases) == release_id and rollout.healthy[-1:] != (release_id,):
-            _replace(releases / ROLLOUT, rollout.found_healthy(release_id).as_bytes())
+            replace(releases / ROLLOUT, rollout.found_healthy(release_id).as_bytes())
 
 
 def named(releases: Path) -> str | None:
@@ -116,20 +114,4 @@ def named(releases: Path) -> str | None:
 
 
 def _point(releases: Path, release_id: str) -> None:
-    _replace(releases / CURRENT, f"{release_id}\n".encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def _locked(releases: Path) -> Iterator[None]:
-    """Alone among all that change these files; the operating system lets go when we die."""
-    descriptor = os.open(releases / ROLLOUT_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    replace(releases / CURRENT, f"{release_id}\n".encode())

@@ -3,17 +3,13 @@ in one thread, so that nothing of it takes the gateway's time. What fails is log
 tried again when it is due next; what was done is in the duties' own files, so it may be killed at
 any moment."""
 
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, make_wsgi_app
@@ -22,7 +18,7 @@ from contract.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LOCK: Final = "worker.lock"
+LOCK: Final = "worker.lock"  # in the state folder: one worker at a time writes its files
 _LATE_ROUNDS, _LATE_S = 5, 120.0  # overdue by so much it is not well
 
 
@@ -91,33 +87,6 @@ class Worker:
         spent = time.monotonic() - began
         self._seconds.labels(duty.name).set(spent)
         duty.due = time.monotonic() + duty.every_s
-
-
-class WorkerLock:
-    """Keeps a second one away from the same file; the operating system lets go of it with the
-    process. `held`: whether this one may write."""
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / LOCK
-        self._descriptor = -1
-        self.held = False
-
-    def __enter__(self) -> Self:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return self
-        self.held = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
 
 
 class StatusServer:

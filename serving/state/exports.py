@@ -23,9 +23,9 @@ from contract.consent import PURPOSES, may_store_behaviour, redact
 from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.frames import event_row
+from contract.whole_file import replacing
 from serving.state.control_records import Export
 from serving.state.parquet_parts import EVENTS_FOLDER, LOCK_FILE, REWRITE_FILE, Row, rewriting
-from serving.whole_file import replacing
 
 Purposes = Callable[[str], frozenset[str]]
 

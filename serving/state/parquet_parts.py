@@ -1,7 +1,6 @@
 """The event log as Parquet files by day, `events/day=2026-11-25/part-00003.parquet`: what
 `tillwise-train fit --data` reads. It grows by rounds; each is there as a whole or not at all."""
 
-import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +16,10 @@ import pyarrow.parquet as pq
 from contract.errors import UserError
 from contract.event_parts import PARTS_FILE, EventParts, read_parts
 from contract.events import Event
+from contract.file_lock import alone, alone_if_free
 from contract.frames import EVENT_SCHEMA, event_row
+from contract.whole_file import replacing
 from serving.state.event_log import EventLog
-from serving.whole_file import replacing
 
 EVENTS_FOLDER = "events"
 LOCK_FILE = ".lock"  # held as long as an export grows
@@ -137,12 +137,8 @@ def _day_of(row: Row) -> date | None:
 def rewriting(folder: Path) -> Iterator[None]:
     """Alone, of all threads and processes, in writing the files of an export anew: of two that had
     read the same file, the later one would bring back what the earlier one took out."""
-    lock = os.open(folder / REWRITE_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder / REWRITE_FILE):
         yield
-    finally:
-        os.close(lock)
 
 
 @contextmanager
@@ -155,14 +151,10 @@ def open_parts(output: Path, log_id: str) -> Iterator[ParquetParts]:
     # What shoppers did, if under pseudonyms: for the user alone who trains, as the state folder is.
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with alone_if_free(folder / LOCK_FILE) as free:
+        if not free:
+            raise UserError(f"{folder}: another export writes there")
         yield ParquetParts(folder, log_id)
-    except BlockingIOError:
-        raise UserError(f"{folder}: another export writes there") from None
-    finally:
-        os.close(lock)
 
 
 def _held(folder: Path, log_id: str) -> EventParts:

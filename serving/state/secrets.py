@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract.consent import pseudonymise
 from contract.errors import UserError
+from contract.whole_file import replacing
 from serving.state.state_folder import CONTROL, EVENTS
-from serving.whole_file import replacing
 
 KEY_BYTES = 32
 KEY_FILE = "master.key"

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features import FEATURES, SubjectState, feature_hash
+from contract.whole_file import replacing
 from serving.state.sealing import SubjectKeys, Tampered
-from serving.whole_file import replacing
 
 _BOUND_TO = b"state"
 _COUNT = np.dtype("<u4")

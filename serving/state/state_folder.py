@@ -1,13 +1,12 @@
 """The folder of everything that a gateway remembers, and the lock that keeps a second gateway out:
 features live in the memory of one process, so two would disagree."""
 
-import fcntl
-import os
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from contract.errors import UserError
+from contract.file_lock import alone_if_free
 
 EVENTS = "events.sqlite"
 CONTROL = "control.sqlite"
@@ -17,36 +16,26 @@ _LOCK = "lock"
 
 
 class StateFolder:
-    """Holds `folder` for one process until the end of the block; the operating system lets go of
-    it when the process dies. Raises UserError when it is held already or can not be written."""
+    """Holds `folder` for one process until the end of the block. Raises UserError when it is held
+    already or can not be written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._descriptor: int | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> Self:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            free = self._held.enter_context(alone_if_free(self._folder / _LOCK))
         except OSError as error:
             raise UserError(f"state folder {self._folder}: {error.strerror}") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
+        if not free:
+            self._held.close()
             raise UserError(
                 f"state folder {self._folder} is in use by another gateway; "
                 "give this one a folder of its own with --state"
-            ) from None
-        self._descriptor = descriptor
+            )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    def __exit__(self, *raised: object) -> None:
+        self._held.close()

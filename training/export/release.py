@@ -1,7 +1,6 @@
 """A release: models into the model repository, tables and index into the release folder, and the
 manifest that binds them. Nothing is visible under its final name before it is complete."""
 
-import fcntl
 import io
 import os
 import shutil
@@ -18,6 +17,7 @@ from contract.behaviour import LearnedSegments
 from contract.clock import Clock
 from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
+from contract.file_lock import SHARED, alone
 from contract.manifest import (
     CHOICES,
     DRIFT_BASELINE,
@@ -38,6 +38,7 @@ from contract.manifest import (
     verify,
 )
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
+from contract.whole_file import replace
 from training.choices.learn import read as read_choices
 from training.data.source import Source
 from training.export import graphs, model_config, parity
@@ -48,7 +49,6 @@ from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
 from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
-from training.whole_file import replace
 
 CURRENT = "current"
 
@@ -231,8 +231,7 @@ def learned_segments(folder: Path) -> bytes:
 
 def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
     """Make `release_id` the live one, atomically, and remember what it took the place of."""
-    with (releases_dir / ROLLOUT_LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(releases_dir / ROLLOUT_LOCK, SHARED):
         pointer, notes = releases_dir / CURRENT, releases_dir / ROLLOUT
         live = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
         try:

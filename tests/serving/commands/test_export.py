@@ -20,6 +20,7 @@ from contract.errors import UserError
 from contract.event_parts import PARTS_FILE, read_parts
 from contract.events import Event
 from contract.frames import event_row
+from contract.whole_file import replacing
 from serving.state import parquet_parts
 from serving.state.event_log import EventLog, SqliteEventLog
 from serving.state.kafka_event_log import KafkaEventLog
@@ -27,7 +28,6 @@ from serving.state.kafka_place import kafka_place
 from serving.state.parquet_parts import export, open_parts
 from serving.state.secrets import load_secrets
 from serving.state.state_folder import EVENTS
-from serving.whole_file import replacing
 from tests.serving.commands.processes import ROOT, Place
 from tests.serving.release_factory import Factory
 from tests.serving.state.events import random_events, stored_event
