@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.api.gateway import Gateway
 from serving.ingest.retention import enforce_when_due
@@ -12,8 +12,7 @@ from serving.settings_of_parts import webhook_place
 from serving.state.sqlite_writer import StoreError
 
 if TYPE_CHECKING:
-    from serving.state.review_webhook import ReviewWebhook
-    from serving.state.voucherify import VoucherifyDelivery
+    from serving.state.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ _UNFINISHED_SECONDS = 5.0  # how often what is left of erasures is tried again
 @asynccontextmanager
 async def running_beside(gateway: Gateway, *, follow_pointer: bool) -> AsyncIterator[None]:
     """Everything of `gateway` that no request asks for, until the context ends."""
-    outside, webhook = _outside(gateway), _webhook(gateway)
+    told = _deliveries(gateway)
     period = gateway.settings.snapshot_minutes * 60
     tasks = [
         _every(period, gateway.features.snapshot, "snapshot"),
@@ -40,10 +39,7 @@ async def running_beside(gateway: Gateway, *, follow_pointer: bool) -> AsyncIter
         _every(_UNFINISHED_SECONDS, lambda: _finish_erasures(gateway), "erasures"),
         _every(_PACING_SECONDS, gateway.pace_offers, "pacing", at_once=True),
     ]
-    if outside is not None:
-        tasks.append(_every(_OUTSIDE_SECONDS, outside.deliver, "coupon system"))
-    if webhook is not None:
-        tasks.append(_every(_OUTSIDE_SECONDS, webhook.deliver, "review webhook"))
+    tasks += [_every(_OUTSIDE_SECONDS, one.deliver, name) for name, one in told.items()]
     if follow_pointer:
         look = gateway.follower.look
         tasks.append(_every(gateway.settings.release_poll_seconds, look, "releases"))
@@ -53,9 +49,8 @@ async def running_beside(gateway: Gateway, *, follow_pointer: bool) -> AsyncIter
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for told in (outside, webhook):
-            if told is not None:
-                await told.aclose()
+        for one in told.values():
+            await one.aclose()
 
 
 async def _follow_store(gateway: Gateway) -> None:
@@ -105,22 +100,20 @@ def _every(
     return asyncio.create_task(repeat(), name=name)
 
 
-def _outside(gateway: Gateway) -> "VoucherifyDelivery | None":
+def _deliveries(gateway: Gateway) -> "dict[str, Delivery[Any]]":
+    """To the systems outside that the settings name; most name none, and load nothing for it."""
     settings = gateway.settings
-    if settings.voucherify_url is None:
-        return None
-    from serving.state.voucherify import VoucherifyDelivery, VoucherifyPlace
+    told: dict[str, Delivery[Any]] = {}
+    if settings.voucherify_url is not None:
+        from serving.state.voucherify import VoucherifyDelivery, VoucherifyPlace
 
-    place = VoucherifyPlace(
-        settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
-    )
-    return VoucherifyDelivery(gateway.ledger.outbox, place, gateway.clock)
+        shop = VoucherifyPlace(
+            settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
+        )
+        told["coupon system"] = VoucherifyDelivery(gateway.ledger.outbox, shop, gateway.clock)
+    place = webhook_place(settings)
+    if place is not None:
+        from serving.state.review_webhook import ReviewWebhook
 
-
-def _webhook(gateway: Gateway) -> "ReviewWebhook | None":
-    place = webhook_place(gateway.settings)
-    if place is None:
-        return None
-    from serving.state.review_webhook import ReviewWebhook
-
-    return ReviewWebhook(gateway.control, place, gateway.clock)
+        told["review webhook"] = ReviewWebhook(gateway.control, place, gateway.clock)
+    return told

@@ -23,6 +23,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.state.control_records import ReviewMessage
 from serving.state.control_store import ControlStore
+from serving.state.delivery import Delivery
 from serving.state.review_items import LONGEST_WAIT_S
 
 log = logging.getLogger(__name__)
@@ -76,29 +77,19 @@ def signature(secret: bytes, message_id: str, seconds: int, body: bytes) -> str:
     return "v1," + base64.b64encode(made).decode()
 
 
-class ReviewWebhook:
-    """Delivers what waits; several gateways may do so from one store."""
+class ReviewWebhook(Delivery[ReviewMessage]):
+    """Delivers what is to be told of review items."""
 
     def __init__(self, store: ControlStore, place: WebhookPlace, clock: Clock) -> None:
-        self._store, self._place, self._clock = store, place, clock
         # No redirects: the body goes where the operator said, or nowhere.
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False)
+        client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False)
+        super().__init__(client, _MOST_AT_ONCE)
+        self._store, self._place, self._clock = store, place, clock
 
-    async def deliver(self) -> int:
-        """Tell what is due, some of it; how many messages were told. Raises StoreError."""
-        told = 0
-        for _ in range(_MOST_AT_ONCE):
-            if not self._store.review_messages_due():  # a look, where taking would be a write
-                break
-            message = await self._store.take_review_message()
-            if message is None:
-                break
-            told += await self._tell(message)
-        return told
-
-    async def aclose(self) -> None:
-        """End the connections."""
-        await self._client.aclose()
+    async def _take(self) -> ReviewMessage | None:
+        if not self._store.review_messages_due():  # a look, where taking would be a write
+            return None
+        return await self._store.take_review_message()
 
     async def _tell(self, message: ReviewMessage) -> bool:
         problem, wait_s = await self._sent(message, self._clock.now())

@@ -15,6 +15,7 @@ import httpx
 
 from contract.clock import Clock
 from serving.state.coupon_outbox import CouponOutbox, Message
+from serving.state.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -37,29 +38,19 @@ class VoucherifyPlace:
     app_token: str = field(repr=False)
 
 
-class VoucherifyDelivery:
-    """Delivers the outbox; calls go one after the other."""
+class VoucherifyDelivery(Delivery[Message]):
+    """Delivers the outbox."""
 
     def __init__(self, outbox: CouponOutbox, place: VoucherifyPlace, clock: Clock) -> None:
-        self._outbox, self._clock = outbox, clock
         headers = {"X-App-Id": place.app_id, "X-App-Token": place.app_token}
-        self._client = httpx.AsyncClient(
+        client = httpx.AsyncClient(
             base_url=place.url.rstrip("/"), headers=headers, timeout=_TIMEOUT_S
         )
+        super().__init__(client, _MOST_AT_ONCE)
+        self._outbox, self._clock = outbox, clock
 
-    async def deliver(self) -> int:
-        """Tell what is due, some of it; how many messages are done now. Raises StoreError."""
-        told = 0
-        for _ in range(_MOST_AT_ONCE):
-            message = await self._outbox.take(self._clock.now())
-            if message is None:
-                break
-            told += await self._tell(message)
-        return told
-
-    async def aclose(self) -> None:
-        """End the connections."""
-        await self._client.aclose()
+    async def _take(self) -> Message | None:
+        return await self._outbox.take(self._clock.now())
 
     async def _tell(self, message: Message) -> bool:
         try:
