@@ -3,19 +3,17 @@ with who wrote it."""
 
 import asyncio
 import sqlite3
-from datetime import datetime
-from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict
 
-from contract.events import Note
 from contract.experiments import Experiment, ExperimentBook, ExperimentRefused
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of
+from serving.api.documents import Held, Written, answered, overtaken, told
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
 from serving.decision.experiment_arms import DOCUMENT
@@ -28,27 +26,21 @@ router = APIRouter()
 _TRIES = 5  # of a write that names no version, against others that write meanwhile
 
 
-class WrittenExperiment(BaseModel):
+class WrittenExperiment(Written):
     """The request. `version`: the one of all experiments that it was made from (0: there is none
     yet); refused where somebody else has written meanwhile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experiment: Experiment
-    version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Note = ""
 
 
-class HeldExperiment(BaseModel):
+class HeldExperiment(Held):
     """An experiment, and whether it runs at this moment. `version` is that of all experiments, 0
     where nobody has written any: what is there then is ready to be started."""
 
     experiment: Experiment
     running: bool
-    version: int
-    written_at: datetime | None = None
-    written_by: str | None = None
-    note: str = ""
 
 
 class HeldExperiments(BaseModel):
@@ -73,7 +65,7 @@ async def list_experiments(request: Request) -> Response:
     document = gateway.control.document(DOCUMENT)
     book = book_of(document)
     held = HeldExperiments(experiments=list(book.experiments), version=_version(document))
-    return _json(held)
+    return answered(held)
 
 
 @router.get(
@@ -161,10 +153,10 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenExperiment) -
         except DocumentConflict as conflict:
             if written.version is None:
                 continue
-            raise _conflict(conflict.current) from None
+            raise overtaken(conflict.current) from None
         gateway.experiments.follow()
         return
-    raise _conflict(found)
+    raise overtaken(found)
 
 
 def book_of(document: Document | None) -> ExperimentBook:
@@ -189,20 +181,10 @@ def _answer(gateway: Gateway, key: str) -> Response:
         version=_version(document),
     )
     if document is not None:
-        head = document.head
-        told = {"written_at": head.written_at, "written_by": head.by.key_id, "note": head.note}
-        held = held.model_copy(update=told)
-    return _json(held)
-
-
-def _conflict(current: int) -> ApiProblem:
-    return ApiProblem(409, f"version: {current} is the current one; read it and write again.")
+        held = held.model_copy(update=dict(told(document.head)))
+    return answered(held)
 
 
 def _refused(field: str, message: str) -> ApiProblem:
     problem = FieldProblem(field=field, message=message)
     return ApiProblem(422, f"{field}: {message}", errors=[problem])
-
-
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")

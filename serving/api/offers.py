@@ -2,43 +2,32 @@
 with who wrote it."""
 
 import asyncio
-from datetime import datetime
-from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field, Strict
 
-from contract.events import Note
 from contract.expressions import ExpressionRefused, checked
 from contract.offers import OfferBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import parse, read_json_body
 from serving.api.documentation import body_of
+from serving.api.documents import Held, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
 from serving.decision.offer_shelf import DOCUMENT, CompiledBook, compiled
-from serving.state.documents import Document, DocumentConflict
+from serving.state.documents import Document
 
 router = APIRouter()
 
 
-class WrittenOffers(OfferBook):
+class WrittenOffers(Written, OfferBook):
     """The request. `version`: the one that it replaces (0: there is none yet); refused where
     somebody else has written meanwhile. Without it, it replaces whatever is there."""
 
-    version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Note = ""
 
-
-class HeldOffers(OfferBook):
+class HeldOffers(Held, OfferBook):
     """The offers in force, and who wrote them when. Version 0: nobody has written any."""
-
-    version: int
-    written_at: datetime | None = None
-    written_by: str | None = None
-    note: str = ""
 
 
 @router.get(
@@ -82,14 +71,7 @@ async def put_offers(request: Request) -> Response:
 
 async def _write(gateway: Gateway, caller: Caller, written: WrittenOffers) -> Response:
     text = written.model_dump_json(exclude={"version", "note"}, exclude_none=True)
-    try:
-        await gateway.control.put_document(
-            DOCUMENT, text, written.version, caller.actor, written.note
-        )
-    except DocumentConflict as conflict:
-        raise ApiProblem(
-            409, f"version: {conflict.current} is the current one; read it and write again."
-        ) from None
+    await put(gateway, DOCUMENT, text, written, caller)
     gateway.shelf.follow_book()
     await gateway.shelf.follow_uses(gateway.clock.now())
     await gateway.pace_offers()
@@ -128,15 +110,6 @@ def _check(gateway: Gateway, written: OfferBook) -> None:
 
 def _answer(document: Document | None) -> Response:
     if document is None:
-        held = HeldOffers(version=0)
-    else:
-        book = OfferBook.model_validate_json(document.body)
-        head = document.head
-        held = HeldOffers(
-            **dict(book),
-            version=head.version,
-            written_at=head.written_at,
-            written_by=head.by.key_id,
-            note=head.note,
-        )
-    return Response(held.model_dump_json(exclude_none=True), media_type="application/json")
+        return answered(HeldOffers(version=0))
+    book = OfferBook.model_validate_json(document.body)
+    return answered(HeldOffers(**dict(book), **told(document.head).model_dump()))

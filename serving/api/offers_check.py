@@ -1,11 +1,11 @@
 """`POST /v1/offers/check`: what a draft of the offers would make of sample checkouts, by the same
 code that would decide them."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from contract.offers import OfferBook
 from serving.api.auth import authenticate
@@ -13,23 +13,17 @@ from serving.api.bodies import parse, read_written_body
 from serving.api.documentation import body_of
 from serving.api.gateway import gateway_of
 from serving.api.offers import check
-from serving.api.problems import ApiProblem, documented
-from serving.api.rules_check import MOST_SAMPLES, Sample, made_up, subject_of
-from serving.decision.admission import Overloaded
+from serving.api.problems import documented
+from serving.api.samples import Checked, previewed
 from serving.decision.messages import RejectedOffer
-from serving.decision.offer_shelf import OfferShelf
 from serving.decision.outcome import Decision
 
 router = APIRouter()
 
 
-class CheckedOffers(OfferBook):
+class CheckedOffers(Checked, OfferBook):
     """The request: the draft, and sample checkouts; without any, carts of popular items. `version`
     and `note` are taken as `PUT /v1/offers` takes them, and mean nothing here."""
-
-    samples: Annotated[tuple[Sample, ...], Field(max_length=MOST_SAMPLES)] = ()
-    version: int | None = None
-    note: str = ""
 
 
 class ShownOffer(BaseModel):
@@ -89,23 +83,13 @@ async def check_offers(request: Request) -> Response:
     drafted = gateway.shelf.with_draft(await check(gateway, asked))
     currency = gateway.live.current.catalogue.currency
 
-    async def decided(sample: Sample, shelf: OfferShelf) -> Decision:
-        question = sample.request(currency)
-        question = question.model_copy(update={"placements": ("offers",)})
-        who, assumed = subject_of(gateway, question), sample.assume.values()
-        try:
-            (decision,) = await gateway.decider.preview(
-                question, who, (gateway.rules.current,), assumed, shelf
-            )
-        except Overloaded as error:
-            wait = {"Retry-After": str(error.retry_after_s)}
-            raise ApiProblem(429, "The gateway is busy; try again.", headers=wait) from None
-        return decision
-
+    rules = (gateway.rules.current,)
     told = []
-    for place, sample in enumerate(asked.samples or made_up(gateway)):
-        before, after = await decided(sample, gateway.shelf), await decided(sample, drafted)
-        told.append(_told(sample.name or f"sample {place + 1}", before, after))
+    for name, sample in asked.named_samples(gateway):
+        question = sample.request(currency).model_copy(update={"placements": ("offers",)})
+        (before,) = await previewed(gateway, sample, question, rules, gateway.shelf)
+        (after,) = await previewed(gateway, sample, question, rules, drafted)
+        told.append(_told(name, before, after))
     answer = OffersChecked(
         version=gateway.shelf.version, changed=sum(one.changed for one in told), samples=told
     )

@@ -2,26 +2,25 @@
 version of which is kept with who wrote it; `POST /v1/rules/check` tries a draft before that."""
 
 import asyncio
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, Strict
+from pydantic import BaseModel
 
-from contract.events import Note
 from contract.rule_set import RuleRefused, RuleSet, checked_set
 from contract.rules import RuleBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import YAML, parse, read_written_body
 from serving.api.documentation import body_of
+from serving.api.documents import Held, VersionTold, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
 from serving.decision import rule_book
 from serving.decision.rule_book import DOCUMENT
 from serving.state.document_diff import differences
-from serving.state.documents import Document, DocumentConflict, Version
+from serving.state.documents import Document
 from serving.yaml_text import as_yaml
 
 router = APIRouter()
@@ -38,30 +37,13 @@ MOST_HISTORY = 200
 Number = Annotated[int, Query(ge=1, le=10**9)]
 
 
-class WrittenRules(RuleBook):
+class WrittenRules(Written, RuleBook):
     """The request. `version`: the one that it replaces (0: there is none yet); refused where
     somebody else has written meanwhile. Without it, it replaces whatever is there."""
 
-    version: Annotated[int, Strict(), Field(ge=0, le=10**9)] | None = None
-    note: Note = ""
 
-
-class HeldRules(RuleBook):
+class HeldRules(Held, RuleBook):
     """A version of the rules, and who wrote it when. Version 0: nobody has written any."""
-
-    version: int
-    written_at: datetime | None = None
-    written_by: str | None = None
-    note: str = ""
-
-
-class VersionTold(BaseModel):
-    """Who wrote a version, when, and what for."""
-
-    version: int
-    written_at: datetime
-    written_by: str
-    note: str
 
 
 class History(BaseModel):
@@ -148,7 +130,7 @@ async def get_history(
     again takes the rules back to it."""
     gateway = gateway_of(request)
     heads = gateway.control.document_history(DOCUMENT, before, limit)
-    return _json(History(versions=[_told(head) for head in heads]))
+    return answered(History(versions=[told(head) for head in heads]))
 
 
 @router.get(
@@ -173,7 +155,7 @@ async def get_difference(
         raise _no_version(before)
     found = differences(None if held is None else held.body, new.body)
     changes = [ChangeTold(path=one.path, before=one.before, after=one.after) for one in found]
-    return _json(Difference(before=before, after=new.version, changes=changes))
+    return answered(Difference(before=before, after=new.version, changes=changes))
 
 
 async def check(written: RuleBook) -> RuleSet:
@@ -191,14 +173,7 @@ async def check(written: RuleBook) -> RuleSet:
 
 async def _write(gateway: Gateway, caller: Caller, written: WrittenRules) -> Response:
     book = RuleBook(**{name: getattr(written, name) for name in RuleBook.model_fields})
-    try:
-        await gateway.control.put_document(
-            DOCUMENT, rule_book.body_of(book), written.version, caller.actor, written.note
-        )
-    except DocumentConflict as conflict:
-        raise ApiProblem(
-            409, f"version: {conflict.current} is the current one; read it and write again."
-        ) from None
+    await put(gateway, DOCUMENT, rule_book.body_of(book), written, caller)
     gateway.rules.follow()
     return _answer(gateway.control.document(DOCUMENT))
 
@@ -209,22 +184,9 @@ def _book(document: Document | None) -> RuleBook:
 
 def _answer(document: Document | None) -> Response:
     if document is None:
-        return _json(HeldRules(version=0))
-    return _json(HeldRules(**dict(_book(document)), **_told(document.head).model_dump()))
-
-
-def _told(head: Version) -> VersionTold:
-    return VersionTold(
-        version=head.version,
-        written_at=head.written_at,
-        written_by=head.by.key_id,
-        note=head.note,
-    )
+        return answered(HeldRules(version=0))
+    return answered(HeldRules(**dict(_book(document)), **told(document.head).model_dump()))
 
 
 def _no_version(version: int) -> ApiProblem:
     return ApiProblem(404, f"There is no version {version} of the rules.")
-
-
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
