@@ -11,33 +11,22 @@ coupon says nothing about that, and is never asked.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from contract.expressions import Facts
 from contract.features import SubjectState
-from contract.offer_checks import (
-    Asked,
-    Evaluation,
-    Rejected,
-    Used,
-    ValidOffer,
-    evaluate,
-    first_set,
-)
-from contract.offers import FreeShipping, Offer, PercentOff
+from contract.offer_checks import Evaluation, Rejected, ValidOffer, first_set
+from contract.offers import FreeShipping, PercentOff
 from serving.decision import messages
 from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
-from serving.decision.facts import offer_facts, orders_of
 from serving.decision.messages import RejectedOffer
-from serving.decision.offer_pacing import Pace
 from serving.decision.offer_policy import UNKNOWN_GAIN, Judged, judged, may_be_judged
+from serving.decision.offer_question import Question, evaluated, margin_of
 from serving.decision.offer_shelf import OfferShelf
+from serving.decision.offer_terms import FREE, Terms, affordable, terms_of
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
-from serving.state.group_writer import StoreError
 
 _SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
 _QUALIFIES = messages.Reason(code="qualifies", text=texts.QUALIFIES)
@@ -64,7 +53,7 @@ class Offered:
     # What the network expects each to bring over none, minor units; by offer id.
     expected: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)  # and to take off, likewise
-    terms: "Terms | None" = None  # None: neither a budget nor a cap was asked about
+    terms: Terms | None = None  # None: neither a budget nor a cap was asked about
     # Of the cart's goods, and what of it they leave without an offer; None: not known.
     value: int | None = None
     margin: int | None = None
@@ -133,58 +122,6 @@ class Offered:
 NOTHING: Final = Offered()
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What bounds the policy at a checkout: the `pace` of the day's budget (None: there is no
-    budget), whether the shopper was shown enough, and whether one of the two could not be said."""
-
-    pace: Pace | None = None
-    capped: bool = False
-    unknown: bool = False
-
-    @property
-    def price(self) -> float:
-        """Of spending one minor unit."""
-        return 0.0 if self.pace is None else self.pace.price
-
-    @property
-    def closed(self) -> bool:
-        """Whether the policy may show nothing."""
-        return self.capped or self.unknown
-
-    def record(self) -> dict[str, Any]:
-        """For the decision's event."""
-        pace = {} if self.pace is None else self.pace.record()
-        return pace | {"capped": self.capped, "unknown": self.unknown}
-
-
-_FREE: Final = Terms()
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """A checkout that asks, with the facts made only where a condition wants them."""
-
-    checkout: Checkout
-    state: SubjectState | None
-    shelf: OfferShelf
-    now: datetime
-    said: dict[str, bool] = field(default_factory=dict)
-
-    @cached_property
-    def facts(self) -> Facts:
-        return offer_facts(self.checkout, self.state, self.now)
-
-    def holds(self, offer: Offer) -> bool:
-        condition = self.shelf.current.conditions.get(offer.offer_id)
-        if condition is None:
-            return True
-        text = condition.text  # offers often share a condition
-        if text not in self.said:
-            self.said[text] = condition.holds(self.facts) is True
-        return self.said[text]
-
-
 async def consider(
     checkout: Checkout, state: SubjectState | None, shelf: OfferShelf, now: datetime
 ) -> Offered:
@@ -195,109 +132,23 @@ async def consider(
         return NOTHING
     subject_id = checkout.subject.subject_id
     # The cheap checks first, so that the ledger is asked only about what may come of it.
-    question = _Question(checkout, state, shelf, now)
-    found = _evaluated(question, held.book.offers, shelf.uses)
+    question = Question(checkout, state, shelf, now)
+    found = evaluated(question, held.book.offers, shelf.uses)
     limited = any(one.offer.limits.per_subject is not None for one in found.valid)
     if limited and subject_id is not None:
         uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
-        again = _evaluated(question, [one.offer for one in found.valid], uses)
+        again = evaluated(question, [one.offer for one in found.valid], uses)
         found = Evaluation(again.valid, (*found.rejected, *again.rejected))
-    terms = await _terms(question, found)
+    terms = await terms_of(question, found)
     if terms is not None and terms.pace is not None:
-        found = _affordable(found, terms.pace.usable)
+        found = affordable(found, terms.pace.usable)
     return _chosen(question, found, terms)
 
 
-async def _terms(question: _Question, found: Evaluation) -> Terms | None:
-    """What bounds the choice among what is valid; None where nothing does."""
-    checkout, shelf, now = question.checkout, question.shelf, question.now
-    book = shelf.current.book
-    chosen = [one for one in found.valid if not one.offer.unconditional]
-    if not chosen or (book.daily_budget is None and book.frequency_cap is None):
-        return None
-    pace, capped, unknown = None, False, False
-    if book.daily_budget is not None:
-        pace = shelf.pacing.pace(book.daily_budget, now)
-        if pace is None and checkout.dry:  # of a draft nothing was spent
-            pace = Pace.untouched(book.daily_budget, now)
-        unknown = pace is None
-    # Only whom something may be chosen for is looked up.
-    if book.frequency_cap is not None and may_be_judged(
-        checkout, question.state, book.explore_share
-    ):
-        try:
-            capped = await shelf.seen_enough(
-                checkout.subject.subject_id, checkout.request.session_id, now
-            )
-        except StoreError:
-            unknown = True
-    if unknown:
-        checkout.deadline.degrade("pacing")
-    if (unknown or capped) and not checkout.dry:
-        shelf.pacing.withheld("unknown" if unknown else "cap")
-    return Terms(pace, capped, unknown)
-
-
-def _affordable(found: Evaluation, usable: int) -> Evaluation:
-    """Without what takes more off than is left of the day's budget for now."""
-    dear = [one for one in found.valid if not one.offer.unconditional and one.amount > usable]
-    if not dear:
-        return found
-    refused = tuple(Rejected(one.offer.offer_id, "CampaignLimitReached") for one in dear)
-    kept = tuple(one for one in found.valid if one not in dear)
-    return Evaluation(kept, (*found.rejected, *refused))
-
-
-def _evaluated(
-    question: _Question, offers: Iterable[Offer], uses: Mapping[str, Used]
-) -> Evaluation:
-    held = question.shelf.current
-    return evaluate(
-        offers,
-        _asked(question),
-        uses,
-        holds=question.holds,
-        personal=held.is_personal,
-        floor=held.book.floor_of,
-    )
-
-
-def _asked(question: _Question) -> Asked:
-    checkout, request = question.checkout, question.checkout.request
-    return Asked(
-        now=question.now,
-        currency=request.cart.currency,
-        catalogue_currency=checkout.release.catalogue.currency,
-        value=request.cart.value,
-        shipping={one.id: one.price for one in request.shipping_options if one.price is not None},
-        margin=_margin(question),
-        context=request.context.event_context(),
-        first_order=request.context.first_order,
-        identified=request.user_id is not None,
-        may_target="offers" in checkout.subject.purposes,
-        orders=orders_of(checkout, question.state),
-    )
-
-
-def _margin(question: _Question) -> int | None:
-    """What the cart's goods leave, by the cost that the shop said of each, else by its usual rate;
-    None where neither is known of a line."""
-    release, rate = question.checkout.release, question.shelf.current.book.margin_rate
-    cost = release.catalogue.now.cost
-    total = 0
-    for line in question.checkout.request.cart.items:
-        known = cost.get(release.vocabulary.index(line.item_id))
-        if line.price is None or (known is None and rate is None):
-            return None
-        each = line.price - known if known is not None else int(line.price * (rate or 0.0))
-        total += each * line.quantity
-    return total
-
-
-def _chosen(question: _Question, found: Evaluation, terms: Terms | None) -> Offered:
+def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offered:
     checkout, shelf = question.checkout, question.shelf
     book, value = shelf.current.book, checkout.request.cart.value
-    share, margin = book.holdout_share, _margin(question) if found.valid else None
+    share, margin = book.holdout_share, margin_of(question) if found.valid else None
     draw = shelf.draw(stable_id(checkout.request, checkout.subject), question.now)
     offered = Offered(
         valid=found.valid,
@@ -322,7 +173,7 @@ def _chosen(question: _Question, found: Evaluation, terms: Terms | None) -> Offe
     state = question.state
     if state is None or not may_be_judged(checkout, state, book.explore_share):
         return offered
-    paced, bounds = book.daily_budget is not None, terms or _FREE
+    paced, bounds = book.daily_budget is not None, terms or FREE
     best = None
     if not bounds.closed:
         best = judged(
