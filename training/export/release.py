@@ -5,12 +5,13 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from contract.behaviour import LearnedSegments
@@ -29,24 +30,21 @@ from contract.manifest import (
     OFFER_UPLIFT,
     USUAL_CANDIDATES,
     ModelEntry,
-    Precision,
     ReleaseManifest,
-    Root,
     expected_feature_hash,
     sha256,
-    tensors,
-    verify,
 )
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
-from contract.whole_file import replace
+from contract.whole_file import replace as replace_file
 from training.choices.learn import read as read_choices
 from training.data.source import Source
-from training.export import graphs, model_config, parity
+from training.export import graphs, parity
 from training.export.cards import DATA_CARD, MODEL_CARD, as_files, data_card, model_card
 from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
+from training.export.published_model import Model, check, publish
 from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
 
@@ -94,102 +92,100 @@ def export(
     uplift network that the release is to carry. `numbered_after`: a model repository whose versions
     keep their numbers, where `models_dir` is only a stage on the way there.
     """
-    learned = None if segments is None else learned_segments(segments)
-    chosen = None if choices is None else read_choices(choices)
-    offers = None if uplift is None else uplift_model(uplift)
+    carried, offers = _carried(segments, choices), None if uplift is None else uplift_model(uplift)
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id
     if final.exists():
         raise UserError(f"{final}: exists already; wait a second and export again")
     modules, vectors_ND = graphs.graphs(run.towers, run.ranker)
-    files = {}
-    for name in tqdm(MODELS, desc="export", unit="model", disable=None):
-        example = parity.example(name, len(run.vocabulary))
-        files[name] = graphs.to_onnx(name, modules[name], example, run.recipe.dimension)
-    differences = {
-        name: parity.largest_difference(
-            name, modules[name], content, len(run.vocabulary), np.random.default_rng(0)
-        )
-        for name, content in files.items()
-    }
-    for name, difference in differences.items():
-        if not difference <= parity.TOLERANCE:
-            raise GateRefused(
-                f"parity: {name} differs from torch by {difference:.2e}, more than "
-                f"{parity.TOLERANCE:.0e}"
-            )
-    int8 = None
+    models, int8 = _checked(run, modules), None
     if quantised is not None:
         asked = Questions.of(run, quantised.source, vectors_ND)
-        int8 = choose(files, modules, asked, len(run.vocabulary), quantised.models)
-        files |= {name: one.content for name, one in int8.chosen.items()}
-        differences |= {name: one.drift for name, one in int8.chosen.items()}
+        int8 = _in_int8(models, modules, asked, quantised.models)
         metrics = metrics | _quality(int8)
     built = build(
         vectors_ND[FIRST_ITEM:].numpy(),
         lambda: tower_queries(run, vectors_ND),
         flat_below=flat_below,
     )
-    cards = _cards(run, release_id, created_at, differences, metrics)
-    partial = releases_dir / f".partial-{release_id}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in TABLE_FILES:
-        shutil.copyfile(run.folder / name, partial / name)
-    for name in (USUAL_CANDIDATES, DRIFT_BASELINE):  # runs of earlier versions have none
-        if (run.folder / name).exists():
-            shutil.copyfile(run.folder / name, partial / name)
-    (partial / INDEX).write_bytes(built.content)
-    for name, content in cards.items():
-        (partial / name).write_bytes(content)
-    if learned is not None:
-        (partial / LEARNED_SEGMENTS).write_bytes(learned)
-    if chosen is not None:
-        (partial / CHOICES).write_bytes(chosen)
-    entries = tuple(
-        _publish_model(
-            name,
-            files[name],
-            models_dir,
-            differences[name],
-            run.recipe.dimension,
-            "int8" if int8 is not None and name in int8.chosen else "float32",
-            numbered_after,
-        )
-        for name in MODELS
-    )
+    differences = {name: one.difference for name, one in models.items()}
+    carried |= _cards(run, release_id, created_at, differences, metrics)
     if offers is not None:
-        (partial / OFFER_ARMS).write_bytes(offers.arms)
+        carried[OFFER_ARMS] = offers.arms
         size = 2 * (1 + offers.num_arms)
-        entries += (
-            _publish_model(
-                *(OFFER_UPLIFT, offers.content, models_dir, offers.difference, size, "float32"),
-                numbered_after,
-            ),
-        )
-        files[OFFER_UPLIFT] = offers.content
-    currency = run.catalogue["currency"][0].as_py()
-    manifest = ReleaseManifest(
-        release_id=release_id,
-        created_at=created_at,
-        recipe=run.recipe.name,
-        trained_until=run.window.train_until,
-        feature_hash=expected_feature_hash(),
-        vocabulary_hash=run.vocabulary.hash,
-        currency=currency,
-        synthetic=run.synthetic,
-        index=built.entry,
-        models=entries,
-        files={path.name: sha256(path.read_bytes()) for path in sorted(partial.iterdir())},
-        metrics=metrics,
-    ).sealed()
+        models[OFFER_UPLIFT] = Model(offers.content, offers.difference, size)
+    partial = releases_dir / f".partial-{release_id}"
+    _write_tables(partial, run, {INDEX: built.content} | carried)
+    entries = [publish(name, one, models_dir, numbered_after) for name, one in models.items()]
+    manifest = _manifest(run, release_id, created_at, built, entries, partial, metrics)
     (partial / MANIFEST).write_bytes(manifest.as_bytes())
-    _check(partial, models_dir, release_id)
+    check(partial, models_dir, release_id)
     os.replace(partial, final)
     if not (releases_dir / CURRENT).exists():
         promote(releases_dir, release_id, clock)
-    return Exported(manifest, {name: len(content) for name, content in files.items()}, built, int8)
+    sizes = {name: len(one.content) for name, one in models.items()}
+    return Exported(manifest, sizes, built, int8)
+
+
+def _carried(segments: Path | None, choices: Path | None) -> dict[str, bytes]:
+    """What was learned apart from the run."""
+    carried = {}
+    if segments is not None:
+        carried[LEARNED_SEGMENTS] = learned_segments(segments)
+    if choices is not None:
+        carried[CHOICES] = read_choices(choices)
+    return carried
+
+
+def _checked(run: Run, modules: Mapping[str, nn.Module]) -> dict[str, Model]:
+    """The models in float32. Raises GateRefused where one answers otherwise than torch."""
+    num_items, size = len(run.vocabulary), run.recipe.dimension
+    files = {}
+    for name in tqdm(MODELS, desc="export", unit="model", disable=None):
+        example = parity.example(name, num_items)
+        files[name] = graphs.to_onnx(name, modules[name], example, size)
+    models = {}
+    for name, content in files.items():
+        draw = np.random.default_rng(0)
+        difference = parity.largest_difference(name, modules[name], content, num_items, draw)
+        models[name] = Model(content, difference, size)
+    for name, one in models.items():
+        if not one.difference <= parity.TOLERANCE:
+            raise GateRefused(
+                f"parity: {name} differs from torch by {one.difference:.2e}, more than "
+                f"{parity.TOLERANCE:.0e}"
+            )
+    return models
+
+
+def _in_int8(
+    models: dict[str, Model],
+    modules: Mapping[str, nn.Module],
+    asked: Questions,
+    named: Sequence[str],
+) -> Int8:
+    """Put the int8 forms that pass their gate among `models`; `named` as of `choose`."""
+    files = {name: one.content for name, one in models.items()}
+    int8 = choose(files, modules, asked, len(asked.vocabulary), named)
+    for name, one in int8.chosen.items():
+        models[name] = replace(
+            models[name], content=one.content, difference=one.drift, precision="int8"
+        )
+    return int8
+
+
+def _write_tables(folder: Path, run: Run, files: Mapping[str, bytes]) -> None:
+    """The tables of the run, and `files`, into a folder of their own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in TABLE_FILES:
+        shutil.copyfile(run.folder / name, folder / name)
+    for name in (USUAL_CANDIDATES, DRIFT_BASELINE):  # runs of earlier versions have none
+        if (run.folder / name).exists():
+            shutil.copyfile(run.folder / name, folder / name)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _cards(
@@ -210,6 +206,32 @@ def _cards(
 def _quality(int8: Int8) -> dict[str, float]:
     """What the manifest says of the quality of int8."""
     return {f"int8 NDCG@5 loss, {who}": loss for who, loss in int8.change.loss.items()}
+
+
+def _manifest(
+    run: Run,
+    release_id: str,
+    created_at: datetime,
+    built: Built,
+    models: Sequence[ModelEntry],
+    folder: Path,
+    metrics: dict[str, float],
+) -> ReleaseManifest:
+    """It binds the `models` and all files in `folder`."""
+    return ReleaseManifest(
+        release_id=release_id,
+        created_at=created_at,
+        recipe=run.recipe.name,
+        trained_until=run.window.train_until,
+        feature_hash=expected_feature_hash(),
+        vocabulary_hash=run.vocabulary.hash,
+        currency=run.catalogue["currency"][0].as_py(),
+        synthetic=run.synthetic,
+        index=built.entry,
+        models=tuple(models),
+        files={path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
+        metrics=metrics,
+    ).sealed()
 
 
 def learned_segments(folder: Path) -> bytes:
@@ -238,58 +260,5 @@ def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
             rollout = Rollout.parse(notes.read_bytes()) if notes.exists() else Rollout()
         except ValueError as error:
             raise UserError(str(error)) from None
-        replace(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
-        replace(pointer, f"{release_id}\n".encode())
-
-
-def _publish_model(
-    name: str,
-    content: bytes,
-    models_dir: Path,
-    difference: float,
-    dimension: int,
-    precision: Precision,
-    numbered_after: Path | None,
-) -> ModelEntry:
-    """The model as the next version of its folder, with its configuration beside the versions."""
-    folder = models_dir / name
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [folder, *([] if numbered_after is None else [numbered_after / name])]
-    numbers = [
-        int(p.name) for one in taken if one.is_dir() for p in one.iterdir() if p.name.isdigit()
-    ]
-    version = 1 + max(numbers, default=0)
-    partial = folder / f".partial-{version}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    served = {"model.onnx": content, "model.py": model_config.PYTHON_BACKEND.read_bytes()}
-    for file, held in served.items():
-        (partial / file).write_bytes(held)
-    model_config.write(
-        folder
-    )  # before the version: a server that finds the version finds how to run it
-    os.replace(partial, folder / str(version))
-    inputs, outputs = tensors(name, dimension)
-    return ModelEntry(
-        name=name,
-        version=version,
-        inputs=inputs,
-        outputs=outputs,
-        # Not the configurations: they say how a server runs a model, may be tuned there, and
-        # change with Tillwise's version, which must not make an older release unfit to go back to.
-        files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
-        parity=difference,
-        precision=precision,
-    )
-
-
-def _check(folder: Path, models_dir: Path, release_id: str) -> None:
-    """What was written is read back and judged as a gateway would judge it, before it is seen."""
-
-    def digest_of(root: Root, name: str) -> str | None:
-        path = (folder if root == "release" else models_dir) / name
-        return sha256(path.read_bytes()) if path.is_file() else None
-
-    problems = verify((folder / MANIFEST).read_bytes(), digest_of, release_id=release_id)
-    if problems:
-        raise GateRefused(f"release {release_id}: {problems[0]}")
+        replace_file(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
+        replace_file(pointer, f"{release_id}\n".encode())
