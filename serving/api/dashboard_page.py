@@ -26,7 +26,7 @@ _HEADERS = {
 def files(api: str, shop: str) -> StaticFiles | None:
     """The page as it asks `api`; None where it is not part of the installation."""
     folder = web_folder("dashboard")
-    return None if folder is None else StaticFiles.read(folder, api=api, shop=shop)
+    return None if folder is None else StaticFiles.of_page(folder, api=api, shop=shop)
 
 
 @router.api_route("/dashboard", methods=["GET", "HEAD"])

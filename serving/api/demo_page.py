@@ -267,7 +267,7 @@ def _asked_items(shelf: Shelf, asked: Mapping[str, str]) -> DemoItems:
 
 def _page_files(page: Path, collect_key: str) -> StaticFiles:
     held = snippet()
-    return StaticFiles.read(
+    return StaticFiles.of_page(
         page,
         snippet=held.src if held else "/sdk/tillwise.js",
         integrity=held.integrity if held else "",

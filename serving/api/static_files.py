@@ -16,6 +16,7 @@ from serving.api.problems import ApiProblem
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "no-cache"
 _DIGITS = 16
+_SHARED = "shared"  # what all pages look like
 _PACKAGE = Path(__file__).resolve().parent.parent
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -96,9 +97,13 @@ class StaticFiles:
         self._hashed = {one.hashed_name: one for one in self._files.values()}
 
     @classmethod
-    def read(cls, folder: Path, **replaced: str) -> "StaticFiles":
-        """The files of `folder`; in HTML, `{{name}}` gives way to what is `replaced`."""
-        contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    def of_page(cls, folder: Path, **replaced: str) -> "StaticFiles":
+        """The files of `folder`, and what all pages share; in HTML, `{{name}}` gives way to what is
+        `replaced`."""
+        shared = web_folder(_SHARED)
+        folders = (folder,) if shared is None else (shared, folder)
+        paths = [path for one in folders for path in one.iterdir() if path.is_file()]
+        contents = {path.name: path.read_bytes() for path in paths}
         for name in contents:
             if name.endswith(".html"):
                 for word, text in replaced.items():
