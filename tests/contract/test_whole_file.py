@@ -8,9 +8,8 @@ from contract.whole_file import replace, replacing
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     replace(path, b"old")
-    with pytest.raises(RuntimeError), replacing(path) as file:
-        file.write(b"half of the ne")
-        raise RuntimeError
+    with pytest.raises(UnicodeEncodeError), replacing(path) as file:
+        file.writelines(word.encode("ascii") for word in ("half of the ne", "\u2026"))
     assert path.read_bytes() == b"old"
     replace(path, b"new")
     assert path.read_bytes() == b"new"
