@@ -87,8 +87,9 @@ class Settings(BaseSettings):
     )
     page_new_visitors_per_minute: Positive = Field(
         120,
-        description="Visitors from one address that a collect key may make subjects of; a request "
-        "names up to 500, and each stays for as long as subjects are kept.",
+        description="Visitors from one address that a collect key or a page's token may make "
+        "subjects of; a batch names up to 500, and each stays for as long as subjects are kept. "
+        "Of more nothing is stored, and their decisions are generic.",
     )
     max_full_decisions: Positive = Field(
         12,

@@ -25,7 +25,7 @@ from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.item_ids import refuse_cards
-from serving.api.page_limits import foreign_to_shoppers, is_page
+from serving.api.page_limits import foreign_to_shoppers, is_page, makes_subject
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
 from serving.decision.admission import RETRY_AFTER_S, Overloaded
@@ -81,8 +81,20 @@ async def decide(request: Request) -> Response:
         asked = _without_word(asked)
     # Of a crawler nothing is kept and nothing is known, as of a browser that says so.
     nothing = asked.gpc or says_gpc(request) or bool(foreign_to_shoppers(request, gateway, caller))
+    if is_page(caller) and not nothing:
+        nothing = await _is_one_too_many(request, gateway, asked)
     source: Source = "page" if is_page(caller) else "request"
     return await answer(gateway, asked, began, gpc=nothing, source=source)
+
+
+async def _is_one_too_many(request: Request, gateway: Gateway, asked: DecideRequest) -> bool:
+    """Whether a page asks for more strangers than may come from its address: nobody is remembered
+    then, and the answer is anybody's."""
+    try:
+        new = makes_subject(gateway, asked, gpc=False)
+    except StoreError:
+        return False  # told when the answer is made
+    return new and not await gateway.page_limits.takes_new(request)
 
 
 async def answer(

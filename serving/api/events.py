@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from contract.consent import may_store_behaviour
 from contract.encoding import Vocabulary
 from contract.events import SERVER_ONLY, ClientEvent
 from serving.api import idempotency
@@ -20,7 +19,7 @@ from serving.api.bodies import read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.item_ids import LIKE_A_CARD, first_like_card
-from serving.api.page_limits import foreign_to_shoppers, is_page
+from serving.api.page_limits import foreign_to_shoppers, is_page, makes_subject
 from serving.api.problems import ApiProblem, documented
 from serving.api.sent_events import (
     MOST_EVENTS,
@@ -131,7 +130,7 @@ async def _accept(
             assert isinstance(event, ClientEvent)
             if not await gateway.page_limits.takes(event.visitor_id):
                 refused = _foreign(raw, "bot")
-            elif _makes_subject(gateway, event, gpc=gpc):
+            elif makes_subject(gateway, event, gpc=gpc or event.gpc):
                 if event.visitor_id not in unknown:
                     unknown[event.visitor_id] = await gateway.page_limits.takes_new(request)
                 if not unknown[event.visitor_id]:
@@ -154,14 +153,6 @@ def _of_a_page(event: ClientEvent) -> ClientEvent:
     """`event` under an id that no server's event can have: ids are said by whoever sends them, and
     a page that guesses the one of a purchase must not make a repeat of it."""
     return event.model_copy(update={"event_id": uuid5(_PAGES, str(event.event_id))})
-
-
-def _makes_subject(gateway: Gateway, event: ClientEvent, *, gpc: bool) -> bool:
-    """Whether to store `event` means to remember a visitor from now on."""
-    found = gateway.subjects.recognise(
-        event.visitor_id, event.user_id, event.consent, gpc=gpc or event.gpc
-    )
-    return found.subject_id is None and may_store_behaviour(found.purposes)
 
 
 def _foreign(raw: Any, kind: Foreign) -> Result:

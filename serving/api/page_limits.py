@@ -9,9 +9,12 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
+from contract.consent import may_store_behaviour
+from contract.events import ClientEvent
 from serving.api.auth import Caller
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
+from serving.decision.messages import DecideRequest
 from serving.ingest.traffic import Foreign
 
 _RETRY_AFTER_S = 10
@@ -53,6 +56,14 @@ class PageLimits:
 def is_page(caller: Caller) -> bool:
     """Whether the caller's credential is one that a page may show."""
     return caller.role == "collect" or caller.from_page
+
+
+def makes_subject(gateway: Gateway, sent: ClientEvent | DecideRequest, *, gpc: bool) -> bool:
+    """Whether to take what was sent means to remember somebody from now on: a stranger, or another
+    visitor of somebody who is logged in. Raises StoreError."""
+    found = gateway.subjects.recognise(sent.visitor_id, sent.user_id, sent.consent, gpc=gpc)
+    stranger = found.subject_id is None or sent.user_id is not None
+    return stranger and found.unsettled and may_store_behaviour(found.purposes)
 
 
 def foreign_to_shoppers(request: Request, gateway: Gateway, caller: Caller) -> Foreign | None:

@@ -133,6 +133,56 @@ async def test_a_page_makes_no_subjects_without_bound(start: Start) -> None:
     assert told(await send(running, *flood, role="checkout"))[3:] == [("accepted", None)] * 5
 
 
+async def test_decisions_in_a_page_make_no_subjects_without_bound(start: Start) -> None:
+    running = await start(page_new_visitors_per_minute=2)
+    await send(running, event(visitor_id="known"), role="checkout")
+    token = page_token(running)
+
+    async def decide(visitor: str, key: str = token, **said: Any) -> None:
+        answer = await running.client.post(
+            "/v1/checkout/decide",
+            json=checkout(visitor_id=visitor, consent=ALL, **said),
+            headers={"Authorization": f"Bearer {key}", "User-Agent": BROWSER},
+        )
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["recommendations"]) > 0
+        await running.quiet()
+
+    def kept() -> tuple[int, int]:
+        return len(running.gateway.control.subject_ids()), len(running.logged())
+
+    assert kept() == (1, 1)
+    for number in range(6):
+        await decide(f"forged-{number}")
+    assert kept() == (3, 3)
+    # Events count against the same limit; who is known goes on.
+    assert told(await send(running, event(visitor_id="forged-7"))) == [("rejected", "bot")]
+    await decide("forged-0")
+    await decide("known")
+    assert kept() == (3, 5)
+    # Of somebody logged in each further visitor is one more to remember, however well known.
+    speaker = page_token(running, sub="u")
+    await decide("forged-8", speaker, user_id="u")
+    assert kept() == (3, 5)
+    # A server speaks for all of its shoppers.
+    await decide("forged-9", running.keys["checkout"])
+    assert kept() == (4, 6)
+
+
+async def test_a_page_that_asks_too_much_can_still_withdraw(start: Start) -> None:
+    running = await start(page_new_visitors_per_minute=1)
+    subject = await resolve(running, "v")
+    headers = {"Authorization": f"Bearer {page_token(running)}", "User-Agent": BROWSER}
+    for visitor, consent in (("v", ALL), ("stranger", ALL), ("v", dict.fromkeys(ALL, False))):
+        body = checkout(visitor_id=visitor, consent=consent)
+        answer = await running.client.post("/v1/checkout/decide", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        await running.quiet()
+    word = running.gateway.control.consent_of(subject)
+    assert word is not None
+    assert not word.purposes
+
+
 async def test_pages_share_no_idempotency_keys(running: Running) -> None:
     headers = {"Idempotency-Key": "the-same"}
     first, other = event(visitor_id="one"), event(visitor_id="other")
