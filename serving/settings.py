@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         (), description='Origins that browsers may call from, as JSON: ["https://shop.example"].'
     )
     body_limit_bytes: Positive = Field(1_048_576, description="Largest request body.")
+    arrival_seconds: Annotated[float, Field(gt=0)] = Field(
+        20.0,
+        description="How long a request may take to arrive, its head and then its body: 408. A "
+        "connection that is never used is closed after the same time.",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1",),
         description="Addresses and networks whose X-Forwarded-For is believed, as JSON.",

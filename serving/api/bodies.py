@@ -1,5 +1,7 @@
-"""Reading a request's body: its kind, its size while it arrives, and its model, parsed once."""
+"""Reading a request's body: its kind, its size and its time while it arrives, and its model, parsed
+once."""
 
+import asyncio
 import json
 from typing import TypeVar
 
@@ -8,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from contract.errors import UserError
+from serving.api.arrivals import patience_of
 from serving.api.problems import ApiProblem, invalid
 from serving.yaml_text import yaml_body
 
@@ -18,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 async def read_json_body(request: Request, limit: int, *, as_text: bool = False) -> bytes:
     """The raw body, at most `limit` bytes, also when it is sent `as_text`.
 
-    Raises a 415 or 413 problem.
+    Raises a 415, 413 or 408 problem.
     """
     kind = _kind_of(request)
     if kind != "application/json" and not (as_text and kind == "text/plain"):
@@ -31,7 +34,7 @@ def _kind_of(request: Request) -> str:
 
 
 async def read_written_body(request: Request, limit: int) -> bytes:
-    """The body as JSON of what may also be sent as YAML. Raises a 415, 413 or 400 problem."""
+    """The body as JSON of what may also be sent as YAML. Raises a 415, 413, 408 or 400 problem."""
     if _kind_of(request) not in YAML:
         return await read_json_body(request, limit)
     try:
@@ -41,6 +44,15 @@ async def read_written_body(request: Request, limit: int) -> bytes:
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    try:
+        async with asyncio.timeout(patience_of(request.scope)):
+            return await _arrived(request, limit)
+    except TimeoutError:
+        told = "The body took too long to arrive; send it again."
+        raise ApiProblem(408, told, headers={"Connection": "close"}) from None
+
+
+async def _arrived(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
         raise _too_large(limit)

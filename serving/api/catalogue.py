@@ -79,7 +79,7 @@ class CataloguePatched(BaseModel):
     "/v1/catalogue/items",
     summary="Change items between releases",
     response_model=CataloguePatched,
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(CataloguePatch) | {"parameters": [idempotency.PARAMETER]},
     tags=["catalogue"],
 )

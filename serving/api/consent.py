@@ -74,7 +74,7 @@ async def get_consent(request: Request) -> Response:
     "/v1/consent/{subject_id}",
     summary="Record consent",
     response_model=ConsentRecord,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(ConsentWord) | {"parameters": [SUBJECT, idempotency.PARAMETER]},
     tags=["consent"],
 )

@@ -117,7 +117,7 @@ def _named(name: str) -> dict[str, object]:
     return {"parameters": [parameter, idempotency.PARAMETER], "security": [{"api_key": []}]}
 
 
-_PROBLEMS = documented(400, 401, 403, 404, 409, 413, 415, 422, 503)
+_PROBLEMS = documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503)
 
 
 @router.post(

@@ -53,7 +53,7 @@ class Validated(BaseModel):
     "/v1/checkout/decide",
     summary="Decide a checkout",
     response_model=DecideResponse | Validated,
-    responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
     openapi_extra=body_of(DecideRequest, page_token=True),
     tags=["checkout"],
 )

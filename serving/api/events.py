@@ -78,7 +78,7 @@ class EventResults(BaseModel):
     status_code=202,
     summary="Write behaviour",
     response_model=EventResults,
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
     openapi_extra=body_of(EventBatch) | {"parameters": [idempotency.PARAMETER, _BEACON_KEY]},
     tags=["events"],
 )

@@ -87,7 +87,7 @@ async def get_experiment(request: Request, key: str) -> Response:
     "/v1/experiments/{key}",
     summary="Write an experiment",
     response_model=HeldExperiment,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(WrittenExperiment) | {"parameters": [idempotency.PARAMETER]},
     tags=["experiments"],
 )

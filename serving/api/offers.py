@@ -49,7 +49,7 @@ async def get_offers(request: Request) -> Response:
     "/v1/offers",
     summary="Write the offers",
     response_model=HeldOffers,
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(WrittenOffers) | {"parameters": [idempotency.PARAMETER]},
     tags=["offers"],
 )

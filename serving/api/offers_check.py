@@ -67,7 +67,7 @@ class OffersChecked(BaseModel):
     "/v1/offers/check",
     summary="Try a draft of the offers",
     response_model=OffersChecked,
-    responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
     openapi_extra=body_of(CheckedOffers, yaml=True),
     tags=["offers"],
 )

@@ -88,7 +88,7 @@ async def get_review(request: Request, review_id: str) -> Response:
     "/v1/reviews/{review_id}/acknowledge",
     summary="Acknowledge a review item",
     response_model=Review,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(Moved) | {"parameters": [idempotency.PARAMETER]},
     tags=["reviews"],
 )
@@ -101,7 +101,7 @@ async def acknowledge_review(request: Request, review_id: str) -> Response:
     "/v1/reviews/{review_id}/close",
     summary="Close a review item",
     response_model=Review,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(Moved) | {"parameters": [idempotency.PARAMETER]},
     tags=["reviews"],
 )

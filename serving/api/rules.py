@@ -93,7 +93,7 @@ async def get_rules(request: Request, version: Number | None = None) -> Response
     "/v1/rules",
     summary="Write the rules",
     response_model=HeldRules,
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(WrittenRules, yaml=True) | {"parameters": [idempotency.PARAMETER]},
     tags=["rules"],
 )

@@ -67,7 +67,7 @@ class RulesChecked(BaseModel):
     "/v1/rules/check",
     summary="Try a draft of the rules",
     response_model=RulesChecked,
-    responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
     openapi_extra=body_of(CheckedRules, yaml=True),
     tags=["rules"],
 )

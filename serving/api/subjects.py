@@ -48,7 +48,7 @@ class ResolvedSubject(BaseModel):
     "/v1/subjects/resolve",
     summary="Find or make a subject",
     response_model=ResolvedSubject,
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(ResolveRequest) | {"parameters": [idempotency.PARAMETER]},
     tags=["subjects"],
 )

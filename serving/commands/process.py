@@ -13,7 +13,7 @@ import uvloop
 
 from contract.clock import Clock
 from contract.errors import UserError
-from serving.api.arrivals import StampingProtocol
+from serving.api.arrivals import patient
 from serving.api.gateway import Gateway
 from serving.app import create_app
 from serving.opening import open_gateway
@@ -87,7 +87,7 @@ async def _serve(
     server = _Server(
         uvicorn.Config(
             app,
-            http=StampingProtocol,
+            http=patient(settings.arrival_seconds),
             ws="none",  # no route speaks it, and uvicorn would hand it our connections
             log_config=None,
             access_log=False,

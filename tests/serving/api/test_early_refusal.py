@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.api.arrivals import StampingProtocol, arrival_of, ready_of, waiting_beside
+from serving.api.arrivals import arrival_of, patient, ready_of, waiting_beside
 from serving.api.known_callers import KnownCallers
 from serving.commands.process import bind
 from serving.decision.admission import Admission, Overloaded
@@ -204,10 +204,10 @@ def test_tokens_are_remembered_in_bounds_and_end_with_their_key() -> None:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[int]:
+async def listening(app: ASGIApp, arrival_s: float = 20.0) -> AsyncIterator[int]:
     """A server of `app`; its port."""
     taken = bind("127.0.0.1", 0)
-    config = uvicorn.Config(app, http=StampingProtocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=patient(arrival_s), lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[taken]))
     while not server.started:
