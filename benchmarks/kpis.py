@@ -6,6 +6,7 @@ To build it takes minutes. `--folder` keeps it, and another run only asks.
 """
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from benchmarks.page_load import page_loads
 from benchmarks.servers import command, free_port, server
 from contract.errors import UserError
 from contract.figures import Figures
+from serving.commands.worker import OBJECTS_TO_COLLECT
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
 from serving.state.sqlite_writer import connect
@@ -103,6 +105,7 @@ def _build(figures: Figures, path: Path, args: argparse.Namespace) -> None:
 
 def _count(path: Path, args: argparse.Namespace) -> tuple[float, int]:
     """CPU seconds of the counting alone, and how many events it were."""
+    gc.set_threshold(OBJECTS_TO_COLLECT)  # as in the worker
     making = path.with_suffix(".partial")
     making.unlink(missing_ok=True)
     spent, events, told = 0.0, 0, time.monotonic()

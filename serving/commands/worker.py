@@ -3,6 +3,7 @@ on its state folder. It may be killed and started at any moment."""
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ PORT = 9464
 _TIDY_S = 3_600.0
 _OVERLAP_US = 600_000_000
 _ALARMS_S, _DRIFT_S = 120.0, 600.0
+OBJECTS_TO_COLLECT = 50_000  # a batch of events makes so many, and no rings
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def run(args: argparse.Namespace) -> Figures:
         status = StatusServer(worker, host, port)
         held.callback(status.close)
         log.info("working on %s, metrics on %s:%d", settings.state, host, status.port)
+        gc.set_threshold(OBJECTS_TO_COLLECT)
         worker.run()
     return Figures("worker")
 
@@ -154,8 +157,8 @@ def _drift(bench: Bench) -> None:
 
 
 def _follow(bench: Bench) -> None:
-    bench.rollup.follow(bench.event_log, bench.control, bench.stop.is_set)
     bench.rollup.forget(bench.control)
+    bench.rollup.follow(bench.event_log, bench.control, bench.stop.is_set)
 
 
 def _take_anonymous(bench: Bench) -> None:

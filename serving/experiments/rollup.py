@@ -55,6 +55,19 @@ CREATE TABLE IF NOT EXISTS reports (experiment PRIMARY KEY, body) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS exposures_by_subject ON exposures (subject);
 CREATE INDEX IF NOT EXISTS refunds_by_subject ON refunds (subject);
 """
+_EXPOSED = (
+    "INSERT INTO exposures VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET "
+    "mixed = mixed OR variant <> excluded.variant, "
+    "first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)"
+)
+_CHECKED_OUT = (
+    "INSERT INTO checkouts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "at_us = min(at_us, excluded.at_us), last_us = max(last_us, excluded.last_us)"
+)
+_SHOWN = "INSERT OR IGNORE INTO shown VALUES (?, ?, ?)"
+_ORDERED = "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?)"
+_BOUGHT = "INSERT OR IGNORE INTO bought VALUES (?, ?, ?)"
+_REFUNDED = "INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?)"
 # Whoever stands in another table stands in one of these.
 _SUBJECTS = " UNION ".join(
     f"SELECT * FROM (SELECT DISTINCT subject FROM {table} WHERE subject > :after "
@@ -175,20 +188,37 @@ class Rollup:
             subject = names[event.subject_id]
             if subject is not None and "analytics" in event.purposes:
                 kept.append((subject, event))
+        facts = _Facts(costs)
+        for subject, event in kept:
+            facts.note(subject, event)
         with self._transaction():
-            for subject, event in kept:
-                if event.event_name == "decision" and event.decision is not None:
-                    self._exposed(subject, event, event.decision)
-                elif event.event_name == "purchase":
-                    self._ordered(subject, event, costs)
-                elif event.event_name == "refund":
-                    amount = max(order_amount(event), 0)
-                    row = (str(event.event_id), subject, event.transaction_id, amount)
-                    self.file.execute("INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?)", row)
+            for statement, rows in facts.rows.items():
+                self.file.executemany(statement, rows)
             self.kpis.take(kept, costs)
             self.file.execute(
                 "INSERT OR REPLACE INTO progress VALUES (1, ?, ?)", (log_id, json.dumps(position))
             )
+
+
+class _Facts:
+    """What events say of experiments, as rows for the statements that write them."""
+
+    def __init__(self, costs: Mapping[str, int]) -> None:
+        self._costs = costs
+        self.rows: dict[str, list[tuple[object, ...]]] = {}
+
+    def note(self, subject: str, event: Event) -> None:
+        """Take down one event."""
+        if event.event_name == "decision" and event.decision is not None:
+            self._exposed(subject, event, event.decision)
+        elif event.event_name == "purchase":
+            self._ordered(subject, event)
+        elif event.event_name == "refund":
+            amount = max(order_amount(event), 0)
+            self._write(_REFUNDED, str(event.event_id), subject, event.transaction_id, amount)
+
+    def _write(self, statement: str, *row: object) -> None:
+        self.rows.setdefault(statement, []).append(row)
 
     def _exposed(self, subject: str, event: Event, decision: Mapping[str, object]) -> None:
         arms = decision.get("experiments")
@@ -198,39 +228,24 @@ class Rollup:
         device = None if context is None else context.device
         country = None if context is None else context.country
         for arm in arms:
-            self.file.execute(
-                "INSERT INTO exposures VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET "
-                "mixed = mixed OR variant <> excluded.variant, "
-                "first_us = min(first_us, excluded.first_us), "
-                "last_us = max(last_us, excluded.last_us)",
-                (arm["key"], subject, arm["variant"], at_us, at_us, device, country),
-            )
-        self.file.execute(
-            "INSERT INTO checkouts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "at_us = min(at_us, excluded.at_us), last_us = max(last_us, excluded.last_us)",
-            (subject, event.session_id, at_us, at_us),
-        )
-        self.file.executemany(
-            "INSERT OR IGNORE INTO shown VALUES (?, ?, ?)",
-            [(subject, event.session_id, item.item_id) for item in event.items],
-        )
+            who = (arm["key"], subject, arm["variant"])
+            self._write(_EXPOSED, *who, at_us, at_us, device, country)
+        self._write(_CHECKED_OUT, subject, event.session_id, at_us, at_us)
+        for item in event.items:
+            self._write(_SHOWN, subject, event.session_id, item.item_id)
 
-    def _ordered(self, subject: str, event: Event, costs: Mapping[str, int]) -> None:
+    def _ordered(self, subject: str, event: Event) -> None:
         revenue = order_amount(event)
         if revenue == NO_AMOUNT:
             revenue = 0
         margin = None
-        if all(item.item_id in costs for item in event.items):
-            margin = revenue - sum(costs[item.item_id] * item.quantity for item in event.items)
+        if all(item.item_id in self._costs for item in event.items):
+            margin = revenue - sum(self._costs[one.item_id] * one.quantity for one in event.items)
         order = (subject, event.transaction_id)
-        self.file.execute(
-            "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?)",
-            (*order, event.session_id, to_us(event.occurred_at), revenue, margin),
-        )
-        self.file.executemany(
-            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?)",
-            [(*order, item.item_id) for item in event.items],
-        )
+        at_us = to_us(event.occurred_at)
+        self._write(_ORDERED, *order, event.session_id, at_us, revenue, margin)
+        for item in event.items:
+            self._write(_BOUGHT, *order, item.item_id)
 
 
 class _Transaction:

@@ -8,7 +8,7 @@ their age; sums know nobody and stay.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.clock import to_us
@@ -21,11 +21,12 @@ from serving.monitoring.visits import (
     ORDER_US,
     Counts,
     SubjectFacts,
-    add,
     decided,
+    merge,
     read_facts,
 )
 
+_Key = tuple[int, str, str, int]  # grain, cut, value, start
 TABLES: Final = ("kpi_facts", "kpi_transactions")  # of subjects
 KEPT_US: Final = {MINUTES_5: 70 * DAY, HOUR: 800 * DAY}  # days are kept for good
 _COLUMNS: Final = ", ".join(f"{name} NOT NULL DEFAULT 0" for name in COUNTERS)
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS kpi_slices (
     PRIMARY KEY (cut, value)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS kpi_latest (only INTEGER PRIMARY KEY CHECK (only = 1), latest_us);
 CREATE TABLE IF NOT EXISTS kpi_facts (subject PRIMARY KEY, latest_us, body) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS kpi_facts_by_age ON kpi_facts (latest_us);
+DROP INDEX IF EXISTS kpi_facts_by_age;
 CREATE TABLE IF NOT EXISTS kpi_transactions (
     transaction_id PRIMARY KEY, subject) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS kpi_transactions_by_subject ON kpi_transactions (subject);
@@ -55,6 +56,16 @@ _ADD = (
 _SEEN = (
     "INSERT INTO kpi_slices VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
     "first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)"
+)
+# Of all that a batch speaks of at once.
+_HELD = "SELECT subject, body FROM kpi_facts WHERE subject IN (SELECT value FROM json_each(?))"
+_REDEEMED = (
+    "SELECT transaction_id, amount FROM kpi_redeemed "
+    "WHERE transaction_id IN (SELECT value FROM json_each(?))"
+)
+_KEEP = (
+    "INSERT INTO kpi_facts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "latest_us = excluded.latest_us, body = excluded.body"
 )
 _MOST_SLICES: Final = 500  # of one cut; what comes after them counts in ALL alone
 
@@ -75,22 +86,28 @@ class KpiRollup:
 
     def take(self, events: Iterable[tuple[str, Event]], costs: Mapping[str, int]) -> None:
         """Count events, each with the log key of its subject (hex); all of them agreed to."""
-        by_subject: dict[str, list[Event]] = {}
-        for subject, event in events:
-            by_subject.setdefault(subject, []).append(event)
+        by_subject: dict[str, list[tuple[int, Event]]] = {}
         latest_us = self.latest_us
+        for subject, event in events:
+            at_us = to_us(event.occurred_at)
+            latest_us = max(latest_us, at_us)
+            by_subject.setdefault(subject, []).append((at_us, event))
+        held, offers = self._held(by_subject), self._noted_orders(by_subject)
         counts: Counts = {}
-        for subject, theirs in by_subject.items():
-            facts = self._facts(subject)
+        kept = []
+        for subject in sorted(by_subject):  # as they lie in the file
+            facts = held.get(subject) or SubjectFacts()
+            merge(counts, facts.counted(), -1)
+            for at_us, event in by_subject[subject]:
+                if event.event_name == "decision" and not _decided(facts, event, at_us, counts):
+                    continue
+                facts.note(event, at_us, costs)
+                if event.transaction_id in offers and event.event_name == "purchase":
+                    facts.offers[event.transaction_id] = offers[event.transaction_id]
+            merge(counts, facts.counted(), 1)
             facts.prune(latest_us)
-            before = facts.counted()
-            for event in theirs:
-                latest_us = max(latest_us, to_us(event.occurred_at))
-                self._note(subject, facts, event, costs, counts)
-            _merge(counts, facts.counted(), 1.0)
-            _merge(counts, before, -1.0)
-            facts.prune(latest_us)
-            self._keep(subject, facts)
+            kept.append(_row(subject, facts))
+        self._file.executemany(_KEEP, kept)
         self._add(counts)
         self._file.execute("INSERT OR REPLACE INTO kpi_latest VALUES (1, ?)", (latest_us,))
 
@@ -104,12 +121,13 @@ class KpiRollup:
         ).fetchone()
         if row is None:
             return  # of nobody who is known, or not told yet
-        facts = self._facts(row[0])
+        subject = str(row[0])
+        facts = self._held([subject]).get(subject) or SubjectFacts()
         counts: Counts = {}
-        _merge(counts, facts.counted(), -1.0)
+        merge(counts, facts.counted(), -1)
         facts.offers[transaction_id] = amount
-        _merge(counts, facts.counted(), 1.0)
-        self._keep(row[0], facts)
+        merge(counts, facts.counted(), 1)
+        self._file.execute(_KEEP, _row(subject, facts))
         self._add(counts)
 
     def anonymous(self, counted: Iterable[Counted]) -> None:
@@ -123,12 +141,13 @@ class KpiRollup:
             before: dict[str, float] = {} if row is None else json.loads(row[0])
             if one.counts == before:
                 continue
-            grown = {
-                name: amount - before.get(name, 0.0)
+            grown = [
+                (PLACE[name], amount - before.get(name, 0.0))
                 for name, amount in one.counts.items()
                 if name in PLACE
-            }
-            add(counts, one.start_us, [("all", "")], grown)
+            ]
+            place = (one.start_us // BUCKET_US * BUCKET_US, (("all", ""),), tuple(grown))
+            merge(counts, {place: 1}, 1)
             self._file.execute(
                 "INSERT OR REPLACE INTO kpi_anonymous VALUES (?, ?, ?)",
                 (*key, json.dumps(one.counts)),
@@ -147,7 +166,8 @@ class KpiRollup:
             self._file.executemany(f"DELETE FROM {table} WHERE subject = ?", gone)
 
     def tidy(self) -> None:
-        """Remove facts that nothing can change any more, and buckets finer than their age asks."""
+        """Remove facts that nothing can change any more, and buckets finer than their age asks.
+        Facts are looked through as a whole: an index by age would be a third of their writing."""
         old = self.latest_us - ORDER_US
         self._file.execute(
             "DELETE FROM kpi_transactions WHERE subject IN "
@@ -181,59 +201,59 @@ class KpiRollup:
         row = self._file.execute("SELECT latest_us FROM kpi_latest").fetchone()
         return 0 if row is None else int(row[0])
 
-    def _note(
-        self,
-        subject: str,
-        facts: SubjectFacts,
-        event: Event,
-        costs: Mapping[str, int],
-        counts: Counts,
-    ) -> None:
-        if event.event_name == "decision":
-            name = event.event_id.hex[:16]
-            if event.decision is None or name in facts.seen:
-                return
-            facts.seen[name] = to_us(event.occurred_at)
-            _merge(counts, decided(event, event.decision), 1.0)
-        facts.note(event, costs)
-        if event.event_name == "purchase" and event.transaction_id:
-            told = (event.transaction_id, subject)
-            self._file.execute("INSERT OR REPLACE INTO kpi_transactions VALUES (?, ?)", told)
-            row = self._file.execute(
-                "SELECT amount FROM kpi_redeemed WHERE transaction_id = ?", told[:1]
-            ).fetchone()
-            if row is not None:
-                facts.offers[event.transaction_id] = int(row[0])
+    def _held(self, subjects: Iterable[str]) -> dict[str, SubjectFacts]:
+        """The facts of those of these subjects of whom there are any."""
+        rows = self._file.execute(_HELD, (json.dumps(list(subjects)),))
+        return {subject: read_facts(body) for subject, body in rows}
 
-    def _facts(self, subject: str) -> SubjectFacts:
-        row = self._file.execute(
-            "SELECT body FROM kpi_facts WHERE subject = ?", (subject,)
-        ).fetchone()
-        return SubjectFacts() if row is None else read_facts(row[0])
-
-    def _keep(self, subject: str, facts: SubjectFacts) -> None:
-        row = (subject, facts.latest_us, facts.as_json())
-        self._file.execute("INSERT OR REPLACE INTO kpi_facts VALUES (?, ?, ?)", row)
+    def _noted_orders(
+        self, by_subject: Mapping[str, Sequence[tuple[int, Event]]]
+    ) -> dict[str, int]:
+        """Put down whose the orders among these events are; what offers take off those of them that
+        were redeemed already."""
+        orders = [
+            (event.transaction_id, subject)
+            for subject, theirs in by_subject.items()
+            for _, event in theirs
+            if event.event_name == "purchase" and event.transaction_id
+        ]
+        self._file.executemany("INSERT OR REPLACE INTO kpi_transactions VALUES (?, ?)", orders)
+        told = json.dumps([transaction for transaction, _ in orders])
+        return dict(self._file.execute(_REDEEMED, (told,)))
 
     def _add(self, counts: Counts) -> None:
-        sums: dict[tuple[int, str, str, int], list[float]] = {}
+        sums = self._fine_sums(counts)
         spans: dict[tuple[str, str], tuple[int, int]] = {}
-        for (start, cut, value), row in counts.items():
-            if not any(row) or not self._admitted(cut, value):
-                continue
+        for (_, cut, value, start), row in list(sums.items()):
             first, last = spans.get((cut, value), (start, start))
             spans[cut, value] = min(first, start), max(last, start)
-            for grain in GRAINS:
+            counted = [(place, amount) for place, amount in enumerate(row) if amount]
+            for grain in GRAINS[1:]:
                 key = (grain, cut, value, start // grain * grain)
                 held = sums.get(key)
                 if held is None:
-                    sums[key] = row.copy()
-                else:
-                    for place, amount in enumerate(row):
-                        if amount:
-                            held[place] += amount
-        self._file.executemany(_ADD, [(*key, *map(_whole, row)) for key, row in sums.items()])
+                    held = sums[key] = [0.0] * len(COUNTERS)
+                for place, amount in counted:
+                    held[place] += amount
+        self._file.executemany(_ADD, [(*key, *_whole(row)) for key, row in sums.items()])
         self._file.executemany(_SEEN, [(*key, *span) for key, span in spans.items()])
+
+    def _fine_sums(self, counts: Counts) -> dict[_Key, list[float]]:
+        """Counters by 5 minutes and slice, of those slices that are admitted."""
+        sums: dict[_Key, list[float]] = {}
+        for (start, where, what), often in counts.items():
+            if not often:
+                continue
+            for cut, value in where:
+                key = (MINUTES_5, cut, value, start)
+                row = sums.get(key)
+                if row is None:
+                    if not self._admitted(cut, value):
+                        continue
+                    row = sums[key] = [0.0] * len(COUNTERS)
+                for place, amount in what:
+                    row[place] += often * amount
+        return sums
 
     def _admitted(self, cut: str, value: str) -> bool:
         """Whether that slice is counted: callers choose some of these names."""
@@ -246,20 +266,23 @@ class KpiRollup:
         return True
 
 
-def _merge(into: Counts, counts: Counts, sign: float) -> None:
-    for key, row in counts.items():
-        held = into.get(key)
-        if held is None:
-            into[key] = [sign * amount for amount in row]
-        else:
-            for place, amount in enumerate(row):
-                if amount:
-                    held[place] += sign * amount
+def _decided(facts: SubjectFacts, event: Event, at_us: int, counts: Counts) -> bool:
+    """Count the decision that `event` is; False where it was counted before, or is none."""
+    name = event.event_id.hex[:16]
+    if event.decision is None or name in facts.seen:
+        return False
+    facts.seen[name] = at_us
+    merge(counts, decided(event, at_us, event.decision), 1)
+    return True
 
 
-def _whole(amount: float) -> float | int:
-    """As an integer where it is one: SQLite keeps 0 and 1 in no bytes at all."""
-    return int(amount) if amount.is_integer() else amount
+def _row(subject: str, facts: SubjectFacts) -> tuple[str, int, bytes]:
+    return subject, facts.latest_us, facts.as_json()
+
+
+def _whole(row: Sequence[float]) -> list[float]:
+    """As integers what is one: SQLite keeps 0 and 1 in no bytes at all."""
+    return [0 if not one else int(one) if one.is_integer() else one for one in row]
 
 
 assert BUCKET_US == MINUTES_5

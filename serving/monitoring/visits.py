@@ -8,18 +8,22 @@ nothing else is asked.
 A decision counts once, when it is first seen, by `decided`: nothing that comes later changes it.
 """
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
-from contract.clock import DAY_US, to_us
+import msgspec
+
+from contract.clock import DAY_US
 from contract.events import NO_AMOUNT, Event, order_amount
 from serving.monitoring.decisions import RUNGS
-from serving.monitoring.kpi_metrics import CLASSES, COUNTERS, EDGES_MS, PLACE, SLOW_MS
+from serving.monitoring.kpi_metrics import CLASSES, EDGES_MS, PLACE, SLOW_MS
 
-Place = tuple[int, str, str]  # the beginning of its 5 minutes, the cut and the value
-Counts = dict[Place, list[float]]
+Where = tuple[tuple[str, str], ...]  # slices: a cut and the value of it
+What = tuple[tuple[int, float], ...]  # a counter's place in COUNTERS, and how much
+# How often: by the beginning of its 5 minutes, the slices that it counts in, and what it is. What
+# did not change cancels as a whole, and what many did alike is added to the sums once.
+Counts = dict[tuple[int, Where, What], int]
 
 BUCKET_US: Final = 300_000_000
 COUNTS_US: Final = DAY_US  # an order counts for a decision of its session, or within a day of it
@@ -35,8 +39,7 @@ _CARTED = frozenset(
 _NEVER: Final = 2**62
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(msgspec.Struct, array_like=True):
     """A session. Device and country are those of its first event that says them; `slices` those of
     its last decision."""
 
@@ -48,12 +51,11 @@ class Visit:
     carted: bool = False
     first_decision_us: int = _NEVER
     last_decision_us: int = -1
-    slices: list[tuple[str, str]] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)
+    slices: list[tuple[str, str]] = []
+    shown: list[str] = []
 
 
-@dataclass(slots=True)
-class Order:
+class Order(msgspec.Struct, array_like=True):
     """A transaction as it was told first."""
 
     at_us: int
@@ -67,16 +69,15 @@ class Order:
     country: str | None
 
 
-@dataclass(slots=True)
-class SubjectFacts:
-    """Of one subject, all by their ids. `seen`: decisions that were counted, and when; `offers`:
-    what redeemed offers took off a transaction."""
+class SubjectFacts(msgspec.Struct, array_like=True):
+    """Of one subject, all by their ids; kept as JSON, in the order of its fields. `seen`:
+    decisions that were counted, and when; `offers`: what redeemed offers took off a transaction."""
 
-    visits: dict[str, Visit] = field(default_factory=dict)
-    orders: dict[str, Order] = field(default_factory=dict)
-    refunds: dict[str, tuple[str, int]] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    offers: dict[str, int] = field(default_factory=dict)
+    visits: dict[str, Visit] = {}
+    orders: dict[str, Order] = {}
+    refunds: dict[str, tuple[str, int]] = {}
+    seen: dict[str, int] = {}
+    offers: dict[str, int] = {}
 
     @property
     def latest_us(self) -> int:
@@ -85,9 +86,9 @@ class SubjectFacts:
         times += [one.at_us for one in self.orders.values()]
         return max((*times, *self.seen.values()), default=0)
 
-    def note(self, event: Event, costs: Mapping[str, int]) -> None:
+    def note(self, event: Event, at_us: int, costs: Mapping[str, int]) -> None:
         """Remember what `event` says. Nothing depends on what was noted before it."""
-        at_us, name = to_us(event.occurred_at), event.event_name
+        name = event.event_name
         if name == "refund":
             amount = max(order_amount(event), 0)
             self.refunds[_short(event)] = (event.transaction_id or "", amount)
@@ -95,7 +96,10 @@ class SubjectFacts:
         visit = self.visits.get(event.session_id)
         if visit is None:
             visit = self.visits[event.session_id] = Visit(at_us, at_us)
-        visit.start_us, visit.last_us = min(visit.start_us, at_us), max(visit.last_us, at_us)
+        elif at_us > visit.last_us:
+            visit.last_us = at_us
+        elif at_us < visit.start_us:
+            visit.start_us = at_us
         context = event.context
         if (
             context is not None
@@ -169,15 +173,8 @@ class SubjectFacts:
         for session, visit in self.visits.items():
             items = bought.get(session)
             taken = 0 if items is None else len(items.intersection(visit.shown))
-            what = {
-                "visits": 1.0,
-                "converted": float(items is not None),
-                "carts": float(visit.carted),
-                "abandoned": float(visit.carted and items is None),
-                "shown": float(len(visit.shown)),
-                "taken": float(taken),
-            }
-            add(counts, visit.start_us, _where(visit, None), what)
+            what = _visited(items is not None, visit.carted, len(visit.shown), taken)
+            _count(counts, visit.start_us, _where(visit, None), what)
         return counts
 
     def _count_order(
@@ -206,7 +203,7 @@ class SubjectFacts:
         if found is not None:
             what |= {"decided_orders": 1.0, "decided_revenue": float(net), "decided_margin": margin}
         visit = self.visits.get(order.session) if found is None else found[1]
-        add(counts, order.at_us, _where(visit, order), what)
+        _count(counts, order.at_us, _where(visit, order), _amounts(what))
 
     def prune(self, now_us: int) -> None:
         """Let go of what nothing can change any more; it stays counted."""
@@ -214,64 +211,42 @@ class SubjectFacts:
         for transaction in late:
             del self.orders[transaction]
             self.offers.pop(transaction, None)
-        self.seen = {one: at for one, at in self.seen.items() if at >= now_us - VISIT_US}
-        self.refunds = {
-            name: (transaction, amount)
-            for name, (transaction, amount) in self.refunds.items()
-            if transaction not in late
-        }
-        needed = {one.session for one in self.orders.values()}
-        needed |= {found[0] for one in self.orders.values() if (found := self.decided_before(one))}
-        self.visits = {
-            name: one
-            for name, one in self.visits.items()
-            if name in needed or one.last_us >= now_us - VISIT_US
-        }
+        if late:
+            self.refunds = {
+                name: (transaction, amount)
+                for name, (transaction, amount) in self.refunds.items()
+                if transaction not in late
+            }
+        old = now_us - VISIT_US
+        if any(at < old for at in self.seen.values()):
+            self.seen = {one: at for one, at in self.seen.items() if at >= old}
+        if any(one.last_us < old for one in self.visits.values()):
+            self._prune_visits(old)
         if len(self.visits) > MOST_VISITS:
             order = sorted(self.visits, key=lambda name: self.visits[name].start_us)
             for name in order[: len(order) - MOST_VISITS]:
                 del self.visits[name]
 
-    def as_json(self) -> str:
+    def _prune_visits(self, old_us: int) -> None:
+        needed = {one.session for one in self.orders.values()}
+        needed |= {found[0] for one in self.orders.values() if (found := self.decided_before(one))}
+        self.visits = {
+            name: one
+            for name, one in self.visits.items()
+            if name in needed or one.last_us >= old_us
+        }
+
+    def as_json(self) -> bytes:
         """For `read_facts`."""
-        held = [
-            {
-                name: [
-                    *(v.start_us, v.last_us, v.device, v.country, v.context_us, v.carted),
-                    *(v.first_decision_us, v.last_decision_us, v.slices, v.shown),
-                ]
-                for name, v in self.visits.items()
-            },
-            {
-                name: [
-                    *(o.at_us, o.event_id, o.session, o.revenue, o.margin, o.pieces),
-                    *(o.items, o.device, o.country),
-                ]
-                for name, o in self.orders.items()
-            },
-            self.refunds,
-            self.seen,
-            self.offers,
-        ]
-        return json.dumps(held, separators=(",", ":"))
+        return _ENCODER.encode(self)
 
 
-def read_facts(text: str) -> SubjectFacts:
+_ENCODER, _DECODER = msgspec.json.Encoder(), msgspec.json.Decoder(SubjectFacts)
+
+
+def read_facts(text: str | bytes) -> SubjectFacts:
     """What `as_json` wrote."""
-    visits, orders, refunds, seen, offers = json.loads(text)
-    return SubjectFacts(
-        visits={name: _visit(row) for name, row in visits.items()},
-        orders={name: Order(*row) for name, row in orders.items()},
-        refunds={name: (transaction, amount) for name, (transaction, amount) in refunds.items()},
-        seen=seen,
-        offers=offers,
-    )
-
-
-def _visit(row: list[Any]) -> Visit:
-    visit = Visit(*row)
-    visit.slices = [(cut, value) for cut, value in visit.slices]
-    return visit
+    return _DECODER.decode(text)
 
 
 def slices_of(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -286,8 +261,8 @@ def slices_of(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def decided(event: Event, decision: Mapping[str, Any]) -> Counts:
-    """Where one decision counts."""
+def decided(event: Event, at_us: int, decision: Mapping[str, Any]) -> Counts:
+    """Where one decision, of that moment, counts."""
     rung, spent = decision.get("rung"), decision.get("total_ms")
     offers = decision.get("offers")
     what = decision_counters(
@@ -297,12 +272,11 @@ def decided(event: Event, decision: Mapping[str, Any]) -> Counts:
         degraded=bool(decision.get("degraded")),
         offered=isinstance(offers, dict) and any(one.get("shown") for one in offers["arms"]),
     )
-    counts: Counts = {}
-    where = slices_of(decision)
     context = event.context
-    if context is not None:
-        where += _context(context.device, context.country)
-    add(counts, to_us(event.occurred_at), [("all", ""), *where], what)
+    on = () if context is None else _context(context.device, context.country)
+    where = (("all", ""), *slices_of(decision), *on)
+    counts: Counts = {}
+    _count(counts, at_us, where, _amounts(what))
     return counts
 
 
@@ -333,34 +307,50 @@ def decision_counters(
     return what
 
 
-def add(
-    counts: Counts, at_us: int, where: Iterable[tuple[str, str]], what: Mapping[str, float]
-) -> None:
-    """Count `what` at that moment in all of these slices."""
-    start = at_us // BUCKET_US * BUCKET_US
-    named = [(PLACE[name], value) for name, value in what.items() if value]
-    for cut, value in where:
-        row = counts.get((start, cut, value))
-        if row is None:
-            row = counts[start, cut, value] = [0.0] * len(COUNTERS)
-        for place, amount in named:
-            row[place] += amount
+def merge(into: Counts, counts: Counts, times: int) -> None:
+    """Add `counts` to others so many times; -1 takes them away."""
+    for key, often in counts.items():
+        into[key] = into.get(key, 0) + times * often
 
 
-def _where(visit: Visit | None, order: Order | None) -> list[tuple[str, str]]:
-    found = [("all", "")]
+def _count(counts: Counts, at_us: int, where: Where, what: What) -> None:
+    key = (at_us // BUCKET_US * BUCKET_US, where, what)
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _amounts(what: Mapping[str, float]) -> What:
+    """Counters by name as `What`."""
+    return tuple([(PLACE[name], amount) for name, amount in what.items() if amount])
+
+
+@lru_cache(maxsize=1_024)
+def _visited(bought: bool, carted: bool, shown: int, taken: int) -> What:
+    return _amounts(
+        {
+            "visits": 1.0,
+            "converted": float(bought),
+            "carts": float(carted),
+            "abandoned": float(carted and not bought),
+            "shown": float(shown),
+            "taken": float(taken),
+        }
+    )
+
+
+def _where(visit: Visit | None, order: Order | None) -> Where:
     device = country = None
+    slices: list[tuple[str, str]] = []
     if visit is not None:
-        found += visit.slices
-        device, country = visit.device, visit.country
+        slices, device, country = visit.slices, visit.device, visit.country
     if order is not None:
         device, country = device or order.device, country or order.country
-    return found + _context(device, country)
+    return (("all", ""), *slices, *_context(device, country))
 
 
-def _context(device: str | None, country: str | None) -> list[tuple[str, str]]:
-    named = (("device", device), ("country", country))
-    return [(cut, value) for cut, value in named if value is not None]
+def _context(device: str | None, country: str | None) -> Where:
+    if device is None:
+        return () if country is None else (("country", country),)
+    return (("device", device),) if country is None else (("device", device), ("country", country))
 
 
 def _short(event: Event) -> str:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.clock import to_us
 from contract.events import Event
 from serving.monitoring.kpi_metrics import CLASSES, EDGES_MS
 from serving.monitoring.kpi_rollup import KpiRollup
@@ -146,7 +147,7 @@ def test_order_repeats_and_batches_change_nothing(random: Random, batches: int) 
 def test_facts_come_back_from_the_file() -> None:
     facts = SubjectFacts()
     for one in STORY:
-        facts.note(one, COSTS)
+        facts.note(one, to_us(one.occurred_at), COSTS)
     facts.seen["x"] = 5
     facts.offers["t1"] = 7
     again = read_facts(facts.as_json())
@@ -169,6 +170,15 @@ def test_what_is_old_is_let_go_of_and_stays_counted(tmp_path: Path) -> None:
         assert file.execute("SELECT subject FROM kpi_facts").fetchall() == [("bb",)]
         assert file.execute("SELECT count(*) FROM kpi_transactions").fetchone() == (0,)
     assert totals(path) == before
+
+
+def test_a_batch_of_many_weeks_is_counted_as_it_happened(tmp_path: Path) -> None:
+    weeks_later = event(20, "page_view", 60 * 24 * 40, session_id="s9")
+    first = [("bb", one) for one in STORY[:3]]
+    then = [("aa", weeks_later), *(("bb", one) for one in STORY[3:])]
+    path = written(tmp_path / "rollup.sqlite", [first, then])
+    once = written(tmp_path / "once.sqlite", [[("bb", one) for one in STORY]])
+    assert totals(path) == totals(once)
 
 
 def test_a_redeemed_offer_costs_whenever_it_is_known(tmp_path: Path) -> None:
