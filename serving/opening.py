@@ -39,6 +39,7 @@ from serving.monitoring.anonymous import FILE as ANONYMOUS
 from serving.monitoring.anonymous import AnonymousTally
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.http import HttpMetrics
+from serving.monitoring.kpis import FILE as FACTS
 from serving.monitoring.offer_pacing import PacingMetrics
 from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.stores import StoreMetrics
@@ -47,6 +48,7 @@ from serving.settings import Settings
 from serving.settings_of_parts import decision_settings, guard_limits, webhook_place
 from serving.state.control_store import ControlStore
 from serving.state.coupon_holders import CouponHolders
+from serving.state.fact_file import FactFile
 from serving.state.feature_store import FeatureStore
 from serving.state.followed_document import FollowedDocument
 from serving.state.receipts import ReceiptSigner
@@ -121,7 +123,8 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         *(subjects, opened.event_log, opened.told, clock),
         lambda item_id: live.current.category(item_id),
     )
-    stores = Stores(control, opened.event_log, opened.features)
+    facts = FactFile(settings.state / FACTS, settings.control_store == "sqlite")
+    stores = Stores(control, opened.event_log, opened.features, facts)
     lost = counted.impressions_lost.inc
     return Gateway(
         settings=settings,

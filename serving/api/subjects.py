@@ -104,9 +104,12 @@ class Receipt(BaseModel):
     """What was removed. `events_removed`: records of the event log; a topic gives up none, there
     they open no more. `features_removed`: false where a shared feature store was away; what it
     holds opens no more and is removed when it is back. `exports_not_found`: exports whose folder
-    was away; their rows go when it is back. `finished`: nothing is left to do; where it is false,
-    another DELETE gives the receipt of how far it is by then. `control_store_clean`: its files were
-    looked at, byte by byte."""
+    was away; their rows go when it is back. `facts_removed`: what key figures and experiments are
+    counted from, in the file of the worker beside this gateway; false where that could not be
+    written. `facts_elsewhere_until`: where gateways share a control store, by when the workers
+    beside the others have removed theirs (one that stands still does when it runs again).
+    `finished`: nothing is left to do here; where it is false, another DELETE gives the receipt of
+    how far it is by then. `control_store_clean`: its files were looked at, byte by byte."""
 
     receipt_id: str
     subject_id: str
@@ -117,6 +120,8 @@ class Receipt(BaseModel):
     export_rows_removed: int
     exports_not_found: int
     features_removed: bool
+    facts_removed: bool
+    facts_elsewhere_until: str | None
     control_store_clean: bool
     finished: bool
     audit_line: dict[str, Any]

@@ -7,7 +7,9 @@ from contract.clock import Clock
 from serving.ingest.accept import Ingest
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
+from serving.monitoring.kpis import FILE as FACTS
 from serving.settings import Settings
+from serving.state.fact_file import FactFile
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Secrets
@@ -22,7 +24,8 @@ async def opened_rights(
     """All stores beside `control`; what memory holds is saved at the end. Raises UserError."""
     opened = open_stores(settings, SubjectKeys(control))
     try:
-        stores = Stores(control, opened.event_log, opened.features)
+        facts = FactFile(settings.state / FACTS, settings.control_store == "sqlite")
+        stores = Stores(control, opened.event_log, opened.features, facts)
         ingest = Ingest(Subjects(control, secrets, clock), opened.event_log, opened.told, clock)
         signer = ReceiptSigner(control.service_key("receipt"))
         yield stores, Rights(stores, ingest, clock, signer, lambda _: {}, lambda *_: ())

@@ -85,6 +85,7 @@ class Rollup:
         self.file.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         self.kpis = KpiRollup(self.file)
         self._looked_after = ""
+        self._erasures = -1  # as many as were looked for here
 
     def close(self) -> None:
         """Let go of the file."""
@@ -117,6 +118,8 @@ class Rollup:
             if len(waiting) >= _BATCH:
                 self._take(waiting, control, costs, event_log.log_id, here)
                 waiting = []
+                if control.erasures() != self._erasures:
+                    self.forget(control)
                 if ends():
                     break
         if waiting:
@@ -125,7 +128,19 @@ class Rollup:
 
     def forget(self, control: ControlStore) -> int:
         """Let go of subjects who were erased or no longer agree; returns how many. A round looks at
-        as many as take no time, and the next one at those after them."""
+        as many as take no time, and the next one at those after them; after an erasure, by whatever
+        gateway, it looks at everybody."""
+        erasures = control.erasures()
+        if erasures == self._erasures:
+            return self._forget_some(control)
+        self._looked_after = ""
+        count = self._forget_some(control)
+        while self._looked_after:
+            count += self._forget_some(control)
+        self._erasures = erasures
+        return count
+
+    def _forget_some(self, control: ControlStore) -> int:
         rows = self.file.execute(
             f"SELECT subject FROM ({_SUBJECTS}) ORDER BY subject LIMIT :most",
             {"after": self._looked_after, "most": _LOOKED_AT},
@@ -179,25 +194,34 @@ class Rollup:
         position: Position,
     ) -> None:
         """All of `events` and how far they lead, or nothing."""
-        names: dict[UUID, str | None] = {}
-        kept: list[tuple[str, Event]] = []
-        for event in events:
-            if event.subject_id not in names:
-                key = control.subject_key(str(event.subject_id))
-                names[event.subject_id] = None if key is None else key.log_key.hex()
-            subject = names[event.subject_id]
-            if subject is not None and "analytics" in event.purposes:
-                kept.append((subject, event))
         facts = _Facts(costs)
-        for subject, event in kept:
-            facts.note(subject, event)
         with self._transaction():
+            # Who is there is asked in here: a gateway that erases somebody destroys the key, and
+            # then removes what this file holds, before this transaction or after it.
+            kept = _agreed(events, control)
+            for subject, event in kept:
+                facts.note(subject, event)
             for statement, rows in facts.rows.items():
                 self.file.executemany(statement, rows)
             self.kpis.take(kept, costs)
             self.file.execute(
                 "INSERT OR REPLACE INTO progress VALUES (1, ?, ?)", (log_id, json.dumps(position))
             )
+
+
+def _agreed(events: Iterable[Event], control: ControlStore) -> list[tuple[str, Event]]:
+    """The events that may be counted, with the log key (hex) of their subjects."""
+    control.see_all()
+    names: dict[UUID, str | None] = {}
+    kept: list[tuple[str, Event]] = []
+    for event in events:
+        if event.subject_id not in names:
+            key = control.subject_key(str(event.subject_id))
+            names[event.subject_id] = None if key is None else key.log_key.hex()
+        subject = names[event.subject_id]
+        if subject is not None and "analytics" in event.purposes:
+            kept.append((subject, event))
+    return kept
 
 
 class _Facts:

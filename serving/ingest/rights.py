@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -26,12 +26,16 @@ from serving.state.control_records import Erased, SubjectRecord
 from serving.state.control_store import ControlStore
 from serving.state.event_log import EventLog
 from serving.state.exports import erase_from, is_there, keep_only
+from serving.state.fact_file import FactFile
 from serving.state.feature_merge import merged
 from serving.state.feature_store import FeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sqlite_writer import StoreError
 
 log = logging.getLogger(__name__)
+
+# Longer than a round of a worker, which begins with those who were erased.
+_ELSEWHERE = timedelta(minutes=5)
 
 ItemNames = Callable[[Iterable[int]], dict[int, str]]  # item keys of feature state to item ids
 # The names of the segments of a state at a moment (microseconds), by the live release's rules.
@@ -47,6 +51,7 @@ class Stores:
     control: ControlStore
     event_log: EventLog
     features: FeatureStore
+    facts: FactFile
 
 
 class Rights:
@@ -129,7 +134,9 @@ class Rights:
                 raise problem
             if erased.finished:
                 await control.drop_erasure(erased.erasure_id)
-        return self._signer.sign(_receipt(subject_id, erased, self._clock.now()))
+        now = self._clock.now()
+        elsewhere = None if self._stores.facts.alone else now + _ELSEWHERE
+        return self._signer.sign(_receipt(subject_id, erased, now, elsewhere))
 
     async def _clean_up(self, erased: Erased) -> tuple[Erased, StoreError | None]:
         """Do what is left of it, as far as that can be done now; how far it came, and what stood in
@@ -139,6 +146,9 @@ class Rights:
         await self._ingest.drain()
         if not erased.features_gone:
             erased = replace(erased, features_gone=await self._forgotten(erased))
+        if not erased.facts_gone:
+            facts_gone = await asyncio.to_thread(self._stores.facts.forget, erased.log_keys)
+            erased = replace(erased, facts_gone=facts_gone)
         self._forget_computed()  # from here on nothing of theirs can be read that it could come of
         try:
             erased = await self._without_events(erased)
@@ -230,7 +240,7 @@ class Rights:
 
     def _can_go_on(self, erased: Erased) -> bool:
         """Whether anything is left to do but wait for exports that are away."""
-        if not (erased.events_gone and erased.features_gone and erased.scrubbed):
+        if not replace(erased, exports=()).finished:
             return True
         known = {one.export_id: one for one in self._stores.control.exports()}
         return any(one not in known or is_there(known[one]) for one in erased.exports)
@@ -288,7 +298,9 @@ def _record(record: SubjectRecord) -> dict[str, Any]:
     }
 
 
-def _receipt(subject_id: str, erased: Erased, at: datetime) -> dict[str, Any]:
+def _receipt(
+    subject_id: str, erased: Erased, at: datetime, elsewhere: datetime | None
+) -> dict[str, Any]:
     return {
         "receipt_id": str(uuid4()),
         "subject_id": subject_id,
@@ -299,6 +311,8 @@ def _receipt(subject_id: str, erased: Erased, at: datetime) -> dict[str, Any]:
         "export_rows_removed": erased.export_rows_removed,
         "exports_not_found": len(erased.exports),
         "features_removed": erased.features_gone,
+        "facts_removed": erased.facts_gone,
+        "facts_elsewhere_until": None if elsewhere is None else elsewhere.isoformat(),
         "control_store_clean": erased.clean,
         "finished": erased.finished,
         "audit_line": {"number": erased.line.number, "mac": erased.line.mac},

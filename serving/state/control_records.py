@@ -87,8 +87,9 @@ class Erased:
     """What was removed, and how far its removal from the other stores has come.
 
     `traces` are the bytes that may be found nowhere from now on; `exports` the ids of those that
-    were not looked through yet. `events_gone`, `features_gone`: nothing is left there;
-    `scrubbed`: the control store's own files were looked at, and `clean` says with what result.
+    were not looked through yet. `events_gone`, `features_gone` and `facts_gone` (of a worker's key
+    figures): nothing is left there; `scrubbed`: the control store's own files were looked at, and
+    `clean` says with what result.
     """
 
     erasure_id: str
@@ -99,6 +100,7 @@ class Erased:
     exports: tuple[str, ...] = ()
     events_gone: bool = False
     features_gone: bool = False
+    facts_gone: bool = False
     scrubbed: bool = False
     clean: bool = False
     events_removed: int = 0
@@ -107,7 +109,8 @@ class Erased:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.events_gone and self.features_gone and self.scrubbed and not self.exports
+        gone = self.events_gone and self.features_gone and self.facts_gone
+        return gone and self.scrubbed and not self.exports
 
 
 @dataclass(frozen=True)
