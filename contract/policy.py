@@ -6,6 +6,11 @@ expected cost, and the price is the least at which the rest of the day costs no 
 left. So a decision is one argmax, and the price is solved anew every few minutes from decisions
 like those to come, what was spent and reserved, and how many decisions are still expected.
 
+At one price decisions that are alike are all decided alike, and a budget that is enough for half of
+them would go to nobody. So each has a price of its own, drawn evenly from within `PRICE_SPREAD` of
+that price: a solution always exists, what changes hands near it is worth as much either way, and
+the chances of both arms go on record.
+
 Pure; amounts are minor units. Shapes: A arms, 0 is no offer; M decisions of a sample.
 """
 
@@ -27,6 +32,10 @@ KEPT_FOR_LAST_HOUR: Final = 0.01
 # by a higher one later; what was not spent when the day ends is not, and reservations that lapse
 # at its end come back too late (docs/lab.md has what other shares came to).
 PLANNED_FOR: Final = 0.7
+PRICE_SPREAD: Final = 0.02  # of the price, either way
+# Multiples of it leave (0, 1) evenly covered, however many there are.
+_GOLDEN = 0.6180339887498949
+_AS_DEAR = 1e-9  # minor units: no difference in cost
 _HALVINGS = 40
 # Decisions' worth of trust in the usual traffic against today's.
 _USUAL_COUNTS_FOR = 100.0
@@ -61,25 +70,57 @@ def choose(
 
     `draw` in [0, 1) decides by chance: below `holdout_share` nothing is offered, so that what
     offers bring can be measured; the next `explore_share` get any allowed arm alike, so that the
-    next model has something to learn from. No offer is always allowed.
+    next model has something to learn from; for the rest it says which price is theirs. No offer is
+    always allowed.
     """
     open_arms = np.flatnonzero(allowed)
     if not len(open_arms) or open_arms[0] != NO_OFFER:
         open_arms = np.concatenate([[NO_OFFER], open_arms[open_arms != NO_OFFER]])
-    score = gain[open_arms] - price * cost[open_arms]
-    score[0] = 0.0
-    greedy = int(open_arms[int(score.argmax())])
+    net, spent = gain[open_arms], cost[open_arms]
+    net[0] = spent[0] = 0.0
+    greedy, by_policy = _best_by_price(net, spent, price), 1.0 - holdout_share - explore_share
     chances = np.zeros(len(gain))
     chances[open_arms] += explore_share / len(open_arms)
     chances[NO_OFFER] += holdout_share
-    chances[greedy] += 1.0 - holdout_share - explore_share
+    for place, share in greedy:
+        chances[open_arms[place]] += by_policy * share
     propensities = tuple(chances.tolist())
     if draw < holdout_share:
         return Choice(NO_OFFER, "holdout", propensities)
     if draw < holdout_share + explore_share:
         place = int((draw - holdout_share) / explore_share * len(open_arms))
         return Choice(int(open_arms[min(place, len(open_arms) - 1)]), "explore", propensities)
-    return Choice(greedy, "policy", propensities)
+    rest = (draw - holdout_share - explore_share) / by_policy
+    return Choice(int(open_arms[_drawn(greedy, rest)]), "policy", propensities)
+
+
+def _best_by_price(gain: Floats, cost: Floats, price: float) -> list[tuple[int, float]]:
+    """The arms that are best at some price within the spread of `price`, the lowest price first,
+    and for which share of these prices each is. Along the prices only cheaper arms take over."""
+    low, high = price * (1.0 - PRICE_SPREAD), price * (1.0 + PRICE_SPREAD)
+    best, at = int((gain - low * cost).argmax()), low
+    found: list[tuple[int, float]] = []
+    while at < high:
+        cheaper = np.flatnonzero(cost < cost[best] - _AS_DEAR)
+        if not len(cheaper):
+            break
+        meets = (gain[best] - gain[cheaper]) / (cost[best] - cost[cheaper])
+        until = max(float(meets.min()), at)
+        if until >= high:
+            break
+        if until > at:
+            found.append((best, (until - at) / (high - low)))
+        level = cheaper[meets <= until]
+        best, at = int(level[int(cost[level].argmin())]), until
+    return [*found, (best, 1.0 - sum(share for _, share in found))]
+
+
+def _drawn(shares: list[tuple[int, float]], draw: float) -> int:
+    for place, share in shares:
+        if draw < share:
+            return place
+        draw -= share
+    return shares[-1][0]
 
 
 def permitted(
@@ -121,22 +162,29 @@ def decisions_to_come(usual: float, passed: float, seen: float) -> float:
 
 
 def shadow_price(
-    gain: Floats, cost: Floats, allowed: Allowed, to_come: float, left: float
+    gain: Floats,
+    cost: Floats,
+    allowed: Allowed,
+    to_come: float,
+    left: float,
+    spread: float = PRICE_SPREAD,
 ) -> float:
     """The least price of spending at which `to_come` decisions like those of the sample ([M, A]
-    each) are expected to spend no more than `left`; 0 where the budget does not bind."""
+    each), whose own prices are within `spread` of it, are expected to spend no more than `left`; 0
+    where the budget does not bind."""
     net = np.where(allowed, gain, -np.inf)
     net[:, NO_OFFER] = 0.0
     row = np.arange(len(net))
+    own = 1.0 + spread * (2.0 * (_GOLDEN * (row + 0.5) % 1.0) - 1.0)
 
     def spend(price: float) -> float:
-        chosen = (net - price * cost).argmax(1)
+        chosen = (net - price * own[:, None] * cost).argmax(1)
         return float(cost[row, chosen].mean()) * to_come
 
     if not len(net) or spend(0.0) <= left:
         return 0.0
     worth = np.where(allowed & (cost > 0), gain / np.maximum(cost, 1e-9), 0.0)
-    low, high = 0.0, float(max(worth.max(), 0.0)) + 1e-9
+    low, high = 0.0, float(max(worth.max(), 0.0)) / (1.0 - spread) + 1e-9
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if spend(middle) <= left else (middle, high)

@@ -1,6 +1,8 @@
 """The policy: the arm with the most left after its price, exact chances, a floor and a budget that
 hold, and a price that spends what there is."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from contract.clock import DAY_US
 from contract.offers import FrequencyCap
 from contract.policy import (
     PLANNED_FOR,
+    PRICE_SPREAD,
     Budget,
     choose,
     decisions_to_come,
@@ -53,6 +56,47 @@ def test_what_is_drawn_has_the_chances_that_are_told() -> None:
     seen = np.bincount([choice.arm for choice in chosen], minlength=3) / len(draws)
     assert seen == pytest.approx(chosen[0].propensities, abs=1e-3)
     assert sum(choice.by == "holdout" for choice in chosen) == 0.05 * len(draws)
+
+
+def test_near_a_border_both_arms_have_their_chance() -> None:
+    """Arms 2 and 1 are worth the same at 2 / 3: half of the prices around it are below."""
+    draws = (np.arange(20_000) + 0.5) / 20_000
+    shares = {"holdout_share": 0.05, "explore_share": 0.12}
+    chosen = [choose(GAIN, COST, ALL, 2 / 3, draw, **shares) for draw in draws]
+    assert chosen[0].propensities == pytest.approx((0.05 + 0.04, 0.04 + 0.415, 0.04 + 0.415))
+    seen = np.bincount([choice.arm for choice in chosen], minlength=3) / len(draws)
+    assert seen == pytest.approx(chosen[0].propensities, abs=1e-3)
+    # A hundredth more, and three quarters are above; three hundredths, and all are.
+    above = choose(GAIN, COST, ALL, 2 / 3 * 1.01, 0.5, holdout_share=0).propensities
+    assert above == pytest.approx((0, 0.75, 0.25), abs=0.01)
+    far = choose(GAIN, COST, ALL, 2 / 3 * 1.03, 0.5, holdout_share=0).propensities
+    assert far == pytest.approx((0, 1, 0))
+
+
+@given(
+    gain=arrays(np.float64, 5, elements=st.floats(-100, 100)),
+    cost=arrays(np.float64, 5, elements=st.floats(0, 50)),
+    price=st.floats(0.01, 5),
+)
+def test_the_chances_are_those_of_prices_drawn_evenly(
+    gain: np.ndarray, cost: np.ndarray, price: float
+) -> None:
+    gain[0] = cost[0] = 0
+    choice = choose(gain, cost, np.ones(5, bool), price, 0.5, holdout_share=0)
+    told = np.array(choice.propensities)
+    prices = price * (1 + PRICE_SPREAD * np.linspace(-1, 1, 2_001))
+    score = gain - prices[:, None] * cost
+    best = score.max(1, keepdims=True)
+    worth = (told * score).sum(1)
+    # At the price itself nothing is lost but what the spread moves, and what is not the best at any
+    # of the prices has no chance.
+    assert worth[1_000] >= best[1_000, 0] - 2 * PRICE_SPREAD * price * cost.max() - 1e-9
+    never = (score < best - 1e-6).all(0)
+    assert told[never] == pytest.approx(0, abs=2e-3)
+    ties = (score >= best - 1e-6).sum(1)
+    if (ties == 1).mean() > 0.99:
+        seen = np.bincount(score.argmax(1), minlength=5) / len(prices)
+        assert told == pytest.approx(seen, abs=0.02)
 
 
 @given(
@@ -122,8 +166,20 @@ def test_the_price_makes_the_rest_of_the_day_fit() -> None:
     """Arm 2 costs 400 for ten; with 399 the ten must take arm 1, from price 20 / 30 on."""
     gain, cost = np.tile(GAIN, (10, 1)), np.tile(COST, (10, 1))
     allowed = np.ones_like(gain, bool)
-    assert shadow_price(gain, cost, allowed, to_come=10, left=399) == pytest.approx(2 / 3)
-    assert shadow_price(gain, cost, allowed, to_come=10, left=99) == pytest.approx(3)
+    plain = partial(shadow_price, gain, cost, allowed, 10, spread=0.0)
+    assert plain(left=399) == pytest.approx(2 / 3)
+    assert plain(left=99) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_budget_for_some_of_many_alike_goes_to_as_many(share: float) -> None:
+    """Arm 1 is worth its price up to 3: without a draw everybody or nobody would get it."""
+    gain, cost = np.tile(GAIN[:2], (200, 1)), np.tile(COST[:2], (200, 1))
+    allowed = np.ones_like(gain, bool)
+    price = shadow_price(gain, cost, allowed, to_come=200, left=share * 2_000)
+    assert price == pytest.approx(3, rel=PRICE_SPREAD)
+    chances = choose(gain[0], cost[0], allowed[0], price, 0.5, holdout_share=0).propensities
+    assert chances == pytest.approx((1 - share, share), abs=0.01)
 
 
 @given(seed=st.integers(0, 1_000), share=st.floats(0.05, 1.5))
@@ -136,5 +192,7 @@ def test_the_price_never_plans_to_overspend(seed: int, share: float) -> None:
     free = np.where(allowed, gain, -np.inf).argmax(1)
     left = share * cost[np.arange(200), free].sum()
     price = shadow_price(gain, cost, allowed, to_come=200, left=left)
-    chosen = [choose(g, c, a, price, 0.9).arm for g, c, a in zip(gain, cost, allowed, strict=True)]
+    draws = 0.6180339887498949 * (np.arange(200) + 0.5) % 1.0
+    rows, price = zip(gain, cost, allowed, draws, strict=True), price * (1 + 1e-9)
+    chosen = [choose(g, c, a, price, draw, holdout_share=0).arm for g, c, a, draw in rows]
     assert cost[np.arange(200), chosen].sum() <= left + 1e-6

@@ -228,7 +228,7 @@ def oracle_arms(demand: Demand, rows: Ints, amount: float) -> tuple[Ints, float,
     at = np.arange(len(rows))
     wish = np.where(allowed, gain, -np.inf).argmax(1)
     wished = float(cost[at, wish].sum())
-    price = shadow_price(gain, cost, allowed, float(len(rows)), amount)
+    price = shadow_price(gain, cost, allowed, float(len(rows)), amount, spread=0.0)
     net = np.where(allowed, gain - price * cost, -np.inf)
     arms = net.argmax(1)
     return arms, float(cost[at, arms].sum()), wished
