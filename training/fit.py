@@ -25,7 +25,7 @@ from training.data.item_tables import ItemTables, count
 from training.data.item_text import text_vectors
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
-from training.data.usual_candidates import usual_candidates
+from training.data.usual_candidates import usual_items
 from training.evaluation import gap
 from training.export.served_profile import served_profile
 from training.models.embeddings import ItemColumns, item_columns
@@ -143,10 +143,11 @@ class Fit:
         self._train_towers(towers, after, self.cut_us, "towers refit", None)
         self.report.seconds = time.perf_counter() - began
         self.report.peak_mib = peak_mib()
-        usual = usual_candidates(examples, self.recipe.seed)
-        fitted = Recommender(self.vocabulary, after, towers, ranker, usual)
+        fitted = Recommender(self.vocabulary, after, towers, ranker)
         recent = [question.situation for question in held_out.asked]
-        return replace(fitted, profile=served_profile(fitted, recent))
+        profile, shown = served_profile(fitted, recent)
+        usual = usual_items(examples, shown, self.recipe.seed)
+        return replace(fitted, usual=usual, profile=profile)
 
     def run_towers(self) -> RetrievalModel:
         """The towers alone, as of the training cut."""

@@ -20,8 +20,11 @@ SHOWN = 5
 MOST = 2_000
 
 
-def served_profile(recommender: Recommender, situations: Sequence[Situation]) -> Profile:
-    """Of at most MOST of `situations`, evenly taken."""
+def served_profile(
+    recommender: Recommender, situations: Sequence[Situation]
+) -> tuple[Profile, Floats]:
+    """Of at most MOST of `situations`, evenly taken; and the pair features of what is shown in
+    them, [S, F]."""
     asked = situations[:: max(len(situations) // MOST, 1)][:MOST]
     neural = neural_side(recommender.towers, asked, recommender.vocabulary)
     rows = rank_inputs(asked, recommender.vocabulary, recommender.tables, neural, label="profile")
@@ -38,9 +41,10 @@ def served_profile(recommender: Recommender, situations: Sequence[Situation]) ->
             leads.append(float(found[best[0]] - found[best[1]]))
         if len(evidence.cart):
             carts.append(neural.item_vectors[evidence.cart].mean(axis=0))
-    together = np.concatenate(shown).astype(np.float64)
+    every = np.concatenate(shown)
+    together = every.astype(np.float64)
     columns = {name: together[:, place] for place, name in enumerate(PAIR_FEATURES)}
     columns[SCORE] = np.concatenate(scores).astype(np.float64)
     columns[LEAD] = np.array(leads or [0.0])
     vectors = {CART_VECTOR: np.stack(carts).astype(np.float64)} if carts else {}
-    return baseline_of(columns, len(asked), vectors)
+    return baseline_of(columns, len(asked), vectors), every
