@@ -142,12 +142,38 @@ $(DEMO)/segments/.done: $(DEMO)/data/.done $(call sources,training/segments \
 	@$(IN_VENV)tillwise-train segments --data $(DEMO)/data --output $(@D) >/dev/null
 	@touch $@
 
-$(DEMO)/export.done: $(DEMO)/evaluation.txt $(DEMO)/segments/.done $(call sources,training/export) \
+# Nobody has tried offers on the shoppers of this shop, nor asked them how they pay: both are learned
+# from made-up ones, beside the evaluation too.
+$(DEMO)/synthetic/.done: $(DEMO)/data/.done $(call sources,training/data/simulate \
+		training/commands/simulate.py) $(wildcard training/worlds/*) | $(DEMO)/segments/.done
+	@echo '4/5 Simulating shoppers who are offered something'
+	@rm -rf $(@D)
+	@$(IN_VENV)tillwise-train simulate --catalogue $(DEMO)/data/catalogue.parquet \
+		--shoppers 6000 --days 42 --seed 1 --output $(@D) >/dev/null
+	@touch $@
+
+$(DEMO)/uplift/.done: $(DEMO)/synthetic/.done $(call sources,training/uplift \
+		training/models/offer_uplift.py training/commands/uplift.py)
+	@echo '4/5 Learning whom an offer moves'
+	@rm -rf $(@D)
+	@$(IN_VENV)tillwise-train uplift --data $(DEMO)/synthetic --output $(@D) >/dev/null
+	@touch $@
+
+$(DEMO)/choices/.done: $(DEMO)/synthetic/.done $(call sources,training/choices \
+		training/commands/choices.py)
+	@echo '4/5 Learning how they pay and have things delivered'
+	@rm -rf $(@D)
+	@$(IN_VENV)tillwise-train choices --data $(DEMO)/synthetic --output $(@D) >/dev/null
+	@touch $@
+
+LEARNED := segments uplift choices
+
+$(DEMO)/export.done: $(DEMO)/evaluation.txt $(LEARNED:%=$(DEMO)/%/.done) $(call sources,training/export) \
 		$(if $(and $(wildcard releases/current),$(wildcard model_repository/*/[0-9]*/model.onnx)),,again)
 	@echo '5/5 Exporting'
 	@rm -f $@
 	@$(IN_VENV)tillwise-train export $(DEMO)/run --models model_repository --releases releases \
-		--segments $(DEMO)/segments --promote
+		$(foreach part,$(LEARNED),--$(part) $(DEMO)/$(part)) --promote
 	@touch $@
 
 shop: $(DEMO)/evaluation.txt $(DEMO)/export.done

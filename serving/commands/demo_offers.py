@@ -8,10 +8,18 @@ from serving.decision.offer_shelf import DOCUMENT
 from serving.state.audit import COMMAND_LINE
 
 _NOTE: Final = "the demo's examples"
+# A grocer's usual margin, as costs are not known, and what a day may cost.
+_LEARNED: Final = {
+    "margin_rate": 0.3,
+    "margin_floor": 0.05,
+    "daily_budget": {"amount": 100_000},
+}
 
 
-def example_offers(currency: str) -> OfferBook:
-    """Offers that a grocer might make, in minor units of `currency`."""
+def example_offers(currency: str, *, learned: bool = False) -> OfferBook:
+    """Offers that a grocer might make, in minor units of `currency`. `learned`: the release knows
+    whom an offer moves, so all but the promise to newcomers are its choice, under a day's
+    budget."""
     kinds = (
         {
             "offer_id": "welcome",
@@ -34,9 +42,9 @@ def example_offers(currency: str) -> OfferBook:
         },
         {
             "offer_id": "big-basket",
-            "title": "3.00 off from 30.00",
-            "discount": {"kind": "amount", "amount": 300},
-            "min_value": 3_000,
+            "title": "2.00 off from 20.00",
+            "discount": {"kind": "amount", "amount": 200},
+            "min_value": 2_000,
             "group": "basket",
         },
         {
@@ -57,16 +65,20 @@ def example_offers(currency: str) -> OfferBook:
             "limits": {"total": 500},
         },
     )
-    offers = [one | {"currency": currency, "unconditional": True} for one in kinds]
-    return OfferBook.model_validate({"offers": offers})
+    promised = {"welcome"} if learned else {str(one["offer_id"]) for one in kinds}
+    offers = [
+        one | {"currency": currency, "unconditional": one["offer_id"] in promised} for one in kinds
+    ]
+    return OfferBook.model_validate({"offers": offers} | (_LEARNED if learned else {}))
 
 
 async def put_examples(gateway: Gateway) -> None:
     """Write them, unless there are offers already. Raises StoreError."""
     if gateway.control.document(DOCUMENT) is not None:
         return
-    body = example_offers(gateway.live.current.catalogue.currency).model_dump_json(
-        exclude_none=True
-    )
+    release = gateway.live.current
+    learned = release.offer_judge is not None
+    book = example_offers(release.catalogue.currency, learned=learned)
+    body = book.model_dump_json(exclude_none=True)
     await gateway.control.put_document(DOCUMENT, body, None, COMMAND_LINE, _NOTE)
     await gateway.follow_offers()

@@ -70,6 +70,11 @@ function offerExample() {
   $("rules-example").hidden = $("rules-text").value.trim() !== "";
 }
 
+function facts(offer) {
+  const to = offer.unconditional ? "for whoever qualifies" : "where it is worth its price";
+  return [offer.offer_id, plain(offer.discount.kind), to, !offer.active && "not active"];
+}
+
 function showOffers(offers) {
   for (const one of offers) titles.set(one.offer_id, one.title);
   $("offer-list").replaceChildren(
@@ -78,7 +83,7 @@ function showOffers(offers) {
         "li",
         { "data-offer": one.offer_id },
         make("p", { class: "name" }, one.title),
-        make("p", { class: "quiet" }, [one.offer_id, plain(one.discount.kind), !one.active && "not active"].filter(Boolean).join(", ")),
+        make("p", { class: "quiet" }, facts(one).filter(Boolean).join(", ")),
       ),
     ),
   );

@@ -1,8 +1,21 @@
 """The demo's example offers are there at its first start, and are the shop's own after that."""
 
+from pathlib import Path
+
+from contract.offer_arms import Arm, OfferArms
+from contract.offers import AmountOff, PercentOff
 from serving.commands.demo_offers import example_offers, put_examples
 from serving.decision.offer_shelf import compiled
-from tests.serving.conftest import ALL, Running
+from tests.serving.conftest import ALL, Running, Start
+from tests.serving.release_factory import Factory
+
+CART = {"cart_id": "c", "currency": "USD", "items": [{"item_id": "item-1", "price": 3_500}]}
+ARMS = OfferArms(
+    arms=(
+        Arm(name="percent_5", discount=PercentOff(percent=5)),
+        Arm(name="amount_100", discount=AmountOff(amount=100)),
+    )
+)
 
 
 async def test_examples_are_written_once_and_apply(running: Running) -> None:
@@ -11,12 +24,11 @@ async def test_examples_are_written_once_and_apply(running: Running) -> None:
     held = running.gateway.control.document("offers")
     assert held is not None
     assert held.version == 1
-    cart = {"cart_id": "c", "currency": "USD", "items": [{"item_id": "item-1", "price": 3_500}]}
     for number in range(5):  # one of them is not among those held out
-        answer = await running.decide(cart=cart, consent=ALL, visitor_id=f"visitor-{number}")
+        answer = await running.decide(cart=CART, consent=ALL, visitor_id=f"visitor-{number}")
         if offers := answer.json()["offers"]:
             break
-    assert [(one["offer_id"], one["discount"]["amount"]) for one in offers] == [("big-basket", 300)]
+    assert [(one["offer_id"], one["discount"]["amount"]) for one in offers] == [("big-basket", 200)]
     rejected = {
         one["offer_id"]: one["rejection_reason"] for one in answer.json()["rejected_offers"]
     }
@@ -26,6 +38,35 @@ async def test_examples_are_written_once_and_apply(running: Running) -> None:
         "free-delivery": "CouponRejectedByCondition",
         "early-evening": "CouponPartOfNotRunningCampaign",
     }
+
+
+async def learned(start: Start, folder: Path, *chances: float) -> Running:
+    """A gateway with the examples, whose network expects these chances: with no offer, with 5 %,
+    and with an amount."""
+    factory = Factory(folder / "release", uplift=(ARMS, chances))
+    factory.write()
+    running = await start(releases=factory.releases_dir, models=factory.models_dir)
+    await put_examples(running.gateway)
+    return running
+
+
+async def test_a_network_decides_about_all_but_the_promise(start: Start, tmp_path: Path) -> None:
+    running = await learned(start, tmp_path, 0.3, 0.5, 0.9)
+    for number in range(5):  # one of them is not among those held out
+        answer = await running.decide(cart=CART, consent=ALL, visitor_id=f"visitor-{number}")
+        if offers := answer.json()["offers"]:
+            break
+    assert [one["offer_id"] for one in offers] == ["big-basket"]
+    assert offers[0]["reasons"][0]["code"] == "for_this_checkout"
+    book = example_offers("USD", learned=True)
+    assert [one.offer_id for one in book.offers if one.unconditional] == ["welcome"]
+
+
+async def test_nothing_is_shown_that_is_not_worth_it(start: Start, tmp_path: Path) -> None:
+    running = await learned(start, tmp_path, 0.9, 0.9, 0.9)
+    answer = await running.decide(cart=CART, consent=ALL)
+    assert answer.json()["offers"] == []
+    assert "big-basket" not in {one["offer_id"] for one in answer.json()["rejected_offers"]}
 
 
 def test_they_compile() -> None:
