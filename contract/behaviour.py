@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.clock import DAY_US
+from contract.compiled import FLOAT, INT, array, compiled, records
+from contract.evidence_rows import BROWSED, PROMOTION
 from contract.features import SubjectView
-from contract.orders import mean_spend
+from contract.orders import ORDERED, mean_spend
 from contract.segment_config import SegmentConfig
-from contract.segments import Membership, latest, names
+from contract.segments import Membership, names
 
 Vectors = npt.NDArray[np.float64]
 
@@ -34,6 +35,9 @@ LOGARITHMIC: Final = (
 SHARES: Final = ("coupon_share", "repeat_share")
 BEHAVIOUR: Final = (*LOGARITHMIC, *SHARES)
 _NUM_LOGARITHMIC = len(LOGARITHMIC)
+_GAP_DAYS, _ITEMS, _SPEND, _REPEATS = (
+    BEHAVIOUR.index(name) for name in ("gap_days", "items_per_order", "spend_per_order", SHARES[1])
+)
 
 
 def figures_of_behaviour(view: SubjectView) -> Vectors:
@@ -45,29 +49,44 @@ def figures_of_behaviour(view: SubjectView) -> Vectors:
     orders. repeat_share: of all order lines, those of an item that had been bought before.
     """
     _, _, gap, items = view.rhythm.tolist()
-    orders, browsed = view.orders, latest(view.browsed, view.now_us, LOOK_DAYS)
-    days = float(LONGEST_DAYS)
-    coupons = repeats = 0.0
+    told: Vectors = _counted(view.orders, view.browsed, view.promotions, view.now_us)
+    told[_GAP_DAYS], told[_ITEMS] = gap, items
+    told[_SPEND] = mean_spend(view.orders, 0)
+    if len(view.lines):
+        told[_REPEATS] = 1.0 - len(view.purchased) / len(view.lines)
+    return told
+
+
+@compiled(records(ORDERED), records(BROWSED.dtype), records(PROMOTION.dtype), INT)
+def _counted(orders: Any, browsed: Any, promotions: Any, now_us: int) -> Vectors:
+    """What of `BEHAVIOUR` is counted in rows (oldest first), the rest 0. An event counts until it
+    is as old as the days say."""
+    told, day_us = np.zeros(10), 86_400_000_000  # contract.clock.DAY_US
+    told[2] = LONGEST_DAYS
+    coupons, since_us = 0, now_us - ORDER_DAYS * day_us
+    for row in range(len(orders)):
+        told[0] += orders[row].occurred_us > since_us
+        coupons += orders[row].coupon != 0
     if len(orders):
         # Whole days: so the vector changes at known moments only, and "since when" has an answer.
-        days = min(days, float((view.now_us - int(orders["occurred_us"][-1])) // DAY_US))
-        coupons = float(orders["coupon"].mean())
-    if len(view.lines):
-        repeats = 1.0 - len(view.purchased) / len(view.lines)
-    return np.array(
-        [
-            len(latest(orders, view.now_us, ORDER_DAYS)),
-            gap,
-            days,
-            items,
-            mean_spend(orders, 0),
-            len(set(browsed["item_key"].tolist())),
-            len(set(browsed["category_key"].tolist())),
-            len(latest(view.promotions, view.now_us, LOOK_DAYS)),
-            coupons,
-            repeats,
-        ]
-    )
+        days = (now_us - orders[len(orders) - 1].occurred_us) // day_us
+        told[2] = min(days, LONGEST_DAYS)
+        told[8] = coupons / len(orders)
+    since_us = now_us - LOOK_DAYS * day_us
+    for row in range(len(promotions)):
+        told[7] += promotions[row].occurred_us > since_us
+    for row in range(len(browsed)):
+        if browsed[row].occurred_us <= since_us:
+            continue
+        new_item = new_category = True
+        for before in range(row):
+            if browsed[before].occurred_us <= since_us:
+                continue
+            new_item &= browsed[before].item_key != browsed[row].item_key
+            new_category &= browsed[before].category_key != browsed[row].category_key
+        told[5] += new_item
+        told[6] += new_category
+    return told
 
 
 def behaviour(view: SubjectView) -> Vectors:
@@ -84,6 +103,27 @@ def in_units(vectors: Vectors) -> Vectors:
     return figures
 
 
+@compiled(*[array(FLOAT, n) for n in (2, 1, 1, 2)])
+def _nearest(
+    vectors: Vectors, mean: Vectors, scale: Vectors, centroids: Vectors
+) -> npt.NDArray[np.int64]:
+    """The place of the centroid that is nearest to each row, once that is told in standard
+    deviations from the mean."""
+    found = np.zeros(len(vectors), np.int64)
+    for row in range(len(vectors)):
+        least = np.inf
+        for place in range(len(centroids)):
+            apart = 0.0
+            for column in range(len(mean)):
+                own = 0.0
+                if scale[column] != 0:
+                    own = (vectors[row, column] - mean[column]) / scale[column]
+                apart += (own - centroids[place, column]) ** 2
+            if apart < least:
+                found[row], least = place, apart
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class LearnedSegments:
     """Segments by their centroids. Shapes: k segments, B = len(BEHAVIOUR)."""
@@ -98,15 +138,9 @@ class LearnedSegments:
         """The names as rules and offers write them."""
         return tuple(f"learned/{re.sub(r'[^a-z0-9]+', '_', name.lower())}" for name in self.names)
 
-    def standardised(self, vectors: Vectors) -> Vectors:
-        """`behaviour` vectors [..., B] as distances from the mean in standard deviations."""
-        alike = self.scale == 0
-        return np.where(alike, 0.0, (vectors - self.mean) / np.where(alike, 1.0, self.scale))
-
     def nearest(self, vectors: Vectors) -> npt.NDArray[np.int64]:
         """The segment of each of `vectors` [n, B]; the first where two are equally near."""
-        apart = self.standardised(vectors)[:, None, :] - self.centroids[None]
-        nearest: npt.NDArray[np.int64] = np.einsum("nkb,nkb->nk", apart, apart).argmin(1)
+        nearest: npt.NDArray[np.int64] = _nearest(vectors, self.mean, self.scale, self.centroids)
         return nearest
 
     def of(self, view: SubjectView) -> int | None:

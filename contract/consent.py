@@ -1,10 +1,10 @@
 """What a shopper agreed to, and what follows from it for a write and for a read."""
 
-import hmac
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from contract.events import Event
+from contract.keyed_hash import KeyedHash
 
 Purpose = Literal["personalization", "analytics", "offers"]
 PURPOSES: frozenset[str] = frozenset(get_args(Purpose))
@@ -62,9 +62,9 @@ def redact(event: Event, purposes: frozenset[str]) -> Event | None:
     return kept.model_copy(update={"search_term": None, "context": context})
 
 
-def pseudonymise(raw_id: str, kind: Literal["visitor", "user"], key: bytes) -> str:
+def pseudonymise(raw_id: str, kind: Literal["visitor", "user"], key: KeyedHash) -> str:
     """HMAC-SHA-256 of a raw id under `key`, 64 hexadecimal digits.
 
     It is only ever a look-up key in the subjects table; the `subject_id` behind it is random.
     """
-    return hmac.digest(key, f"{kind}:{raw_id}".encode(), "sha256").hex()
+    return key.digest(f"{kind}:{raw_id}".encode()).hex()

@@ -12,6 +12,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -72,6 +73,27 @@ def new_key(role: Role, at: datetime, held: Secrets) -> tuple[str, ApiKey]:
     return api_key, ApiKey(key_id, role, at, None, sealed)
 
 
+class Credential:
+    """What the header `Authorization` says, read once a request."""
+
+    def __init__(self, said: str) -> None:
+        scheme, _, text = said.partition(" ")
+        self.text = text.strip()
+        self.sent = scheme.lower() == "bearer" and 0 < len(self.text) <= _MOST_CHARACTERS
+        self.is_token = self.sent and self.text.count(".") == 2
+        self.is_key = self.sent and _KEY_FORM.fullmatch(self.text) is not None
+
+    @cached_property
+    def digest(self) -> str:
+        """By which a key is stored, and a page token that counted is known again."""
+        return digest_of_key(self.text)
+
+
+def credential_of(request: Request) -> Credential:
+    """That of `request`."""
+    return Credential(request.headers.get("authorization", ""))
+
+
 def is_beacon(request: Request) -> bool:
     """Whether a page that is being left sent this: such a request has no headers of its own."""
     return "authorization" not in request.headers and "key" in request.query_params
@@ -83,24 +105,25 @@ def authenticate(
     *roles: Role,
     page_token: bool = False,
     beacon: bool = False,
+    credential: Credential | None = None,
 ) -> Caller:
     """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem.
 
-    `beacon`: a `collect` key, which is public, may stand in the address as `?key=`.
+    `beacon`: a `collect` key, which is public, may stand in the address as `?key=`. `credential`: that of the
+    request, where it was read before.
     """
     by_address = beacon and is_beacon(request)
-    named = request.headers.get("authorization", "")
     if by_address:
-        named = f"Bearer {request.query_params['key']}"
-    scheme, _, credential = named.partition(" ")
-    credential = credential.strip()
-    if scheme.lower() != "bearer" or not credential or len(credential) > _MOST_CHARACTERS:
+        credential = Credential(f"Bearer {request.query_params['key']}")
+    elif credential is None:
+        credential = credential_of(request)
+    if not credential.sent:
         raise _unauthenticated("Send an API key as Authorization: Bearer KEY.")
-    if credential.count(".") == 2:
+    if credential.is_token:
         if not page_token:
             raise ApiProblem(403, "A page token is for POST /v1/checkout/decide only.")
         return _page(credential, gateway)
-    key = _held(gateway, credential) if _KEY_FORM.fullmatch(credential) else None
+    key = _held(gateway, credential.digest) if credential.is_key else None
     if key is None:
         raise _unauthenticated("This API key is not known or was revoked.")
     if by_address and key.role != "collect":
@@ -113,23 +136,19 @@ def authenticate(
     return Caller(key.key_id, key.role)
 
 
-def is_known(request: Request, gateway: "Gateway") -> bool:
+def is_known(credential: Credential, gateway: "Gateway") -> bool:
     """Whether the caller's key was in force when it was last looked up, or its page token counted
     before; the store is not asked. Enough to refuse by, never to allow by."""
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-    credential = credential.strip()
-    if scheme.lower() != "bearer" or len(credential) > _MOST_CHARACTERS:
+    if credential.is_key:
+        return gateway.known.by_digest(credential.digest) is not None
+    if not credential.is_token:
         return False
-    if _KEY_FORM.fullmatch(credential):
-        return gateway.known.by_digest(digest_of_key(credential)) is not None
-    now = gateway.clock.now().timestamp()
-    return credential.count(".") == 2 and gateway.known.knows_token(_digest(credential), now)
+    return gateway.known.knows_token(credential.digest, gateway.clock.now().timestamp())
 
 
-def _held(gateway: "Gateway", credential: str) -> ApiKey | None:
+def _held(gateway: "Gateway", digest: str) -> ApiKey | None:
     """The key in force. While the store can not be read, those that it vouched for before count:
     a checkout must not fail for want of it."""
-    digest = digest_of_key(credential)
     try:
         key = gateway.control.key_by_digest(digest)
     except StoreError:
@@ -158,8 +177,9 @@ def _held_by_id(gateway: "Gateway", key_id: str) -> ApiKey | None:
     return key
 
 
-def _page(token: str, gateway: "Gateway") -> Caller:
+def _page(credential: Credential, gateway: "Gateway") -> Caller:
     """The page behind a signed token."""
+    token = credential.text
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
     except jwt.PyJWTError:
@@ -171,13 +191,9 @@ def _page(token: str, gateway: "Gateway") -> Caller:
         claims = _claims(token, secret)
         if claims is not None:
             _check_life(claims, gateway.clock.now())
-            gateway.known.learn_token(_digest(token), key.key_id, float(claims["exp"]))
+            gateway.known.learn_token(credential.digest, key.key_id, float(claims["exp"]))
             return Caller(key.key_id, key.role, from_page=True, page_user=claims.get("sub"))
     raise _unauthenticated("The page token's signature or audience is wrong.")
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _claims(token: str, secret: bytes) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from contract.clock import to_us
 from contract.encoding import OOV
 from contract.events import Event, EventItem, unchecked
 from serving.api.arrivals import arrival_of, ready_of, waiting_beside
-from serving.api.auth import authenticate, is_known
+from serving.api.auth import Credential, authenticate, credential_of, is_known
 from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
@@ -63,10 +63,10 @@ async def decide(request: Request) -> Response:
     afresh, and asking reserves nothing. With `Sec-GPC: 1` or without consent no history is
     touched and nothing is kept. What `consent` says no to is withdrawn, on record."""
     began = arrival_of(request.scope)
-    gateway = gateway_of(request)
-    if _comes_too_late(request, gateway):
+    gateway, credential = gateway_of(request), credential_of(request)
+    if _comes_too_late(request, credential, gateway):
         return _TOO_MANY.response()
-    caller = authenticate(request, gateway, "checkout", page_token=True)
+    caller = authenticate(request, gateway, "checkout", page_token=True, credential=credential)
     await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
@@ -196,11 +196,11 @@ def _recorded(gateway: Gateway, task: asyncio.Task[None]) -> None:
         log.error("a decision with an offer could not be recorded: %s", error)
 
 
-def _comes_too_late(request: Request, gateway: Gateway) -> bool:
+def _comes_too_late(request: Request, credential: Credential, gateway: Gateway) -> bool:
     """Whether to refuse at once what would only make everything later still: without a look at the
     body, and for a key or page token that counted before without one at the store, so that it costs
     next to nothing. Strangers are not even counted as late."""
-    if not is_known(request, gateway):
+    if not is_known(credential, gateway):
         return False
     waited_s = time.perf_counter() - ready_of(request.scope)
     behind = gateway.decider.is_behind(waited_s, waiting_beside(request.scope))

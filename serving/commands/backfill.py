@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from contract import features
 from contract.clock import Clock, SystemClock, to_us
 from contract.consent import pseudonymise
+from contract.keyed_hash import KeyedHash
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.frames import EXPLODED_COLUMNS, explode
@@ -152,7 +153,7 @@ async def _import(
 
 def _pseudonyms(file: Path, secrets: Secrets) -> Iterator[tuple[Pseudonym, str]]:
     table = read_columns(file, ("visitor_id", "subject_id"))
-    key, version = secrets.derive("lookup"), secrets.version_of(secrets.masters[0])
+    key, version = KeyedHash(secrets.derive("lookup")), secrets.newest
     ids = zip(table["visitor_id"].to_pylist(), table["subject_id"].to_pylist(), strict=True)
     for visitor_id, subject_id in ids:
         yield Pseudonym(version, pseudonymise(visitor_id, "visitor", key)), str(subject_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from time import perf_counter
 from types import MappingProxyType
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import numpy as np
 
@@ -64,6 +64,7 @@ from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
 from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
+from serving.random_pieces import random_id
 from serving.state.feature_merge import ReadsMany, ReadsNow, as_one, read_as_one
 
 # The ranker is asked a few hundred times over for it: about half a millisecond.
@@ -273,7 +274,7 @@ class Decider:
         if drawn is not None:
             done = replace(done, answer=drawn.answer)
         suggestions, shown = _respond(checkout, done, {} if drawn is None else drawn.chances)
-        decision_id = uuid4()
+        decision_id = random_id()
         issued = self._issued(draft, offered, decision_id, now)
         response = DecideResponse(
             decision_id=decision_id,

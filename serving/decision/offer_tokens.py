@@ -2,7 +2,6 @@
 shop to it without having made the decision. It names no shopper: for whom it is, only who asks with
 the same raw id can show."""
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from contract.clock import Clock
+from contract.keyed_hash import KeyedHash
 from contract.offers import Discount
 from serving.decision.tokens import InvalidToken, read_claims, sign_claims
 
@@ -56,6 +56,7 @@ class OfferSigner:
 
     def __init__(self, keys: Sequence[bytes], clock: Clock) -> None:
         self._keys = tuple(keys)
+        self._hashes = tuple(map(KeyedHash, keys))
         self._clock = clock
 
     def sign(self, grant: Grant) -> str:
@@ -74,7 +75,7 @@ class OfferSigner:
             claims["grp"] = grant.group
         if grant.recipient is not None:
             claims["who"] = grant.recipient
-        return sign_claims(claims, self._keys[0])
+        return sign_claims(claims, self._hashes[0])
 
     def read(self, token: str) -> Grant:
         """What `token` promises. Raises InvalidToken; ExpiredToken where only its time is over."""
@@ -108,7 +109,7 @@ class OfferSigner:
     def recipient(self, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
         """A name for whom a decision was made that means nothing beside another decision: of the
         user where one is named, else of the visitor."""
-        return self._recipient(self._keys[0], decision_id, visitor_id, user_id)
+        return self._recipient(self._hashes[0], decision_id, visitor_id, user_id)
 
     def is_for(self, grant: Grant, visitor_id: str, user_id: str | None) -> bool:
         """Whether `grant` is for them; a visitor may have logged in since."""
@@ -116,12 +117,13 @@ class OfferSigner:
             hmac.compare_digest(
                 grant.recipient, self._recipient(key, grant.decision_id, visitor_id, user)
             )
-            for key in self._keys
+            for key in self._hashes
             for user in dict.fromkeys((user_id, None))
         )
 
     @staticmethod
-    def _recipient(key: bytes, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
+    def _recipient(
+        key: KeyedHash, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
         kind, raw = ("visitor", visitor_id) if user_id is None else ("user", user_id)
         said = f"{decision_id.hex}\0{kind}\0{raw}".encode("utf-8", "surrogatepass")
-        return hmac.new(key, said, hashlib.sha256).hexdigest()[:32]
+        return key.digest(said).hex()[:32]

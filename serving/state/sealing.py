@@ -7,7 +7,6 @@ bound to it as associated data. The log key is a random name, also the key of a 
 the control store knows whose it is, and forgets it with the data key.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from uuid import UUID
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract.event_versions import read_stored
 from contract.events import Event
+from serving.random_pieces import random_piece
 from serving.state.control_records import SubjectKey
 from serving.state.control_store import ControlStore
 from serving.state.records import Record
@@ -46,7 +46,7 @@ class HeldKey:
 
     def seal(self, content: bytes, bound_to: bytes) -> bytes:
         """Nonce and `content` encrypted, bound to the subject and to `bound_to`."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_piece()[:_NONCE_BYTES]
         return nonce + self._cipher.encrypt(nonce, content, FORM + bound_to + self.subject)
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contract.consent import pseudonymise
 from contract.errors import UserError
+from contract.keyed_hash import KeyedHash
 from contract.whole_file import replacing
 from serving.state.state_folder import CONTROL, EVENTS
 
@@ -120,8 +121,10 @@ class Secrets:
         return {self.version_of(key): AESGCM(self.derive("wrap", key)) for key in self.masters}
 
     @cached_property
-    def _lookup_keys(self) -> tuple[tuple[str, bytes], ...]:
-        return tuple((self.version_of(key), self.derive("lookup", key)) for key in self.masters)
+    def _lookup_keys(self) -> tuple[tuple[str, KeyedHash], ...]:
+        return tuple(
+            (self.version_of(key), KeyedHash(self.derive("lookup", key))) for key in self.masters
+        )
 
 
 def _exclusive_or(left: bytes, right: bytes) -> bytes:

@@ -60,6 +60,27 @@ def test_without_orders() -> None:
     assert told.sum() == 365 + 1 + 1
 
 
+def test_what_counts_is_younger_than_the_days_and_each_thing_once() -> None:
+    eggs = [EventItem(item_id="eggs", item_category="FOOD/EGGS")]
+    looks = (
+        event(1, "view_item", day=9, items=["tea"]),  # 31 days old
+        event(2, "view_item", day=10, items=["mug"]),  # 30 days old to the moment: no longer
+        event(3, "view_item", day=10.01, items=["mug", "tea"]),
+        event(4, "view_item", day=20, items=eggs),
+        event(5, "view_item", day=21, items=[*eggs, EventItem(item_id="tea")]),
+        event(6, "view_promotion", day=10, items=()),
+        event(7, "view_promotion", day=10.01, items=()),
+    )
+    orders = (event(8, day=-50, items=["tea"]), event(9, day=-49.9, items=["tea"], coupon="A"))
+    told = dict(zip(BEHAVIOUR, figures_of_behaviour(view_of(*looks, *orders, day=40)), strict=True))
+    assert told["items_viewed"] == 3
+    assert told["categories_viewed"] == 2  # eggs, and what has none
+    assert told["promotions"] == 1
+    assert told["orders"] == 1
+    assert told["coupon_share"] == 0.5
+    assert told["days_since_order"] == 89
+
+
 def test_units_come_back() -> None:
     view = view_of(*LOG, day=110.5)
     assert in_units(behaviour(view)) == pytest.approx(figures_of_behaviour(view))
@@ -82,7 +103,6 @@ def test_nearest_by_hand() -> None:
     vectors[2, 0] = 1 + 2 * 2.0  # as near: the first
     vectors[3, 3] = 1_000  # everybody was alike in this, so it counts for nothing
     assert found.nearest(vectors).tolist() == [0, 1, 0, 0]
-    assert found.standardised(vectors)[1].tolist() == pytest.approx([2.1] + [0] * (WIDTH - 1))
 
 
 def test_names_in_effect() -> None:

@@ -14,6 +14,7 @@ from contract.consent import (
     redact,
 )
 from contract.events import EventContext
+from contract.keyed_hash import KeyedHash
 from tests.contract.examples import event
 
 SUBSETS = [frozenset(held) for size in range(4) for held in combinations(sorted(PURPOSES), size)]
@@ -74,10 +75,10 @@ def test_redaction(held: frozenset[str], context: EventContext | None) -> None:
 
 def test_pseudonym_is_an_hmac_of_kind_and_id() -> None:
     expected = hmac.new(b"key", b"visitor:anna", hashlib.sha256).hexdigest()
-    assert pseudonymise("anna", "visitor", b"key") == expected
+    assert pseudonymise("anna", "visitor", KeyedHash(b"key")) == expected
     others = {
-        pseudonymise("anna", "user", b"key"),
-        pseudonymise("anna", "visitor", b"other key"),
-        pseudonymise("Anna", "visitor", b"key"),
+        pseudonymise("anna", "user", KeyedHash(b"key")),
+        pseudonymise("anna", "visitor", KeyedHash(b"other key")),
+        pseudonymise("Anna", "visitor", KeyedHash(b"key")),
     }
     assert len(others | {expected}) == 4
