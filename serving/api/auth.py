@@ -12,8 +12,8 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from functools import cached_property
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -109,8 +109,8 @@ def authenticate(
 ) -> Caller:
     """The caller, who holds one of `roles` or is admin. Raises a 401 or 403 problem.
 
-    `beacon`: a `collect` key, which is public, may stand in the address as `?key=`. `credential`: that of the
-    request, where it was read before.
+    `beacon`: a `collect` key, which is public, may stand in the address as `?key=`.
+    `credential`: that of the request, where it was read before.
     """
     by_address = beacon and is_beacon(request)
     if by_address:

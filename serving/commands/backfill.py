@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from contract import features
 from contract.clock import Clock, SystemClock, to_us
 from contract.consent import pseudonymise
-from contract.keyed_hash import KeyedHash
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.frames import EXPLODED_COLUMNS, explode
+from contract.keyed_hash import KeyedHash
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.parquet import read_columns
 from serving.control import open_control, secrets_of

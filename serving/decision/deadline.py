@@ -62,6 +62,12 @@ class Deadline:
         """What is left, never less than zero."""
         return max(self.budget_ms - self.elapsed_ms(), 0.0)
 
+    def told_ms(self) -> dict[str, float]:
+        """The time of each stage, and in all until now, as an answer says it."""
+        told = {name: round(ms, 3) for name, ms in self.timings_ms.items()}
+        told["total"] = round(self.elapsed_ms(), 3)
+        return told
+
     def degrade(self, name: str) -> None:
         """Say that the stage `name` did not do its part."""
         if name not in self.degraded:

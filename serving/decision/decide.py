@@ -10,15 +10,12 @@ from time import perf_counter
 from types import MappingProxyType
 from uuid import UUID
 
-import numpy as np
-
 from contract.candidates import MAX_CANDIDATES
 from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
 from contract.events import honoured_time
 from contract.expression_variables import Value
 from contract.features import UNKNOWN, SubjectState
-from contract.items import Floats
 from contract.manifest import RANKER
 from contract.rule_set import RuleSet
 from serving.decision import (
@@ -28,7 +25,6 @@ from serving.decision import (
     offers,
     payment_shipping,
     ranking,
-    reasons,
     retrieval,
     rules,
     towers,
@@ -51,12 +47,11 @@ from serving.decision.messages import (
     DecideRequest,
     DecideResponse,
     Offer,
-    Reason,
-    Recommendation,
 )
 from serving.decision.offer_shelf import OfferShelf
-from serving.decision.outcome import Decision, Shown, SubjectContext, stable_id
+from serving.decision.outcome import Decision, SubjectContext, stable_id
 from serving.decision.payment_shipping import Orders
+from serving.decision.suggestions import suggestions
 from serving.decision.tokens import TokenSigner
 from serving.decision.vector_cache import VectorCaches
 from serving.decision.workers import Workers
@@ -66,10 +61,6 @@ from serving.monitoring.decisions import DecisionMetrics
 from serving.monitoring.tracing import Tracing
 from serving.random_pieces import random_id
 from serving.state.feature_merge import ReadsMany, ReadsNow, as_one, read_as_one
-
-# The ranker is asked a few hundred times over for it: about half a millisecond.
-_TO_ATTRIBUTE_MS = 2.0
-
 
 _NOTHING_ASSUMED: Mapping[str, Value] = MappingProxyType({})
 
@@ -258,10 +249,9 @@ class Decider:
         """The decision, with the rules' word last."""
         checkout, answer, offered = draft.checkout, draft.answer, draft.offered
         request, release, deadline = checkout.request, checkout.release, checkout.deadline
-        known, on_offer = (
-            draft.known,
-            rules.OnOffer.of(offered.valid, offered.shown, offered.drawn, request),
-        )
+        known, on_offer = draft.known, rules.NO_OFFERS
+        if offered is not offers.NOTHING:
+            on_offer = rules.OnOffer.of(offered.valid, offered.shown, offered.drawn, request)
         before = done = rules.untouched(answer, draft.orders, on_offer)
         if len(held):
             done = deadline.inline(
@@ -273,13 +263,13 @@ class Decider:
         drawn = self._explored(checkout, done)
         if drawn is not None:
             done = replace(done, answer=drawn.answer)
-        suggestions, shown = _respond(checkout, done, {} if drawn is None else drawn.chances)
+        listed = suggestions(checkout, done, {} if drawn is None else drawn.chances)
         decision_id = random_id()
         issued = self._issued(draft, offered, decision_id, now)
         response = DecideResponse(
             decision_id=decision_id,
             attribution_token=self._signer.sign(decision_id, release.release_id),
-            recommendations=suggestions,
+            recommendations=listed.told,
             offers=issued,
             rejected_offers=offers.rejections(offered),
             payment_method_order=done.payments,
@@ -289,11 +279,11 @@ class Decider:
             degraded=tuple(deadline.degraded),
             rung=answer.rung,
             release_id=release.release_id,
-            timings_ms=_rounded(deadline),
+            timings_ms=deadline.told_ms(),
         )
         segments = None if known is None else checkout.segments(known)
         return Decision(
-            *(response, request, checkout.subject, now, shown, segments),
+            *(response, request, checkout.subject, now, listed.shown, segments),
             offers=offered.record() if offered is not offers.NOTHING else None,
             orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
@@ -523,66 +513,6 @@ def _of_models(
     return Answer("no_ranker", found, blended) if blended is not None else None
 
 
-def _respond(
-    checkout: Checkout, done: rules.Overridden, chances: Mapping[int, float]
-) -> tuple[tuple[Recommendation, ...], tuple[Shown, ...]]:
-    answer = done.answer.cut(checkout.request.num_results)
-    found, ranked = answer.candidates, answer.ranked
-    if found is None or ranked is None:
-        return (), ()
-    release, personal = checkout.release, checkout.subject.personal
-    index = found.listed.index[ranked.places].tolist()
-    nothing: list[tuple[Reason, ...]] = [()] * len(index)
-    owed = None if answer.owed is None else answer.owed.of(ranked.places)
-    if owed is None and answer.rung == "full":
-        owed = _owed(checkout, found.pairs[ranked.places])
-    told = checkout.deadline.inline(
-        "reasons",
-        lambda: reasons.explain(
-            *(release, found, ranked.places),
-            personal=personal,
-            owed=owed,
-            chosen=done.by.keys(),
-        ),
-        nothing,
-    )
-    suggestions = tuple(
-        Recommendation(item_id=release.vocabulary.item_id(item), score=score, reasons=why)
-        for item, score, why in zip(index, _falling(ranked.scores), told, strict=True)
-    )
-    shown = tuple(
-        Shown(
-            *(one.item_id, score, tuple(why.code for why in one.reasons), tuple(pair), said),
-            rule=done.by.get(item),
-            propensity=chances.get(item, 1.0),
-        )
-        for item, one, score, pair, said in zip(
-            *(index, suggestions, ranked.scores.tolist(), found.pairs[ranked.places].tolist()),
-            [None] * len(index) if owed is None else map(tuple, owed.tolist()),
-            strict=True,
-        )
-    )
-    return suggestions, shown
-
-
-def _owed(checkout: Checkout, shown: Floats) -> Floats | None:
-    """What the ranker's scores owe to which evidence, as long as there is time to ask."""
-    if checkout.release.explainer is None:
-        return None
-    if checkout.deadline.remaining_ms() < _TO_ATTRIBUTE_MS:
-        checkout.deadline.degrade("attributions")
-        return None
-    return checkout.deadline.inline(
-        "attributions", lambda: reasons.owed(checkout.release, shown), None
-    )
-
-
-def _falling(scores: Floats) -> list[float]:
-    """Scores in the order of what is shown: who sorts by them must not undo the rules."""
-    falling: list[float] = np.maximum.accumulate(scores[::-1])[::-1].tolist()
-    return falling
-
-
 def _moves_choices(checkout: Checkout) -> bool:
     """Whether a history would say something of how the shopper pays or has things delivered."""
     asked = {"payment", "shipping"} & set(checkout.request.placements)
@@ -594,8 +524,3 @@ def _behaviour_us(request: DecideRequest, now: datetime) -> int:
     said = request.context.occurred_at
     # Before 1970 there is no behaviour, and calendars of some zones do not reach back to year 1.
     return to_us(now if said is None or said.year < 1970 else honoured_time(said, now))
-
-
-def _rounded(deadline: Deadline) -> dict[str, float]:
-    total = {"total": deadline.elapsed_ms()}
-    return {name: round(ms, 3) for name, ms in (deadline.timings_ms | total).items()}

@@ -122,8 +122,7 @@ class OfferSigner:
         )
 
     @staticmethod
-    def _recipient(
-        key: KeyedHash, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
+    def _recipient(key: KeyedHash, decision_id: UUID, visitor_id: str, user_id: str | None) -> str:
         kind, raw = ("visitor", visitor_id) if user_id is None else ("user", user_id)
         said = f"{decision_id.hex}\0{kind}\0{raw}".encode("utf-8", "surrogatepass")
         return key.digest(said).hex()[:32]

@@ -1,9 +1,9 @@
 """What a decision leaves behind: the answer, and the record of it that training learns from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from contract.attribution import GROUPS
@@ -44,16 +44,15 @@ def stable_id(request: DecideRequest, subject: SubjectContext) -> str:
     return subject.subject_id or request.visitor_id
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """One shown item with its score, the pair features [F] that it was ranked with and, where the
     ranker decided, what each of contract.attribution.GROUPS added to the score, [G]."""
 
     item_id: str
     score: float
     reason_codes: tuple[str, ...]
-    pair_features: tuple[float, ...]
-    attributions: tuple[float, ...] | None = None
+    pair_features: Sequence[float]
+    attributions: Sequence[float] | None = None
     rule: str | None = None  # that put it there
     propensity: float = _CERTAIN  # of standing there, given what stands before it
 
@@ -154,5 +153,5 @@ class Decision:
         if item.rule is not None:
             record["rule"] = item.rule
         if self.subject.personal:
-            record["pair_features"] = list(item.pair_features)
+            record["pair_features"] = item.pair_features
         return record

@@ -2,15 +2,15 @@
 says so, and what is personal is said only to who agreed to personalization. Which of them come
 first follows from exact attributions of the ranker's score."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from contract.attribution import GROUPS
 from contract.candidates import Evidence
 from contract.cart_fit import strongest
-from contract.items import Floats, Indices
+from contract.items import Floats
 from serving.decision import reason_texts as texts
-from serving.decision.candidate_set import COLUMN, CandidateSet
+from serving.decision.candidate_set import COLUMN
 from serving.decision.messages import Reason
 from serving.inference.release import Release
 
@@ -24,12 +24,17 @@ _SIMILAR_SHOPPERS_LOOKED = Reason(code="similar_shoppers", text=texts.SIMILAR_SH
 _SIMILAR_SHOPPERS_MODEL = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_MODEL)
 _YOUR_TASTE = Reason(code="your_taste", text=texts.YOUR_TASTE)
 _POPULAR_NOW = Reason(code="popular_now", text=texts.POPULAR_NOW)
-_EVIDENCE = [
+_BASKETS, _SIMILARITY, _KNN, _WEIGHT = (
     COLUMN[name] for name in ("baskets", "cart_similarity", "session_knn", "category_weight")
-]
+)
 # Places of the kinds of evidence, in the order in which they are told where nothing was weighed.
 _BOUGHT, _CART, _SHOPPERS, _TASTE, _POPULAR = range(len(GROUPS))
-_NOTHING_SAID = [0.0] * len(GROUPS)
+_OF_KIND = {
+    _BOUGHT: _BOUGHT_BEFORE,
+    _SHOPPERS: _SIMILAR_SHOPPERS,
+    _TASTE: _YOUR_TASTE,
+    _POPULAR: _POPULAR_NOW,
+}
 
 
 def owed(release: Release, shown: Floats) -> Floats | None:
@@ -40,44 +45,59 @@ def owed(release: Release, shown: Floats) -> Floats | None:
 
 def explain(
     release: Release,
-    candidates: CandidateSet,
-    places: Indices,
+    evidence: Evidence,
+    index: Sequence[int],
+    pairs: Sequence[Sequence[float]],
+    moved: Sequence[Sequence[float] | None],
     *,
     personal: bool,
-    owed: Floats | None = None,
     chosen: Collection[int] = (),
 ) -> list[tuple[Reason, ...]]:
-    """One or two reasons for each of the candidates at `places`: what the evidence bears out and
-    personalization allows to say, that which moved the score most before others. What is in
-    `chosen`, by its index, the shop itself put there, which is said first.
+    """One or two reasons for each of the items `index` [S], by its pair features `pairs` [S, F]:
+    what the evidence bears out and personalization allows to say, that which moved the score most
+    before others. What is in `chosen`, by its index, the shop itself put there, which is said
+    first.
 
-    `owed` [S, G]: what each of `GROUPS` added to the scores; what lowered one is no reason for it.
+    `moved` [S, G]: what each of `GROUPS` added to the scores; what lowered one is no reason for it.
+    None: nothing was weighed.
     """
-    index, said = candidates.listed.index[places], candidates.pairs[places][:, _EVIDENCE] > 0
-    popular = release.is_popular[index].tolist()
-    moved = [_NOTHING_SAID] * len(index) if owed is None else owed.tolist()
+    popular = release.is_popular
     told: list[tuple[Reason, ...]] = []
-    for place, (bought, goes, shoppers, taste) in enumerate(said.tolist()):
-        found: dict[int, Reason] = {}
-        if personal and bought:
-            found[_BOUGHT] = _BOUGHT_BEFORE
-        if goes:
-            found[_CART] = _goes_with(release, candidates.evidence, int(index[place]))
-        if shoppers:
-            looked = len(candidates.evidence.looked) > 0
-            found[_SHOPPERS] = _SIMILAR_SHOPPERS_LOOKED if looked else _SIMILAR_SHOPPERS
-        if personal and taste:
-            found[_TASTE] = _YOUR_TASTE
-        if popular[place]:
-            found[_POPULAR] = _POPULAR_NOW
-        by_worth = sorted(found, key=moved[place].__getitem__, reverse=True)
-        worth = [kind for kind in by_worth if moved[place][kind] >= 0] or by_worth[:1]
-        said_of = [found[kind] for kind in worth]
-        if int(index[place]) in chosen:
-            said_of.insert(0, _SHOP_CHOICE)
+    for item, pair, added in zip(index, pairs, moved, strict=True):
+        kinds = _borne_out(pair, personal=personal, popular=bool(popular[item]))
+        if added is not None and len(kinds) > 1:
+            kinds.sort(key=added.__getitem__, reverse=True)
+            kinds = [kind for kind in kinds if added[kind] >= 0] or kinds[:1]
+        said = [_SHOP_CHOICE] if item in chosen else []
+        for kind in kinds[: MAX_REASONS - len(said)]:
+            said.append(_reason(release, evidence, kind, item))
         # Where only a model brought it: what the model knows it learned from other shoppers.
-        told.append(tuple(said_of[:MAX_REASONS]) or (_SIMILAR_SHOPPERS_MODEL,))
+        told.append(tuple(said) or (_SIMILAR_SHOPPERS_MODEL,))
     return told
+
+
+def _borne_out(pair: Sequence[float], *, personal: bool, popular: bool) -> list[int]:
+    """The kinds of evidence that there is for an item, in the order of `GROUPS`."""
+    kinds = []
+    if personal and pair[_BASKETS] > 0:
+        kinds.append(_BOUGHT)
+    if pair[_SIMILARITY] > 0:
+        kinds.append(_CART)
+    if pair[_KNN] > 0:
+        kinds.append(_SHOPPERS)
+    if personal and pair[_WEIGHT] > 0:
+        kinds.append(_TASTE)
+    if popular:
+        kinds.append(_POPULAR)
+    return kinds
+
+
+def _reason(release: Release, evidence: Evidence, kind: int, item: int) -> Reason:
+    if kind == _CART:
+        return _goes_with(release, evidence, item)
+    if kind == _SHOPPERS and len(evidence.looked) > 0:
+        return _SIMILAR_SHOPPERS_LOOKED
+    return _OF_KIND[kind]
 
 
 def _goes_with(release: Release, evidence: Evidence, index: int) -> Reason:

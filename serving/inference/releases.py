@@ -174,12 +174,10 @@ class LiveRelease:
         if old is not None:
             self._let_go(old)
 
-    @contextmanager
-    def lease(self, stable_id: str | None = None) -> Iterator[Release]:
+    def lease(self, stable_id: str | None = None) -> AbstractContextManager[Release]:
         """The release for the shopper `stable_id` (None: the live one), kept running until the end
         of the block even if another one comes."""
-        with self._held(self._for(stable_id)) as release:
-            yield release
+        return self._held(self._for(stable_id))
 
     @contextmanager
     def lease_candidate(self) -> Iterator[Release]:

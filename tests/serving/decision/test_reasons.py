@@ -14,6 +14,7 @@ from contract.items import Indices
 from serving.decision import ranking
 from serving.decision.candidate_set import COLUMN, CandidateSet, collect
 from serving.decision.eligibility import Eligible
+from serving.decision.messages import Reason
 from serving.decision.reasons import explain, owed
 from serving.inference.embedded import EmbeddedBackend
 from serving.inference.release import Release
@@ -28,9 +29,22 @@ def the(*numbers: int) -> Indices:
     return np.array(numbers, np.int64) + FIRST_ITEM
 
 
+def explained(
+    release: Release,
+    found: CandidateSet,
+    places: Indices,
+    *,
+    personal: bool,
+    moved: list[float] | None = None,
+) -> list[tuple[Reason, ...]]:
+    index, pairs = found.listed.index[places].tolist(), found.pairs[places].tolist()
+    weighed = [moved] * len(index)
+    return explain(release, found.evidence, index, pairs, weighed, personal=personal)
+
+
 def told(release: Release, found: CandidateSet, number: int, *, personal: bool) -> list[str]:
     place = int(np.searchsorted(found.listed.index, number + FIRST_ITEM))
-    (reasons,) = explain(release, found, np.array([place]), personal=personal)
+    (reasons,) = explained(release, found, np.array([place]), personal=personal)
     return [why.code for why in reasons]
 
 
@@ -55,7 +69,7 @@ def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
     # Item 24 is the 4th neighbour of item 20 (1/5) and the 2nd of item 22 (1/3).
     found = candidate_set(release, Situation(UNKNOWN, ("item-20", "item-22"), 0), 24, 55)
     place = int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))
-    reason = explain(release, found, np.array([place]), personal=False)[0][0]
+    reason = explained(release, found, np.array([place]), personal=False)[0][0]
     assert reason.code == "goes_with_cart"
     assert reason.text == "Often bought together with Item number 22."
     assert found.column("cart_similarity")[place] == pytest.approx(1 / 5 + 1 / 3)
@@ -66,7 +80,7 @@ def test_what_was_looked_at_is_not_called_the_cart(release: Release) -> None:
     looked = Situation(UNKNOWN, ("item-20",), 0, recent_items=("item-22",))
     found = candidate_set(release, looked, 24, 55)
     place = int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))
-    (reasons,) = explain(release, found, np.array([place]), personal=True)
+    (reasons,) = explained(release, found, np.array([place]), personal=True)
     assert reasons[0].code == "goes_with_looked_at"
     assert reasons[0].text == "Often bought together with Item number 22, which you looked at."
     assert all("cart" not in why.text for why in reasons)
@@ -76,14 +90,14 @@ def test_popular_items_and_what_only_a_model_brought(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, (), 0), 3, 50)
     assert told(release, found, 3, personal=False) == ["popular_now"]
     place = int(np.searchsorted(found.listed.index, 50 + FIRST_ITEM))
-    (only_model,) = explain(release, found, np.array([place]), personal=False)
+    (only_model,) = explained(release, found, np.array([place]), personal=False)
     assert [why.code for why in only_model] == ["similar_shoppers"]
     assert "similar cart" not in only_model[0].text  # there is no cart to be similar to
 
 
 def test_at_most_two(release: Release) -> None:
     found = candidate_set(release, Situation(UNKNOWN, ("item-1", "item-2"), 0), *range(3, 12))
-    lengths = set(map(len, explain(release, found, np.arange(len(found)), personal=True)))
+    lengths = set(map(len, explained(release, found, np.arange(len(found)), personal=True)))
     assert lengths <= {1, 2}
     assert 2 in lengths
 
@@ -96,8 +110,8 @@ async def test_what_moved_the_score_most_comes_first_and_what_lowered_it_is_no_r
     places = np.searchsorted(found.listed.index, the(40))
 
     def first(**owed: float) -> list[str]:
-        weighed = np.array([[owed.get(kind, 0.0) for kind in GROUPS]], np.float32)
-        (told,) = explain(release, found, places, personal=True, owed=weighed)
+        weighed = [owed.get(kind, 0.0) for kind in GROUPS]
+        (told,) = explained(release, found, places, personal=True, moved=weighed)
         return [why.code for why in told]
 
     assert first(bought_before=2.0, your_taste=1.0) == ["bought_before", "your_taste"]
