@@ -86,7 +86,7 @@ def attributions(shown: Floats, background: Background, score: Score) -> Floats:
     the score less that of the background, for pair features `shown` [S, F]."""
     size, usual = len(shown), background.rows
     scores = score(_asked(shown, usual, _PRESENT)).reshape(size, NUM_COALITIONS, len(usual))
-    found: Floats = ((scores @ background.weight) @ _WEIGHT.T).astype(np.float32)
+    found: Floats = ((scores @ background.weight) @ WEIGHT.T).astype(np.float32)
     return found
 
 
@@ -106,15 +106,18 @@ def _asked(shown: Floats, usual: Floats, present: npt.NDArray[np.bool_]) -> Floa
     return asked
 
 
-def _present() -> npt.NDArray[np.bool_]:
-    """Whether each coalition has each feature, [L, F]; bit g of a coalition's number is group g."""
-    column = {name: place for place, name in enumerate(PAIR_FEATURES)}
-    present = np.zeros((NUM_COALITIONS, len(PAIR_FEATURES)), bool)
-    present[:, [column[name] for name in SHARED]] = True
-    for group, names in enumerate(GROUPS.values()):
-        has = (np.arange(NUM_COALITIONS) >> group & 1).astype(bool)
-        present[np.ix_(has, np.array([column[name] for name in names]))] = True
-    return present
+def part_of() -> npt.NDArray[np.int64]:
+    """The group of each feature, [F]: its place in `GROUPS`, or the one after them for `SHARED`."""
+    group = {name: place for place, names in enumerate(GROUPS.values()) for name in names}
+    group |= dict.fromkeys(SHARED, len(GROUPS))
+    return np.array([group[name] for name in PAIR_FEATURES], np.int64)
+
+
+def members() -> npt.NDArray[np.bool_]:
+    """Whether each coalition has each part, [L, G + 1]: bit g of a coalition's number is group g,
+    and what is shared is in all of them."""
+    groups = np.arange(NUM_COALITIONS)[:, None] >> np.arange(len(GROUPS)) & 1
+    return np.hstack((groups, np.ones((NUM_COALITIONS, 1), np.int64))).astype(bool)
 
 
 def _weights() -> Floats:
@@ -133,4 +136,5 @@ def _weights() -> Floats:
     return weight
 
 
-_PRESENT, _WEIGHT = _present(), _weights()
+_PRESENT: Final = np.ascontiguousarray(members()[:, part_of()])  # [L, F]
+WEIGHT: Final = _weights()

@@ -13,6 +13,7 @@ from contract.compiled import (
     INTS32,
     INTS32_2D,
     INTS_2D,
+    KEYS,
     compiled,
 )
 from contract.items import CategoryLift, Floats, Indices, ItemNeighbours
@@ -21,6 +22,7 @@ STAPLES = 60  # how many of the shopper's strongest items are looked up
 CART_FIT = ("cart_nearest", "cart_second", "cart_chance", "cart_best_chance", "cart_lift")
 _MOST_CERTAIN = 0.95
 Places = npt.NDArray[np.int32]
+Words = npt.NDArray[np.uint64]
 
 
 def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices) -> Floats:
@@ -45,40 +47,45 @@ def _strongest(neighbours: Indices, similarity: Floats, cart: Indices, item: int
     return best
 
 
-@compiled(INTS)
-def _places_of(index: Indices) -> tuple[Places, Places]:
-    """Distinct items and their places as a table of at least twice the room, a power of two."""
+@compiled(INTS, INT)
+def _places_of(index: Indices, items: int) -> tuple[Words, Places, Places]:
+    """Distinct ones of `items` items: a bit for each of them, and their places as a table of at
+    least twice the room, a power of two. Most neighbours are no candidates, so most questions end
+    at a bit."""
     room = 16
     while room < 2 * len(index):
         room *= 2
+    among = np.zeros((items >> 6) + 1, np.uint64)
     keys, places = np.full(room, -1, np.int32), np.empty(room, np.int32)
     for place in range(len(index)):
-        slot = (index[place] * 0x9E3779B1) & (room - 1)
+        item = index[place]
+        among[item >> 6] |= np.uint64(1) << np.uint64(item & 63)
+        slot = (item * 0x9E3779B1) & (room - 1)
         while keys[slot] != -1:
             slot = (slot + 1) & (room - 1)
-        keys[slot], places[slot] = index[place], place
-    return keys, places
+        keys[slot], places[slot] = item, place
+    return among, keys, places
 
 
-@compiled(INTS32, INTS32, INT)
-def _place_of(keys: Places, places: Places, item: int) -> int:
+@compiled(KEYS, INTS32, INTS32, INT)
+def _place_of(among: Words, keys: Places, places: Places, item: int) -> int:
     """The place of `item`, -1 where it has none."""
+    if not among[item >> 6] >> np.uint64(item & 63) & np.uint64(1):
+        return -1
     slot = (item * 0x9E3779B1) & (len(keys) - 1)
-    while keys[slot] != -1:
-        if keys[slot] == item:
-            return int(places[slot])
+    while keys[slot] != item:
         slot = (slot + 1) & (len(keys) - 1)
-    return -1
+    return int(places[slot])
 
 
 @compiled(INTS32_2D, FLOATS_2D, INTS, INTS)
 def _similarity(neighbours: Indices, similarity: Floats, index: Indices, cart: Indices) -> Floats:
     matrix = np.zeros((len(cart), len(index)), np.float32)
-    keys, places = _places_of(index)
+    among, keys, places = _places_of(index, len(neighbours))
     for row in range(len(cart)):
         near, alike = neighbours[cart[row]], similarity[cart[row]]
         for k in range(len(near)):
-            candidate = _place_of(keys, places, near[k])
+            candidate = _place_of(among, keys, places, near[k])
             if candidate >= 0 and alike[k] > 0:
                 matrix[row, candidate] = alike[k]
     return matrix
@@ -139,12 +146,12 @@ def _staples_similarity(
     neighbours: Indices, similarity: Floats, index: Indices, staples: Indices, weight: Floats
 ) -> Floats:
     found = np.zeros(len(index), np.float32)
-    keys, places = _places_of(index)
+    among, keys, places = _places_of(index, len(neighbours))
     for row in range(len(staples)):
         near, alike = neighbours[staples[row]], similarity[staples[row]]
         counts = np.log1p(weight[row])
         for k in range(len(near)):
-            candidate = _place_of(keys, places, near[k])
+            candidate = _place_of(among, keys, places, near[k])
             if candidate >= 0:  # an unused place has no similarity, so it adds nothing
                 found[candidate] += alike[k] * counts
     return found

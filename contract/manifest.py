@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from contract import (
+    attribution,
     candidates,
     encoding,
     offer_features,
@@ -47,6 +48,7 @@ RELEASE_FILES: Final = (
 # A release may do without:
 LEARNED_SEGMENTS: Final = "segments.npz"
 USUAL_CANDIDATES: Final = "usual_candidates.npz"  # the background of reasons
+ATTRIBUTIONS_FILE: Final = "attributions.onnx"  # the graph ATTRIBUTIONS
 DRIFT_BASELINE: Final = "drift_baseline.json"  # what live decisions are held against
 CHOICES: Final = "choices.json"  # how people pay and have things delivered
 OFFER_ARMS: Final = "offer_arms.json"  # goes with the model OFFER_UPLIFT
@@ -57,6 +59,8 @@ RANKER: Final = "ranker"
 MODELS: Final = (QUERY_TOWER, SEQUENCE_ENCODER, RANKER)
 OFFER_UPLIFT: Final = "offer_uplift"
 OPTIONAL_MODELS: Final = (OFFER_UPLIFT,)  # a release may do without
+# What the ranker's scores owe to which evidence. It runs in the gateway, so it is no served model.
+ATTRIBUTIONS: Final = "attributions"
 
 ReleaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -237,11 +241,17 @@ def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tenso
             ),
             (Tensor(name="offer_outcomes", dtype="float32", shape=(dimension,)),),
         )
+    num_features = len(pair_features.PAIR_FEATURES)
     if model == RANKER:
-        shape = (candidates.MAX_CANDIDATES, len(pair_features.PAIR_FEATURES))
+        shape = (candidates.MAX_CANDIDATES, num_features)
         return (
             (Tensor(name="pair_features", dtype="float32", shape=shape),),
             (Tensor(name="scores", dtype="float32", shape=shape[:1]),),
+        )
+    if model == ATTRIBUTIONS:
+        return (
+            (Tensor(name="pair_features", dtype="float32", shape=(num_features,)),),
+            (Tensor(name="attributions", dtype="float32", shape=(len(attribution.GROUPS),)),),
         )
     source = encoding.QUERY_TOWER_INPUTS if model == QUERY_TOWER else encoding.SEQUENCE_INPUTS
     inputs = tuple(

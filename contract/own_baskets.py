@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS_2D, compiled
+from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, INTS_2D, compiled
 from contract.items import Floats, Indices
 
 NEVER = 7.0  # in place of log1p(days) where nothing was bought; log1p of three years
@@ -28,11 +28,23 @@ class OwnBaskets:
         return weight
 
 
+@compiled(INTS, FLOAT)
+def _falling(basket: Indices, newer: float) -> Floats:
+    """`newer` to the power of every basket's number: what they weigh, [baskets]."""
+    count = 0
+    for line in range(len(basket)):
+        count = max(count, basket[line] + 1)
+    share = np.empty(count, np.float32)
+    for number in range(count):
+        share[number] = newer**number
+    return share
+
+
 @compiled(INTS, INTS, INT)
 def _recency_weight(basket: Indices, item: Indices, items: int) -> Floats:
-    weight = np.zeros(items, np.float32)
+    weight, share = np.zeros(items, np.float32), _falling(basket, _NEWER)
     for line in range(len(basket)):
-        weight[item[line]] += np.float32(_NEWER ** basket[line])
+        weight[item[line]] += share[basket[line]]
     return weight
 
 
@@ -86,7 +98,10 @@ HABITS = ("baskets", "days_since", "due_ratio", "weight", "items", "item_share",
 class Habits:
     """The shopper's purchases by category, G categories of all levels together."""
 
-    code: Indices  # [G] ascending
+    # A table with room for twice as many, a power of two: the place of code k is found from
+    # `k * 0x9E3779B1` on, and one that is free holds -1.
+    code: Indices
+    group: Indices  # which of the G stands there
     # [len(HABITS) + 1, G]: `HABITS`, with one over the recency weight of all its items and of its
     # strongest one in place of the last two; and the summed weight_60d.
     columns: Floats
@@ -94,12 +109,23 @@ class Habits:
     def at(self, wanted: Indices, item_weight: Floats) -> Floats:
         """`HABITS` and weight_60d, [len(HABITS) + 1, levels, C], for candidates of the categories
         `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C]."""
-        found: Floats = _habits_at(self.code, self.columns, wanted, item_weight)
+        found: Floats = _habits_at(self.code, self.group, self.columns, wanted, item_weight)
         return found
 
 
-@compiled(INTS, FLOATS_2D, INTS_2D, FLOATS)
-def _habits_at(code: Indices, columns: Floats, wanted: Indices, item_weight: Floats) -> Floats:
+@compiled(INTS, INT)
+def _slot_of(code: Indices, key: int) -> int:
+    """Where `key` stands in a table of codes, or where it would."""
+    slot = (key * 0x9E3779B1) & (len(code) - 1)
+    while code[slot] != key and code[slot] != -1:
+        slot = (slot + 1) & (len(code) - 1)
+    return slot
+
+
+@compiled(INTS, INTS, FLOATS_2D, INTS_2D, FLOATS)
+def _habits_at(
+    code: Indices, group: Indices, columns: Floats, wanted: Indices, item_weight: Floats
+) -> Floats:
     count, levels = wanted.shape
     found = np.zeros((len(columns), levels, count), np.float32)
     found[1] = NEVER
@@ -107,12 +133,11 @@ def _habits_at(code: Indices, columns: Floats, wanted: Indices, item_weight: Flo
         for candidate in range(count):
             if wanted[candidate, level] == 0:
                 continue
-            key = wanted[candidate, level] * levels + level
-            place = np.searchsorted(code, key)
-            if place == len(code) or code[place] != key:
+            slot = _slot_of(code, wanted[candidate, level] * levels + level)
+            if code[slot] == -1:
                 continue
             for row in range(len(columns)):
-                found[row, level, candidate] = columns[row, place]
+                found[row, level, candidate] = columns[row, group[slot]]
             found[5, level, candidate] *= item_weight[candidate]
             found[6, level, candidate] *= item_weight[candidate]
     return found
@@ -135,11 +160,11 @@ def habits(
     the one after it. items: log1p of how many different ones. item_share, item_lead: the item's
     recency weight over that of all items of the category, and over that of its strongest.
     """
-    code, columns = _habits(
+    code, group, columns = _habits(
         *(own.basket, own.item, own.count, held),
         *(weight_60d, weight, last_days, first_days),
     )
-    return Habits(code, columns)
+    return Habits(code, group, columns)
 
 
 @compiled(INTS, INTS, INT, INTS_2D, FLOATS, FLOATS, FLOATS, FLOATS)
@@ -152,16 +177,22 @@ def _habits(
     weight: Floats,
     last_days: Floats,
     first_days: Floats,
-) -> tuple[Indices, Floats]:
+) -> tuple[Indices, Indices, Floats]:
     items, levels = held.shape
-    # The categories of every level, no code in two of them: sorted, and each item's place.
-    keys = np.empty(items * levels, np.int64)
+    # The categories of every level, no code in two of them, numbered as they come.
+    room = 16
+    while room < 2 * items * levels:
+        room *= 2
+    code, number = np.full(room, -1, np.int64), np.empty(room, np.int64)
+    group, groups = np.empty((levels, items), np.int64), 0
     for level in range(levels):
         for place in range(items):
-            keys[level * items + place] = held[place, level] * levels + level
-    code = np.unique(keys)
-    group = np.searchsorted(code, keys).reshape(levels, items)
-    groups = len(code)
+            key = held[place, level] * levels + level
+            slot = _slot_of(code, key)
+            if code[slot] == -1:
+                code[slot], number[slot] = key, groups
+                groups += 1
+            group[level, place] = number[slot]
     columns = np.zeros((8, groups), np.float32)
     last, first = np.full(groups, np.inf), np.zeros(groups)
     for level in range(levels):
@@ -175,13 +206,14 @@ def _habits(
             columns[7, at] += weight_60d[place]
     # Lines are by basket or in any order: a mark says whether a category was counted in it.
     seen = np.zeros((groups, max(count, 1)), np.bool_)
+    share = _falling(basket, _CATEGORY_NEWER)
     for line in range(len(basket)):
         for level in range(levels):
             at = group[level, item[line]]
             if not seen[at, basket[line]]:
                 seen[at, basket[line]] = True
                 columns[0, at] += 1
-                columns[3, at] += np.float32(_CATEGORY_NEWER ** basket[line])
+                columns[3, at] += share[basket[line]]
     for at in range(groups):
         times, gap = columns[0, at], 0.0
         if times > 1:
@@ -193,4 +225,4 @@ def _habits(
         columns[4, at] = np.log1p(columns[4, at])
         columns[5, at] = 1 / max(columns[5, at], 1e-9)
         columns[6, at] = 1 / max(columns[6, at], 1e-9)
-    return code, columns
+    return code, number, columns

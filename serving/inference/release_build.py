@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from contract import manifest as contract_manifest
+from contract.attribution import Background
 from contract.errors import UserError
-from contract.manifest import MANIFEST, ReleaseManifest
+from contract.manifest import MANIFEST, ReleaseManifest, tensors
 from contract.offer_features import OFFER_FEATURES
 from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
@@ -86,6 +87,11 @@ def _build(
         for name in contract_manifest.MODELS
         if (session := attempt(lambda name=name: _session(files, manifest, name))) is not None  # type: ignore[misc]
     }
+    explainer = None
+    if usual is not None and contract_manifest.RANKER in sessions:
+        explainer = attempt(
+            lambda: _explainer(files, manifest, sessions[contract_manifest.RANKER], usual)
+        )
     if problems or not (shop and index and knn and near and rules) or popular is None:
         return None, problems
     release = Release(
@@ -102,7 +108,7 @@ def _build(
         {name: Breaker(breaker) for name in (*sessions, *STAGES)},
         rules,
         learned,
-        None if usual is None else Explainer(sessions[contract_manifest.RANKER], usual),
+        explainer,
         choices,
         judge,
     )
@@ -132,6 +138,21 @@ def _offer_judge(files: ReleaseFiles, manifest: ReleaseManifest) -> OfferJudge |
     if len(found) != 1 + len(judge.arms.arms):
         raise UserError(f"{name}: answers for {len(found) - 1} arms, not {len(judge.arms.arms)}")
     return judge
+
+
+def _explainer(
+    files: ReleaseFiles, manifest: ReleaseManifest, ranker: Session, usual: Background
+) -> Explainer:
+    """With the graph that computes attributions in one pass, where the release has it."""
+    name = contract_manifest.ATTRIBUTIONS_FILE
+    if name not in manifest.files:
+        return Explainer(ranker, usual)
+    inputs, outputs = tensors(contract_manifest.ATTRIBUTIONS, manifest.index.dimension)
+    model = ModelFile(contract_manifest.ATTRIBUTIONS, files.part(name), inputs, outputs)
+    try:
+        return Explainer(ranker, usual, Session(model))
+    except InferenceFailed as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _session(files: ReleaseFiles, manifest: ReleaseManifest, name: str) -> Session:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import QUERY_TOWER_INPUTS, SEQUENCE_INPUTS
-from contract.manifest import OFFER_UPLIFT, QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from contract.manifest import (
+    ATTRIBUTIONS,
+    OFFER_UPLIFT,
+    QUERY_TOWER,
+    RANKER,
+    SEQUENCE_ENCODER,
+    tensors,
+)
 from training.models.embeddings import SEARCHED, gathered
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
@@ -47,7 +54,7 @@ class SequenceGraph(_Frozen):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         named = dict(zip(SEQUENCE_INPUTS, inputs, strict=True))
-        return self.model.sequence(named, self.vectors)[:, -1]
+        return self.model.sequence(named, self.vectors, latest=True)[:, 0]
 
 
 def graphs(model: RetrievalModel, ranker: Ranker) -> tuple[dict[str, nn.Module], Tensor]:
@@ -75,7 +82,7 @@ def to_onnx(name: str, graph: nn.Module, example: Sequence[Tensor], dimension: i
             tuple(example),
             input_names=[tensor.name for tensor in inputs],
             output_names=[tensor.name for tensor in outputs],
-            dynamic_shapes=shapes if name in (RANKER, OFFER_UPLIFT) else (shapes,),
+            dynamic_shapes=shapes if name in (ATTRIBUTIONS, RANKER, OFFER_UPLIFT) else (shapes,),
             dynamo=True,
             verbose=False,
         )

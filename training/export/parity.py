@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.encoding import CONTEXT_SIZES, FIRST_ITEM, NUM_EVENT_TYPES, NUM_GAPS
-from contract.manifest import OFFER_UPLIFT, RANKER, tensors
+from contract.manifest import ATTRIBUTIONS, OFFER_UPLIFT, RANKER, tensors
 from contract.text import NUM_TOKENS
 
 PARITY_INPUTS = 1_000
@@ -23,7 +23,7 @@ def random_inputs(
     """`count` valid inputs of the model `name`: every length from empty to full occurs."""
     inputs, _ = tensors(name, 1)
     shapes = {tensor.name: (count, *tensor.shape) for tensor in inputs}
-    if name == RANKER:
+    if name in (ATTRIBUTIONS, RANKER):
         return {n: rng.normal(0, 3, s).astype(np.float32) for n, s in shapes.items()}
     if name == OFFER_UPLIFT:
         return {

@@ -28,6 +28,7 @@ from contract.manifest import (
     MODELS,
     OFFER_ARMS,
     OFFER_UPLIFT,
+    RANKER,
     USUAL_CANDIDATES,
     ModelEntry,
     ReleaseManifest,
@@ -39,6 +40,7 @@ from contract.whole_file import replace as replace_file
 from training.choices.learn import read as read_choices
 from training.data.source import Source
 from training.export import graphs, parity
+from training.export.attributions import attributions_graph
 from training.export.cards import DATA_CARD, MODEL_CARD, as_files, data_card, model_card
 from training.export.exported_decisions import Questions
 from training.export.index import FLAT_BELOW, Built, build
@@ -102,13 +104,15 @@ def export(
     models, int8 = _checked(run, modules), None
     if quantised is not None:
         asked = Questions.of(run, quantised.source, vectors_ND)
-        int8 = _in_int8(models, modules, asked, quantised.models)
+        int8 = _in_int8(run, models, modules, asked, quantised.models)
         metrics = metrics | _quality(int8)
     built = build(
         vectors_ND[FIRST_ITEM:].numpy(),
         lambda: tower_queries(run, vectors_ND),
         flat_below=flat_below,
     )
+    if models[RANKER].precision == "float32":  # one in int8 is asked itself
+        carried |= attributions_graph(run.ranker, run.folder / USUAL_CANDIDATES)
     differences = {name: one.difference for name, one in models.items()}
     carried |= _cards(run, release_id, created_at, differences, metrics)
     if offers is not None:
@@ -160,6 +164,7 @@ def _checked(run: Run, modules: Mapping[str, nn.Module]) -> dict[str, Model]:
 
 
 def _in_int8(
+    run: Run,
     models: dict[str, Model],
     modules: Mapping[str, nn.Module],
     asked: Questions,
@@ -167,7 +172,7 @@ def _in_int8(
 ) -> Int8:
     """Put the int8 forms that pass their gate among `models`; `named` as of `choose`."""
     files = {name: one.content for name, one in models.items()}
-    int8 = choose(files, modules, asked, len(asked.vocabulary), named)
+    int8 = choose(files, modules, asked, len(run.vocabulary), named)
     for name, one in int8.chosen.items():
         models[name] = replace(
             models[name], content=one.content, difference=one.drift, precision="int8"

@@ -38,6 +38,9 @@ class Ranker(nn.Module):
         return [self.layers]
 
     def forward(self, pair_features_BCF: Tensor) -> Tensor:
-        scaled = ((pair_features_BCF - self.mean) / self.scale).clamp(-8.0, 8.0)
-        scores_BC1: Tensor = self.layers(scaled)
+        scores_BC1: Tensor = self.layers(self.standardised(pair_features_BCF))
         return scores_BC1.squeeze(-1)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """What the first layer reads, for `features` [..., F]."""
+        return ((features - self.mean) / self.scale).clamp(-8.0, 8.0)

@@ -79,14 +79,17 @@ class RetrievalModel(nn.Module):
         )
         return query_BD
 
-    def sequence(self, tensors: dict[str, Tensor], vectors_UD: Tensor) -> Tensor:
-        """What comes after each position, [B, L, D]."""
-        next_BLD: Tensor = self.sequence_encoder(
+    def sequence(
+        self, tensors: dict[str, Tensor], vectors_UD: Tensor, *, latest: bool = False
+    ) -> Tensor:
+        """What comes after each position, [B, L, D]; with `latest` the last one, [B, 1, D]."""
+        next_BQD: Tensor = self.sequence_encoder(
             rows_of(vectors_UD, tensors["sequence_items"]),
             tensors["sequence_types"],
             tensors["sequence_gaps"],
+            latest=latest,
         )
-        return next_BLD
+        return next_BQD
 
     def _searches(self, batch: TowerExamples) -> Tensor:
         """The batch's search words; a share of those who did not search is made to have searched

@@ -32,6 +32,18 @@ def test_the_future_does_not_change_the_past(encoder: SequenceEncoder) -> None:
     assert not torch.allclose(before[0, 30:], after[0, 30:], atol=1e-3)
 
 
+def test_the_latest_alone_is_what_it_is_among_all(encoder: SequenceEncoder) -> None:
+    items, types, gaps = (
+        torch.randn(3, 50, 16),
+        torch.randint(0, 4, (3, 50)),
+        torch.ones(3, 50).long(),
+    )
+    with torch.no_grad():
+        every, latest = encoder(items, types, gaps), encoder(items, types, gaps, latest=True)
+    assert latest.shape == (3, 1, 16)
+    torch.testing.assert_close(latest[:, 0], every[:, -1])
+
+
 def test_what_stands_under_padding_does_not_matter(encoder: SequenceEncoder) -> None:
     items = torch.randn(1, LENGTH, 16)
     types = torch.ones(1, LENGTH, dtype=torch.long)
