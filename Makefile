@@ -6,8 +6,10 @@ PORT ?= 8080
 DEMO_EXIT ?=
 # Simulated ones that come to the demo, at most, for its dashboard; they get a quarter of a minute.
 SHOPPERS ?= 2000
-# Files of tests at once, and processes that check types.
+# Checks at once, and processes that check types.
 JOBS ?= 2
+# Files of tests at once: one more than cores, because many wait for servers, clocks and pages.
+WORKERS ?= 3
 # An index with the torch build you want (say, CPU only). Empty: wherever pip finds torch.
 TORCH_INDEX ?=
 
@@ -30,7 +32,7 @@ IN_VENV := .venv/bin/
 INSTALLED := .venv/.installed
 DEMO := build/demo
 
-.PHONY: help .venv .triton shop demo triton web test check prove clean chromium promtool hey postgres npm again
+.PHONY: help .venv .triton shop demo triton web test check lint types imports manifests snippet compiled prove clean chromium promtool hey postgres npm again
 .DEFAULT_GOAL := help
 
 help:
@@ -244,21 +246,39 @@ npm:
 
 PACKAGES := contract training serving benchmarks tests
 
+# Beside one another, each with what it says in one piece; every one of them is done, whichever fails.
 check: $(INSTALLED) npm
+	@$(MAKE) --jobs=$(JOBS) --output-sync --keep-going types lint imports manifests snippet
+
+lint: $(INSTALLED)
 	@$(IN_VENV)ruff check $(PACKAGES)
 	@$(IN_VENV)ruff format --check $(PACKAGES)
+
+types: $(INSTALLED)
 	@# 2: on a busy machine its workers may not start in time. Wrong types end with 1.
 	@$(IN_VENV)mypy -n $(JOBS) $(PACKAGES) || { [ $$? = 2 ] && $(IN_VENV)mypy $(PACKAGES); }
+
+imports: $(INSTALLED)
 	@$(IN_VENV)lint-imports --no-logo
+
+manifests: $(INSTALLED)
 	@$(IN_VENV)python -m tests.k8s.overlays
+
+snippet: $(INSTALLED)
 	@$(WITH_NODE); npm run --silent --prefix web types
 
-# A file's tests stay together, because they share servers; two files at once.
-test: $(INSTALLED) .triton chromium promtool hey postgres npm
-	@$(IN_VENV)python -m pytest -n $(JOBS) --dist loadfile
+# A file's tests stay together, because they share servers. The longest files are begun first.
+PYTEST := $(IN_VENV)python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
-prove: $(INSTALLED) .triton chromium promtool hey postgres npm
-	@TILLWISE_PROVE=1 $(IN_VENV)python -m pytest -m 'not gpu' --timeout 3600
+test: $(INSTALLED) .triton chromium promtool hey postgres npm compiled
+	@$(PYTEST)
+
+prove: $(INSTALLED) .triton chromium promtool hey postgres npm compiled
+	@TILLWISE_PROVE=1 $(PYTEST) -m 'not gpu' --timeout=3600
+
+# Once, where every process of the tests would otherwise compile the same loops at the same time.
+compiled: $(INSTALLED)
+	@$(IN_VENV)python -c 'import contract.pair_features, serving.app'
 
 # The page tests drive a real browser. Where we may not install it they fail and say so: no silent skip.
 chromium:

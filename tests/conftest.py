@@ -1,4 +1,4 @@
-"""Servers that tests of several packages talk to."""
+"""The order of the files, and servers that tests of several packages talk to."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,31 @@ import pytest
 from benchmarks.kafka_brokers import brokers
 from benchmarks.postgres_process import PostgresServer, postgres
 from benchmarks.valkey_process import ValkeyServer, valkey
+
+# Half a minute of work and more each: begun last, one of them would go on when all else is done.
+LONG = (
+    "training/retraining/test_pipeline.py",
+    "training/test_distributed.py",
+    "k8s/test_image.py",
+    "training/commands/test_commands.py",
+    "benchmarks/test_swaps.py",
+    "serving/api/test_rights_training.py",
+    "training/segments/test_release.py",
+    "training/export/test_release.py",
+    "training/export/test_int8.py",
+    "faults/test_triton.py",
+    "benchmarks/test_triton.py",
+    "e2e/test_demo_page.py",
+    "e2e/test_snippet.py",
+    "e2e/test_live_shopper.py",
+    "training/test_fit.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take long first."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="module")

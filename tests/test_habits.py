@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("contract", "training", "serving", "benchmarks")
 
@@ -140,3 +142,7 @@ def test_no_tracked_file_names_this_machine() -> None:
         lines = content.decode("utf-8", errors="replace").splitlines()
         named += [f"{name}:{n}: {line}" for n, line in enumerate(lines, 1) if private.search(line)]
     assert named == []
+
+
+def test_files_that_are_begun_first_are_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []

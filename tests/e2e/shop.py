@@ -3,8 +3,6 @@
 import contextlib
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -18,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.servers import free_port, stop
+from benchmarks.servers import free_port
 from contract.events import Event
 from contract.frames import EVENT_SCHEMA
 from serving.api.auth import digest_of_key
@@ -28,6 +26,7 @@ from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL, EVENTS
+from tests.serving.commands.forked import Forked
 from tests.serving.commands.processes import answers
 from tests.serving.release_factory import BUILT_AT, Factory
 
@@ -116,7 +115,7 @@ class Demo:
     """A running demo."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     state: Path
 
     def events(self, session_id: str) -> list[Event]:
@@ -176,23 +175,21 @@ def demo(
     }
     arguments = [*(f"--{name}={value}" for name, value in flags.items()), *more]
     said = state.with_suffix(".log")
-    with said.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "demo", *arguments],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            env=os.environ | dict(settings or {}) | {"PYTHONUNBUFFERED": "1"},
-        )
+    said.write_bytes(b"")
+    process = Forked(["demo", *arguments], os.environ | dict(settings or {}), said, said)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(process, f"{url}/demo/", said)
+        yield Demo(url, process, state)
+    finally:
+        process.terminate()
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(process, f"{url}/demo/", said)
-            yield Demo(url, process, state)
+            process.wait(30)
         finally:
-            stop(process)
+            process.kill()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, said: Path) -> None:
+def _wait(process: Forked, url: str, said: Path) -> None:
     alive = answers(url, lambda: process.poll() is None)
     until = time.monotonic() + 60
     while alive and "Keys of this run:" not in said.read_text():

@@ -21,13 +21,13 @@ from contract.features import FEATURES
 from contract.frames import EVENT_SCHEMA, event_row, explode
 from serving.settings import Settings, load_settings
 from serving.state.feature_store import FeatureStore
+from serving.state.group_writer import StoreError
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
 from serving.state.state_folder import CONTROL
 from serving.stores import open_stores
-from tests.faults.forked import Forked, gateway
-from tests.serving.commands.processes import Place
+from tests.serving.commands.processes import Place, Served
 from tests.serving.conftest import ALL
 from tests.serving.release_factory import Factory
 
@@ -77,12 +77,11 @@ class Senders:
         return True
 
     def _fresh(self) -> list[dict[str, Any]]:
-        batch = [self._event() for _ in range(BATCH)]
+        batch = [self._event(len(self.sent) + n) for n in range(BATCH)]
         self.sent |= {one["event_id"]: one for one in batch}
         return batch
 
-    def _event(self) -> dict[str, Any]:
-        number = len(self.sent)
+    def _event(self, number: int) -> dict[str, Any]:
         occurred = BEGIN + timedelta(seconds=self._chance.randrange(10**6))
         return {
             "schema_version": 2,
@@ -122,11 +121,10 @@ async def test_nothing_is_lost_and_nothing_counts_twice(
     chance = random.Random(11)
     environment = {f"TILLWISE_{name.upper()}": value for name, value in stores.items()}
     senders = Senders(key)
-    settings_of_all, log = place.environment | environment, place.state.with_suffix(".log")
     for _ in range(KILLS):
-        with gateway(settings_of_all, log) as served:
+        with place.gateway(**environment) as served:
             await until_killed(senders, served, chance.uniform(0.05, 0.8))
-    with gateway(settings_of_all, log) as served:
+    with place.gateway(**environment) as served:
         await senders.finish(served.url)
     assert senders.answered == set(senders.sent)
     assert len(senders.sent) >= BATCH * KILLS
@@ -134,10 +132,11 @@ async def test_nothing_is_lost_and_nothing_counts_twice(
     await assert_once(senders, settings)
 
 
-async def until_killed(senders: Senders, served: Forked, seconds: float) -> None:
+async def until_killed(senders: Senders, served: Served, seconds: float) -> None:
     sending = asyncio.create_task(senders.run(served.url))
     await asyncio.sleep(seconds)
-    assert served.end(signal.SIGKILL) == -signal.SIGKILL
+    served.end(signal.SIGKILL)
+    assert served.process.returncode == -signal.SIGKILL
     await sending
 
 
@@ -165,11 +164,15 @@ async def assert_once(senders: Senders, settings: Settings) -> None:
 
 
 async def as_replayed(store: FeatureStore, events: list[Event]) -> bool:
+    """Not yet, where the store did not answer in time."""
     table = pa.Table.from_pylist([event_row(event) for event in events], EVENT_SCHEMA)
     expected = features.replay(explode(table))
     assert len(expected) == VISITORS
     assert all(UUID(subject) for subject in expected)
-    held = dict(zip(expected, await store.read_many(list(expected)), strict=True))
+    try:
+        held = dict(zip(expected, await store.read_many(list(expected)), strict=True))
+    except StoreError:
+        return False
     return all(
         np.array_equal(held[subject].get(one.name, one.nothing), state.get(one.name, one.nothing))
         for subject, state in expected.items()

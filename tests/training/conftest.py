@@ -1,13 +1,15 @@
 """One small shop and one fit of it, shared by the tests of training."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from contract.clock import FixedClock, from_us
+from contract.whole_file import replace
 from tests.training.shop import build_shop
 from training.data.source import Source, read_source
 from training.export import graphs
@@ -19,27 +21,37 @@ from training.run_folder import Run, read_run, write_run
 # On matrices this small, and on cores that others use as well, threads wait more than they work.
 torch.set_num_threads(1)
 
-_traced: dict[str, bytes] = {}
 trace = graphs.to_onnx
 
 
-def _traced_once(
-    name: str, graph: torch.nn.Module, example: Sequence[torch.Tensor], dimension: int
-) -> bytes:
+def _traced_once(folder: Path) -> Callable[..., bytes]:
     """The same weights in the same graph give the same file: tracing is most of an export's time,
-    and the tests export the one small fit again and again."""
-    told = hashlib.sha256(f"{name} {dimension} {graph} {[one.shape for one in example]}".encode())
-    for key, tensor in sorted(graph.state_dict().items()):
-        told.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    if (found := _traced.get(told.hexdigest())) is None:
-        found = _traced[told.hexdigest()] = trace(name, graph, example, dimension)
-    return found
+    and the tests export the one small fit again and again, in several processes."""
+
+    def traced(
+        name: str, graph: torch.nn.Module, example: Sequence[torch.Tensor], dimension: int
+    ) -> bytes:
+        told = hashlib.sha256(
+            f"{name} {dimension} {graph} {[one.shape for one in example]}".encode()
+        )
+        for key, tensor in sorted(graph.state_dict().items()):
+            told.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        kept = folder / f"{told.hexdigest()}.onnx"
+        if not kept.exists():
+            replace(kept, trace(name, graph, example, dimension))
+        return kept.read_bytes()
+
+    return traced
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once() -> Iterator[None]:
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    base = tmp_path_factory.getbasetemp()
+    # Beside those of the processes that run other files.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "to_onnx", _traced_once)
+        patch.setattr(graphs, "to_onnx", _traced_once(folder))
         yield
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 240.0
 
 
 def torchrun(*arguments: str, processes: int = 2, restarts: int = 0) -> subprocess.Popen[str]:

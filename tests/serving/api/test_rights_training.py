@@ -19,7 +19,7 @@ from contract.events import key_of
 from tests.serving.api.test_rights import erase, exported, rows_of
 from tests.serving.api.test_subjects_and_consent import resolve
 from tests.serving.conftest import ALL, Running, Start
-from tests.serving.traces import forms_of
+from tests.serving.traces import forms_of, standing_in
 from tests.training.conftest import small_recipe
 from tests.training.shop import WINDOW, build_shop
 from training.data.source import read_source
@@ -94,8 +94,7 @@ def traces(folder: Path, names: set[str]) -> list[str]:
     return [
         f"{name} in {path.name}"
         for path, content in contents(folder)
-        for form, name in wanted.items()
-        if form in content
+        for name in {wanted[form] for form in standing_in(content, wanted)}
     ]
 
 

@@ -4,8 +4,7 @@ import io
 import os
 import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -16,6 +15,7 @@ from unittest import mock
 import httpx
 
 from serving.__main__ import main
+from tests.serving.commands.forked import Forked
 from tests.serving.release_factory import Factory
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,57 +65,59 @@ class Place:
 
     def run(self, *arguments: str, **more: str) -> Ended:
         """Run one command to its end as a process."""
-        done = subprocess.run(
-            [sys.executable, "-m", "serving", *arguments],
-            cwd=ROOT,
-            env=self.environment | more,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        with _files("stdout", "stderr") as (stdout, stderr):
+            process = Forked(arguments, self.environment | more, stdout, stderr)
+            try:
+                status = process.wait(60)
+            finally:
+                process.kill()
+            return Ended(status, stdout.read_text(), stderr.read_text())
 
     @contextmanager
     def gateway(self, *arguments: str, **more: str) -> Iterator["Served"]:
         """A running gateway, ended by SIGTERM if it still runs."""
         port = free_port()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "run", "--port", str(port), *arguments],
-            cwd=ROOT,
-            env=self.environment | more,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        served = Served(process, f"http://127.0.0.1:{port}")
-        try:
-            served.wait_ready()
-            yield served
-        finally:
-            served.end()
+        told = ["run", "--port", str(port), *arguments]
+        with _files("stdout", "stderr") as (stdout, stderr):
+            process = Forked(told, self.environment | more, stdout, stderr)
+            served = Served(process, f"http://127.0.0.1:{port}", stderr)
+            try:
+                served.wait_ready()
+                yield served
+            finally:
+                served.end()
+
+
+@contextmanager
+def _files(*names: str) -> Iterator[tuple[Path, ...]]:
+    """Empty files, for what a process says."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = tuple(Path(folder) / name for name in names)
+        for file in files:
+            file.touch()
+        yield files
 
 
 @dataclass
 class Served:
-    """A gateway process."""
+    """A gateway process that logs to `file`."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     url: str
-    log: str = ""
-    ended: bool = False
+    file: Path
 
     def wait_ready(self) -> None:
         if not answers(f"{self.url}/readyz", lambda: self.process.poll() is None):
             raise AssertionError(f"the gateway did not become ready: {self.end()}")
 
     def end(self, number: int = signal.SIGTERM) -> str:
-        """Signal it and wait; its log."""
-        if not self.ended:
-            if self.process.poll() is None:
-                self.process.send_signal(number)
-            _, self.log = self.process.communicate(timeout=30)
-            self.ended = True
-        return self.log
+        """Signal it, if it still runs, and wait; its log."""
+        self.process.send_signal(number)
+        try:
+            self.process.wait(30)
+        finally:
+            self.process.kill()
+        return self.file.read_text()
 
     def post(self, path: str, body: object, key: str) -> httpx.Response:
         headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"}
