@@ -138,6 +138,11 @@ class LearnedSegments:
         """The names as rules and offers write them."""
         return tuple(f"learned/{re.sub(r'[^a-z0-9]+', '_', name.lower())}" for name in self.names)
 
+    def standardised(self, vectors: Vectors) -> Vectors:
+        """`behaviour` vectors [..., B] as distances from the mean in standard deviations."""
+        alike = self.scale == 0
+        return np.where(alike, 0.0, (vectors - self.mean) / np.where(alike, 1.0, self.scale))
+
     def nearest(self, vectors: Vectors) -> npt.NDArray[np.int64]:
         """The segment of each of `vectors` [n, B]; the first where two are equally near."""
         nearest: npt.NDArray[np.int64] = _nearest(vectors, self.mean, self.scale, self.centroids)
