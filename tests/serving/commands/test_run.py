@@ -164,7 +164,7 @@ def test_promoting_is_noticed_by_a_running_gateway(own: Place) -> None:
         assert own.call("release", "promote", "two").returncode == 0
         promoted = time.monotonic()
         while httpx.get(f"{served.url}/readyz").json()["release_id"] != "two":
-            assert time.monotonic() - promoted < 5
+            assert time.monotonic() - promoted < 20  # it looks once a second
             time.sleep(0.05)
 
 
