@@ -96,7 +96,10 @@ def ranker(setting: Setting) -> Case:
     (features,) = random_inputs(RANKER, count, setting.num_items, rng).values()
     assert features.shape == (*shape, len(PAIR_FEATURES))
     examples = RankingExamples(
-        rng.integers(FIRST_ITEM, setting.num_items, shape), features.astype(np.float32), relevant
+        rng.integers(FIRST_ITEM, setting.num_items, shape),
+        features.astype(np.float32),
+        relevant,
+        np.zeros(shape, bool),
     )
     task = RankerTask(
         Ranker(len(PAIR_FEATURES), recipe.ranker_hidden, recipe.ranker_dropout),

@@ -37,8 +37,15 @@ def _from_1(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
+def _from_2(event: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 added `feedback`: an event of that name said nothing of what kind it was."""
+    if "feedback" in event:
+        raise NotInVersionError("feedback: unknown before schema version 3")
+    return event | {"feedback": None} if event.get("event_name") == "feedback" else event
+
+
 # By the version that they start from, each to the next one.
-_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 _PRESENT = f'"schema_version":{SCHEMA_VERSION}'
 _PRESENT_BYTES = _PRESENT.encode()
 assert set(_STEPS) == set(range(1, SCHEMA_VERSION))

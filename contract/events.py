@@ -27,8 +27,8 @@ from contract.catalogue import Currency, ItemId, MinorUnits
 Made = TypeVar("Made", bound=BaseModel)
 
 # What is written today; `contract.event_versions` reads every older version. Version 2 came with
-# `percent_scrolled`.
-SCHEMA_VERSION: Final = 2
+# `percent_scrolled`, version 3 with `feedback`.
+SCHEMA_VERSION: Final = 3
 
 EventName = Literal[
     "view_item_list",
@@ -61,6 +61,15 @@ NEEDS_ITEMS = frozenset(
     {"view_item", "select_item", "add_to_cart", "remove_from_cart", "purchase", "refund", "hover"}
 )
 SERVER_ONLY = frozenset({"purchase", "refund", "decision"})
+
+# What a shopper says of items: not to be suggested, taken off the page, brought back.
+FeedbackKind = Literal["not_for_me", "hidden", "returned"]
+# Code 0 is none; feature state holds these codes. Append only.
+FEEDBACK_CODE: dict[str, int] = {
+    kind: code for code, kind in enumerate(get_args(FeedbackKind), start=1)
+}
+# A page says what its shopper pressed; that goods came back only the shop knows.
+FEEDBACK_OF_SERVERS = frozenset({"returned"})
 
 RawId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -208,6 +217,8 @@ class EventBody(BaseModel):
     search_term: Text | None = None
     engagement_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
     percent_scrolled: Annotated[int, Field(ge=0, le=100)] | None = None  # since version 2
+    # Since version 3; a `feedback` of before said none, and means nothing.
+    feedback: FeedbackKind | None = None
     context: EventContext | None = None
     attribution_token: (
         Annotated[str, StringConstraints(max_length=512), AfterValidator(no_card)] | None
@@ -219,6 +230,8 @@ class EventBody(BaseModel):
             raise ValueError(f"{self.event_name} needs at least one item")
         if self.event_name in {"purchase", "refund"} and not self.transaction_id:
             raise ValueError(f"{self.event_name} needs a transaction_id")
+        if self.feedback is not None and (self.event_name != "feedback" or not self.items):
+            raise ValueError("feedback is what an event `feedback` says of its items")
         return self
 
 
@@ -231,9 +244,10 @@ def _whole(version: object) -> object:
 
 class ClientEvent(EventBody):
     """An event as a caller sends it: raw ids, and what the shopper agreed to on that page. Older
-    versions are brought to this one by `contract.event_versions.upgraded`."""
+    versions are brought to this one by `contract.event_versions.upgraded`; one of version 2 that
+    says nothing of what came later is the same as it stands."""
 
-    schema_version: Annotated[Literal[2], BeforeValidator(_whole)] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[2, 3], BeforeValidator(_whole)] = SCHEMA_VERSION
     occurred_at: SentMoment
     visitor_id: RawId
     user_id: RawId | None = None
@@ -241,17 +255,20 @@ class ClientEvent(EventBody):
     gpc: bool = False
 
     @model_validator(mode="after")
-    def _says_what_was_searched(self) -> Self:
+    def _says_what_it_is_about(self) -> Self:
         # Only here: a stored search may have had its words taken out for want of consent.
         if self.event_name == "search" and not self.search_term:
             raise ValueError("search needs a search_term")
+        # Of older versions `upgraded` has said that there is none.
+        if self.event_name == "feedback" and "feedback" not in self.model_fields_set:
+            raise ValueError(f"feedback needs a feedback: {', '.join(FEEDBACK_CODE)}")
         return self
 
 
 class Event(EventBody):
     """An event as it is stored: pseudonymous, with the purposes in effect when it was written."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     received_at: AwareDatetime
     subject_id: UUID
     purposes: tuple[str, ...] = ()
@@ -271,7 +288,7 @@ def as_stored(event: ClientEvent, **changed: Any) -> Event:
     fields = event.__dict__.copy()
     for name in _SENT_ALONE:
         del fields[name]
-    fields["synthetic"], fields["decision"] = False, None
+    fields["schema_version"], fields["synthetic"], fields["decision"] = SCHEMA_VERSION, False, None
     fields.update(changed)
     return unchecked(Event, fields)
 

@@ -1,11 +1,12 @@
 """The rows that segments are told from: orders with their amounts, promotions, and what was looked
-at with its category. One event at a time and a frame at a time, like all of `contract.rows`."""
+at with its category; and what was said of items. One event at a time and a frame at a time, like
+all of `contract.rows`."""
 
 from typing import Any
 
 import numpy as np
 
-from contract.events import key_of, order_amount
+from contract.events import FEEDBACK_CODE, key_of, order_amount
 from contract.frames import EventFrame
 from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, Seen, copied
 
@@ -48,6 +49,17 @@ def _choice_row(seen: Seen) -> list[tuple[Any, ...]]:
     return [(*seen.stamp, 0, seen.session_key, *keys)]
 
 
+def _said_rows(seen: Seen) -> list[tuple[Any, ...]]:
+    if seen.event.feedback is None:
+        return []
+    occurred, key = seen.stamp
+    code = FEEDBACK_CODE[seen.event.feedback]
+    return [
+        (occurred, key, place, code, item.quantity, item_key)
+        for place, (item, item_key) in enumerate(zip(seen.event.items, seen.item_keys, strict=True))
+    ]
+
+
 def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     """One row an event."""
     kept = kept[frame.position[kept] == 0]
@@ -71,6 +83,11 @@ def _promotions(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
 def _browsed(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     kept = kept[frame.item_key[kept] != 0]
     return copied(frame, kept, BROWSED.dtype), frame.subject[kept]
+
+
+def _said(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    kept = kept[(frame.feedback[kept] != 0) & (frame.item_key[kept] != 0)]
+    return copied(frame, kept, SAID.dtype), frame.subject[kept]
 
 
 ORDER = RowKind(
@@ -109,4 +126,10 @@ CHOICE = RowKind(
     ),
     _choice_row,
     _choices,
+)
+SAID = RowKind(
+    "said",
+    np.dtype([*ORDER_OF_ROWS, ("feedback", "u1"), ("quantity", "<i4"), ("item_key", "<u8")]),
+    _said_rows,
+    _said,
 )

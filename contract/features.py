@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from contract.compiled import INT, compiled, records
 from contract.consent import allows
-from contract.events import EVENT_TYPE, Event
-from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION
+from contract.events import EVENT_TYPE, FEEDBACK_CODE, Event
+from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION, SAID
 from contract.frames import EventFrame
 from contract.orders import ORDERED, orders
 from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, Seen, by_subject, merge
@@ -44,6 +44,7 @@ BASKET_LINE = np.dtype([("basket", "<i8"), ("row", "<i8")])  # 0 is the newest; 
 RHYTHM = ("baskets", "days_since_last", "mean_gap_days", "mean_basket_items")
 
 _PURCHASE, _REFUND = EVENT_TYPE["purchase"], EVENT_TYPE["refund"]
+_RETURNED = FEEDBACK_CODE["returned"]
 _INTERACTIONS = frozenset(
     EVENT_TYPE[name]
     for name in ("view_item", "select_item", "add_to_cart", "purchase", "hover", "click")
@@ -54,7 +55,8 @@ _INTERACTIONS = frozenset(
 class Feature:
     """A named, versioned feature of a subject; raise `version` when its meaning changes.
 
-    `dtype` is that of one element of `value`; `capacity` bounds the rows of its state.
+    `dtype` is that of one element of `value`; `capacity` bounds the rows of its state. Where not
+    `of_models`, no release was made with it, and it is no part of `feature_hash`.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Feature:
     capacity: int
     event_types: frozenset[int]
     compute: Callable[[Rows, int], npt.NDArray[Any]]
+    of_models: bool = True
 
     @cached_property
     def nothing(self) -> Rows:
@@ -197,6 +200,24 @@ def _counted(state: Any, refund: int, now_us: int) -> tuple[Any, Any]:
     return bought, told
 
 
+def _less_returned(bought: Rows, said: Rows) -> Rows:
+    """Rows of `PURCHASES` with what a shop said came back, as far as no refund says the same: a
+    `returned` is a refund as far as models are concerned."""
+    back = said[said["feedback"] == _RETURNED]
+    if not len(back) or not len(bought):
+        return bought
+    keys, place = np.unique(back["item_key"], return_inverse=True)
+    refunds = bought[(bought["event_type"] == _REFUND) & np.isin(bought["item_key"], keys)]
+    told = np.bincount(
+        np.searchsorted(keys, refunds["item_key"]), refunds["quantity"], minlength=len(keys)
+    )
+    more = np.bincount(place, back["quantity"], minlength=len(keys)) - told
+    added = np.zeros(len(keys), bought.dtype)
+    added["event_type"], added["item_key"] = _REFUND, keys
+    added["occurred_us"], added["quantity"] = bought["occurred_us"][-1], np.maximum(more, 0)
+    return np.concatenate((bought, added[more > 0]))
+
+
 def _rhythm(state: Rows, now_us: int) -> npt.NDArray[np.float32]:
     """`RHYTHM` as [4] floats; all zero for a subject without purchases."""
     told: npt.NDArray[np.float32] = _of_visits(state, now_us)
@@ -289,6 +310,12 @@ CHOICES = Feature(
     frozenset(EVENT_TYPE[name] for name in ("add_payment_info", "add_shipping_info", "purchase")),
     _as_is,
 )
+# What was said of items; `contract.feedback` tells what follows.
+FEEDBACK = Feature(
+    *("feedback", 1, "subject", SAID.dtype, SAID, 256, frozenset({EVENT_TYPE["feedback"]}), _as_is),
+    of_models=False,
+)
+# `FEEDBACK` last: states that were stored before there was one end without it.
 FEATURES: tuple[Feature, ...] = (
     PURCHASES,
     SHOPPING_RHYTHM,
@@ -298,6 +325,7 @@ FEATURES: tuple[Feature, ...] = (
     PROMOTIONS,
     BROWSING,
     CHOICES,
+    FEEDBACK,
 )
 
 # By the code of an event: the places of the features that it changes, and how.
@@ -315,7 +343,7 @@ SubjectState = dict[str, Rows]
 
 @dataclass(frozen=True)
 class SubjectView:
-    """The values of a subject's features at one moment, but for its `CHOICES`."""
+    """The values of a subject's features at one moment, but for `CHOICES` and `FEEDBACK`."""
 
     purchased: npt.NDArray[Any]  # PURCHASED rows
     rhythm: npt.NDArray[np.float32]  # [4]
@@ -335,14 +363,17 @@ class SubjectView:
 
 
 def view(state: SubjectState, now_us: int) -> SubjectView:
-    """The values of all `FEATURES` but `CHOICES`, which no model of products reads, at `now_us`; an
-    absent state counts as empty."""
+    """The values of all `FEATURES` but `CHOICES` and `FEEDBACK`, which no model of products reads,
+    at `now_us`; an absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
-    rows = state.get(PURCHASES.name, PURCHASES.nothing)
-    purchased, lines = _bought(_until(rows, now_us), now_us)
+    rows = _until(state.get(PURCHASES.name, PURCHASES.nothing), now_us)
+    said = state.get(FEEDBACK.name)
+    if said is not None:
+        rows = _less_returned(rows, _until(said, now_us))
+    purchased, lines = _bought(rows, now_us)
     rhythm, interactions, searches, ordered, promotions, browsed = (
         feature.value(state.get(feature.name, feature.nothing), now_us)
-        for feature in FEATURES[1:-1]
+        for feature in FEATURES[1:-2]
     )
     return SubjectView(
         *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us
@@ -385,21 +416,24 @@ def replay(frame: EventFrame) -> dict[str, SubjectState]:
 
 
 def feature_hash(*parts: object) -> str:
-    """A digest of all feature definitions and of `parts` (encoder and pair feature versions).
+    """A digest of the definitions of all features of models and of `parts` (encoder and pair
+    feature versions).
 
     Serving refuses a release that was made for another hash.
     """
-    described = [
-        (
-            f.name,
-            f.version,
-            f.scope,
-            str(f.dtype),
-            str(f.kind.dtype),
-            f.capacity,
-            sorted(f.event_types),
-        )
-        for f in FEATURES
-    ]
+    described = [_described(feature) for feature in FEATURES if feature.of_models]
     text = json.dumps([described, [repr(part) for part in parts]])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_beside() -> str:
+    """A digest of the definitions of the other features."""
+    text = json.dumps([_described(feature) for feature in FEATURES if not feature.of_models])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _described(feature: Feature) -> tuple[Any, ...]:
+    return (
+        *(feature.name, feature.version, feature.scope, str(feature.dtype)),
+        *(str(feature.kind.dtype), feature.capacity, sorted(feature.event_types)),
+    )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.events import EVENT_TYPE, MOST_PER_LINE, NO_AMOUNT, Event, key_of
+from contract.events import EVENT_TYPE, FEEDBACK_CODE, MOST_PER_LINE, NO_AMOUNT, Event, key_of
 
 _TIME = pa.timestamp("us", tz="UTC")
 _ITEM = pa.struct(
@@ -51,6 +51,7 @@ EVENT_SCHEMA = pa.schema(
         ("search_term", pa.string()),
         ("engagement_ms", pa.int64()),
         ("percent_scrolled", pa.int64()),
+        ("feedback", pa.string()),
         ("context", _CONTEXT),
         ("attribution_token", pa.string()),
         ("synthetic", pa.bool_()),
@@ -59,7 +60,7 @@ EVENT_SCHEMA = pa.schema(
 )
 
 # Columns that files of an older schema version lack; a reader takes them as empty.
-ADDED_COLUMNS = frozenset({"percent_scrolled", "decision"})
+ADDED_COLUMNS = frozenset({"percent_scrolled", "feedback", "decision"})
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class EventFrame:
     currency_key: npt.NDArray[np.uint64]  # [R]
     payment_key: npt.NDArray[np.uint64]  # [R]
     shipping_key: npt.NDArray[np.uint64]  # [R]
+    feedback: npt.NDArray[np.uint8]  # [R] contract.events.FEEDBACK_CODE, 0 where nothing is said
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -121,6 +123,7 @@ EXPLODED_COLUMNS: tuple[str, ...] = (
     "transaction_id",
     "payment_type",
     "shipping_tier",
+    "feedback",
 )
 
 
@@ -154,10 +157,9 @@ def explode(table: pa.Table) -> EventFrame:
     amount = _amounts(_one(table["value"]), price, each, lengths)
     subjects, subject = _codes(_one(table["subject_id"]))
     names, name = _codes(_one(table["event_name"]))
-    unknown = [n for n in names if n not in EVENT_TYPE]
-    if unknown:
-        raise ValueError(f"unknown event names: {', '.join(sorted(unknown)[:5])}")
-    types = np.array([EVENT_TYPE[n] for n in names], np.uint8)
+    types = _known(names, EVENT_TYPE, "event names")
+    kinds, kind = _codes(pc.fill_null(_one(table["feedback"]), ""))
+    feedback = _known(kinds, FEEDBACK_CODE | {"": 0}, "kinds of feedback")
     occurred = (
         _one(table["occurred_at"]).cast(_TIME).cast(pa.int64()).to_numpy(zero_copy_only=False)
     )
@@ -180,7 +182,16 @@ def explode(table: pa.Table) -> EventFrame:
         currency_key=_keys_or_none(_one(table["currency"]))[event],
         payment_key=_keys_or_none(_one(table["payment_type"]))[event],
         shipping_key=_keys_or_none(_one(table["shipping_tier"]))[event],
+        feedback=feedback[kind][event] if len(kinds) else np.empty(0, np.uint8),
     )
+
+
+def _known(words: list[str], codes: dict[str, int], what: str) -> npt.NDArray[np.uint8]:
+    """The codes of `words`. Raises ValueError naming those that have none."""
+    unknown = [word for word in words if word not in codes]
+    if unknown:
+        raise ValueError(f"unknown {what}: {', '.join(sorted(unknown)[:5])}")
+    return np.array([codes[word] for word in words], np.uint8)
 
 
 def _amounts(

@@ -265,6 +265,7 @@ def _decisions(
         busy=lambda: decider.admission.active > 0,
         rules=rules,
         lists=decider.settings.lists,
+        feedback_days=decider.settings.feedback_days,
     )
     return _Decisions(decider, shadow, measured)
 

@@ -139,6 +139,11 @@ class Settings(BaseSettings):
     explore_most_loss: Share = Field(
         0.5, description="The share of its usual relevance that a drawn place may give up."
     )
+    feedback_days: Annotated[float, Field(ge=0)] = Field(
+        90.0,
+        description="How long an item is not suggested to who said that it is not for them, hid it "
+        "or brought it back, unless they buy it again; 0: that is not looked at.",
+    )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )
@@ -214,6 +219,14 @@ class Settings(BaseSettings):
         True,
         description="Whether to ask that server to load missing versions and to load broken models "
         "anew. It must run with --model-control-mode=explicit for that.",
+    )
+    worker: bool = Field(
+        False,
+        description="Whether `run` starts the worker too, as a process beside it: for one machine. "
+        "Off where something else starts one, as Kubernetes does.",
+    )
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        9464, description="Where that worker answers /metrics and /healthz, on 127.0.0.1; 0: any."
     )
     shutdown_seconds: Positive = Field(
         20, description="How long running requests may take to finish after SIGTERM."

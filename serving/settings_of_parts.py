@@ -17,6 +17,7 @@ def decision_settings(settings: Settings) -> DecisionSettings:
         max_full=min(settings.max_full_decisions, settings.max_total_decisions),
         max_total=settings.max_total_decisions,
         query_vectors=settings.query_vectors,
+        feedback_days=settings.feedback_days,
         lists=ListSettings(
             diversity=settings.list_diversity,
             category_cap=settings.list_category_cap,

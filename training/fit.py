@@ -108,6 +108,7 @@ class Fit:
         digest = hashlib.sha256(repr((self.recipe, self.source.window)).encode())
         digest.update(self.source.timelines.rules.as_bytes())
         digest.update(self.vocabulary.hash.encode())
+        digest.update(self.source.timelines.said)
         for column in (baskets.subject, baskets.occurred_us, baskets.offsets, baskets.item):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
@@ -203,6 +204,8 @@ class Fit:
             limit=limits.get(label, self.recipe.tower_examples),
             label=label,
             synthetic_share=0.0 if label == "held-out" else self.recipe.synthetic_share,
+            # Validation asks what was bought; up to the cut and no further anybody has said.
+            said_until_us=None if label == "held-out" else min(end_us, self.cut_us),
         )
         if not found:
             raise UserError(
@@ -254,6 +257,7 @@ class Fit:
             window.tables,
             neural_side(towers, situations, self.vocabulary),
             label=label,
+            refused=[question.refused for question in window.asked],
         )
 
     def _train_ranker(
@@ -271,7 +275,12 @@ class Fit:
             recipe.ranker_dropout,
         )
         task = RankerTask(
-            ranker, examples, held_out, batch_size=recipe.ranker_batch_size, device=self.device
+            ranker,
+            examples,
+            held_out,
+            batch_size=recipe.ranker_batch_size,
+            device=self.device,
+            refused_weight=recipe.refused_weight,
         )
         limit = recipe.ranker_epochs if epochs is None else epochs
         patience = recipe.ranker_patience if epochs is None else limit
@@ -310,5 +319,6 @@ def new_towers(
         id_dropout=recipe.id_dropout,
         search_share=recipe.search_share,
         content_weight=recipe.content_weight,
+        refused_weight=recipe.refused_weight,
         text_vectors=text_vectors,
     )

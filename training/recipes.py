@@ -75,6 +75,8 @@ class Recipe:
     unknown_share: float = 0.25
     empty_share: float = 0.3
     validation_examples: int = 2_000
+    # As how many an item counts, among those that were not bought, that its shopper refused.
+    refused_weight: float = 4.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,5 +1,6 @@
 """The two things that are trained: the retrieval model, and the ranker on top of it."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -87,9 +88,7 @@ class RetrievalTask:
         return total / (2 * len(self.held_out))
 
 
-RankBatch = tuple[Tensor, Tensor, Tensor]
-
-
+RankBatch = tuple[Tensor, Tensor, Tensor, Tensor]  # features, relevance, mask, refused
 _STANDARDISED_ON = 2_000
 
 
@@ -104,12 +103,14 @@ class RankerTask:
         *,
         batch_size: int,
         device: torch.device,
+        refused_weight: float = 1.0,
     ) -> None:
         self.batch_size, self.device, self._plain = batch_size, device, model
+        self._refused_weight = refused_weight
         self._examples = _tensors(examples)
         self._held_out = None if held_out is None else _tensors(held_out)
         self.num_batches = -(-len(self._examples[0]) // batch_size)
-        features, _, mask = self._examples
+        features, _, mask, _ = self._examples
         # Checkouts from all over: a few hundred thousand candidates say it well enough.
         some = slice(None, None, max(1, len(features) // _STANDARDISED_ON))
         model.standardise_on(features[some][mask[some]].float())
@@ -122,8 +123,10 @@ class RankerTask:
         return (self._part(self._examples, distributed.part(rows)) for rows in split)
 
     def loss(self, batch: RankBatch, generator: torch.Generator) -> Tensor:
-        features_BCF, relevant_BC, mask_BC = batch
-        loss = listwise_softmax(self.model(features_BCF), relevant_BC, mask_BC)
+        features_BCF, relevant_BC, mask_BC, refused_BC = batch
+        # To count an item as several is to raise its score by the logarithm.
+        scores_BC = self.model(features_BCF) + refused_BC * math.log(self._refused_weight)
+        loss = listwise_softmax(scores_BC, relevant_BC, mask_BC)
         return loss * distributed.share(loss.new_tensor(len(features_BCF)))
 
     def validate(self) -> float | None:
@@ -136,7 +139,7 @@ class RankerTask:
         return 1.0 - float(torch.cat(gains).mean())
 
     def _ndcg(
-        self, features_BCF: Tensor, relevant_BC: Tensor, mask_BC: Tensor, k: int = 5
+        self, features_BCF: Tensor, relevant_BC: Tensor, mask_BC: Tensor, _: Tensor, k: int = 5
     ) -> Tensor:
         scores_BC = self._plain(features_BCF).masked_fill(~mask_BC, float("-inf"))
         hit_Bk = relevant_BC.gather(1, scores_BC.topk(k, dim=1).indices)
@@ -145,15 +148,16 @@ class RankerTask:
         return (hit_Bk * discount_k).sum(dim=1) / discount_k.cumsum(dim=0)[count_B - 1]
 
     def _part(self, whole: RankBatch, rows: Tensor) -> RankBatch:
-        features, relevant, mask = (tensor[rows].to(self.device) for tensor in whole)
-        return features.float(), relevant, mask
+        features, relevant, mask, refused = (tensor[rows].to(self.device) for tensor in whole)
+        return features.float(), relevant, mask, refused
 
 
 def _tensors(examples: RankingExamples) -> RankBatch:
-    """Features, relevance and mask of the checkouts that have something to be found."""
+    """The checkouts that have something to be found."""
     kept = examples.relevant.any(axis=1)
     return (
         torch.from_numpy(examples.features[kept]),
         torch.from_numpy(examples.relevant[kept].astype(np.float32)),
         torch.from_numpy(examples.mask[kept]),
+        torch.from_numpy(examples.refused[kept]),
     )

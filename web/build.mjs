@@ -37,7 +37,7 @@ async function snippet(outdir) {
   const { code: script, map } = await minify(bundled["tillwise.js"], {
     ecma: 2020,
     toplevel: true,
-    compress: { passes: 3, unsafe_arrows: true, pure_getters: true },
+    compress: { passes: 3, unsafe_arrows: true, pure_getters: true, hoist_funs: true },
     sourceMap: { content: bundled["tillwise.js.map"], includeSources: true, filename: "tillwise.js" },
   });
   // The name that the gateway serves the map under: 16 hexadecimal digits of its SHA-256 in it.

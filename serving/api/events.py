@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from contract.encoding import Vocabulary
-from contract.events import SERVER_ONLY, ClientEvent
+from contract.events import FEEDBACK_OF_SERVERS, SERVER_ONLY, ClientEvent
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate, is_beacon
 from serving.api.bodies import read_json_body, says_gpc
@@ -177,6 +177,8 @@ def _refusal(event: ClientEvent, caller: Caller) -> str | None:
         return "event_name: decision is written by the gateway only"
     if caller.role == "collect" and event.event_name in SERVER_ONLY:
         return f"event_name: a collect key may not send {event.event_name}"
+    if caller.role == "collect" and event.feedback in FEEDBACK_OF_SERVERS:
+        return f"feedback: a collect key may not say {event.feedback}"
     if caller.role == "collect" and event.user_id is not None:
         return "user_id: a collect key may not send one"
     return None

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from contract.consent import NOTHING, in_effect
-from contract.events import Event
+from contract.events import Event, FeedbackKind
 from serving.api.auth import authenticate
 from serving.api.bodies import says_gpc
 from serving.api.consent import named_subject
@@ -78,10 +78,19 @@ class ExplainedOrder(BaseModel):
     reason: OrderReason
 
 
+class RefusedItem(BaseModel):
+    """An item that was left out, and the shopper's word for it."""
+
+    item_id: str
+    title: str
+    feedback: FeedbackKind
+
+
 class Explanation(BaseModel):
-    """What was decided and why. `segments`, personal reasons and what was reckoned from the
-    shopper's history only while they agree to personalization, and without `Sec-GPC: 1`; an order
-    that follows from it is not told without. `payment`, `shipping`: null where not asked for."""
+    """What was decided and why. `segments`, `refused`, personal reasons and what was reckoned from
+    the shopper's history only while they agree to personalization, and without `Sec-GPC: 1`; an
+    order that follows from it is not told without. `payment`, `shipping`: null where not asked
+    for."""
 
     decision_id: UUID
     occurred_at: datetime
@@ -90,6 +99,7 @@ class Explanation(BaseModel):
     degraded: list[str]
     segments: list[str]
     recommendations: list[ExplainedItem]
+    refused: list[RefusedItem]
     offers: list[ExplainedOffer]
     payment: ExplainedOrder | None
     shipping: ExplainedOrder | None
@@ -162,6 +172,11 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
                 attributions=one.get("attributions") if figures else None,
             )
             for one in record["shown"]
+        ],
+        refused=[
+            RefusedItem(item_id=item_id, title=gateway.live.current.title(item_id), feedback=word)
+            for item_id, word in record.get("refused", {}).items()
+            if personal
         ],
         offers=_offers(record.get("offers") or {}, figures=figures),
         payment=_order(record.get("payment_methods"), personal=personal),

@@ -4,20 +4,21 @@ not fit the present version as it stands is then read with care, to say what is 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Final, Literal, Required, TypedDict
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.event_versions import NotInVersionError, UnknownVersionError, upgraded
-from contract.events import ClientEvent
+from contract.events import SCHEMA_VERSION, ClientEvent
 from serving.api.problems import ApiProblem, invalid, without_card
 
 MOST_EVENTS = 500
 _EVENTS = TypeAdapter(list[ClientEvent])
 # What only later versions know, and an event that does not say its version must not have.
-_SINCE_2, _ITEM_SINCE_2 = frozenset({"percent_scrolled"}), "item_category"
+_SINCE_1, _ITEM_SINCE_1 = frozenset({"percent_scrolled", "feedback"}), "item_category"
+_SINCE_2: Final = "feedback"
 Status = Literal["accepted", "duplicate", "rejected"]
 Reason = Literal["bot", "internal", "invalid", "version", "forbidden", "no_consent"]
 
@@ -112,12 +113,14 @@ def _validated(events: bytes) -> list[ClientEvent]:
 
 
 def _of_this_version(event: ClientEvent) -> bool:
-    """Whether `event`, which fits the present version, is one of it: one that does not say its
-    version is of the first."""
+    """Whether `event`, which fits the present version, is one of it, or is alike in both: one that
+    does not say its version is of the first."""
     said = event.model_fields_set
+    if event.schema_version < SCHEMA_VERSION:
+        return _SINCE_2 not in said
     return "schema_version" in said or (
-        said.isdisjoint(_SINCE_2)
-        and all(_ITEM_SINCE_2 not in item.model_fields_set for item in event.items)
+        said.isdisjoint(_SINCE_1)
+        and all(_ITEM_SINCE_1 not in item.model_fields_set for item in event.items)
     )
 
 

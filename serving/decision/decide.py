@@ -34,7 +34,7 @@ from serving.decision.blend import blend
 from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.checkout import Answer, Checkout, StageSpans
 from serving.decision.deadline import Deadline
-from serving.decision.eligibility import Eligible, eligible
+from serving.decision.eligibility import Eligible, eligible, has_said, unless_refused
 from serving.decision.engine import Engines
 from serving.decision.limits import (
     DecisionSettings,
@@ -288,6 +288,7 @@ class Decider:
             orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
             exploration=None if drawn is None else drawn.record,
+            refused={} if answer.may is None else answer.may.refused,
         )
 
     def _explored(self, checkout: Checkout, done: rules.Overridden) -> exploration.Explored | None:
@@ -314,6 +315,10 @@ class Decider:
         if may.price_ignored:
             checkout.deadline.degrade("price_filter")
         state = await self._features(checkout)
+        if has_said(state):
+            may = self._unless_refused(checkout, may, state)
+            if not may.count:
+                return Answer("empty", may=may), state
         if checkout.place.full and not self._has_room(checkout):
             checkout.place.settle_for_less()
             if self.admission.is_crowded_out(checkout.deadline.elapsed_ms() / 1_000, beside=1):
@@ -327,6 +332,16 @@ class Decider:
                 self._metrics.shed.inc()
         answer = answer or await self._without_models(checkout, may, state)
         return self._arranged(checkout, answer.checked(may)), state
+
+    def _unless_refused(self, checkout: Checkout, may: Eligible, state: SubjectState) -> Eligible:
+        """`may` without what the shopper said is not for them."""
+        known, days = checkout.release.vocabulary, self.settings.feedback_days
+        left = checkout.deadline.inline(
+            "feedback", lambda: unless_refused(may, known, state, checkout.now_us, days), may
+        )
+        if self._metrics is not None and not checkout.dry:
+            self._metrics.refused(left.refused.values())
+        return left
 
     def _arranged(self, checkout: Checkout, answer: Answer) -> Answer:
         """`answer` as the shop wants lists to be; as it is, where that fails."""

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from contract import feedback
 from contract.exploration import ExploreSettings
 from contract.lists import ListSettings
 from contract.rule_set import RuleSet
@@ -64,6 +65,7 @@ class DecisionSettings:
     query_vectors: int = 16_384  # held per release, 64 floats each
     lists: ListSettings = field(default_factory=ListSettings)
     explore: ExploreSettings = field(default_factory=ExploreSettings)
+    feedback_days: float = feedback.DAYS  # an item is not for who said so
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50

@@ -77,6 +77,7 @@ class Decision:
     # The options of payment and delivery in the models' order, with their shares.
     orders: dict[str, Any] = field(default_factory=dict)
     exploration: dict[str, Any] | None = None  # the places that were drawn, and from what
+    refused: dict[str, str] = field(default_factory=dict)  # by item id: what the shopper said of it
 
     @property
     def decision_id(self) -> UUID:
@@ -130,6 +131,8 @@ class Decision:
             body["exploration"] = self.exploration
         if self.rules is not None:
             body["rules"] = self.rules
+        if self.refused:
+            body["refused"] = self.refused
         if self.subject.personal and self.segments is not None:
             body["segments"] = list(self.segments())
         return body

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from contract import feedback
 from contract.assignment import takes_part
 from contract.clock import Clock
 from contract.errors import UserError
@@ -54,13 +55,20 @@ class Shadow:
         busy: Callable[[], bool],
         rules: RuleSource | None = None,
         lists: ListSettings = ListSettings(),  # noqa: B008 - frozen
+        feedback_days: float = feedback.DAYS,
     ) -> None:
         """`busy`: whether decisions are under way that somebody waits for. A release on trial has
         to obey the merchant's `rules` too, and to make its `lists`: it is compared by them."""
         self._live = live
         self._metrics = metrics
         self._busy = busy
-        settings = DecisionSettings(max_full=_PLACES, max_total=_PLACES, threads=1, lists=lists)
+        settings = DecisionSettings(
+            max_full=_PLACES,
+            max_total=_PLACES,
+            threads=1,
+            lists=lists,
+            feedback_days=feedback_days,
+        )
         self._decider = Decider(
             TrialRelease(live), feature_store, clock, signer, settings, rules=rules
         )

@@ -1,15 +1,17 @@
 """Prometheus metrics of decisions. Every label has a fixed set of values: nothing that a caller
 sends, no item and no release becomes one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from contract.events import FEEDBACK_CODE
 from serving.monitoring.tally import Tally
 
 STAGES = (
     "eligibility",
     "features",
+    "feedback",
     "encode",
     "query_tower",
     "sequence_encoder",
@@ -89,6 +91,13 @@ class DecisionMetrics:
             "Conditions of rules that could not be evaluated, and so did not hold",
             registry=registry,
         )
+        refused = Counter(
+            "tillwise_items_refused",
+            "Items left out of a decision for what its shopper said of them",
+            ["feedback"],
+            registry=registry,
+        )
+        self._refused = {kind: refused.labels(kind) for kind in FEEDBACK_CODE}
         self.in_flight = Gauge(
             "tillwise_decisions_in_flight", "Decisions under way", registry=registry
         )
@@ -111,6 +120,11 @@ class DecisionMetrics:
         self._seconds.observe("", seconds)
         for stage in degraded:
             self._degraded.get(stage, self._degraded[OTHER]).inc()
+
+    def refused(self, words: Iterable[str]) -> None:
+        """So many items were left out of a decision, for these words."""
+        for word in words:
+            self._refused[word].inc()
 
     def stages(self, timings_ms: Mapping[str, float]) -> None:
         """How long each stage of a decision took; `total` is none."""

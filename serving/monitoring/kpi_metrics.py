@@ -19,7 +19,7 @@ CLASSES: Final = tuple(f"class_{place}" for place in range(len(EDGES_MS)))
 SLOW_MS: Final = 50.0
 
 # Of a visit (a session with anything in it), counted when it began.
-VISIT: Final = ("visits", "converted", "carts", "abandoned", "shown", "taken")
+VISIT: Final = ("visits", "converted", "carts", "abandoned", "shown", "taken", "refused")
 # Of a decision, counted when it was made. `personal`, `counted` and `offers_agreed`: made under
 # personalization, analytics and offers.
 DECISION: Final = (
@@ -95,6 +95,7 @@ _METRICS: Final = (
     Metric("offer_cost_share", "Offer cost of revenue", _SHARE, _LESS, "offer_cost", "revenue"),
     Metric("offered", "Decisions with an offer", _SHARE, _EITHER, "offered", "decisions"),
     Metric("take_rate", "Take rate", _SHARE, _MORE, "taken", "shown"),
+    Metric("refusal_rate", "Suggestions refused", _SHARE, _LESS, "refused", "shown"),
     Metric("latency_ms", "Time, mean", _MS, _LESS, "time_us", "timed", 0.001),
     Metric("latency_p50_ms", "Time, median", _MS, _LESS, "timed", "timed", quantile=0.5),
     Metric("latency_p99_ms", "Time, p99", _MS, _LESS, "timed", "timed", quantile=0.99),

@@ -36,6 +36,7 @@ _CARTED = frozenset(
         *("add_payment_info", "purchase", "decision"),
     }
 )
+_REFUSALS: Final = frozenset({"not_for_me", "hidden"})
 _NEVER: Final = 2**62
 
 
@@ -53,6 +54,7 @@ class Visit(msgspec.Struct, array_like=True):
     last_decision_us: int = -1
     slices: list[tuple[str, str]] = []
     shown: list[str] = []
+    refused: list[str] = []  # said not to be for them, or hidden
 
 
 class Order(msgspec.Struct, array_like=True):
@@ -116,6 +118,8 @@ class SubjectFacts(msgspec.Struct, array_like=True):
             if at_us >= visit.last_decision_us:
                 visit.last_decision_us, visit.slices = at_us, slices_of(event.decision)
             visit.shown = sorted({*visit.shown, *(one.item_id for one in event.items)})
+        elif event.feedback in _REFUSALS:
+            visit.refused = sorted({*visit.refused, *(one.item_id for one in event.items)})
 
     def _ordered(self, event: Event, at_us: int, costs: Mapping[str, int]) -> None:
         said = self.orders.get(event.transaction_id or "")
@@ -173,7 +177,8 @@ class SubjectFacts(msgspec.Struct, array_like=True):
         for session, visit in self.visits.items():
             items = bought.get(session)
             taken = 0 if items is None else len(items.intersection(visit.shown))
-            what = _visited(items is not None, visit.carted, len(visit.shown), taken)
+            refused = len(set(visit.shown).intersection(visit.refused)) if visit.refused else 0
+            what = _visited(items is not None, visit.carted, len(visit.shown), taken, refused)
             _count(counts, visit.start_us, _where(visit, None), what)
         return counts
 
@@ -273,7 +278,10 @@ def decided(event: Event, at_us: int, decision: Mapping[str, Any]) -> Counts:
         offered=isinstance(offers, dict) and any(one.get("shown") for one in offers["arms"]),
     )
     context = event.context
-    on = () if context is None else _context(context.device, context.country)
+    on: list[tuple[str, str]] = []
+    if context is not None:
+        on = [*_context(context.device, context.country)]
+        on += [] if context.region is None else [("region", context.region)]
     where = (("all", ""), *slices_of(decision), *on)
     counts: Counts = {}
     _count(counts, at_us, where, _amounts(what))
@@ -324,7 +332,7 @@ def _amounts(what: Mapping[str, float]) -> What:
 
 
 @lru_cache(maxsize=1_024)
-def _visited(bought: bool, carted: bool, shown: int, taken: int) -> What:
+def _visited(bought: bool, carted: bool, shown: int, taken: int, refused: int) -> What:
     return _amounts(
         {
             "visits": 1.0,
@@ -333,6 +341,7 @@ def _visited(bought: bool, carted: bool, shown: int, taken: int) -> What:
             "abandoned": float(carted and not bought),
             "shown": float(shown),
             "taken": float(taken),
+            "refused": float(refused),
         }
     )
 

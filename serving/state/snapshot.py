@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.features import FEATURES, SubjectState, feature_hash
+from contract.features import FEATURES, SubjectState, feature_hash, hash_beside
 from contract.whole_file import replacing
 from serving.state.sealing import SubjectKeys, Tampered
 
@@ -67,6 +67,7 @@ def write_snapshot(
             file,
             allow_pickle=False,
             feature_hash=np.array(feature_hash()),
+            hash_beside=np.array(hash_beside()),
             position=np.array(position, np.int64),
             log_keys=np.frombuffer(b"".join(log_keys), np.uint8).reshape(-1, LOG_KEY_BYTES),
             offsets=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
@@ -126,7 +127,9 @@ def read_plain_snapshot(path: Path) -> Snapshot:
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    if str(arrays["feature_hash"]) != feature_hash():
+    # A snapshot of before there were other features than those of models says nothing of them.
+    beside = str(arrays.get("hash_beside", hash_beside()))
+    if str(arrays["feature_hash"]) != feature_hash() or beside != hash_beside():
         raise SnapshotUnusableError(f"{path.name} was made for other feature definitions")
     return arrays
 
@@ -147,6 +150,8 @@ def _unpacked(content: bytes) -> SubjectState:
     buffer, start = bytearray(content), 0
     state: SubjectState = {}
     for feature in FEATURES:
+        if start == len(buffer) and not feature.of_models:
+            break  # written before there was this one
         count = int.from_bytes(buffer[start : start + _COUNT.itemsize], "little")
         start += _COUNT.itemsize
         if count:
@@ -178,7 +183,7 @@ def _position(array: npt.NDArray[Any]) -> Position:
 def _plain_states(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, SubjectState]:
     subjects = arrays["subjects"].tolist()
     states: dict[str, SubjectState] = {subject: {} for subject in subjects}
-    for feature in FEATURES:
+    for feature in (one for one in FEATURES if one.of_models):
         rows, offsets = arrays[f"{feature.name}.rows"], arrays[f"{feature.name}.offsets"].tolist()
         if rows.dtype != feature.kind.dtype or len(offsets) != len(subjects) + 1:
             raise ValueError(f"{feature.name} has another form")

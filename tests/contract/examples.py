@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from contract.clock import to_us
-from contract.events import NEEDS_ITEMS, Event, EventItem
+from contract.events import FEEDBACK_CODE, NEEDS_ITEMS, Event, EventItem
 from contract.features import Feature
 from contract.frames import EVENT_SCHEMA, EventFrame, event_row, explode
 from contract.rows import Rows
@@ -25,7 +25,7 @@ ITEM_IDS = ("milk", "bread", "eggs", "soap", "tea")
 PERSONAL = ("analytics", "personalization")
 NAMES = (
     *("purchase", "purchase", "refund", "view_item", "add_to_cart", "click", "search", "hover"),
-    *("select_item", "view_promotion", "select_promotion"),
+    *("select_item", "view_promotion", "select_promotion", "feedback"),
 )
 
 
@@ -79,7 +79,9 @@ def _events(draw: st.DrawFn, number: int) -> Event:
         price=st.sampled_from((None, 0, 150, 10**12)),
         item_category=st.sampled_from((None, "", "FOOD/DAIRY", "HOME/BATH")),
     )
-    items = draw(st.lists(lines, min_size=int(name in NEEDS_ITEMS), max_size=5))
+    said = draw(st.sampled_from((None, *FEEDBACK_CODE))) if name == "feedback" else None
+    least = int(name in NEEDS_ITEMS or said is not None)
+    items = draw(st.lists(lines, min_size=least, max_size=5))
     return event(
         number,
         name,
@@ -92,6 +94,7 @@ def _events(draw: st.DrawFn, number: int) -> Event:
         subject_id=UUID(int=draw(st.integers(1, 2))),
         session_id=draw(st.sampled_from(("session-1", "session-2"))),
         purposes=draw(st.sampled_from((PERSONAL, PERSONAL, PERSONAL, ("analytics",)))),
+        feedback=said,
         search_term=draw(st.sampled_from(("oat milk", "a b c d e f g h i j", "!", None))),
     )
 

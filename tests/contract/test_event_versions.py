@@ -30,6 +30,7 @@ def test_every_version_is_read_with_all_that_it_says(version: int) -> None:
         stored = json.loads(line)
         assert stored["schema_version"] == version
         read = json.loads(read_stored(line).model_dump_json(exclude_none=True))
+        assert read.get("feedback") == stored.get("feedback")
         assert read.pop("schema_version") == SCHEMA_VERSION
         del stored["schema_version"]
         assert read == stored
@@ -48,6 +49,11 @@ def test_a_field_is_unknown_before_its_version() -> None:
     with pytest.raises(NotInVersionError, match="percent_scrolled"):
         upgraded(body)
     assert upgraded(body | {"schema_version": 2})["percent_scrolled"] == 40
+    body = {"event_name": "feedback", "feedback": "hidden"}
+    for version in (1, 2):
+        with pytest.raises(NotInVersionError, match="feedback"):
+            upgraded(body | {"schema_version": version})
+    assert upgraded(body | {"schema_version": 3})["feedback"] == "hidden"
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, -1, "1", True, None, 1.0, [1]])
@@ -58,9 +64,10 @@ def test_what_is_no_version_is_refused(version: Any) -> None:
 
 def test_words_that_look_like_a_version_do_not_make_one() -> None:
     body = json.loads(golden(1)[3])
-    body["search_term"] = '"schema_version":2'
+    looks = f'"schema_version":{SCHEMA_VERSION}'
+    body["search_term"] = looks
     compact = json.dumps(body, separators=(",", ":")).replace('\\"', '\\"')
-    assert read_stored(compact).search_term == '"schema_version":2'
+    assert read_stored(compact).search_term == looks
     body["schema_version"] = SCHEMA_VERSION
     body["session_id"] = ""
     with pytest.raises(ValueError, match="session_id"):

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from contract.event_versions import upgraded
 from contract.events import (
     EVENT_NAMES,
     EVENT_TYPE,
+    FEEDBACK_CODE,
     NEEDS_ITEMS,
     SERVER_ONLY,
     ClientEvent,
@@ -59,10 +61,28 @@ def test_what_each_event_needs(name: str) -> None:
         missing.append("items")
     elif name == "search":
         missing.append("search_term")
+    elif name == "feedback":
+        missing.append("feedback")
     if missing:
         assert f"{name} needs" in refusal(**bare)[0]
     complete = {"items": SENT["items"], "transaction_id": "t-1", "search_term": "oat milk"}
+    complete |= {"feedback": "hidden"} if name == "feedback" else {}
     assert ClientEvent.model_validate_json(json.dumps(bare | complete)).event_name == name
+
+
+@pytest.mark.parametrize("kind", FEEDBACK_CODE)
+def test_feedback_is_of_items_and_of_a_known_kind(kind: str) -> None:
+    said = {"event_name": "feedback", "feedback": kind}
+    assert ClientEvent.model_validate_json(json.dumps(SENT | said)).feedback == kind
+    assert "feedback" in refusal(**said, items=[])[0]
+    assert "feedback is what" in refusal(event_name="click", feedback=kind)[0]
+    assert refusal(event_name="feedback", feedback="boring")[0].startswith("feedback: Input")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_feedback_of_before_its_kinds_is_still_taken(version: int) -> None:
+    older = upgraded(SENT | {"event_name": "feedback", "items": [], "schema_version": version})
+    assert ClientEvent.model_validate_json(json.dumps(older)).feedback is None
 
 
 @pytest.mark.parametrize("name", ["purchase", "refund"])

@@ -1,5 +1,6 @@
 """Purchases as baskets, and what was known about their shoppers at any moment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,13 +8,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract import feedback
 from contract.encoding import Vocabulary
 from contract.errors import UserError
 from contract.events import EventContext
-from contract.features import FEATURES, SubjectState, SubjectView, view
+from contract.features import FEATURES, FEEDBACK, SubjectState, SubjectView, view
 from contract.frames import explode, holds
 from contract.rows import Rows
 from contract.segment_config import DEFAULT, SegmentConfig
+from training.data.returns import returned
 
 Numbers = npt.NDArray[np.int64]
 
@@ -101,9 +104,9 @@ def read_baskets(events: pa.Table) -> Baskets:
         .aggregate([("quantity", "sum")])
         .sort_by([("basket", "ascending"), ("item", "ascending")])
     )
-    returned = events.filter(pc.equal(events["event_name"], "refund"))
-    if returned.num_rows:
-        table, entries = _without_returns(table, entries, returned)
+    back = returned(events)
+    if back:
+        table, entries = _without_returns(table, entries, back)
     item = entries["item"].combine_chunks().dictionary_encode()
     subject = table["subject_id"].chunk(0).dictionary_encode()
     return Baskets(
@@ -119,15 +122,10 @@ def read_baskets(events: pa.Table) -> Baskets:
 
 
 def _without_returns(
-    table: pa.Table, entries: pa.Table, returned: pa.Table
+    table: pa.Table, entries: pa.Table, back: Mapping[tuple[str, str], int]
 ) -> tuple[pa.Table, pa.Table]:
-    """Baskets and their entries without the items of which at least as many came back, and without
-    the baskets of which nothing is left. A refund names the transaction that it is of."""
-    back: dict[tuple[str, str], int] = {}
-    for row in returned.select(["transaction_id", "items"]).to_pylist():
-        for one in row["items"] or ():
-            key = (row["transaction_id"], one["item_id"])
-            back[key] = back.get(key, 0) + (one["quantity"] or 1)
+    """Baskets and their entries without the items of which at least as many came `back`, and
+    without the baskets of which nothing is left."""
     transactions = table["transaction_id"].to_pylist()
     places = entries["basket"].to_pylist()
     kept = [
@@ -200,6 +198,19 @@ class Timelines:
                 end = np.searchsorted(rows["occurred_us"], before_us, side="left")
                 state[feature.name] = rows[max(0, end - feature.capacity) : end]
         return state
+
+    @property
+    def said(self) -> bytes:
+        """Everything that was said of items, as bytes that tell it from anything else."""
+        rows = self._rows[FEEDBACK.name]
+        return b"".join(subject.encode() + rows[subject].tobytes() for subject in sorted(rows))
+
+    def refused(self, subject: str, until_us: int) -> npt.NDArray[np.uint64]:
+        """The keys of the items that the subject said, before `until_us`, are not for them or
+        brought back, and has not bought again."""
+        if subject not in self._rows[FEEDBACK.name]:
+            return np.empty(0, np.uint64)
+        return feedback.refused(self.state(subject, until_us), until_us, np.inf)[0]
 
     def view(self, subject: str, before_us: int, now_us: int) -> SubjectView:
         """The features' values at `now_us` from what happened before `before_us`."""

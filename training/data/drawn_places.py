@@ -21,17 +21,21 @@ from contract.clock import to_us
 from contract.errors import UserError
 from contract.frames import holds
 from training.data.logged_checkouts import LABEL_WINDOW_US
+from training.data.returns import WHOLE, returned
 from training.data.storage import read_events
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_COLUMNS = ("event_name", "occurred_at", "subject_id", "session_id", "purposes", "items")
+_COLUMNS = (
+    *("event_name", "occurred_at", "subject_id", "session_id", "purposes", "items"),
+    *("transaction_id", "feedback"),
+)
 _Bought = dict[str, list[tuple[int, str, frozenset[str]]]]
 
 
 @dataclass(frozen=True)
 class DrawnPlaces:
-    """`bought`: in the same session, or within 24 hours of the decision."""
+    """`bought`: in the same session, or within 24 hours of the decision, and kept."""
 
     item_id: list[str]  # [N]
     place: Ints  # [N] from 0
@@ -60,11 +64,16 @@ def read_drawn_places(folder: Path) -> DrawnPlaces:
     events = events.filter(pa.array(holds(events["purposes"], "personalization")))
     names = pa.array(["decision", "purchase"])
     kept = events.filter(pc.is_in(events["event_name"], value_set=names))
+    back = returned(events)
     bought: _Bought = defaultdict(list)
     decisions: list[dict[str, Any]] = []
     for row in kept.to_pylist():
         if row["event_name"] == "purchase":
-            items = frozenset(one["item_id"] for one in row["items"])
+            order = row["transaction_id"]
+            kept_items = (one["item_id"] for one in row["items"])
+            items = frozenset(one for one in kept_items if (order, one) not in back)
+            if (order, WHOLE) in back:
+                continue
             bought[row["subject_id"]].append((to_us(row["occurred_at"]), row["session_id"], items))
         elif row["decision"] is not None:
             decisions.append(row)

@@ -26,12 +26,13 @@ from contract.errors import UserError
 from contract.frames import holds
 from contract.offer_arms import NO_OFFER_ARM, Arm, OfferArms
 from contract.offers import Discount
+from training.data.returns import WHOLE, returned
 from training.data.storage import CHECKOUTS_SCHEMA, read_events
 
 LABEL_WINDOW_US: Final = DAY_US
 _COLUMNS = (
     *("event_name", "occurred_at", "subject_id", "session_id", "purposes", "items", "context"),
-    *("payment_type", "shipping_tier", "transaction_id", "decision"),
+    *("payment_type", "shipping_tier", "transaction_id", "feedback", "decision"),
 )
 # An arm that so few of the decisions might have shown is none that anything is learned of.
 _FEWEST_SHARE = 0.05
@@ -104,9 +105,11 @@ def _gathered(
 ) -> tuple[dict[tuple[str, str], _Session], dict[str, list[_Bought]]]:
     """Sessions with a decision by subject and session, and purchases by subject."""
     sessions: dict[tuple[str, str], _Session] = {}
-    returned: dict[str, set[str]] = defaultdict(set)
+    gone: dict[str, set[str]] = defaultdict(set)
+    for order, item_id in returned(events):
+        gone[order].add(item_id)
     purchases: list[Row] = []
-    wanted = ("decision", "add_payment_info", "add_shipping_info", "purchase", "refund")
+    wanted = ("decision", "add_payment_info", "add_shipping_info", "purchase")
     kept = events.filter(pc.is_in(events["event_name"], value_set=pa.array(wanted)))
     for row in kept.to_pylist():
         key, name = (row["subject_id"], row["session_id"]), row["event_name"]
@@ -115,19 +118,15 @@ def _gathered(
                 made = row | {"decision": json.loads(row["decision"])}
                 sessions.setdefault(key, _Session()).decisions.append(made)
             continue
-        if name == "refund":
-            # Without items the whole order was given back.
-            returned[row["transaction_id"]] |= {one["item_id"] for one in row["items"]} or {""}
-            continue
         if name == "purchase":
             purchases.append(row)
         if key in sessions:
             sessions[key].choices.append(row)
     bought: dict[str, list[_Bought]] = defaultdict(list)
     for row in purchases:
-        gone = returned.get(row["transaction_id"], set())
-        items = frozenset(one["item_id"] for one in row["items"]) - gone
-        if items and "" not in gone:
+        back = gone.get(row["transaction_id"], set())
+        items = frozenset(one["item_id"] for one in row["items"]) - back
+        if items and WHOLE not in back:
             at_us = to_us(row["occurred_at"])
             bought[row["subject_id"]].append(_Bought(at_us, row["session_id"], items))
     return sessions, bought

@@ -68,6 +68,7 @@ class RankingExamples:
     index: npt.NDArray[np.int64]  # [B, C] candidates, PAD after the last
     features: npt.NDArray[np.float16]  # [B, C, F]; half the memory, and three digits are enough
     relevant: npt.NDArray[np.bool_]  # [B, C]
+    refused: npt.NDArray[np.bool_]  # [B, C] the shopper said that it is not for them
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -76,7 +77,9 @@ class RankingExamples:
 
     def where(self, kept: npt.NDArray[np.bool_]) -> "RankingExamples":
         """The cases that `kept` [B] holds."""
-        return RankingExamples(self.index[kept], self.features[kept], self.relevant[kept])
+        return RankingExamples(
+            self.index[kept], self.features[kept], self.relevant[kept], self.refused[kept]
+        )
 
     @classmethod
     def joined(cls, parts: Sequence["RankingExamples"]) -> "RankingExamples":
@@ -85,6 +88,7 @@ class RankingExamples:
             np.concatenate([part.index for part in parts]),
             np.concatenate([part.features for part in parts]),
             np.concatenate([part.relevant for part in parts]),
+            np.concatenate([part.refused for part in parts]),
         )
 
 
@@ -122,16 +126,20 @@ def build(
     neural: NeuralSide,
     *,
     label: str,
+    refused: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> RankingExamples:
-    """Candidates with features and relevance for every situation."""
+    """Candidates with features, relevance and, where it is given, what was `refused`, for every
+    situation."""
     shape = (len(situations), MAX_CANDIDATES)
     index = np.zeros(shape, np.int64)
     features = np.zeros((*shape, len(PAIR_FEATURES)), np.float16)
-    relevant = np.zeros(shape, bool)
+    relevant, said_no = np.zeros(shape, bool), np.zeros(shape, bool)
     rows = rank_inputs(situations, vocabulary, tables, neural, label=label)
     for row, (_, merged, computed) in enumerate(rows):
         count = len(merged.index)
         index[row, :count] = merged.index
         features[row, :count] = computed
         relevant[row, :count] = np.isin(merged.index, targets[row])
-    return RankingExamples(index, features, relevant)
+        if refused is not None and len(refused[row]):
+            said_no[row, :count] = np.isin(merged.index, refused[row])
+    return RankingExamples(index, features, relevant, said_no)

@@ -1,7 +1,8 @@
 """What the towers learn from: baskets taken apart into cart and rest, encoded."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,21 @@ from training.data.synthetic_baskets import partners, recombined
 TARGETS = (
     6  # positives learned from per basket; the rest of a large basket is left for other epochs
 )
+REFUSED = 4  # items that the shopper said are not for them, learned from per basket
 _HALF = 0.68  # of the carts that are not empty, the share that holds half of the basket
+
+
+_NONE: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A basket taken apart: the situation at checkout, and the vocabulary indices to be found."""
+    """A basket taken apart: the situation at checkout, the vocabulary indices to be found, and
+    those of which the shopper said that they are not for them."""
 
     situation: Situation
     targets: npt.NDArray[np.int64]
+    refused: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
 
 
 def questions(
@@ -43,6 +50,7 @@ def questions(
     limit: int,
     label: str,
     synthetic_share: float = 0.0,
+    said_until_us: int | None = None,
 ) -> list[Question]:
     """Up to `limit` of the baskets `numbers`, drawn so that sparse kinds of shoppers keep their
     share, each taken apart at random.
@@ -50,7 +58,8 @@ def questions(
     `frozen_us`: history only before that moment; None for history up to the basket. A share of the
     shoppers is made unknown, so that the models also learn to answer from the cart alone, and a
     share of the carts is left empty. `synthetic_share`: made-up baskets of sparse kinds of shoppers
-    on top, as a share of the drawn.
+    on top, as a share of the drawn. What known shoppers said of items up to `said_until_us` is
+    learned from; None: nothing of it.
     """
     known = vocabulary_map(baskets, vocabulary) >= FIRST_ITEM
     numbers = numbers[_known_items(baskets, numbers, known) >= 2]
@@ -72,14 +81,18 @@ def questions(
         size = _cart_size(len(ids), empty_share, rng)
         now_us = int(baskets.occurred_us[number])
         before_us = now_us if frozen_us is None else min(frozen_us, now_us)
-        view = UNKNOWN
+        view, refused = UNKNOWN, _NONE
         if rng.random() >= unknown_share:
             subject = baskets.subjects[int(baskets.subject[number])]
             view = timelines.view(subject, before_us, now_us)
+            if said_until_us is not None:
+                refused = vocabulary.of_keys(timelines.refused(subject, said_until_us))
         situation = Situation(
             *(view, tuple(ids[:size]), now_us, baskets.contexts[number]), rules=timelines.rules
         )
-        asked.append(Question(situation, vocabulary.indices(ids[size:])))
+        targets = vocabulary.indices(ids[size:])
+        refused = refused[(refused >= FIRST_ITEM) & ~np.isin(refused, targets)]
+        asked.append(Question(situation, targets, refused))
     return asked
 
 
@@ -103,7 +116,8 @@ def _cart_size(count: int, empty_share: float, rng: np.random.Generator) -> int:
 
 @dataclass(frozen=True)
 class TowerExamples:
-    """Encoded situations [B, ...] with their targets [B, TARGETS], PAD where there are fewer."""
+    """Encoded situations [B, ...] with their targets [B, TARGETS], PAD where there are fewer; among
+    the tensors, where anything was said of items, `refused` [B, REFUSED]."""
 
     tensors: dict[str, Tensor]
     targets: Tensor
@@ -144,5 +158,11 @@ def tower_examples(asked: list[Question], vocabulary: Vocabulary) -> TowerExampl
     for row, question in zip(targets, asked, strict=True):
         kept = question.targets[:TARGETS]
         row[: len(kept)] = kept
-    situations = [question.situation for question in asked]
-    return TowerExamples(encode_all(situations, vocabulary), torch.from_numpy(targets))
+    tensors = encode_all([question.situation for question in asked], vocabulary)
+    if any(len(question.refused) for question in asked):
+        refused = np.zeros((len(asked), REFUSED), np.int64)
+        for row, question in zip(refused, asked, strict=True):
+            kept = question.refused[:REFUSED]
+            row[: len(kept)] = kept
+        tensors["refused"] = torch.from_numpy(refused)
+    return TowerExamples(tensors, torch.from_numpy(targets))

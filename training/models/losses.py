@@ -20,8 +20,10 @@ def sampled_softmax(
     negative_M: Tensor,
     log_q: Tensor,
     weight_P: Tensor | None = None,
+    refused_logit_PR: Tensor | None = None,
 ) -> Tensor:
-    """Softmax over each positive and the shared negatives, corrected by -logQ.
+    """Softmax over each positive and the shared negatives, corrected by -logQ; and over negatives
+    of each positive's own, whose logits are given.
 
     `log_q` [N]: log probability of every item under the negative sampler (Yi et al., "Sampling-bias
     -corrected neural modeling", RecSys 2019). Without it the popular items, drawn more often, would
@@ -33,7 +35,8 @@ def sampled_softmax(
     negative_logit_PM = query_PD @ negative_MD.T - log_q[negative_M]
     same_PM = positive_P[:, None] == negative_M[None, :]
     negative_logit_PM = negative_logit_PM.masked_fill(same_PM, float("-inf"))
-    logits = torch.cat([positive_logit_P1, negative_logit_PM], dim=1)
+    parts = [positive_logit_P1, negative_logit_PM]
+    logits = torch.cat(parts if refused_logit_PR is None else [*parts, refused_logit_PR], dim=1)
     loss_P = -functional.log_softmax(logits, dim=1)[:, 0]
     if weight_P is None:
         return loss_P.mean()

@@ -3,6 +3,8 @@
 Suffixes: B batch, L sequence, T targets, U distinct items, M negatives, D space.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,10 +42,12 @@ class RetrievalModel(nn.Module):
         id_dropout: float,
         search_share: float,
         content_weight: float = 0.0,
+        refused_weight: float = 1.0,
         text_vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.search_share, self.content_weight = search_share, content_weight
+        self.refused_weight = refused_weight
         self.item_tower = ItemTower(columns, dimension, id_dropout, text_vectors)
         self.query_tower = QueryTower(dimension, dropout)
         self.sequence_encoder = SequenceEncoder(dimension, blocks, heads, dropout)
@@ -105,6 +109,15 @@ class RetrievalModel(nn.Module):
         searching_B = silent_B & (chance_B < self.search_share)
         return torch.where(searching_B[:, None], made_BT, tokens_BT)
 
+    def _refused(
+        self, query_PD: Tensor, items_PRD: Tensor, items_PR: Tensor, log_q: Tensor
+    ) -> Tensor:
+        """Logits [P, R] of what each shopper refused: each counts as `refused_weight` draws of the
+        sampler. What it never draws is not pushed away here either."""
+        drawn_PR = (items_PR != PAD) & (log_q[items_PR] > log_q[PAD])
+        logit_PR = torch.einsum("pd,prd->pr", query_PD, items_PRD) - log_q[items_PR]
+        return (logit_PR + math.log(self.refused_weight)).masked_fill(~drawn_PR, float("-inf"))
+
     def dense_parts(self) -> list[nn.Module]:
         """What may be compiled: everything but look-ups and what depends on their values."""
         return [self.item_tower.mix, self.query_tower, self.sequence_encoder]
@@ -119,7 +132,9 @@ class RetrievalModel(nn.Module):
         shapes = [batch.tensors[name].shape for name in names]
         pad = batch.targets.new_zeros(1)
         flat = [batch.tensors[name].flatten() for name in names]
-        everything = torch.cat([pad, pad + OOV, *flat, batch.targets.flatten(), negative_M])
+        refused_BR = batch.tensors.get("refused", batch.targets[:, :0])
+        sought = [batch.targets.flatten(), negative_M, refused_BR.flatten()]
+        everything = torch.cat([pad, pad + OOV, *flat, *sought])
         # Sorted, so that PAD stands in row 0 and OOV in row 1.
         distinct_U, row = torch.unique(everything, return_inverse=True)
         drop_U = self.item_tower.dropped(distinct_U)
@@ -129,12 +144,11 @@ class RetrievalModel(nn.Module):
         # Every item as if nobody had bought it: content, and the id of the unknown.
         cold_UD = content_UD + (vectors_UD[OOV] - content_UD[OOV])
         vectors_UD = vectors_UD * (distinct_U != PAD).to(vectors_UD.dtype)[:, None]
-        rows = list(
-            row[2:].split([*(f.numel() for f in flat), batch.targets.numel(), len(negative_M)])
-        )
+        rows = list(row[2:].split([one.numel() for one in (*flat, *sought)]))
         local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
         tensors = {**batch.tensors, **local}
-        target_row, negative_row = rows[-2].view_as(batch.targets), rows[-1]
+        target_row, negative_row = rows[-3].view_as(batch.targets), rows[-2]
+        refused_row = rows[-1].view_as(refused_BR)
         query_BD = self.query(tensors, vectors_UD, words_BD)
         next_BLD = self.sequence(tensors, vectors_UD)
 
@@ -148,7 +162,13 @@ class RetrievalModel(nn.Module):
             items_P: Tensor,
             weight_P: Tensor,
             items_UD: Tensor = vectors_UD,
+            of_P: Tensor | None = None,
         ) -> Tensor:
+            refused = None
+            if of_P is not None and refused_BR.shape[1]:
+                refused = self._refused(
+                    query_PD, rows_of(items_UD, refused_row[of_P]), refused_BR[of_P], log_q
+                )
             loss = sampled_softmax(
                 query_PD,
                 rows_of(items_UD, rows_P),
@@ -157,15 +177,16 @@ class RetrievalModel(nn.Module):
                 negative_M,
                 log_q,
                 weight_P,
+                refused,
             )
             return loss * distributed.share(weight_P.sum())
 
         which_B = has_BT.nonzero()[:, 0]
         asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
-        tower_loss = softmax(rows_of(query_BD, which_B), *asked)
-        last_loss = softmax(rows_of(next_BLD[:, -1], which_B), *asked)
+        tower_loss = softmax(rows_of(query_BD, which_B), *asked, of_P=which_B)
+        last_loss = softmax(rows_of(next_BLD[:, -1], which_B), *asked, of_P=which_B)
         if self.content_weight > 0:
-            by_content = softmax(rows_of(query_BD, which_B), *asked, items_UD=cold_UD)
+            by_content = softmax(rows_of(query_BD, which_B), *asked, items_UD=cold_UD, of_P=which_B)
             tower_loss = tower_loss + self.content_weight * by_content
         # Within the cart the order is the shopper's own; the history's order inside one basket is
         # not, so only steps into the cart are learned from.

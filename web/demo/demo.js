@@ -26,6 +26,7 @@ const state = {
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   gpc: browserGpc,
+  refused: [], // ids of what was said not to be for them, on this page
   looked: null, // the item that was looked at since the last answer
   standing: null, // consent on record and segments, as the gateway says
   suggested: [], // { item, reasons }
@@ -73,6 +74,19 @@ const act = {
       ask({ now: true });
     });
   },
+  // With consent the gateway remembers it; the page itself does until it is left.
+  refuse(item) {
+    measure.tell("feedback", [{ item }], { feedback: "not_for_me" });
+    state.refused.push(item.item_id);
+    const next = afterSuggestion(item.item_id, "refuse");
+    state.suggested = state.suggested.filter((one) => one.item.item_id !== item.item_id);
+    paintSuggestions();
+    focusOn(next);
+    const remembered = state.consent && !state.gpc;
+    say(`${item.title} is not suggested again${remembered ? "" : " on this page"}.`);
+    if (remembered) measure.whenHeard(() => ask({ now: true }));
+    else ask({ now: true });
+  },
   change(itemId, by) {
     const line = state.lines.find((one) => one.item.item_id === itemId);
     line.quantity = Math.max(1, line.quantity + by);
@@ -93,11 +107,11 @@ const act = {
 };
 
 // The button that takes the focus when the suggestion with this id has gone.
-function afterSuggestion(itemId) {
+function afterSuggestion(itemId, button = "add") {
   const place = state.suggested.findIndex((one) => one.item.item_id === itemId);
   if (place < 0) return undefined;
   const next = state.suggested[place + 1] ?? state.suggested[place - 1];
-  return next ? `add-${next.item.item_id}` : null;
+  return next ? `${button}-${next.item.item_id}` : null;
 }
 
 function focusOn(name, otherwise = "suggestions-title") {
@@ -121,6 +135,7 @@ function choose(shopper) {
   state.suggested = [];
   state.standing = null;
   state.looked = null;
+  state.refused = [];
   state.payment = state.shipping = null;
   paintCheckout(null);
   shelf.reset();
@@ -194,7 +209,7 @@ function request() {
     },
     consent: purposes(),
     gpc: state.gpc,
-    filter: state.filter,
+    filter: { ...state.filter, exclude_items: [...(state.filter.exclude_items ?? []), ...state.refused] },
     payment_methods: state.options.payment_methods.map((one) => one.id),
     shipping_options: state.options.shipping_options.map(({ id, price, days }) => ({ id, price, days })),
   };
@@ -348,7 +363,7 @@ function paintSuggestions() {
 function keepingFocus(paint) {
   const focused = document.activeElement?.dataset?.focus;
   const painted = paint();
-  if (focused?.startsWith("add-")) focusOn(focused);
+  if (/^(add|refuse)-/.test(focused)) focusOn(focused);
   return painted;
 }
 

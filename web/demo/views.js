@@ -134,6 +134,7 @@ function suggestion({ item, reasons }, real, mark, act) {
       { class: "offer-end" },
       make("span", { class: "price" }, money(item.price, item.currency)),
       make("button", { class: "secondary", type: "button", "aria-label": `Add ${name} to the basket`, "data-focus": `add-${item.item_id}`, click: () => act.add(item) }, "Add to cart"),
+      make("button", { class: "remove", type: "button", "aria-label": `Not for me: ${name}`, "data-focus": `refuse-${item.item_id}`, click: () => act.refuse(item) }, "Not for me"),
     ),
   );
 }

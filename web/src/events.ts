@@ -22,7 +22,7 @@ export interface EventBody {
 // Neither purchase nor refund: a page's key may not send them.
 const NAMES =
   /^((view|select)_(item|promotion)|view_(item_list|cart)|search|(add_to|remove_from)_cart|begin_checkout|add_(shipping|payment)_info|page_(view|dwell)|click|hover|scroll|feedback)$/;
-const NEED_ITEMS = /_item$|_(to|from)_|hover/; // of those names
+const NEED_ITEMS = /_item$|_(to|from)_|hover|feed/; // of those names
 const MOST_ITEMS = 50;
 const MOST_MINOR = 1e12;
 const LONGEST = 200;
@@ -69,6 +69,7 @@ export function bodyOf(
     search_term,
     engagement_ms: whole(parameters.engagement_ms, 0, DAY_MS),
     percent_scrolled: whole(parameters.percent_scrolled, 0, 100),
+    feedback: name === "feedback" ? text(name) : undefined, // the gateway knows the words
   };
 }
 

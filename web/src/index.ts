@@ -49,7 +49,7 @@ function record(name: string, parameters: Ga4Parameters = {}): void {
   }
   if (event_name === "view_item") page?.about(parameters.items);
   queue.add({
-    schema_version: 2,
+    schema_version: 3,
     event_id: crypto.randomUUID(),
     occurred_at: new Date().toISOString(),
     ...currentIds(),

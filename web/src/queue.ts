@@ -8,7 +8,7 @@ import { QUEUE, read, write } from "./storage.ts";
 import type { Ids, Purposes, Settings } from "./tillwise";
 
 export interface QueuedEvent extends EventBody, Ids {
-  schema_version?: 2; // none in what an earlier snippet has left
+  schema_version?: 2 | 3; // none in what an earlier snippet has left
   event_id: string;
   occurred_at: string;
   consent: Required<Purposes>;

@@ -30,6 +30,8 @@ export interface Ga4Parameters {
   engagement_ms?: number;
   /** How much of the page was seen, 0 to 100. */
   percent_scrolled?: number;
+  /** What the shopper says of the items of an event `feedback`. */
+  feedback?: "not_for_me" | "hidden";
   [more: string]: unknown;
 }
 

@@ -37,6 +37,15 @@ test("how far was scrolled is said, and only where it can be so far", () => {
   }
 });
 
+test("a page says what its shopper thinks of items, and nothing else", () => {
+  const items = [{ item_id: "a" }];
+  for (const feedback of ["not_for_me", "hidden"] as const) {
+    assert.equal(sent("feedback", { items, feedback }).feedback, feedback);
+  }
+  assert.equal("feedback" in sent("click", { items, feedback: "hidden" }), false);
+  assert.equal(bodyOf("feedback", { feedback: "hidden" }), undefined);
+});
+
 test("an event of GA4 becomes one of the gateway", () => {
   const items = [
     { item_id: "SKU_1", item_name: "Milk", price: 1.5, quantity: 2, index: 0, item_brand: "Farm" },

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from contract.events import SCHEMA_VERSION
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import ALL, NOON, Running, event, purchase
 
@@ -174,7 +175,10 @@ async def test_every_version_that_there_was_is_taken_and_a_newer_one_is_told(
         event(schema_version=1),
         scrolled | {"schema_version": 2, "event_id": str(uuid4())},
         scrolled | {"schema_version": 1, "event_id": str(uuid4())},
-        event(schema_version=3),
+        event(event_name="feedback", schema_version=2),
+        event(event_name="feedback", schema_version=2, feedback="hidden"),
+        event(event_name="feedback", schema_version=3, feedback="hidden"),
+        event(schema_version=4),
         event(schema_version="4111111111111111"),
     ]
     answer = await running.post("/v1/events", {"events": sent})
@@ -184,15 +188,37 @@ async def test_every_version_that_there_was_is_taken_and_a_newer_one_is_told(
         ("accepted", None),
         ("accepted", None),
         ("rejected", "invalid"),
+        ("accepted", None),
+        ("rejected", "invalid"),
+        ("accepted", None),
         ("rejected", "version"),
         ("rejected", "version"),
     ]
     assert "percent_scrolled" in results[3]["detail"]
-    assert "1 to 2" in results[4]["detail"]
+    assert "feedback: unknown before" in results[5]["detail"]
+    assert f"1 to {SCHEMA_VERSION}" in results[7]["detail"]
     assert "41111111" not in answer.text.replace(" ", "")
     kept = running.logged()
-    assert {stored.schema_version for stored in kept} == {2}
-    assert [stored.percent_scrolled for stored in kept] == [None, None, 70]
+    assert {stored.schema_version for stored in kept} == {SCHEMA_VERSION}
+    assert [stored.percent_scrolled for stored in kept] == [None, None, 70, None, None]
+    assert [stored.feedback for stored in kept] == [None, None, None, None, "hidden"]
+
+
+async def test_a_page_says_what_its_shopper_pressed_and_a_server_what_came_back(
+    running: Running,
+) -> None:
+    sent = [
+        event(event_name="feedback", schema_version=3, feedback=kind)
+        for kind in ("not_for_me", "hidden", "returned")
+    ]
+    answer = await running.post("/v1/events", {"events": sent}, "collect")
+    results = answer.json()["results"]
+    assert [one["status"] for one in results] == ["accepted", "accepted", "rejected"]
+    assert results[2]["reason"] == "forbidden"
+    assert "feedback" in results[2]["detail"]
+    answer = await running.post("/v1/events", {"events": sent[2:]})
+    assert answer.json()["results"][0]["status"] == "accepted"
+    assert [stored.feedback for stored in running.logged()] == ["not_for_me", "hidden", "returned"]
 
 
 async def test_a_wrong_event_harms_none_that_is_validated_with_it(running: Running) -> None:

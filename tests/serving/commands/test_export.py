@@ -18,7 +18,7 @@ import pytest
 from benchmarks.kafka_brokers import brokers
 from contract.errors import UserError
 from contract.event_parts import PARTS_FILE, read_parts
-from contract.events import Event
+from contract.events import SCHEMA_VERSION, Event
 from contract.frames import event_row
 from contract.whole_file import replacing
 from serving.state import parquet_parts
@@ -172,7 +172,7 @@ async def test_training_reads_an_export_as_it_reads_an_import(
     for row in read_events(shop).to_pylist():
         kept = {name: held for name, held in row.items() if held is not None}
         kept["items"] = [{k: v for k, v in one.items() if v is not None} for one in row["items"]]
-        events.append(Event.model_validate(kept | {"schema_version": 2}))
+        events.append(Event.model_validate(kept | {"schema_version": SCHEMA_VERSION}))
     random.Random(0).shuffle(events)  # a log is in the order of receipt
     for start in range(0, len(events), 400):
         await log.append(events[start : start + 400])

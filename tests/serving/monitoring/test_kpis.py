@@ -97,6 +97,29 @@ STORY = (
 )
 
 
+def test_what_is_refused_is_a_share_of_what_was_shown_and_takes_nothing_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    def said(number: int, kind: str, *items: str) -> Event:
+        named = [{"item_id": one} for one in items]
+        return event(number, "feedback", 30 + number, items=named, feedback=kind)
+
+    words = (
+        *(said(20, "not_for_me", "c"), said(21, "hidden", "b", "c")),
+        said(22, "not_for_me", "elsewhere"),  # was not suggested
+        said(23, "returned", "b"),  # is about the goods, not the suggestion
+    )
+    told = [("aa", one) for one in (*STORY, *words)]
+    plain = written(tmp_path / "plain.sqlite", [[("aa", one) for one in STORY]])
+    path = written(tmp_path / "said.sqlite", [told[:5], told[5:], told[:1]])
+    assert totals(path) == totals(plain)
+    span = NOON - timedelta(hours=1), NOON + timedelta(hours=3)
+    for file, refused in ((path, 2), (plain, 0)):
+        with KpiReader.open(file) as kpis:
+            rate = kpis.totals(*span).series("refusal_rate")
+        assert (rate.numerator.sum(), rate.denominator.sum()) == (refused, 3)
+
+
 def test_a_story_is_counted_as_a_person_would(tmp_path: Path) -> None:
     path = written(tmp_path / "rollup.sqlite", [[("aa", one) for one in STORY]])
     assert totals(path) == {

@@ -206,7 +206,7 @@ async def test_a_damaged_or_newer_event_does_not_hide_the_others(
 
     def decoding(body: str | bytes) -> Event | None:
         event: Event = decode(body)
-        newer = event.model_dump_json().replace('"schema_version":2', '"schema_version":9')
+        newer = event.model_dump_json().replace('"schema_version":3', '"schema_version":9')
         return read_stored(newer) if event.event_id.int == 2 else event
 
     codec.decode = decoding

@@ -145,6 +145,37 @@ async def test_an_unusable_snapshot_is_replayed_from_the_log(
     assert "replaying the whole event log" in caplog.text
 
 
+async def test_a_snapshot_of_before_there_was_feedback_is_still_good(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = stores.log
+    await log.append(random_events(seed=6, count=100))
+    store = stores.restarted_features()
+    store.restore(log)
+    older = [feature for feature in FEATURES if feature.of_models]
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "FEATURES", older)
+        await store.snapshot()
+    content = dict(np.load(tmp_path / SNAPSHOT))
+    np.savez(tmp_path / SNAPSHOT, **{k: v for k, v in content.items() if k != "hash_beside"})
+    restarted = stores.restarted_features()
+    assert restarted.restore(log) == 0
+    await assert_same(restarted, store)
+
+
+async def test_a_snapshot_of_another_feedback_is_made_anew(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = stores.log
+    await log.append(random_events(seed=6, count=100))
+    store = stores.restarted_features()
+    store.restore(log)
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "hash_beside", lambda: "0" * 64)
+        await store.snapshot()
+    assert stores.restarted_features().restore(log) == 100
+
+
 async def test_imported_history_outlives_the_loss_of_a_snapshot(
     stores: Stores, tmp_path: Path
 ) -> None:

@@ -16,7 +16,8 @@ def examples(*rows: float) -> RankingExamples:
     features[0, : len(rows)] = np.array(rows)[:, None]
     index = np.zeros((1, len(rows) + 2), np.int64)
     index[0, : len(rows)] = np.arange(2, 2 + len(rows))
-    return RankingExamples(index, features, np.zeros(index.shape, bool))
+    none = np.zeros(index.shape, bool)
+    return RankingExamples(index, features, none, none)
 
 
 def test_half_are_candidates_and_half_are_shown() -> None:

@@ -44,6 +44,19 @@ def test_weights_share_out_the_loss() -> None:
     assert both.item() == pytest.approx((3 * each[0] + each[1]) / 4, abs=1e-6)
 
 
+def test_what_is_refused_counts_in_its_own_row_alone() -> None:
+    query = torch.tensor([[1.0], [2.0]])
+    items = torch.tensor([[1.0], [-1.0], [0.5]])
+    arguments = (torch.tensor([0, 1]), torch.tensor([2]), torch.zeros(3))
+    refused = torch.tensor([[0.7], [-math.inf]])
+    loss = sampled_softmax(
+        query, items[:2], items[2:], *arguments, torch.tensor([1.0, 1.0]), refused
+    )
+    first = -math.log(math.exp(1) / (math.exp(1) + math.exp(0.5) + math.exp(0.7)))
+    second = -math.log(math.exp(-2) / (math.exp(-2) + math.exp(1)))
+    assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+
+
 def test_listwise_softmax_ignores_what_is_masked() -> None:
     scores = torch.tensor([[1.0, 2.0, 50.0]])
     relevant = torch.tensor([[1.0, 0.0, 0.0]])
