@@ -30,6 +30,7 @@ from serving.monitoring.anonymous import FILE as ANONYMOUS
 from serving.monitoring.anonymous import counted_in
 from serving.monitoring.drift import FILE as DRIFT_FILE
 from serving.monitoring.drift import DriftWatch
+from serving.monitoring.fairness_watch import FairnessWatch
 from serving.monitoring.http import configure_logging
 from serving.monitoring.kpi_gauges import KpiGauges
 from serving.monitoring.worker import LOCK, Duty, StatusServer, Worker
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 PORT = 9464
 _TIDY_S = 3_600.0
 _OVERLAP_US = 600_000_000
-_ALARMS_S, _DRIFT_S = 120.0, 600.0
+_ALARMS_S, _DRIFT_S, _FAIRNESS_S = 120.0, 600.0, 3_600.0
 OBJECTS_TO_COLLECT = 50_000  # a batch of events makes so many, and no rings
 
 
@@ -60,6 +61,7 @@ class Bench:
     rollup: Rollup
     alarms: KpiAlarms
     drift: DriftWatch
+    fairness: FairnessWatch
     stop: Flag
 
 
@@ -116,7 +118,8 @@ def run(args: argparse.Namespace) -> Figures:
         alarms = KpiAlarms(settings.state / FILE, control, *told)
         drift = DriftWatch(settings.state / DRIFT_FILE, control, *told)
         held.callback(drift.close)
-        bench = Bench(settings, clock, control, event_log, rollup, alarms, drift, stop)
+        fairness = FairnessWatch(settings.state / FILE, control, settings.releases, clock)
+        bench = Bench(settings, clock, control, event_log, rollup, alarms, drift, fairness, stop)
         registry.register(KpiGauges(settings.state / FILE))
         worker = Worker(duties(bench, every_s, reports_s), registry, stop)
         status = StatusServer(worker, host, port)
@@ -148,6 +151,7 @@ def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
         Duty("reports", reports_s, _Reports(bench).make),
         Duty("alarms", _ALARMS_S, bench.alarms.look),
         Duty("drift", _DRIFT_S, lambda: _drift(bench)),
+        Duty("fairness", _FAIRNESS_S, bench.fairness.look),
     ]
 
 

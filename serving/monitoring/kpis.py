@@ -2,7 +2,7 @@
 or exports them reads here; nothing here sees an event or a subject.
 
 A *cut* names what is told apart (`device`), a *value* one of it (`mobile`); `ALL` is everything.
-Segments overlap: a visit counts in each of its own.
+Segments overlap: a visit counts in each of its own. Of regions decisions alone are counted.
 
     with KpiReader.open(state / FILE) as kpis:
         series = kpis.series("conversion", start, end, grain=HOUR)
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ from serving.state.sqlite_writer import connect
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
-Cut = Literal["all", "device", "country", "release", "experiment", "segment"]
-CUTS: Final[tuple[Cut, ...]] = ("all", "device", "country", "release", "experiment", "segment")
+Cut = Literal["all", "device", "country", "region", "release", "experiment", "segment"]
+CUTS: Final[tuple[Cut, ...]] = get_args(Cut)
 ALL: Final[tuple[Cut, str]] = ("all", "")
 FILE: Final = "rollup.sqlite"  # in the state folder
 
