@@ -118,8 +118,8 @@ async def put_experiment(request: Request, key: str) -> Response:
     tags=["experiments"],
 )
 async def get_report(request: Request, key: str) -> Response:
-    """The latest report of the worker, `tillwise-serve experiment report`, which reads the event
-    log beside the gateway; `as_of` says of when it is."""
+    """The latest report of the worker, which reads the event log beside the gateway; `as_of` says
+    of when it is."""
     gateway = gateway_of(request)
     authenticate(request, gateway, "admin")
     try:
@@ -128,7 +128,9 @@ async def get_report(request: Request, key: str) -> Response:
         raise StoreError(f"the reports could not be read: {error}") from None
     if body is None:
         raise ApiProblem(
-            404, "There is no report of it yet; `tillwise-serve experiment report` makes them."
+            404,
+            "There is no report of it yet; `tillwise-serve worker` makes them, or once "
+            "`tillwise-serve experiment report`.",
         )
     return Response(body, media_type="application/json")
 

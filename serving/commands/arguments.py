@@ -34,7 +34,7 @@ def add_release(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The environment's settings under the flags given. Raises UserError."""
-    names = ("host", "port", "releases", "models", "state")
+    names = ("host", "port", "releases", "models", "state", "worker")
     return load_settings(**{name: getattr(args, name, None) for name in names})
 
 

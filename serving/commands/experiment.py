@@ -1,7 +1,7 @@
 """`tillwise-serve experiment size | report`: how many people a test needs, and what it has shown.
-`report` reads what is new in the event log and keeps the reports which
-`GET /v1/experiments/{key}/report` answers with; `tillwise-serve worker` does so all the time, and
-where one runs the log is left to it."""
+`report` reads once what is new in the event log and keeps the reports which
+`GET /v1/experiments/{key}/report` answers with. Who does so again and again is the worker
+(`tillwise-serve worker --reports-every`), and where one runs the log is left to it."""
 
 import argparse
 import asyncio
@@ -50,8 +50,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     size.add_argument("--weights", type=float, nargs="+", default=[1.0, 1.0], metavar="WEIGHT")
     size.add_argument("--share", type=float, default=1.0, help="of them that take part")
     size.set_defaults(run=_size)
-    report = actions.add_parser("report", help="read what is new and report every experiment")
-    report.add_argument("--every", type=float, metavar="SECONDS", help="again and again")
+    report = actions.add_parser(
+        "report",
+        help="read what is new and report every experiment, once; `worker` does so all the time",
+    )
     report.set_defaults(run=_report)
     add_folders(report, "state")
     for parser in (size, report):
@@ -92,12 +94,9 @@ def _report(args: argparse.Namespace) -> Figures:
     control = open_control(settings, secrets_of(settings), SystemClock())
     rollup = Rollup(settings.state / FILE)
     try:
-        while True:
-            figures = _round(settings, control, rollup)
-            print(figures.table(), flush=True)
-            if args.every is None:
-                return figures
-            time.sleep(max(args.every, 1.0))
+        figures = _round(settings, control, rollup)
+        print(figures.table())
+        return figures
     finally:
         rollup.close()
         control.close()

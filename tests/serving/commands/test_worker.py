@@ -1,5 +1,6 @@
 """The worker as a process: it counts once, however often it is killed."""
 
+import os
 import re
 import signal
 import subprocess
@@ -7,14 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from serving.commands.child_worker import ChildWorker
 from serving.monitoring.kpis import FILE, KpiReader
-from tests.serving.commands.processes import ROOT, Place
+from tests.serving.commands.processes import ROOT, Place, answers, free_port
 from tests.serving.conftest import Running, event, purchase
 from tests.serving.release_factory import Factory
 
@@ -92,6 +95,43 @@ async def test_killed_and_started_again_it_counts_everything_once(
         process.stdin.close()  # as when whoever started it is killed
         process.stdin = None
         assert process.wait(timeout=30) == 0
+
+
+async def test_a_child_that_is_killed_is_started_anew_and_ends_with_its_parent(
+    running: Running, release_root: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(release_root, running.gateway.settings.state)
+    for name, text in place.environment.items():
+        monkeypatch.setenv(name, text)
+    child = ChildWorker(running.gateway.settings, "--every", "0.1", pause_s=0.05)
+    try:
+        sent = {"events": _visit("v", "s", "t")}
+        assert (await running.post("/v1/events", sent)).status_code == 202
+        assert awaited(place, "orders", 1) == 1
+        first = child.pid
+        os.kill(first, signal.SIGKILL)
+        sent = {"events": _visit("w", "r", "u")}
+        assert (await running.post("/v1/events", sent)).status_code == 202
+        assert awaited(place, "orders", 2) == 2
+        assert child.pid != first
+    finally:
+        child.close()
+    assert not Path(f"/proc/{child.pid}").exists()
+
+
+def test_one_machine_is_one_command(release_root: Factory, tmp_path: Path) -> None:
+    place = Place(release_root, tmp_path / "state")
+    key = place.call("keys", "create", "--role", "checkout").stdout.strip()
+    port = free_port()
+    with place.gateway("--worker", TILLWISE_WORKER_PORT=str(port)) as served:
+        sent = {"events": [purchase("item-1", occurred_at=datetime.now(UTC).isoformat())]}
+        answer = served.post("/v1/events", sent, key)
+        assert answer.status_code == 202, answer.text
+        assert awaited(place, "orders", 1) == 1
+        assert answers(f"http://127.0.0.1:{port}/healthz", lambda: True)
+        served.end()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/healthz")
 
 
 def _address(process: "subprocess.Popen[str]") -> str:
