@@ -11,6 +11,7 @@ from training.commands import common_options, peak_mib
 
 if TYPE_CHECKING:
     from training.commands import Subparsers
+    from training.evaluation.network_chances import Network
     from training.evaluation.off_policy import Terms
 
 
@@ -24,10 +25,15 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     policy = parser.add_mutually_exclusive_group(required=True)
     policy.add_argument("--uplift", type=Path, metavar="DIR", help="of `tillwise-train uplift`")
+    policy.add_argument(
+        "--release", metavar="ID", help="the offers' network that a release carries; or `live`"
+    )
     policy.add_argument("--always", metavar="ARM", help="everybody the same; `none` is no offer")
     policy.add_argument(
         "--places", action="store_true", help="instead: what the drawn places of lists say"
     )
+    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
+    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
     parser.add_argument(
         "--offers", type=Path, metavar="FILE", help="the offers it may make, as for PUT /v1/offers"
     )
@@ -71,11 +77,12 @@ def run(args: argparse.Namespace) -> Figures:
         log, truth = log.take(apart), None if truth is None else truth[apart]
         if not len(log):
             raise UserError(f"{args.data}: nobody was held out")
-    if args.uplift is not None:
-        told, known = network_chances(args.uplift, args.data, log)
+    network = _network(args)
+    if network is not None:
+        told, known = network_chances(network, args.data, log)
         open_ = known if terms.arms is None else known & terms.arms
         target = chances(log, told, replace(terms, arms=open_))
-        name = args.uplift.name or "uplift"
+        name = args.release or args.uplift.name or "uplift"
     else:
         try:
             target, name = always(log, args.always), f"always {args.always}"
@@ -96,6 +103,19 @@ def run(args: argparse.Namespace) -> Figures:
     if truth is not None:
         figures.notes.append("synthetic; truth and off stand beside the estimates, never in them")
     return figures
+
+
+def _network(args: argparse.Namespace) -> "Network | None":
+    """Whose policy is judged; None: no network's."""
+    from training.evaluation.network_chances import fitted_network, released_network
+    from training.retraining.plan import LIVE, live_release
+
+    if args.uplift is not None:
+        return fitted_network(args.uplift)
+    if args.release is None:
+        return None
+    release_id = live_release(args.releases) if args.release == LIVE else args.release
+    return released_network(args.releases, args.models, release_id)
 
 
 def _terms(args: argparse.Namespace) -> "Terms":

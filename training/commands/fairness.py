@@ -113,7 +113,7 @@ def _offers(args: argparse.Namespace, groups: "Groups") -> "Part":
     from training.data.storage import CHECKOUTS_FILE
     from training.evaluation.fairness_offers import basket_checkouts, logged_checkouts, priced
     from training.evaluation.fairness_page import Part
-    from training.evaluation.network_chances import network_chances
+    from training.evaluation.network_chances import fitted_network, network_chances
     from training.evaluation.off_policy import Terms, chances
     from training.uplift.fit import predicted
     from training.uplift.run_folder import read_uplift
@@ -134,7 +134,7 @@ def _offers(args: argparse.Namespace, groups: "Groups") -> "Part":
     if not len(log):
         raise UserError(f"{args.data}: no checkout of anybody whose group is known")
     if checkouts.randomised:
-        told, known = network_chances(args.uplift, args.data, log)
+        told, known = network_chances(fitted_network(args.uplift), args.data, log)
     else:
         told, known = predicted(read_uplift(args.uplift)[0], log)[0], frozenset(log.arms[1:])
     terms = Terms(arms=known)

@@ -5,22 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.test_simulate import run
+from contract.clock import FixedClock, from_us
+from tests.training.data.test_simulate import run as simulated
 from training.__main__ import main
 from training.data.offer_log import Floats
+from training.export.release import export
+from training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
-def fitted(catalogue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+def learned(
+    catalogue_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, str, Path]:
     folder = tmp_path_factory.mktemp("policy")
-    data = run(catalogue_file, folder / "shop", num_shoppers=900)
+    data = simulated(catalogue_file, folder / "shop", num_shoppers=900)
     offers = folder / "offers"
     assert main(["uplift", "--data", str(data), "--output", str(offers)]) == 0
     return str(data), str(offers), folder
 
 
-def test_a_policy_is_judged(fitted: tuple[str, str, Path], tmp_path: Path) -> None:
-    data, offers, _ = fitted
+def test_a_policy_is_judged(learned: tuple[str, str, Path], tmp_path: Path) -> None:
+    data, offers, _ = learned
     told = tmp_path / "told.json"
     asked = ["evaluate-policy", "--data", data, "--uplift", offers, "--json", str(told)]
     assert main([*asked, "--holdout-share", "0.2", "--explore-share", "0.5"]) == 0
@@ -30,6 +35,41 @@ def test_a_policy_is_judged(fitted: tuple[str, str, Path], tmp_path: Path) -> No
     assert abs(doubly["off"]["mean"]) < 0.2
     assert rows["offers/overlap"]["effective"]["mean"] >= 100
     assert rows["offers/overlap"]["unsupported"]["mean"] == 0.0
+
+
+def test_the_policy_that_a_release_carries_is_judged_from_its_files(
+    learned: tuple[str, str, Path], run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, offers, _ = learned
+    models, releases = tmp_path / "models", tmp_path / "releases"
+    clock = FixedClock(from_us(0))
+    made = export(run, models, releases, clock, {}, uplift=Path(offers))
+    (releases / "current").write_text(made.manifest.release_id)
+    folders = ["--releases", str(releases), "--models", str(models)]
+
+    def judged(*policy: str) -> dict[str, dict[str, float]]:
+        told = tmp_path / "told.json"
+        asked = ["evaluate-policy", "--data", data, *policy, "--explore-share", "0.5"]
+        assert main([*asked, "--json", str(told)]) == 0
+        return {
+            row["name"].rpartition("/")[2]: {n: m["mean"] for n, m in row["metrics"].items()}
+            for row in json.loads(told.read_text())["rows"]
+            if "/" in row["name"]
+        }
+
+    by_folder, live = judged("--uplift", offers), judged("--release", "live", *folders)
+    assert by_folder.keys() == live.keys() >= {"IPS", "SNIPS", "DR", "overlap"}
+    for name, figures in live.items():
+        assert figures == pytest.approx(by_folder[name], rel=1e-3, abs=1e-3), name
+    later = FixedClock(from_us(60_000_000))
+    plain = export(run, models, releases, later, {}).manifest.release_id
+    capsys.readouterr()
+    asked = ["evaluate-policy", "--data", data, "--release", plain, *folders]
+    assert main(asked) == 2
+    assert "carries no uplift network" in capsys.readouterr().err
+    (releases / made.manifest.release_id / "offer_arms.json").write_text("{}")
+    assert main([*asked[:4], made.manifest.release_id, *folders]) == 2
+    assert "offer_arms.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -43,21 +83,21 @@ def test_a_policy_is_judged(fitted: tuple[str, str, Path], tmp_path: Path) -> No
     ],
 )
 def test_refusals(
-    fitted: tuple[str, str, Path],
+    learned: tuple[str, str, Path],
     capsys: pytest.CaptureFixture[str],
     asked: list[str],
     status: int,
     said: str,
 ) -> None:
-    assert main(["evaluate-policy", "--data", fitted[0], *asked]) == status
+    assert main(["evaluate-policy", "--data", learned[0], *asked]) == status
     (line,) = [one for one in capsys.readouterr().err.splitlines() if "tillwise-train" in one]
     assert said in line
 
 
 def test_a_book_of_offers_bounds_the_policy(
-    fitted: tuple[str, str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learned: tuple[str, str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, offers, _ = fitted
+    data, offers, _ = learned
     ten = {
         "offer_id": "ten",
         "title": "Ten",
@@ -75,9 +115,9 @@ def test_a_book_of_offers_bounds_the_policy(
 
 
 def test_the_report_of_fairness(
-    fitted: tuple[str, str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learned: tuple[str, str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, offers, _ = fitted
+    data, offers, _ = learned
     output = tmp_path / "report"
     asked = ["fairness", "--data", data, "--uplift", offers, "--output", str(output)]
     assert main([*asked, "--least-people", "20"]) == 0
@@ -95,8 +135,8 @@ def test_the_report_of_fairness(
     assert "nothing to audit" in capsys.readouterr().err
 
 
-def test_everybody_too_few(fitted: tuple[str, str, Path], tmp_path: Path) -> None:
-    data, offers, _ = fitted
+def test_everybody_too_few(learned: tuple[str, str, Path], tmp_path: Path) -> None:
+    data, offers, _ = learned
     output = tmp_path / "report"
     asked = ["fairness", "--data", data, "--uplift", offers, "--output", str(output)]
     assert main([*asked, "--least-people", "100000", "--gate"]) == 0
@@ -106,7 +146,7 @@ def test_everybody_too_few(fitted: tuple[str, str, Path], tmp_path: Path) -> Non
 
 
 def test_a_policy_that_knows_one_region_is_refused(
-    fitted: tuple[str, str, Path],
+    learned: tuple[str, str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -115,7 +155,7 @@ def test_a_policy_that_knows_one_region_is_refused(
     from training.data.checkouts import read_checkouts
     from training.evaluation import off_policy
 
-    data, offers, _ = fitted
+    data, offers, _ = learned
     table = read_checkouts(Path(data))
     context = table.filter(table["arm"].is_valid())["context"].to_pylist()
     first = sorted({one["region"] for one in context})[0]
