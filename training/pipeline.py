@@ -22,9 +22,11 @@ from training.gates.data import data_health
 from training.gates.drift import drift, samples, shoppers
 from training.gates.fairness import offers
 from training.gates.leakage import frozen_before, known_afterwards, leakage
+from training.gates.operation import Timed
 from training.gates.verdict import Verdict
 from training.retraining import comparison, folds, report, rollout, staging
 from training.retraining.answers import Answers, answers, timed
+from training.retraining.gateways import Place, through_gateways
 from training.retraining.groups import audited, offers_of
 from training.retraining.plan import Plan, Wish, planned
 from training.retraining.questions import Questions
@@ -197,9 +199,19 @@ class Retraining:
             self.questions,
             (champion, challenger),
             (self.champion.manifest, self.challenger.manifest),
-            timed(self.champion, self.challenger, self.questions),
+            self._timed(),
             self.wish,
             self.steps.results["export"],
+        )
+
+    def _timed(self) -> Timed:
+        if self.wish.latency == "process":
+            return timed(self.champion, self.challenger, self.questions)
+        mine = str(self.steps.results["export"]["release_id"])
+        return through_gateways(
+            Place(self.wish.releases, self.wish.models, self.plan.champion),
+            Place(self._stage / "releases", self._stage / "models", mine),
+            self.questions,
         )
 
     def _release(self) -> Result:

@@ -79,6 +79,12 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="SET",
         help="`completejourney`, or a file of subject_id and groups: for the gate on fairness",
     )
+    parser.add_argument(
+        "--latency",
+        choices=("gateway", "process"),
+        default="gateway",
+        help="time decisions through a gateway over either release (default), or by CPU in here",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.set_defaults(run=run)
 
@@ -114,6 +120,7 @@ def run(args: argparse.Namespace) -> Figures:
         choices=args.choices,
         uplift=args.uplift,
         demographics=args.demographics,
+        latency=args.latency,
     )
     if args.recipe is None:
         from dataclasses import replace

@@ -16,6 +16,7 @@ from training.evaluation import metrics
 from training.evaluation.released import Ranked, Released
 from training.gates.calibration import EDGES, Reliability, binned
 from training.gates.leakage import feature_auc
+from training.gates.operation import Timed
 from training.retraining.questions import K, Questions
 
 Floats = npt.NDArray[np.float64]
@@ -144,9 +145,9 @@ def _softmax(scores: npt.NDArray[np.float32]) -> Floats:
     return chances
 
 
-def timed(champion: Released, challenger: Released, questions: Questions) -> tuple[Floats, Floats]:
-    """CPU milliseconds of single decisions by both, in turn, on the same checkouts; a first round
-    that warms up is left out."""
+def timed(champion: Released, challenger: Released, questions: Questions) -> Timed:
+    """CPU milliseconds of single decisions by both in this process, in turn, on the same checkouts;
+    a first round that warms up is left out."""
     asked = [(one.decide, one.rules) for one in (champion, challenger)]
     cases = [questions.live(rules, LATENCY_CASES) for _, rules in asked]
     spent: tuple[list[float], list[float]] = ([], [])
@@ -155,7 +156,7 @@ def timed(champion: Released, challenger: Released, questions: Questions) -> tup
         for side in (0, 1) if number % 2 else (1, 0):
             spent[side].append(_cpu_ms(partial(asked[side][0], pair[side])))
     warm = len(spent[0]) // 10
-    return np.array(spent[0][warm:]), np.array(spent[1][warm:])
+    return Timed(np.array(spent[0][warm:]), np.array(spent[1][warm:]))
 
 
 def _cpu_ms(work: Callable[[], Any]) -> float:

@@ -14,6 +14,7 @@ from training.evaluation import metrics
 from training.gates import fairness, leakage, operation, quality
 from training.gates.calibration import EDGES, calibration
 from training.gates.data import purchases_by_day
+from training.gates.operation import Timed
 from training.gates.paired import Paired, paired
 from training.gates.verdict import Verdict
 from training.retraining.answers import UNKNOWN_CASES, Answers, ndcg
@@ -32,7 +33,7 @@ def judged(
     questions: Questions,
     sides: Sides,
     manifests: tuple[ReleaseManifest, ReleaseManifest],
-    spent_ms: tuple[Floats, Floats],
+    timed: Timed,
     wish: Wish,
     exported: Mapping[str, Any],
 ) -> Result:
@@ -52,7 +53,7 @@ def judged(
         _fair(questions, sides, every, wish),
         _leakage(questions, sides, every, manifests, wish),
         operation.parity(exported["parity"], exported["recall"], limits),
-        operation.latency(*spent_ms, limits),
+        operation.latency(timed, limits),
     ]
     rows = {**_overall(questions, sides), **slice_rows, **cold_rows}
     return {
@@ -64,7 +65,7 @@ def judged(
             "cold": list(cold_rows),
         },
         "reliability": [_bins(one) for one in sides],
-        "spent_ms": [one.tolist() for one in spent_ms],
+        "spent_ms": [timed.champion_ms.tolist(), timed.challenger_ms.tolist()],
         "live_ndcg": [float(one.live_ndcg.mean()) for one in sides],
         "frozen_ndcg": [float(one.frozen_ndcg.mean()) for one in sides],
         "top_scores": [np.quantile(one.top_scores, [0.1, 0.5, 0.9]).tolist() for one in sides],

@@ -20,6 +20,7 @@ from training.retraining.steps import file_digest
 from training.whole_file import replace
 
 Rollout = Literal["none", "canary", "promote"]
+Latency = Literal["gateway", "process"]  # where decisions are timed
 LIVE = "live"  # stands for whatever release is the live one
 
 
@@ -46,6 +47,7 @@ class Wish:
     choices: Path | None = None
     uplift: Path | None = None
     demographics: str | None = None  # for the gate on fairness: a file, or a name
+    latency: Latency = "gateway"
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,16 @@ def planned(wish: Wish, last_event_us: int, clock: Clock) -> tuple[Plan, Path]:
 
 def champion_id(wish: Wish) -> str:
     """The release that is to be beaten; `live` names the one that `current` does."""
-    if wish.champion != LIVE:
-        return wish.champion
+    return live_release(wish.releases) if wish.champion == LIVE else wish.champion
+
+
+def live_release(releases: Path) -> str:
+    """The release that `current` names. UserError where there is none."""
     try:
-        return (wish.releases / "current").read_text(encoding="utf-8").strip()
+        return (releases / "current").read_text(encoding="utf-8").strip()
     except OSError:
         raise UserError(
-            f"no release is live in {wish.releases}; export and promote the first one by hand"
+            f"no release is live in {releases}; export and promote the first one by hand"
         ) from None
 
 
@@ -116,7 +121,7 @@ def _key(wish: Wish, champion: str, window: Window) -> str:
         "window": {name: day.isoformat() for name, day in asdict(window).items()},
         "recipe": asdict(wish.recipe),
         "limits": asdict(wish.limits),
-        "questions": [wish.folds, wish.cases],
+        "questions": [wish.folds, wish.cases, wish.latency],
         "rollout": [wish.rollout, wish.percent, wish.canary_minutes],
         "demographics": _said(wish.demographics),
         "places": [str(wish.releases.resolve()), str(wish.models.resolve())],

@@ -1,6 +1,7 @@
 """Gates as pure functions: expected figures are arithmetic that a reader can redo."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from training.gates.leakage import (
     single_features,
 )
 from training.gates.limits import Limits, limits
+from training.gates.operation import Floats, Timed
 from training.gates.paired import paired
 from training.gates.quality import quality, slices
 from training.gates.verdict import Verdict
@@ -231,12 +233,24 @@ def test_parity_and_latency() -> None:
     assert operation.parity({"ranker": 1e-6}, 0.97, USUAL).passed
     assert "ranker" in operation.parity({"ranker": 1e-3}, None, USUAL).reason
     theirs = np.full(100, 2.0)
-    assert operation.latency(theirs, np.full(100, 2.5), USUAL).passed
-    assert not operation.latency(theirs, np.full(100, 3.0), USUAL).passed
     rare = np.concatenate([np.full(97, 2.0), np.full(3, 90.0)])
-    assert [c.name for c in operation.latency(theirs, rare, USUAL).checks if not c.passed] == [
-        "p99"
-    ]
+
+    def refused(ours: Floats, **more: Any) -> list[str]:
+        found = operation.latency(Timed(theirs, ours, **more), USUAL)
+        assert found.passed == all(one.passed for one in found.checks)
+        return [one.name for one in found.checks if not one.passed]
+
+    assert refused(np.full(100, 2.5)) == []
+    assert refused(np.full(100, 3.0)) == ["median"]
+    assert refused(rare) == ["p99"]
+    assert refused(theirs, full=(0.99, 0.95)) == []
+    assert refused(theirs, full=(0.99, 0.90)) == ["full"]
+    # Where the machine is slow for both, the champion's own slowest are the measure.
+    slow = Timed(np.concatenate([theirs, rare]), np.concatenate([theirs, rare]), (1.0, 1.0))
+    assert operation.latency(slow, USUAL).passed
+    failed = operation.latency(Timed(theirs, theirs, failed="no gateway comes up"), USUAL)
+    assert not failed.passed
+    assert "no gateway" in failed.reason
 
 
 def _report(kind: str, west: float, east: float, seed: int = 0) -> FairnessReport:

@@ -48,6 +48,7 @@ def _shop(root: Path, shelves: Path, shop_folder: Path, **changed: Any) -> Wish:
         window_days=WINDOW_DAYS,
         validation_days=10,
         folds=0,
+        latency="process",
     )
     return replace(usual, **changed)
 
