@@ -87,7 +87,7 @@ async def test_paused(served: Served, key: str, triton: TritonProcess) -> None:
         try:
             await shoppers.sees("session_knn", 3)
             await asyncio.sleep(2)
-            await shoppers.sees("session_knn", 1)
+            await shoppers.sees("session_knn", 3)
         finally:
             triton.signal(signal.SIGCONT)
         await shoppers.sees("full", RETURN_SECONDS)
