@@ -18,6 +18,8 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from serving.api.one_write import OneWrite
+
 _ARRIVED = "tillwise.arrived"
 _PATIENCE = "tillwise.patience"
 _READY = "tillwise.ready"
@@ -127,6 +129,8 @@ class StampingProtocol(HttpToolsProtocol):
         waiting: Counter[str] = self.app_state.setdefault(_WAITING, Counter())
         waiting[path] += 1
         cycle.scope["state"] |= {_READY: perf_counter(), _WAITING: waiting}
+        if cycle.scope["method"] != "HEAD":  # that has no body to wait for
+            cycle.transport = OneWrite(cycle)
 
         async def begin(scope: Scope, receive: Receive, send: Send) -> None:
             waiting[path] -= 1

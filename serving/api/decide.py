@@ -4,7 +4,7 @@ answer. What fails on the way to the subject's record makes the answer poorer, n
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from contract.clock import to_us
 from contract.encoding import OOV
@@ -47,6 +47,28 @@ class Validated(BaseModel):
 
     valid: bool = True
     missing_item_ids: tuple[str, ...] = ()
+
+
+class Answered(Response):
+    """The answer as `body` says it, and what is done once it was given. Its headers are known, so
+    nothing of them is encoded or looked for."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, after: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.status_code, self.body, self.background = 200, body, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), _JSON]
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers = self.status_code, self.raw_headers
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+        if self._after is not None:
+            await self._after()
+
+
+_JSON = (b"content-type", b"application/json")
 
 
 @router.post(
@@ -124,7 +146,8 @@ async def answer(
         raise _too_many(error.retry_after_s) from None
     if arms:
         decision = decision.in_experiments(arms, agreed)
-    await _wait(settling, _patience(gateway, asked, began))
+    if settling is not None:
+        await _wait(settling, _patience(gateway, asked, began))
     response = decision.response
     if who is None or (settling is not None and not _settled(settling)):
         gateway.metrics.identity_degraded.inc()
@@ -137,8 +160,7 @@ async def answer(
                 update={"offers": (), "degraded": (*response.degraded, OFFERS)}
             )
             decision = replace(decision, response=response, offers_withdrawn=True)
-    after = BackgroundTask(_keep, gateway, decision, settling, written=written)
-    return _json(response, after)
+    return _json(response, partial(_keep, gateway, decision, settling, written=written))
 
 
 async def _promised(
@@ -220,8 +242,9 @@ def _too_many(retry_after_s: int) -> ApiProblem:
 _TOO_MANY = _too_many(RETRY_AFTER_S)  # made once: it is given when there is no time to lose
 
 
-def _json(body: BaseModel, background: BackgroundTask | None = None) -> Response:
-    return Response(body.model_dump_json(), media_type="application/json", background=background)
+def _json(body: BaseModel, after: Callable[[], Awaitable[None]] | None = None) -> Answered:
+    # Not model_dump_json: it would make a text of the bytes, which would be encoded once more.
+    return Answered(type(body).__pydantic_serializer__.to_json(body), after)
 
 
 def _recognise(

@@ -50,8 +50,13 @@ class Orders:
         return found
 
 
+_NOTHING_SENT = Orders()
+
+
 def as_sent(checkout: Checkout) -> Orders:
     """The orders in which the caller sent the options."""
+    if not (checkout.request.payment_methods or checkout.request.shipping_options):
+        return _NOTHING_SENT
     payments, deliveries = _asked(checkout)
     return Orders(
         Ordered(tuple(one.id for one in payments)),

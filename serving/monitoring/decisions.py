@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from contract.events import FEEDBACK_CODE
-from serving.monitoring.tally import Tally
+from serving.monitoring.tally import Counts, Tally
 
 STAGES = (
     "eligibility",
@@ -47,12 +47,13 @@ class DecisionMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        decisions = Counter("tillwise_decisions", "Decisions by rung", ["rung"], registry=registry)
-        degraded = Counter(
-            "tillwise_degraded_stages",
-            "Stages that did not do their part",
-            ["stage"],
-            registry=registry,
+        self._decisions = Counts(
+            *("tillwise_decisions", "Decisions by rung", ("rung",), [(one,) for one in RUNGS]),
+            registry,
+        )
+        self._degraded = Counts(
+            *("tillwise_degraded_stages", "Stages that did not do their part", ("stage",)),
+            *([(one,) for one in (*STAGES, OTHER)], registry),
         )
         batches = Histogram(
             "tillwise_inference_batch_size",
@@ -105,8 +106,6 @@ class DecisionMetrics:
             "tillwise_impressions_lost", "Impressions that were not logged", registry=registry
         )
         # Made beforehand: looking a label up costs more than counting.
-        self._decisions = {rung: decisions.labels(rung) for rung in RUNGS}
-        self._degraded = {stage: degraded.labels(stage) for stage in (*STAGES, OTHER)}
         self._vectors = {
             (model, held): vectors.labels(model, "yes" if held else "no")
             for model in TOWERS
@@ -116,10 +115,10 @@ class DecisionMetrics:
 
     def decided(self, rung: str, seconds: float, degraded: Sequence[str]) -> None:
         """A decision was made."""
-        self._decisions[rung].inc()
+        self._decisions.add(rung)
         self._seconds.observe("", seconds)
         for stage in degraded:
-            self._degraded.get(stage, self._degraded[OTHER]).inc()
+            self._degraded.add(stage if stage in self._stages else OTHER)
 
     def refused(self, words: Iterable[str]) -> None:
         """So many items were left out of a decision, for these words."""

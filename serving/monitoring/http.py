@@ -8,7 +8,9 @@ import traceback
 from datetime import UTC, datetime
 from typing import IO
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
+
+from serving.monitoring.tally import Counts, Tally
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -18,20 +20,13 @@ class HttpMetrics:
     """The metrics of one gateway process, in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "tillwise_http_requests",
-            "Requests answered",
-            ["method", "route", "status"],
-            registry=registry,
+        self._requests = Counts(
+            *("tillwise_http_requests", "Requests answered", ("method", "route", "status")),
+            *((), registry),
         )
-        self._seconds = Histogram(
-            "tillwise_http_request_seconds",
-            "Time to answer",
-            ["route"],
-            buckets=_BUCKETS,
-            registry=registry,
+        self._seconds = Tally(
+            *("tillwise_http_request_seconds", "Time to answer", "route", (), _BUCKETS, registry)
         )
-        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.events = Counter(
             "tillwise_events",
             "Events received, by what became of them",
@@ -51,13 +46,11 @@ class HttpMetrics:
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answer; label values are bounded, whatever a caller sends."""
-        kind = (method if method in _METHODS else "other", route or "unmatched", status)
-        counted = self._counted.get(kind)
-        if counted is None:  # looking labels up costs more than counting
-            requests = self._requests.labels(*kind[:2], str(status))
-            counted = self._counted[kind] = (requests, self._seconds.labels(kind[1]))
-        counted[0].inc()
-        counted[1].observe(seconds)
+        route = route or "unmatched"
+        if route not in self._seconds:
+            self._seconds.announce(route)
+        self._requests.add(method if method in _METHODS else "other", route, str(status))
+        self._seconds.observe(route, seconds)
 
 
 class JsonLines(logging.Formatter):

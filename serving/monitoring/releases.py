@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.monitoring.decisions import RUNGS, SECONDS
-from serving.monitoring.tally import Tally
+from serving.monitoring.tally import Counts, Tally
 
 LIVE, CANARY, SHADOW = "live", "canary", "shadow"
 ROLES = (LIVE, CANARY, SHADOW)
@@ -32,7 +32,10 @@ class ReleaseMetrics:
         self.swaps = counter("release_swaps", "Releases that became live")
         self.refused = counter("releases_refused", "Releases that did not verify")
         rolled_back = counter("release_rollbacks", "Rolled back by the guard", "cause")
-        decisions = counter("release_decisions", "Decisions by role and rung", "role", "rung")
+        self._decisions = Counts(
+            *("tillwise_release_decisions", "Decisions by role and rung", ("role", "rung")),
+            *([(role, rung) for role in ROLES for rung in RUNGS], registry),
+        )
         failed = counter("release_failed_decisions", "Decisions with a failed stage", "role")
         self._spent = Tally(
             *("tillwise_release_decision_seconds", "Time per decision, by role", "role", ROLES),
@@ -48,7 +51,6 @@ class ReleaseMetrics:
         rungs = counter("shadow_rungs", "The shadow's rung beside the shown one's", "outcome")
         dropped = counter("shadow_dropped", "Decisions that were not made a second time", "why")
         self._rolled_back = {cause: rolled_back.labels(cause) for cause in CAUSES}
-        self._decisions = {(r, s): decisions.labels(r, s) for r in ROLES for s in RUNGS}
         self._failed = {role: failed.labels(role) for role in ROLES}
         self._rungs = {name: rungs.labels(name) for name in (SAME, BETTER, WORSE)}
         self._dropped = {why: dropped.labels(why) for why in DROPS}
@@ -63,7 +65,7 @@ class ReleaseMetrics:
 
     def decided(self, role: str, rung: str, seconds: float, *, failed: bool) -> None:
         """A decision was made by the release in `role`."""
-        self._decisions[role, rung].inc()
+        self._decisions.add(role, rung)
         self._spent.observe(role, seconds)
         if failed:
             self._failed[role].inc()
