@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -62,6 +63,11 @@ FROM named AS n LEFT JOIN consents AS c
 """
 
 
+@cache  # the same text each time is found by its hash, which is known
+def _known_query(number: int) -> str:
+    return _KNOWN.format(",".join("?" * number))
+
+
 @dataclass(frozen=True)
 class _Known:
     """What is held of one raw id; `fresh`: under the newest key."""
@@ -77,8 +83,8 @@ class _Known:
 def look_up(connection: Sql, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
     """Who this is, writing nothing."""
     digests = [name.digest for name in (*visitor, *(user or ()))]
-    query = _KNOWN.format(",".join("?" * len(digests)))
-    rows = {row[0]: row for row in connection.execute(query, digests)}
+    asked = connection.execute(_known_query(len(digests)), digests)
+    rows = {row[0]: row for row in asked.fetchall()}
     seen = _known(rows, visitor)
     if user is None:
         return _identity(seen, seen is not None and seen.fresh)
