@@ -453,7 +453,7 @@ async def test_a_rollback_that_can_not_be_written_ends_the_canary_here(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rollout_file, "_replace", full)
+    monkeypatch.setattr(rollout_file, "replace", full)
     await life.running.gateway.follower.judge()
     await life.look()
     await life.look()
