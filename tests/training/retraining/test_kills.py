@@ -24,7 +24,7 @@ from training.retraining.plan import Wish, champion_id, planned
 ROOT = Path(__file__).resolve().parents[3]
 # Each kills the process once, at a moment of its own: before which step, and how long after the one
 # before it was done.
-MOMENTS = (*STEPS, *ROLLED_OUT) if PROVE else ("challenger", "ask-challenger", "folds", "promote")
+MOMENTS = (*STEPS, *ROLLED_OUT) if PROVE else ("challenger", "gates", "promote")
 
 
 def command(wish: Wish) -> list[str]:
