@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.behaviour import BEHAVIOUR, behaviour
+from contract.clock import DAY_US
 from contract.encoding import Situation
 from contract.events import EVENT_TYPE, key_of
 from contract.orders import mean_spend
@@ -20,25 +21,33 @@ from contract.segment_config import RULES
 from contract.segments import figures as segment_figures
 from contract.segments import held_rules
 
-OFFER_FEATURES_VERSION: Final = 1  # raise it when a figure means something else
+OFFER_FEATURES_VERSION: Final = 2  # raise it when a figure means something else
 _DEVICES: Final = ("desktop", "mobile", "tablet", "other")
 CART: Final = ("log_value", "lines", "log_units", "log_unit_price", "bought_before", "usual_spend")
 RECENT: Final = ("views", "adds", "sessions", "views_a_session", "adds_a_view", "searches")
-SESSION: Final = ("session_views", "session_adds", "session_minutes")
+HABITS: Final = (
+    *("sessions_a_week", "selects_a_view", "familiar_views", "different_views"),
+    *("carts_before", "carts_left", "carts_ordered", "lines_ordered", "new_lines"),
+)
+SESSION: Final = ("session_views", "session_adds", "session_minutes", "session_removed")
 MOMENT: Final = ("hour_sin", "hour_cos", "weekend")
 OFFER_FEATURES: Final = (
     *BEHAVIOUR,
     *RULES,
     *CART,
     *RECENT,
+    *HABITS,
     *SESSION,
     *_DEVICES,
     *MOMENT,
 )
 _VIEW, _ADD = EVENT_TYPE["view_item"], EVENT_TYPE["add_to_cart"]
+_SELECT, _PURCHASE = EVENT_TYPE["select_item"], EVENT_TYPE["purchase"]
 _MINUTE_US = 60_000_000
 
 Vector = npt.NDArray[np.float32]
+Keys = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -55,17 +64,19 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
 
     Amounts and counts of the cart and of the session are log1p, `usual_spend` is the logarithm of
     the cart's value over the mean order (0 where there is none), `hour_*` are 0 where the local
-    time is not known. The recent figures are over the interactions that are remembered.
+    time is not known. The recent figures and the habits are over the interactions that are
+    remembered; what was put in in this session and is not in the cart was taken out again.
     """
     view = situation.view
+    known = np.array([key_of(line.item_id) for line in cart], np.uint64)
     held = held_rules(segment_figures(view, situation.rules), situation.rules)
     device = situation.context.device if situation.context else None
     return np.array(
         [
             *behaviour(view),
             *held,
-            *_cart(situation, cart),
-            *_recent(situation),
+            *_cart(situation, cart, known),
+            *_recent(situation, known),
             *(device == name for name in _DEVICES),
             *_moment(situation),
         ],
@@ -73,13 +84,12 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
     )
 
 
-def _cart(situation: Situation, cart: Sequence[CartLine]) -> tuple[float, ...]:
+def _cart(situation: Situation, cart: Sequence[CartLine], known: Keys) -> tuple[float, ...]:
     if not cart:
         return (0.0,) * len(CART)
     view = situation.view
     value = sum(line.price * line.quantity for line in cart)
     units = sum(line.quantity for line in cart)
-    known = np.array([key_of(line.item_id) for line in cart], np.uint64)
     usual = mean_spend(view.orders, situation.rules.currency_key)
     return (
         math.log1p(value),
@@ -91,15 +101,17 @@ def _cart(situation: Situation, cart: Sequence[CartLine]) -> tuple[float, ...]:
     )
 
 
-def _recent(situation: Situation) -> tuple[float, ...]:
+def _recent(situation: Situation, known: Keys) -> tuple[float, ...]:
     rows = situation.view.interactions
     if not len(rows):
-        return (0.0,) * (len(RECENT) + len(SESSION))
-    kind, session = rows["event_type"], rows["session_key"]
-    views, adds = int((kind == _VIEW).sum()), int((kind == _ADD).sum())
+        return (0.0,) * (len(RECENT) + len(HABITS) + len(SESSION))
+    kind, session, item = rows["event_type"], rows["session_key"], rows["item_key"]
+    viewed, added = kind == _VIEW, kind == _ADD
+    views, adds = int(viewed.sum()), int(added.sum())
     sessions = len(set(session.tolist()))
     now = session == session[-1]
     began_us = int(rows["occurred_us"][now][0])
+    put_in = np.unique(item[added & now])
     return (
         views,
         adds,
@@ -107,9 +119,35 @@ def _recent(situation: Situation) -> tuple[float, ...]:
         views / sessions,
         adds / (1 + views),
         len(situation.view.searches),
-        math.log1p(int((kind[now] == _VIEW).sum())),
-        math.log1p(int((kind[now] == _ADD).sum())),
+        *_habits(situation, viewed, added, now),
+        math.log1p(int((viewed & now).sum())),
+        math.log1p(int((added & now).sum())),
         math.log1p(max(situation.now_us - began_us, 0) / _MINUTE_US),
+        int((~np.isin(put_in, known)).sum()),
+    )
+
+
+def _habits(situation: Situation, viewed: Mask, added: Mask, now: Mask) -> tuple[float, ...]:
+    """How often the shopper comes, how they find things, and what became of what they put into the
+    carts of earlier sessions, as far as it is remembered."""
+    rows, owned = situation.view.interactions, situation.view.purchased["item_key"]
+    kind, session, item = rows["event_type"], rows["session_key"], rows["item_key"]
+    days = max((situation.now_us - int(rows["occurred_us"][0])) / DAY_US, 1.0)
+    views, visits = max(int(viewed.sum()), 1), len(set(session.tolist()))
+    bought = kind == _PURCHASE
+    filled, ordered = (set(session[one & ~now].tolist()) for one in (added, bought))
+    in_ordered = int(np.isin(session[added], list(ordered)).sum()) if ordered else 0
+    new = ~np.isin(item[added], owned)
+    return (
+        math.log1p(7.0 * (visits - 1) / days),
+        int((kind == _SELECT).sum()) / views,
+        int(np.isin(item[viewed], owned).sum()) / views,
+        len(set(item[viewed].tolist())) / views,
+        len(filled),
+        len(filled - ordered),
+        len(filled & ordered) / (1 + len(filled)),
+        int(bought.sum()) / (1 + in_ordered),
+        float(new.mean()) if len(new) else 0.0,
     )
 
 

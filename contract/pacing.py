@@ -79,16 +79,22 @@ def traffic(slots: Sequence[Slot], day: ShopDay, now_us: int) -> Traffic:
 
 
 def price_of(
-    slots: Sequence[Slot], to_come: float, left: float, explore_share: float, seed: int
+    slots: Sequence[Slot],
+    to_come: float,
+    left: float,
+    explore_share: float,
+    seed: int,
+    holdout_share: float = 0.0,
 ) -> float:
     """The price at which `to_come` decisions like those of `slots` spend no more than `left`, of
-    which `explore_share` take any arm alike, whatever its price."""
+    which `explore_share` take any arm alike, whatever its price, and `holdout_share` none."""
     gain, cost, allowed = _matrices(_drawn(slots, seed))
     if not len(gain):
         return 0.0
     explored = float((cost.sum(1) / allowed.sum(1)).mean())
     rest = max(left - explore_share * to_come * explored, 0.0)
-    return shadow_price(gain, cost, allowed, (1.0 - explore_share) * to_come, rest)
+    by_price = max(1.0 - explore_share - holdout_share, 0.0)
+    return shadow_price(gain, cost, allowed, by_price * to_come, rest)
 
 
 def _passed(day: ShopDay, now_us: int) -> float:

@@ -31,7 +31,7 @@ KEPT_FOR_LAST_HOUR: Final = 0.01
 # Of the decisions that are expected, those that are planned for. A price too low now is made up for
 # by a higher one later; what was not spent when the day ends is not, and reservations that lapse
 # at its end come back too late (docs/lab.md has what other shares came to).
-PLANNED_FOR: Final = 0.7
+PLANNED_FOR: Final = 0.6
 PRICE_SPREAD: Final = 0.02  # of the price, either way
 # Multiples of it leave (0, 1) evenly covered, however many there are.
 _GOLDEN = 0.6180339887498949

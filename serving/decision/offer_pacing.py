@@ -201,7 +201,10 @@ def _solved(
     recent = [one for one in slots if one.start_us >= now_us - DAY_US]
     # What is let out bit by bit on a first day is let out for what comes until the day's end.
     whole = usable(Budget(budget.amount, spent), day, now_us)
-    price = price_of(recent, counted.to_come, whole, book.explore_share, now_us % 2**32)
+    price = price_of(
+        *(recent, counted.to_come, whole, book.explore_share, now_us % 2**32),
+        holdout_share=book.holdout_share,
+    )
     return Price(
         *(day.name, now_us, price, budget.amount, left),
         *(counted.seen, counted.to_come, counted.usual),

@@ -82,6 +82,12 @@ def test_the_price_spends_what_there_is() -> None:
     )
     # What chance spends is taken off before.
     assert price_of(slots, 1_000, spent_free / 2, 0.3, 1) > price
+    # Who is held out spends nothing: the others may have more.
+    held_out = price_of(slots, 1_000, spent_free / 2, 0.0, 1, holdout_share=0.3)
+    assert held_out < price
+    assert float(np.where(gain > held_out * cost, cost, 0).mean()) * 700 == pytest.approx(
+        spent_free / 2, rel=0.1
+    )
     assert price_of([], 1_000, 0.0, 0.0, 1) == 0.0
     # Where nothing may be spent, nothing is worth its price.
     assert price_of(slots, 1_000, 0.0, 0.0, 1) >= float((gain / cost).max()) * 0.9

@@ -26,6 +26,7 @@ from training.data.offer_log import Floats, Ints, OfferLog, margins
 DAY_S, HOUR_S = 86_400, 3_600
 _RESOLVE_S = 600
 _SAMPLE = 200
+_TRUST = 50.0  # decisions' worth, in nobody having been shown enough
 _HOLD_S = 900  # a reservation that is not redeemed lapses
 MARGIN_FLOOR = 0.1
 CAP = FrequencyCap(times=2, days=1.0)
@@ -170,6 +171,7 @@ class Paced:
         self._like = like
         self._passed = np.concatenate([[0.0], np.cumsum(demand.profile)])
         self._seen, self._next, self._price = 0, 0.0, 0.0
+        self._capped = 0
         self._shown: dict[int, list[int]] = {}
 
     def __call__(self, row: int, second: float, budget: Budget) -> int:
@@ -183,6 +185,7 @@ class Paced:
         who, now_us = int(demand.subject[row]), int(second * 1e6)
         shown = self._shown.get(who, [])
         if not CAP.holds(shown, now_us):
+            self._capped += 1
             return NO_OFFER
         draw = float(self._rng.random())
         arm = choose(
@@ -202,6 +205,8 @@ class Paced:
         hour = int(second // HOUR_S)
         passed = self._passed[hour] + self._demand.profile[hour] * (second / HOUR_S - hour)
         to_come = decisions_to_come(self._usual, float(passed), self._seen)
+        # Neither who is held out spends nor who was shown enough, as far as today has told.
+        to_come *= (1.0 - self._holdout) * (1.0 - self._capped / (self._seen + _TRUST))
         some = self._rng.choice(self._like, min(_SAMPLE, len(self._like)), replace=False)
         demand = self._demand
         self._price = shadow_price(

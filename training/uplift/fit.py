@@ -20,10 +20,10 @@ class UpliftRecipe:
 
     hidden: int = 32
     dropout: float = 0.1
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     decay: float = 1e-3
     effect_decay: float = 1e-2
-    transformed: float = 0.5
+    transformed: float = 1.0
     batch_size: int = 4_096
     most_epochs: int = 24
     patience: int = 4
