@@ -77,7 +77,8 @@ def browse(front: Storefront) -> None:
     front.page.locator("#more").click()
     front.page.mouse.wheel(0, 3_000)
     front.push("add_to_cart", items=CART, currency="USD")
-    front.say("window.tillwise.push(['event', 'feedback', {}])")
+    said = "{ items: [{ item_id: 'item-1' }], feedback: 'not_for_me' }"
+    front.say(f"window.tillwise.push(['event', 'feedback', {said}])")
     front.page.wait_for_timeout(LONGER_THAN_A_BATCH_WAITS_MS)
 
 
@@ -148,7 +149,8 @@ def test_every_kind_of_behaviour_arrives_with_its_body(open_shop: OpenShop) -> N
     front.page.locator("#buy").click()
     front.page.mouse.wheel(0, 10_000)
     front.page.wait_for_timeout(400)
-    front.say("window.tillwise.event('feedback', { items: [{ item_id: 'item-1' }] })")
+    said = "{ items: [{ item_id: 'item-1' }], feedback: 'hidden' }"
+    front.say(f"window.tillwise.event('feedback', {said})")
     front.open("/shop")  # leaving the first page says how long it was looked at
     wanted = set(EVENT_NAMES) - SERVER_ONLY
     events = front.wait(session, lambda found: {one.event_name for one in found} >= wanted)
@@ -160,6 +162,7 @@ def test_every_kind_of_behaviour_arrives_with_its_body(open_shop: OpenShop) -> N
         assert (first[name].value, first[name].currency) == (202, "USD")
         assert (first[name].coupon, first[name].shipping_tier) == ("SPRING", "Ground")
     assert first["search"].search_term == "oat milk"
+    assert first["feedback"].feedback == "hidden"
     assert first["hover"].items[0].item_id == "item-2"
     assert 300 < (first["hover"].engagement_ms or 0) < 5_000
     assert first["click"].items[0].item_id == "item-1"
