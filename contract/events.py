@@ -7,6 +7,7 @@ import hashlib
 import re
 import unicodedata
 from datetime import UTC, datetime
+from functools import cache
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 from uuid import UUID
@@ -140,7 +141,7 @@ def _running_sums(digits: list[int], doubled: int) -> list[int]:
 
 def no_card(text: str) -> str:
     """`text`, for a field that people fill in. Raises ValueError when it holds a card number."""
-    if looks_like_card(text):
+    if len(text) >= SHORTEST_CARD and looks_like_card(text):
         raise ValueError("looks like a payment card number, which is never accepted")
     return text
 
@@ -298,10 +299,16 @@ def unchecked(model: type[Made], fields: dict[str, Any]) -> Made:
     made = model.__new__(model)
     put = object.__setattr__  # the models are frozen
     put(made, "__dict__", fields)
-    put(made, "__pydantic_fields_set__", set(fields))
+    put(made, "__pydantic_fields_set__", _fields_of(model))
     put(made, "__pydantic_extra__", None)
     put(made, "__pydantic_private__", None)
     return made
+
+
+@cache
+def _fields_of(model: type[BaseModel]) -> set[str]:
+    # One for all: pydantic copies it before it changes it, and nobody else does.
+    return set(model.model_fields)
 
 
 def key_of(text: str) -> int:

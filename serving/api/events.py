@@ -185,7 +185,7 @@ def _refusal(event: ClientEvent, caller: Caller) -> str | None:
 
 
 def _told(event: ClientEvent, outcome: Outcome) -> Result:
-    event_id = str(event.event_id)
+    event_id = event.event_id
     if outcome == "no_consent":
         detail = "neither analytics nor personalization is in effect; nothing was stored"
         return rejected(event_id, "no_consent", detail)

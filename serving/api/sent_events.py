@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Required, TypedDict
+from uuid import UUID
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +28,7 @@ class Result(TypedDict, total=False):
     """An `EventResult` as it is written; a model for each of 500 events would cost as much as
     validating them."""
 
-    event_id: str
+    event_id: str | UUID
     status: Required[Status]
     reason: Reason
     detail: str | None
@@ -75,7 +76,7 @@ def _parsed(body: Any) -> Any:
         raise ApiProblem(400, f"The body is not JSON: {_ascii(str(error))}.") from None
 
 
-def rejected(event_id: str | None, reason: Reason, detail: str) -> Result:
+def rejected(event_id: str | UUID | None, reason: Reason, detail: str) -> Result:
     """The result of an event that is not taken."""
     told: Result = {"status": "rejected", "reason": reason, "detail": detail}
     return told if event_id is None else {"event_id": event_id, **told}
@@ -118,10 +119,12 @@ def _of_this_version(event: ClientEvent) -> bool:
     said = event.model_fields_set
     if event.schema_version < SCHEMA_VERSION:
         return _SINCE_2 not in said
-    return "schema_version" in said or (
-        said.isdisjoint(_SINCE_1)
-        and all(_ITEM_SINCE_1 not in item.model_fields_set for item in event.items)
-    )
+    if "schema_version" in said:
+        return True
+    for item in event.items:
+        if _ITEM_SINCE_1 in item.model_fields_set:
+            return False
+    return said.isdisjoint(_SINCE_1)
 
 
 @dataclass(frozen=True, slots=True)

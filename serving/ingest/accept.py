@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Literal, Protocol
 from uuid import UUID
 
 from contract.clock import Clock
-from contract.consent import may_store_behaviour, redact
+from contract.consent import allows, may_store_behaviour, redact
 from contract.events import ClientEvent, Event, EventItem, as_stored, honoured_time, unchecked
-from serving.ingest.subjects import Source, Subjects
+from serving.ingest.subjects import Recognised, Source, Subjects
 from serving.state.event_log import Appended, EventLog, Position
 from serving.state.feature_store import FeatureStore
 
@@ -36,6 +37,7 @@ class _Known:
     subject_id: UUID | None
     purposes: frozenset[str]
     written: tuple[str, ...]  # the same, as it stands in their events
+    personal: bool  # nothing has to be taken out of them
 
 
 class TracksPosition(FeatureStore, Protocol):
@@ -73,14 +75,21 @@ class Ingest:
         places: list[int] = []
         now = self._clock.now()
         who: dict[object, _Known] = {}
-        for place, event in enumerate(events):
+        keys = list(map(_speaks_of, events))
+        ahead = await self._recognised(dict(zip(keys, events, strict=True)), gpc, source)
+        for place, (key, event) in enumerate(zip(keys, events, strict=True)):
             if place % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
-            said = None if event.consent is None else tuple(event.consent.items())
-            key = (event.visitor_id, event.user_id, said, event.gpc)
             known = who.get(key)
             if known is None:
-                known = who[key] = await self._known(event, who, gpc=gpc, source=source)
+                found = ahead.get(key)
+                if found is None:
+                    (found,) = self._subjects.recognise_all([event], gpc=gpc, source=source)
+                known = await self._known(found)
+                if found.unsettled:  # what was just recorded counts for the rest of the batch
+                    ahead.clear()
+                    who.clear()
+                who[key] = known
             if known.subject_id is not None:
                 kept.append(self._as_stored(event, known, known.subject_id, now))
                 places.append(place)
@@ -101,22 +110,29 @@ class Ingest:
         """Wait until nothing is being written any more."""
         await asyncio.gather(*self._writing, return_exceptions=True)
 
-    async def _known(
-        self, event: ClientEvent, who: dict[object, _Known], *, gpc: bool, source: Source
-    ) -> _Known:
-        """Whose `event` is, as far as that may be stored."""
-        found = self._subjects.recognise(
-            *(event.visitor_id, event.user_id, event.consent),
-            gpc=gpc or event.gpc,
-            source=source,
-        )
-        subject = None
-        if found.unsettled or may_store_behaviour(found.purposes):
+    async def _recognised(
+        self, asked: dict[object, ClientEvent], gpc: bool, source: Source
+    ) -> dict[object, Recognised]:
+        """Whom events speak of, by what they say of it. To ask of many at once is a fraction of
+        the work; that it may have changed by the time they are written is looked at then."""
+        found: dict[object, Recognised] = {}
+        waiting = iter(asked.items())
+        while some := dict(islice(waiting, _BREATH)):
+            if found:
+                await asyncio.sleep(0)
+            told = self._subjects.recognise_all([*some.values()], gpc=gpc, source=source)
+            found |= zip(some, told, strict=True)
+        return found
+
+    async def _known(self, found: Recognised) -> _Known:
+        """Who that is, as far as their events may be stored."""
+        subject, purposes = None, found.purposes
+        if found.unsettled or may_store_behaviour(purposes):
             settled = await self._subjects.settle(found)
             subject = None if settled is None else UUID(settled)
-            if found.unsettled:
-                who.clear()  # what was just recorded counts for the rest of the batch
-        return _Known(subject, found.purposes, tuple(sorted(found.purposes)))
+        return _Known(
+            subject, purposes, tuple(sorted(purposes)), allows(purposes, "personalization")
+        )
 
     def _as_stored(
         self, event: ClientEvent, known: _Known, subject_id: UUID, now: datetime
@@ -133,6 +149,8 @@ class Ingest:
             purposes=known.written,
             items=items,
         )
+        if known.personal:
+            return stored
         redacted = redact(stored, known.purposes)
         assert redacted is not None  # otherwise there were no subject
         return redacted
@@ -176,6 +194,12 @@ class Ingest:
         last = self._log.last_position
         features.position = min(self._open.values(), key=_number, default=last)
         return [_OUTCOMES[answer] for answer in answers]
+
+
+def _speaks_of(event: ClientEvent) -> object:
+    """All that an event says of whose it is and what they agree to."""
+    said = None if event.consent is None else tuple(event.consent.items())
+    return event.visitor_id, event.user_id, said, event.gpc
 
 
 def _number(position: Position) -> int:

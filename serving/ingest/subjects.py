@@ -6,8 +6,8 @@ from typing import Literal
 
 from contract.clock import Clock
 from contract.consent import NOTHING, Purpose, in_effect, may_store_behaviour, redact, taken_back
-from contract.events import Event
-from serving.state.control_records import Consent
+from contract.events import ClientEvent, Event
+from serving.state.control_records import Consent, Identity
 from serving.state.control_store import ControlStore
 from serving.state.secrets import Pseudonyms, Secrets
 
@@ -61,8 +61,29 @@ class Subjects:
         source: Source = "request",
     ) -> Recognised:
         """Who this is and which purposes are in effect; writes nothing. Raises StoreError."""
-        visitor, user = self.pseudonyms(visitor_id, user_id)
-        identity = self._control.look_up(visitor, user)
+        named = self.pseudonyms(visitor_id, user_id)
+        return self._recognised(named, self._control.look_up(*named), consent, gpc, source)
+
+    def recognise_all(
+        self, events: Sequence[ClientEvent], *, gpc: bool, source: Source = "request"
+    ) -> list[Recognised]:
+        """The same for whoever each of `events` speaks of."""
+        named = [self.pseudonyms(event.visitor_id, event.user_id) for event in events]
+        told = zip(events, named, self._control.look_up_all(named), strict=True)
+        return [
+            self._recognised(names, identity, event.consent, gpc or event.gpc, source)
+            for event, names, identity in told
+        ]
+
+    def _recognised(
+        self,
+        named: tuple[Pseudonyms, Pseudonyms | None],
+        identity: Identity,
+        consent: Mapping[Purpose, bool] | None,
+        gpc: bool,
+        source: Source,
+    ) -> Recognised:
+        visitor, user = named
         stored = None if identity.consent is None else identity.consent.purposes
         requested = None if consent is None else {name for name, said in consent.items() if said}
         purposes = in_effect(stored, requested, gpc=gpc)
@@ -106,7 +127,7 @@ class Subjects:
     def as_agreed(self, events: Sequence[Event]) -> list[Event | None]:
         """Each event as it may be written now, None where no longer: what was agreed to when it
         came may be withdrawn by the time it is written. One read for all. Raises StoreError."""
-        subjects = {event.subject_id: str(event.subject_id) for event in events}
+        subjects = {one: str(one) for one in {event.subject_id for event in events}}
         found = self._control.agreed_by(tuple(subjects.values()))
         agreed = {one: found.get(name, NOTHING) for one, name in subjects.items()}
         return [_narrowed(event, agreed[event.subject_id]) for event in events]

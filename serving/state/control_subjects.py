@@ -24,6 +24,9 @@ _Said = tuple[datetime, int]
 _NEVER: _Said = (datetime.min.replace(tzinfo=UTC), 0)
 
 
+Named = tuple[Pseudonyms, Pseudonyms | None]  # a visitor, and the user who is logged in
+
+
 @dataclass(frozen=True)
 class Writing:
     """A transaction under way, and what its steps write with."""
@@ -80,11 +83,24 @@ class _Known:
     fresh: bool
 
 
-def look_up(connection: Sql, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
-    """Who this is, writing nothing."""
-    digests = [name.digest for name in (*visitor, *(user or ()))]
-    asked = connection.execute(_known_query(len(digests)), digests)
-    rows = {row[0]: row for row in asked.fetchall()}
+def look_up(connection: Sql, who: Sequence[Named]) -> list[Identity]:
+    """Who they are, writing nothing."""
+    names = (name for visitor, user in who for name in (*visitor, *(user or ())))
+    digests = list(dict.fromkeys(name.digest for name in names))
+    rows: dict[str, tuple[Any, ...]] = {}
+    for start in range(0, len(digests), _AT_ONCE):
+        some = digests[start : start + _AT_ONCE]
+        # Of a few lengths, so that the statement is found again.
+        places = 1 << (len(some) - 1).bit_length()
+        some += some[-1:] * (places - len(some))
+        asked = connection.execute(_known_query(places), some)
+        rows |= {row[0]: row for row in asked.fetchall()}
+    return [_named(rows, visitor, user) for visitor, user in who]
+
+
+def _named(
+    rows: dict[str, tuple[Any, ...]], visitor: Pseudonyms, user: Pseudonyms | None
+) -> Identity:
     seen = _known(rows, visitor)
     if user is None:
         return _identity(seen, seen is not None and seen.fresh)

@@ -16,7 +16,11 @@ class SqlSubjects(ControlTables):
     """Subjects, links and consent of a `ControlStore`."""
 
     def look_up(self, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
-        return self._read(lambda connection: subjects.look_up(connection, visitor, user))
+        (found,) = self.look_up_all([(visitor, user)])
+        return found
+
+    def look_up_all(self, who: Sequence[subjects.Named]) -> list[Identity]:
+        return self._read(lambda connection: subjects.look_up(connection, who))
 
     async def establish(
         self, visitor: Pseudonyms, user: Pseudonyms | None, consent: Consent | None

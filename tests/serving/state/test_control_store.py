@@ -115,6 +115,21 @@ async def test_looking_up_says_what_settling_would_change(two_replicas: Two) -> 
     assert not after.joins_history
 
 
+async def test_many_are_looked_up_as_each_would_be(two_replicas: Two) -> None:
+    store, _ = two_replicas
+    asked = [
+        (
+            SECRETS.pseudonyms(f"v{number}", "visitor"),
+            SECRETS.pseudonyms(f"u{number % 3}", "user") if number % 2 else None,
+        )
+        for number in range(11)
+    ]
+    for number, (visitor, user) in enumerate(asked[:8]):
+        await store.establish(visitor, user, AGREED if number % 3 else None)
+    assert store.look_up_all(asked * 2) == [store.look_up(*one) for one in asked] * 2
+    assert store.look_up_all([]) == []
+
+
 async def test_looking_up_tells_whose_histories_are_read(two_replicas: Two) -> None:
     one, _ = two_replicas
     assert one.look_up(VISITOR, USER).histories == ()
