@@ -151,7 +151,7 @@ $(DEMO)/synthetic/.done: $(DEMO)/data/.done $(call sources,training/data/simulat
 	@echo '4/5 Simulating shoppers who are offered something'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train simulate --catalogue $(DEMO)/data/catalogue.parquet \
-		--shoppers 6000 --days 42 --seed 1 --output $(@D) >/dev/null
+		--shoppers 4000 --days 42 --seed 1 --output $(@D) >/dev/null
 	@touch $@
 
 $(DEMO)/uplift/.done: $(DEMO)/synthetic/.done $(call sources,training/uplift \
