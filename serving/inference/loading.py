@@ -29,7 +29,12 @@ async def load_beside(load: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
-    def settle(found: T | None, error: Exception | None) -> None:
+    # Emptied where it is taken: this thread has a low priority, and what it still named would stay
+    # in memory after everybody else has let go of it.
+    loaded: list[T] = []
+
+    def settle(error: Exception | None) -> None:
+        found = loaded.pop() if loaded else None
         if outcome.done():  # whoever waited was cancelled
             return
         if error is not None:
@@ -39,22 +44,22 @@ async def load_beside(load: Callable[[], T]) -> T:
 
     def run() -> None:
         _step_back()
-        found, failed = None, None
+        failed = None
         try:
-            found = load()
+            loaded.append(load())
         except Exception as error:
             failed = error
         with suppress(RuntimeError):  # the loop has ended, and with it all interest
-            loop.call_soon_threadsafe(settle, found, failed)
+            loop.call_soon_threadsafe(settle, failed)
 
     with _others_first():
         # Not of a pool: a thread can not take back its priority.
         start_aside(threading.Thread(target=run, name="load-release", daemon=True))
-        loaded = await outcome
+        found = await outcome
     # Its hundreds of thousands of small objects live as long as it is live: a collection
     # that walks over them stops every decision for 30 ms and finds nothing.
     gc.freeze()
-    return loaded
+    return found
 
 
 def start_aside(thread: threading.Thread) -> None:
