@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.checkouts import DECIDE, from_baskets
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.servers import command, free_port, stop
 from benchmarks.twin import copy_with_twin, live_manifest
 from contract.errors import UserError
@@ -31,7 +31,6 @@ from serving.inference.rollout_file import promote, record_healthy
 PROGRAM = "benchmarks.boot"
 MOST_SECONDS = 10.0
 ROWS = ("live release", "last good release", "live release, nothing compiled")
-_DATA = Path("build/demo/data")
 _PATIENCE_SECONDS = 120.0
 _RUNGS = ("full", "no_ranker", "session_knn", "popular")
 
@@ -51,10 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Time cold starts.")
     parser.add_argument("--runs", type=int, default=3, help="of each row, in turn")
-    parser.add_argument("--data", type=Path, default=_DATA, metavar="DIR", help="an import")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

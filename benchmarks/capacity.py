@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.checkouts import DECIDE, from_baskets, probe
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.decide import seeded
 from benchmarks.generator import Options, Samples
 from benchmarks.http_client import Target
@@ -58,10 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=4.0, help="at each rate")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arrivals", choices=ARRIVALS, default="poisson")
-    parser.add_argument("--data", type=Path, default=Path("build/demo/data"), metavar="DIR")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

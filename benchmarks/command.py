@@ -1,7 +1,8 @@
-"""What the command line of every benchmark does alike: one clear line for what is wrong, exit
-status 2 for bad input and 3 for figures that may not be believed or miss what is demanded of them,
-and `--json`."""
+"""What the command line of every benchmark does alike: its folders, one clear line for what is
+wrong, exit status 2 for bad input and 3 for figures that may not be believed or miss what is
+demanded of them, and `--json`."""
 
+import argparse
 import json
 import os
 import sys
@@ -18,6 +19,24 @@ class Missed(GateRefused):
     def __init__(self, figures: Figures, message: str) -> None:
         super().__init__(message)
         self.figures = figures
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`: by default the demo's."""
+    parser.add_argument(
+        "--data", type=Path, default=Path("build/demo/data"), metavar="DIR", help="an import"
+    )
+
+
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """`--releases` and `--models`: where the live release lies."""
+    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
+    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
 
 
 def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path | None) -> int:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import numpy as np
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.postgres_process import postgres
 from contract.errors import UserError
 from contract.figures import Figures
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lookups", type=int, default=20_000)
     parser.add_argument("--writes", type=int, default=500, help="of each kind")
     parser.add_argument("--at-once", type=int, default=64, help="writers, of its row")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

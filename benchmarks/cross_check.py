@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.checkouts import from_baskets
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.generator import LAG_LIMIT_MS, Samples
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
@@ -52,10 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decide-rates", type=positive, nargs="+", default=[50.0, 100.0])
     parser.add_argument("--seconds", type=positive, default=8.0, help="of each tool, a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=Path("build/demo/data"), metavar="DIR")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

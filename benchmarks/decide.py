@@ -14,7 +14,7 @@ from functools import reduce
 from pathlib import Path
 
 from benchmarks.checkouts import DECIDE, from_baskets, probe
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.generator import LAG_LIMIT_MS, Samples, describe_statuses
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
@@ -28,7 +28,6 @@ from contract.manifest import ReleaseManifest
 PROGRAM = "benchmarks.decide"
 ROWS = ("bare", "decide/full")
 TARGET_MS = 25.0
-_DATA = Path("build/demo/data")
 _WARM_UP_SECONDS = 1.0
 
 
@@ -39,10 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, default=60.0, help="of each row, all rounds")
     parser.add_argument("--rounds", type=int, default=6, help="alternations of the two rows")
     parser.add_argument("--arrivals", choices=ARRIVALS, default="even")
-    parser.add_argument("--data", type=Path, default=_DATA, metavar="DIR", help="an import")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

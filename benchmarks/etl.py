@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.event_log import write_event_log
 from contract.errors import UserError
 from contract.figures import Figures
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--memory-mib", type=int, default=MEMORY_MIB, help="the engine's limit")
     parser.add_argument("--by", choices=get_args(By), help="only these sequences (default: both)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import Missed, execute
+from benchmarks.command import Missed, add_json, execute
 from benchmarks.experiment_units import shoppers
 from contract.errors import UserError
 from contract.experiments import METRICS, Assigner, Experiment, Metric, personalised_against_generic
@@ -39,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tests", type=int, default=2_000)
     parser.add_argument("--ids", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import numpy as np
 import uvloop
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.valkey_process import valkey
 from contract.errors import UserError
 from contract.events import Event, EventItem
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--concurrent", type=int, default=8, help="reads at once, of its row")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 
 from benchmarks.checkouts import DECIDE, stranger
-from benchmarks.command import execute
+from benchmarks.command import add_json, add_release, execute
 from benchmarks.kafka_brokers import brokers
 from benchmarks.servers import command, free_port, server
 from benchmarks.valkey_process import valkey
@@ -47,9 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trials", type=int, default=150, help="of each row")
     parser.add_argument("--rate", type=float, default=100.0, help="other events per second")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

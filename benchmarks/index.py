@@ -14,7 +14,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.vectors import held_out, synthetic
 from contract.encoding import FIRST_ITEM
 from contract.errors import UserError
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     approximate = [kind for kind in KINDS if kind != FLAT]
     parser.add_argument("--kinds", nargs="*", choices=approximate, default=approximate)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

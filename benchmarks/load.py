@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.checkouts import DECIDE, check_items, from_baskets, from_gateway, probe
-from benchmarks.command import Missed, execute
+from benchmarks.command import Missed, add_json, execute
 from benchmarks.generator import (
     LAG_LIMIT_MS,
     Generator,
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--currency", default="USD", help="of carts made without --data")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     parser.add_argument(
         "--hdr-log", type=Path, metavar="PATH", help="write an HDR histogram of each segment there"
     )

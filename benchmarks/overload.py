@@ -10,11 +10,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.capacity import RATES, Climb, climb
 from benchmarks.checkouts import from_baskets
-from benchmarks.command import Missed, execute
+from benchmarks.command import Missed, add_data, add_json, add_release, execute
 from benchmarks.generator import Options, Samples
 from benchmarks.load import drive, positive
 from benchmarks.overload_round import (
@@ -55,10 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, default=10.0, help="of overload, a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arrivals", choices=ARRIVALS, default="poisson")
-    parser.add_argument("--data", type=Path, default=Path("build/demo/data"), metavar="DIR")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

@@ -11,13 +11,12 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.checkouts import from_baskets
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.in_process import gateway_of
 from benchmarks.twin import live_manifest
 from contract.attribution import GROUPS
@@ -43,10 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Judge reasons.")
     parser.add_argument("--decisions", type=int, default=500)
-    parser.add_argument("--data", type=Path, default=Path("build/demo/data"), metavar="DIR")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.command import Missed, execute
+from benchmarks.command import Missed, add_json, execute
 from contract.errors import UserError
 from contract.events import EventContext
 from contract.expression_variables import (
@@ -52,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description="Time rules.")
     parser.add_argument("--rules", type=int, default=500)
     parser.add_argument("--checkouts", type=int, default=2_000)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.event_log import session_lengths, zipf_items
 from contract.clock import MICROSECONDS
 from contract.errors import UserError
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", type=int, default=20_000, metavar="N", help="at most")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a click log to measure as well")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

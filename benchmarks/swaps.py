@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.checkouts import DECIDE, from_baskets, probe
-from benchmarks.command import execute
+from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.generator import LAG_LIMIT_MS, Generator, Options, Samples, run_precisely
 from benchmarks.http_client import Exchange, Target
 from benchmarks.load import positive
@@ -34,7 +34,6 @@ from serving.inference.rollout_file import promote
 PROGRAM = "benchmarks.swaps"
 MOST_RATIO = 2.0
 ROWS = ("outside", "during a swap")
-_DATA = Path("build/demo/data")
 _WARM_UP_SECONDS = 3.0
 _SETTLE_SECONDS = 0.5
 _RELEASE = re.compile(rb'"release_id":\s*"([^"]+)"')
@@ -108,10 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--every", type=positive, default=5.0, metavar="S", help="one swap")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arrivals", choices=("even", "poisson"), default="poisson")
-    parser.add_argument("--data", type=Path, default=_DATA, metavar="DIR", help="an import")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_data(parser)
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

@@ -13,13 +13,12 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, execute
 from benchmarks.load import positive
 from benchmarks.training_cases import CASES, Case, Setting
 from contract.errors import UserError
@@ -53,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=positive, default=10.0, help="timed, of each case")
     parser.add_argument("--rounds", type=int, default=3, help="in which the seconds are spent")
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_json(parser)
     return parser
 
 

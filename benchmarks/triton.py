@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.command import execute
+from benchmarks.command import add_json, add_release, execute
 from contract.encoding import Encoded
 from contract.errors import UserError
 from contract.figures import Figures
@@ -51,9 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--stalls", type=int, default=100_000, help="requests to look for stalls")
     parser.add_argument("--models-asked", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--variant", default="python", help="configuration to start from")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

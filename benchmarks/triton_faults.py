@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.checkouts import DECIDE, from_baskets, from_gateway, probe, stranger
-from benchmarks.command import execute
+from benchmarks.command import add_json, add_release, execute
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.profiles import Segment
@@ -49,9 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--data", type=Path, metavar="DIR", help="an import: send its late baskets")
     parser.add_argument("--currency", default="USD", help="of carts made without --data")
-    parser.add_argument("--releases", type=Path, default=Path("releases"), metavar="DIR")
-    parser.add_argument("--models", type=Path, default=Path("model_repository"), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    add_release(parser)
+    add_json(parser)
     return parser
 
 

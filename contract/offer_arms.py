@@ -5,8 +5,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from contract.fields import Name
 from contract.offer_features import OFFER_FEATURES, OFFER_FEATURES_VERSION
-from contract.offers import Discount, Name, PercentOff
+from contract.offers import Discount, PercentOff
 
 NO_OFFER_ARM: Final = "none"
 # An offer is answered for by an arm of its kind that takes off between half and twice as much.

@@ -23,10 +23,10 @@ from pydantic import (
 
 from contract.catalogue import Currency
 from contract.clock import DAY_US, to_us
+from contract.fields import Name
 from contract.schedule import Schedule, Zone
 
 OfferId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Minor = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Count = Annotated[int, Strict(), Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

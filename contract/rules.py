@@ -5,9 +5,8 @@ earlier id. What no rule can do: show what is not in stock, not sold in the regi
 outside of the caller's filter; give an offer that is not valid for this checkout.
 """
 
-from collections.abc import Hashable
 from functools import cached_property
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from contract.catalogue import ItemId
+from contract.fields import Name, distinct
 from contract.offers import OfferId
 from contract.schedule import Schedule
 
@@ -29,19 +29,9 @@ MOST_NAMED: Final = 1_000  # items or categories of one action
 PLACES: Final = 5
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-H = TypeVar("H", bound=Hashable)
-
-
-def _distinct(values: tuple[H, ...]) -> tuple[H, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("must not name the same thing twice")
-    return values
-
-
-Items = Annotated[tuple[ItemId, ...], Field(max_length=MOST_NAMED), AfterValidator(_distinct)]
-Categories = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMED), AfterValidator(_distinct)]
-Options = Annotated[tuple[Name, ...], Field(max_length=50), AfterValidator(_distinct)]
+Items = Annotated[tuple[ItemId, ...], Field(max_length=MOST_NAMED), AfterValidator(distinct)]
+Categories = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMED), AfterValidator(distinct)]
+Options = Annotated[tuple[Name, ...], Field(max_length=50), AfterValidator(distinct)]
 
 
 class _Strict(BaseModel):
@@ -53,7 +43,7 @@ class Pin(_Strict):
 
     kind: Literal["pin"]
     items: Annotated[
-        tuple[ItemId, ...], Field(min_length=1, max_length=PLACES), AfterValidator(_distinct)
+        tuple[ItemId, ...], Field(min_length=1, max_length=PLACES), AfterValidator(distinct)
     ]
     position: Annotated[int, Strict(), Field(ge=1, le=PLACES)] = 1
 
@@ -106,7 +96,7 @@ class BlockOffer(_Strict):
     """Do not give these offers; without ids none at all."""
 
     kind: Literal["block_offer"]
-    offer_ids: Annotated[tuple[OfferId, ...], Field(max_length=200), AfterValidator(_distinct)] = ()
+    offer_ids: Annotated[tuple[OfferId, ...], Field(max_length=200), AfterValidator(distinct)] = ()
 
 
 class ReplaceOffer(_Strict):

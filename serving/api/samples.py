@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contract.encoding import FIRST_ITEM
 from contract.expression_variables import Value
+from contract.fields import Name
 from contract.rule_set import RuleSet
 from serving.api.gateway import Gateway
 from serving.api.problems import ApiProblem
 from serving.decision.admission import Overloaded
-from serving.decision.messages import Cart, CartLine, DecideRequest, Name
+from serving.decision.messages import Cart, CartLine, DecideRequest
 from serving.decision.offer_shelf import OfferShelf
 from serving.decision.outcome import Decision, SubjectContext
 from serving.state.sqlite_writer import StoreError

@@ -15,12 +15,12 @@ from pydantic import (
     Field,
     Strict,
     StrictBool,
-    StringConstraints,
 )
 
 from contract.catalogue import Currency, ItemId, MinorUnits
 from contract.consent import Purpose
 from contract.events import EventContext, RawId, SessionId, Text
+from contract.fields import Name, distinct
 from contract.offer_checks import RejectionReason
 
 MAX_CART_LINES = 500
@@ -44,14 +44,7 @@ ReasonCode = Literal[
 ]
 
 Price = Annotated[MinorUnits, Strict()]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 H = TypeVar("H", bound=Hashable)
-
-
-def _distinct(values: tuple[H, ...]) -> tuple[H, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("must not name the same thing twice")
-    return values
 
 
 def _some(values: tuple[H, ...]) -> tuple[H, ...]:
@@ -144,11 +137,11 @@ class DecideRequest(_Message):
     recent_items: Annotated[tuple[ItemId, ...], Field(max_length=100)] = ()
     search_terms: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
     payment_methods: Annotated[
-        tuple[Name, ...], Field(max_length=50), AfterValidator(_distinct)
+        tuple[Name, ...], Field(max_length=50), AfterValidator(distinct)
     ] = ()
     shipping_options: Annotated[tuple[ShippingOption, ...], Field(max_length=50)] = ()
     placements: Annotated[
-        tuple[Placement, ...], Field(max_length=4), AfterValidator(_distinct), AfterValidator(_some)
+        tuple[Placement, ...], Field(max_length=4), AfterValidator(distinct), AfterValidator(_some)
     ] = PLACEMENTS
     num_results: Annotated[int, Strict(), Field(ge=1, le=MAX_RESULTS)] = MAX_RESULTS
     filter: Filter = Filter()

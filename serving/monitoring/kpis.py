@@ -224,12 +224,6 @@ def quantile(classes: Floats, share: float) -> Floats:
     return np.where(upto[:, -1] > 0, found, 0.0)
 
 
-def grain_for(start: datetime, end: datetime, most: int) -> int:
-    """The finest grain with which a range has at most so many buckets, else a day."""
-    span = to_us(end) - to_us(start)
-    return next((one for one in GRAINS if span / one <= most), DAY)
-
-
 def chosen(metrics: Sequence[str]) -> Mapping[str, Metric]:
     """Those of METRICS, all of them where none is named. Raises KeyError."""
     return {name: METRICS[name] for name in metrics} if metrics else METRICS

@@ -15,11 +15,6 @@ _NAMES = ("zip_code", "channel")
 COLUMNS = (*_NUMBERS, *_NAMES, "segment", "visit", "spend")
 
 
-def is_hillstrom(path: Path) -> bool:
-    """Whether `path` is a file, which the log of a shop (a folder) is not."""
-    return path.is_file()
-
-
 def read_hillstrom(path: Path, outcome: str = "visit") -> OfferLog:
     """The experiment in the Parquet file `path`, spend in cents.
 
