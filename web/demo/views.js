@@ -13,6 +13,11 @@ const RUNGS = {
 };
 const PLACEHOLDERS = 5;
 
+// For those who listen to the page.
+export function say(text) {
+  $("announcer").textContent = text;
+}
+
 export function showShoppers(shoppers, chosen = 0) {
   const select = $("shopper");
   select.replaceChildren(
