@@ -210,7 +210,16 @@ def mount(
     add_rule_routes(router, shop, samples, gateway.settings.body_limit_bytes)
     add_board_routes(router, shop, gateway.settings.body_limit_bytes)
     add_till(router, shop, gateway.settings.body_limit_bytes)
-    files = None if page is None else _page_files(page, keys.collect)
+    _add_page(router, None if page is None else _page_files(page, keys.collect))
+    app.add_api_route(
+        "/demo", lambda: RedirectResponse("/demo/"), include_in_schema=False, response_model=None
+    )
+    app.state.dashboard = (f"{router.prefix}{BOARD}", "demo")
+    app.include_router(router)
+
+
+def _add_page(router: APIRouter, files: StaticFiles | None) -> None:
+    """Behind all other routes: any name may be one of its files."""
 
     @router.api_route("/{name:path}", methods=["GET", "HEAD"])
     async def show(request: Request) -> Response:
@@ -218,12 +227,6 @@ def mount(
             raise ApiProblem(404, "The demo page is not part of this installation.")
         name = request.path_params["name"]
         return files.answer(request, _PAGES.get(name, name), _HEADERS)
-
-    app.add_api_route(
-        "/demo", lambda: RedirectResponse("/demo/"), include_in_schema=False, response_model=None
-    )
-    app.state.dashboard = (f"{router.prefix}{BOARD}", "demo")
-    app.include_router(router)
 
 
 def checkout_of(shopper: DemoShopper) -> dict[str, Any]:

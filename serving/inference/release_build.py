@@ -3,6 +3,7 @@ is wrong is said in lines that name the file."""
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +51,22 @@ def examine(
     return _build(files, ReleaseManifest.model_validate_json(content), on_batch, breaker)
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """Reads part by part, so that all that is wrong is told at once."""
+
+    problems: list[str]
+
+    def __call__(self, part: Callable[[], T]) -> T | None:
+        try:
+            return part()
+        except UserError as error:
+            self.problems.append(str(error))
+        except Exception as error:  # sealed, yet of another form than anybody thought of
+            self.problems.append(f"a part can not be used: {what(error)}")
+        return None
+
+
 def _build(
     files: ReleaseFiles,
     manifest: ReleaseManifest,
@@ -57,17 +74,7 @@ def _build(
     breaker: BreakerSettings,
 ) -> tuple[Release | None, list[str]]:
     problems: list[str] = []
-
-    def attempt(part: Callable[[], T]) -> T | None:
-        try:
-            return part()
-        except UserError as error:
-            problems.append(str(error))
-            return None
-        except Exception as error:  # sealed, yet of another form than anybody thought of
-            problems.append(f"a part can not be used: {what(error)}")
-            return None
-
+    attempt = _Attempt(problems)
     vocabulary = attempt(lambda: release_files.vocabulary(files, manifest))
     if vocabulary is None:
         return None, problems
