@@ -290,17 +290,27 @@ chromium:
 	fi; \
 	echo 'No chromium: the page tests will fail. Get it: apt-get update && apt-get install -y chromium' >&2
 
-# Prometheus' own judge of alert rules, out of Debian's package and nothing else of it: no root needed.
-promtool:
-	@command -v promtool >/dev/null || [ -x .tools/promtool ] && exit 0; \
+# A program out of its Debian package and nothing else of it: no root needed. $(1) is the program, $(2)
+# its package, $(3) what it is fetched for, $(4) what fails without it.
+define FETCHED
+command -v $(1) >/dev/null || [ -x .tools/$(1) ] && exit 0; \
 	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
-		echo 'Fetching promtool for the tests of the alert rules'; \
+		echo 'Fetching $(1) $(3)'; \
 		folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
-		{ cd "$$folder"; apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
-			>/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb . && mkdir -p '$(CURDIR)/.tools' \
-			&& cp usr/bin/promtool '$(CURDIR)/.tools/promtool' && exit 0; \
+		{ cd "$$folder"; apt-get download -qq $(2) || { apt-get update -qq && apt-get download -qq $(2); }; } \
+			>/dev/null 2>&1 && dpkg-deb -x $(2)_*.deb . && mkdir -p '$(CURDIR)/.tools' \
+			&& cp usr/bin/$(1) '$(CURDIR)/.tools/$(1)' && exit 0; \
 	fi; \
-	echo 'No promtool: tests of the alert rules will fail. Get it: apt-get update && apt-get install -y prometheus' >&2
+	echo 'No $(1): $(4) will fail. Get it: apt-get update && apt-get install -y $(2)' >&2
+endef
+
+# Prometheus' own judge of alert rules.
+promtool:
+	@$(call FETCHED,promtool,prometheus,for the tests of the alert rules,tests of the alert rules)
+
+# A load tool by others, to check ours against once: `python -m benchmarks.cross_check`.
+hey:
+	@$(call FETCHED,hey,hey,to check the load generator against,the test of benchmarks.cross_check)
 
 # A PostgreSQL server for the tests that share a control store: out of Debian's packages, so that no
 # root is needed and no server of the machine's own is started; with those libraries that it names.
@@ -319,18 +329,6 @@ postgres:
 			&& cp -r files '$(CURDIR)/.tools/postgres' && exit 0; \
 	fi; \
 	echo 'No PostgreSQL: tests of the shared control store will fail. Get it: apt-get update && apt-get install -y postgresql' >&2
-
-# A load tool by others, to check ours against once: `python -m benchmarks.cross_check`.
-hey:
-	@command -v hey >/dev/null || [ -x .tools/hey ] && exit 0; \
-	if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
-		echo 'Fetching hey to check the load generator against'; \
-		folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
-		{ cd "$$folder"; apt-get download -qq hey || { apt-get update -qq && apt-get download -qq hey; }; } \
-			>/dev/null 2>&1 && dpkg-deb -x hey_*.deb . && mkdir -p '$(CURDIR)/.tools' \
-			&& cp usr/bin/hey '$(CURDIR)/.tools/hey' && exit 0; \
-	fi; \
-	echo 'No hey: the test of benchmarks.cross_check will fail. Get it: apt-get update && apt-get install -y hey' >&2
 
 clean:
 	@rm -rf build releases model_repository/*/[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
