@@ -4,10 +4,13 @@ popular items when there is not even that."""
 import numpy as np
 
 from contract import candidates
+from contract.candidates import Candidates
 from contract.encoding import Situation
 from contract.features import UNKNOWN
+from contract.pair_features import pair_features
 from serving.decision.blend import blend
 from serving.decision.candidate_set import (
+    SOURCE,
     CandidateSet,
     Ranked,
     collect,
@@ -41,6 +44,12 @@ def most_popular(
     nobody = Situation(UNKNOWN, (), 0)
     evidence = candidates.gather(nobody, release.vocabulary, release.neighbours, None)
     order = popular(release, may, limit, usual)
-    found = collect(release, evidence, may, {"popular": order})
-    places = np.searchsorted(found.listed.index, order)
+    # As many as are asked for, beyond what this source may bring beside others: where rules leave
+    # some out, these are all that there is to choose from.
+    index = np.sort(order)
+    brought = np.zeros((len(index), len(SOURCE)), np.bool_)
+    brought[:, SOURCE["popular"]] = True
+    pairs = pair_features(evidence, index, release.table, release.item_vectors)
+    found = CandidateSet(evidence, Candidates(index, brought), pairs)
+    places = np.searchsorted(index, order)
     return found, Ranked(places, (1.0 / np.arange(1, len(order) + 1)).astype(np.float32))

@@ -12,7 +12,10 @@ import pytest
 from contract.features import SubjectState
 from contract.item_index import ItemIndex
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER
+from contract.rule_set import RuleSet
+from contract.rules import RuleBook
 from serving.decision.decide import Decider
+from serving.decision.limits import NoRules
 from serving.decision.outcome import Decision
 from serving.inference.breaker import Breaker
 from serving.inference.release import Release
@@ -121,6 +124,23 @@ async def test_popular(release: Release, factory: Factory) -> None:
         [why.code for why in one.reasons] == ["popular_now"]
         for one in decision.response.recommendations
     )
+
+
+async def test_rules_choose_from_all_that_is_popular(release: Release, factory: Factory) -> None:
+    first = [f"item-{number}" for number in range(45)]
+    for kind, items, shown in (
+        ("exclude", first, ["item-45", "item-46", "item-47", "item-48", "item-50"]),
+        ("exclude", ["item-1"], ["item-0", "item-2", "item-3"]),
+        ("pin", ["item-48"], ["item-48", "item-0", "item-1"]),
+    ):
+        actions = [{"kind": kind, "items": items}]
+        book = RuleBook.model_validate({"rules": [{"id": "r", "actions": actions}]})
+        rules = NoRules(RuleSet(book), 1)
+        with deciding(silent(release, factory), Forbidden(), rules=rules) as decider:
+            decision = await decider.decide(request(num_results=len(shown)), nobody())
+        assert decision.rung == "popular"
+        assert ids(decision) == shown
+        assert decision.response.applied_rules
 
 
 async def test_empty_when_nothing_may_be_shown(release: Release) -> None:
