@@ -4,6 +4,7 @@ are counted by whoever holds the expressions and the ledger."""
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from typing import Final, Literal
 
 from contract.events import EventContext
@@ -69,12 +70,14 @@ class Asked:
 @dataclass(frozen=True)
 class ValidOffer:
     """An offer that the checkout may have: `amount` it takes off at most, in minor units;
-    `targeted`: because of who the shopper is."""
+    `targeted`: because of who the shopper is; `most_in_all`: what it and all that go with it may
+    take off, so that its margin floor is kept (None: it has none)."""
 
     offer: Offer
     discount: Discount
     amount: int
     targeted: bool
+    most_in_all: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,13 @@ def evaluate(
     holds: Condition = lambda offer: offer.condition is None,
     personal: Condition = lambda offer: offer.condition is not None,
     floor: Callable[[Offer], float | None] = lambda offer: offer.margin_floor,
+    in_money: Condition = lambda offer: offer.in_money,
 ) -> Evaluation:
     """`offers` held against a checkout, in their order.
 
     `used` by offer id. `holds`: whether an offer's condition does; `personal`: whether it looks at
-    the shopper. A condition is asked only where everything cheaper has been right.
+    the shopper; `in_money`: whether it means nothing in another currency. A condition is asked only
+    where everything cheaper has been right.
     """
     valid: list[ValidOffer] = []
     rejected: list[Rejected] = []
@@ -129,14 +134,17 @@ def evaluate(
         reason = (
             _not_now(offer, asked)
             or _not_theirs(offer, asked, discount, targeted)
-            or _not_for_cart(offer, asked, amount, holds, floor(offer))
+            or _not_for_cart(offer, asked, amount, in_money)
+            or _too_dear(asked, amount, floor(offer))
+            or _not_said(offer, holds)
             or used_up(offer.limits, used.get(offer.offer_id, NOT_USED), amount)
         )
         if reason is not None:
             rejected.append(Rejected(offer.offer_id, reason))
         else:
             assert discount is not None
-            valid.append(ValidOffer(offer, discount, amount, targeted))
+            most = _most_in_all(asked, floor(offer))
+            valid.append(ValidOffer(offer, discount, amount, targeted, most))
     return Evaluation(tuple(valid), tuple(rejected))
 
 
@@ -165,25 +173,33 @@ def _not_theirs(
 
 
 def _not_for_cart(
-    offer: Offer, asked: Asked, amount: int, holds: Condition, floor: float | None
+    offer: Offer, asked: Asked, amount: int, in_money: Condition
 ) -> RejectionReason | None:
     value = asked.value
     right = (
         value is not None
         and amount > 0
-        and (asked.currency == asked.catalogue_currency or not offer.in_money)
+        and (asked.currency == asked.catalogue_currency or not in_money(offer))
         and (offer.min_value is None or value >= offer.min_value)
-        and _leaves_enough(asked, value, amount, floor)
-        and holds(offer)
     )
     return None if right else "CouponRejectedByCondition"
 
 
-def _leaves_enough(asked: Asked, value: int, amount: int, floor: float | None) -> bool:
+def _too_dear(asked: Asked, amount: int, floor: float | None) -> RejectionReason | None:
+    most = _most_in_all(asked, floor)
+    return None if most is None or amount <= most else "CouponRejectedByCondition"
+
+
+def _most_in_all(asked: Asked, floor: float | None) -> int | None:
+    """What may be taken off the cart in all while `floor` is kept; None: there is none."""
     if floor is None:
-        return True
+        return None
     # Costs that nobody said keep no floor, so there is no saying that it would be kept.
-    return asked.margin is not None and asked.margin - amount >= floor * value
+    return 0 if asked.margin is None else asked.margin - ceil(floor * (asked.value or 0))
+
+
+def _not_said(offer: Offer, holds: Condition) -> RejectionReason | None:
+    return None if holds(offer) else "CouponRejectedByCondition"
 
 
 def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:
@@ -199,11 +215,14 @@ def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:
 
 def first_set(valid: Sequence[ValidOffer], value: int) -> tuple[ValidOffer, ...]:
     """Of offers in the order of preference, the first and those that go with it: of the same group,
-    free delivery once, and never more off the goods than their `value`."""
+    free delivery once, never more off the goods than their `value`, and never more in all than
+    leaves the margin floor of each."""
     chosen: list[ValidOffer] = []
     left, delivered = value, False
     for one in valid:
         if chosen and (one.offer.group is None or one.offer.group != chosen[0].offer.group):
+            continue
+        if not floors_kept((some.amount, some.most_in_all) for some in (*chosen, one)):
             continue
         if isinstance(one.discount, FreeShipping):
             if delivered:
@@ -215,3 +234,11 @@ def first_set(valid: Sequence[ValidOffer], value: int) -> tuple[ValidOffer, ...]
             left -= one.amount
         chosen.append(one)
     return tuple(chosen)
+
+
+def floors_kept(taken: Iterable[tuple[int, int | None]]) -> bool:
+    """Whether offers that take these amounts off, each with the most that may go in all, go
+    together."""
+    every = list(taken)
+    in_all = sum(amount for amount, _ in every)
+    return all(most is None or in_all <= most for _, most in every)

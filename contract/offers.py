@@ -246,6 +246,14 @@ class OfferBook(_Strict):
         """The share of the goods' value that must be left with `offer`."""
         return self.margin_floor if offer.margin_floor is None else offer.margin_floor
 
+    def budgeted(self, offer: Offer) -> bool:
+        """Whether what `offer` takes off is of the day's budget."""
+        return self.daily_budget is not None and not offer.unconditional
+
+    def in_money(self, offer: Offer) -> bool:
+        """Whether `offer` means nothing in another currency, by itself or by the day's budget."""
+        return offer.in_money or self.budgeted(offer)
+
 
 EMPTY_BOOK: Final = OfferBook()
 

@@ -145,7 +145,7 @@ async def reserve(request: Request) -> Response:
             if held is None:
                 raise CouponRefused("CouponExpired", "offer_token: it has expired; decide anew.")
             return _reserved(held)
-        offer = _on_offer(gateway, grant.offer_id, now)
+        offer = _on_offer(gateway, grant, now)
         holders = _holders(gateway, offer, asked)
         claim = Claim(
             grant.token_id,
@@ -159,6 +159,7 @@ async def reserve(request: Request) -> Response:
             holders,
             offer.external_code,
             _day_limit(gateway, offer, now),
+            grant.most_in_all,
         )
         until = now + timedelta(minutes=gateway.settings.reservation_minutes)
         if offer.schedule.valid_until is not None:
@@ -272,15 +273,20 @@ def _grant(gateway: Gateway, offer_id: str, asked: ReservationRequest) -> tuple[
     return grant, over
 
 
-def _on_offer(gateway: Gateway, offer_id: str, now: datetime) -> Offer:
-    """The offer as the shop has it now; whether it is right for this cart, the token says."""
-    offer = gateway.shelf.current.book.find(offer_id)
+def _on_offer(gateway: Gateway, grant: Grant, now: datetime) -> Offer:
+    """The offer as the shop has it now; whether it is right for this cart, the token says, but not
+    whether budgets that were set since can be reckoned in its currency."""
+    book, offer_id = gateway.shelf.current.book, grant.offer_id
+    offer = book.find(offer_id)
     if offer is None or not offer.active:
         raise CouponRefused("CouponNotFound", f"offer {offer_id}: it was withdrawn.")
     if not offer.schedule.begun(now):
         raise CouponRefused("CouponStartDateInFuture", f"offer {offer_id}: it has not begun.")
     if offer.schedule.over(now):
         raise CouponRefused("CouponExpired", f"offer {offer_id}: it is over.")
+    if grant.currency != offer.currency and book.in_money(offer):
+        told = f"offer {offer_id}: it is reckoned in {offer.currency}."
+        raise CouponRefused("CouponRejectedByCondition", told)
     return offer
 
 
@@ -301,8 +307,9 @@ def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) -> tuple
 
 def _day_limit(gateway: Gateway, offer: Offer, now: datetime) -> DayLimit | None:
     """What of the day's budget may be spent by now, where the offer is one of those it is for."""
-    budget = gateway.shelf.current.book.daily_budget
-    if budget is None or offer.unconditional:
+    book = gateway.shelf.current.book
+    budget = book.daily_budget
+    if budget is None or not book.budgeted(offer):
         return None
     day = budget.day(now)
     return DayLimit(day.name, usable(Budget(budget.amount), day, to_us(now)))

@@ -51,6 +51,7 @@ def evaluated(question: Question, offers: Iterable[Offer], uses: Mapping[str, Us
         holds=question.holds,
         personal=held.is_personal,
         floor=held.book.floor_of,
+        in_money=held.book.in_money,
     )
 
 
@@ -73,11 +74,14 @@ def _asked(question: Question) -> Asked:
 
 def margin_of(question: Question) -> int | None:
     """What the cart's goods leave, by the cost that the shop said of each, else by its usual rate;
-    None where neither is known of a line."""
+    None where neither is known of a line, or the cart is in another currency than the costs."""
     release, rate = question.checkout.release, question.shelf.current.book.margin_rate
+    cart = question.checkout.request.cart
+    if cart.currency != release.catalogue.currency:
+        return None
     cost = release.catalogue.now.cost
     total = 0
-    for line in question.checkout.request.cart.items:
+    for line in cart.items:
         known = cost.get(release.vocabulary.index(line.item_id))
         if line.price is None or (known is None and rate is None):
             return None

@@ -33,7 +33,8 @@ class ExpiredToken(InvalidToken):
 @dataclass(frozen=True)
 class Grant:
     """What is promised: `amount` at most off the cart of `cart_digest`, in minor units.
-    `recipient`: for whom it is (`OfferSigner.recipient`), None: for whoever has it."""
+    `recipient`: for whom it is (`OfferSigner.recipient`), None: for whoever has it. `most_in_all`:
+    what it may take off with others together, None: whatever there is."""
 
     decision_id: UUID
     offer_id: str
@@ -44,6 +45,7 @@ class Grant:
     expires_at: datetime
     group: str | None = None
     recipient: str | None = None
+    most_in_all: int | None = None
 
     @property
     def token_id(self) -> str:
@@ -75,6 +77,8 @@ class OfferSigner:
             claims["grp"] = grant.group
         if grant.recipient is not None:
             claims["who"] = grant.recipient
+        if grant.most_in_all is not None:
+            claims["all"] = grant.most_in_all
         return sign_claims(claims, self._hashes[0])
 
     def read(self, token: str) -> Grant:
@@ -96,6 +100,7 @@ class OfferSigner:
                 datetime.fromtimestamp(int(claims["exp"]), tz=UTC),
                 claims.get("grp"),
                 claims.get("who"),
+                None if claims.get("all") is None else int(claims["all"]),
             )
         except (
             *(AssertionError, ValidationError, ValueError),

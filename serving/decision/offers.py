@@ -240,6 +240,8 @@ def _issue(
         expires_at=end.replace(microsecond=0),
         group=offer.group,
         recipient=recipient,
+        # Said only where it matters: whoever holds the token can read it.
+        most_in_all=None if offer.group is None else one.most_in_all,
     )
     return messages.Offer(
         offer_id=offer.offer_id,

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
-from contract.offer_checks import RejectionReason, Used
+from contract.offer_checks import RejectionReason, Used, floors_kept
 from contract.offers import Discount, FreeShipping, Limits, reduction
 
 State = Literal["reserved", "redeemed", "released", "expired", "rolled_back"]
@@ -62,6 +62,7 @@ class Claim:
     `token_id` is the token's own name: it makes at most one reservation at a time. `holders`: the
     shopper's names for this offer, the one that it is reserved under first; empty where nobody
     counts. `discount` is settled, `amount` at most what it takes off, in minor units.
+    `most_in_all`: what it may take off with others together, None: whatever there is.
     `external_code`: of the coupon in an outside system, which is told of every step.
     """
 
@@ -76,6 +77,7 @@ class Claim:
     holders: tuple[str, ...] = ()
     external_code: str | None = None
     day: DayLimit | None = None  # None: it is of no day's budget
+    most_in_all: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Reservation:
     group: str | None
     reserved_at: datetime
     expires_at: datetime
+    most_in_all: int | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ def taken_in_all(reservations: Sequence[Reservation], settlement: Settlement) ->
         raise CouponRefused("ExclusivityViolation", "An offer counts once in a transaction.")
     taken = {one.reservation_id: amount_taken(one, settlement) for one in reservations}
     due = settlement.value + settlement.shipping_price - sum(taken.values())
-    if due < 0:
+    kept = floors_kept((taken[one.reservation_id], one.most_in_all) for one in reservations)
+    if due < 0 or not kept:
         raise CouponRefused("ExclusivityViolation", "Together these offers take off too much.")
     if settlement.total != due:
         raise CouponRefused("TotalMismatch", f"total: {due} is due, not {settlement.total}.", due)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MIGRATIONS = Path(__file__).with_name("ledger_migrations")
-NEWEST_STEP = "0003"  # the last of them
+NEWEST_STEP = "0004"  # the last of them
 VERSION_TABLE = "ledger_version"
 _READS = "ledger_reads"  # an execution option: this transaction only reads
 _TRIES = 5

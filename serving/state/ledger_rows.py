@@ -42,6 +42,7 @@ def reservation_of(row: Row[Any]) -> Reservation:
         row.offer_group,
         from_us(row.reserved_at),
         from_us(row.expires_at),
+        None if row.most_in_all is None else int(row.most_in_all),
     )
 
 

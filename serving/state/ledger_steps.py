@@ -82,6 +82,7 @@ def reserve(
         "expires_at": until_us,
         "external_code": claim.external_code,
         "budget_day": day,
+        "most_in_all": claim.most_in_all,
     }
     connection.execute(insert(RESERVATIONS).values(row))
     if claim.external_code is not None:

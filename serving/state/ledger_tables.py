@@ -76,6 +76,7 @@ RESERVATIONS = Table(
     Column("redemption_id", Text, ForeignKey("redemptions.redemption_id")),
     Column("external_code", Text),
     Column("budget_day", Text),
+    Column("most_in_all", BigInteger),
 )
 
 # What was spent of each day's budget; its row is what those who spend of it wait for.

@@ -41,6 +41,7 @@ async def save_ledger(database: LedgerDatabase, path: Path) -> None:
 async def load_ledger(database: LedgerDatabase, path: Path) -> None:
     """Take over everything from the file of a ledger. Raises UserError when there is something
     already, and StoreError."""
+    sqlite_ledger_database(path).close()  # brings one of an earlier version to the newest step
 
     def load(connection: Connection) -> None:
         for table in METADATA.sorted_tables:

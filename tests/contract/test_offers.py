@@ -254,6 +254,31 @@ def test_together_they_take_off_no_more_than_there_is() -> None:
     assert chosen == ["h-0", "f-0", "h-1"]
 
 
+def test_together_they_leave_the_highest_of_their_margin_floors() -> None:
+    def fifth(name: str, **more: Any) -> Offer:
+        return offer(PercentOff(percent=20), offer_id=name, group="g", **more)
+
+    free = offer(FreeShipping(shipping_ids=("standard",)), offer_id="free", group="g")
+    floored = fifth("low", margin_floor=0.2)  # of 5,000 half is margin: 2,500, and 1,000 stay
+    valid = evaluate([fifth("none"), floored, free], asked(margin=2_500), {}).valid
+    assert [one.most_in_all for one in valid] == [None, 1_500, None]
+    assert [one.offer.offer_id for one in first_set(valid, 5_000)] == ["none", "free"]
+    assert [one.offer.offer_id for one in first_set(valid[1:], 5_000)] == ["low", "free"]
+    almost = evaluate([fifth("none"), floored, free], asked(margin=3_498), {}).valid
+    assert [one.offer.offer_id for one in first_set(almost, 5_000)] == ["none", "low"]
+    just = evaluate([fifth("none"), floored, free], asked(margin=3_499), {}).valid
+    assert len(first_set(just, 5_000)) == 3
+
+
+def test_a_days_budget_is_reckoned_in_one_currency() -> None:
+    book = OfferBook.model_validate({"daily_budget": {"amount": 9_000}})
+    chosen = offer(unconditional=False)
+    for currency, found in (("USD", None), ("EUR", "CouponRejectedByCondition")):
+        assert reason(chosen, asked(currency=currency), in_money=book.in_money) == found
+        assert reason(offer(), asked(currency=currency), in_money=book.in_money) is None
+        assert reason(chosen, asked(currency=currency), in_money=OfferBook().in_money) is None
+
+
 def test_a_book_is_in_one_currency_and_names_each_offer_once() -> None:
     with pytest.raises(ValidationError, match="same offer_id"):
         OfferBook(offers=(offer(), offer()))

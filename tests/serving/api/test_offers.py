@@ -1,6 +1,7 @@
 """Offers over HTTP, from the shop's book to the coupon that is rolled back."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -578,3 +579,81 @@ async def test_a_clock_that_goes_back_gives_nothing_twice(running: Running) -> N
     refused(await reserve(running, first), "CouponLimitReached")
     assert (await redeem(running, taken)).status_code == 200
     assert (await running.gateway.ledger.used(running.clock.now()))["ten"].total == 1
+
+
+async def reserve_all(running: Running, *decisions: dict[str, Any]) -> list[dict[str, Any]]:
+    held = []
+    for decision in decisions:
+        for one in decision["offers"]:
+            body = {"offer_token": one["offer_token"], "visitor_id": "visitor-raw-1"}
+            answer = await running.post(f"/v1/offers/{one['offer_id']}/reservations", body)
+            assert answer.status_code == 200, answer.text
+            held.append(answer.json())
+    return held
+
+
+async def test_offers_that_go_together_keep_the_floor_at_the_decision_and_at_the_till(
+    running: Running,
+) -> None:
+    fifth = TEN | {"discount": {"kind": "percent", "percent": 20}, "group": "g"}
+    both = fifth, fifth | {"offer_id": "more"}
+    half = {"margin_rate": 0.5, "margin_floor": 0.25}
+    await put(running, *both, **half)
+    first = await offered(running)
+    # 2,499 are left of 4,999, of which 999 go: with 999 more it would be a tenth.
+    assert [one["offer_id"] for one in first["offers"]] == ["ten"]
+    await put(running, both[1], **half)
+    second = await offered(running)
+    await put(running, *both, **half)
+    held = await reserve_all(running, first, second)
+    together = {"combined_with": [held[1]["reservation_id"]], "total": VALUE - 2 * 999}
+    refused(await redeem(running, held[0], **together), "ExclusivityViolation")
+    assert (await redeem(running, held[0], total=VALUE - 999)).status_code == 200
+    await put(running, *both, margin_rate=0.7, margin_floor=0.25)
+    assert len((await offered(running))["offers"]) == 2
+
+
+async def test_a_rule_forces_nothing_that_breaks_the_floor_with_what_is_given(
+    running: Running,
+) -> None:
+    fifth = TEN | {"discount": {"kind": "percent", "percent": 20}, "group": "g"}
+    more = fifth | {"offer_id": "more", "unconditional": False}
+    await put(running, fifth, more, margin_rate=0.5, margin_floor=0.25)
+    rule = {"id": "force", "actions": [{"kind": "force_offer", "offer_id": "more"}]}
+    headers = running.bearer("admin")
+    await running.client.put("/v1/rules", json={"rules": [rule]}, headers=headers)
+    assert [one["offer_id"] for one in (await offered(running))["offers"]] == ["more"]
+
+
+async def test_no_floor_and_no_budget_is_reckoned_in_another_currency(running: Running) -> None:
+    costs = [{"item_id": "item-1", "cost": 1_000}, {"item_id": "item-2", "cost": 1_000}]
+    headers = running.bearer("admin")
+    await running.client.patch("/v1/catalogue/items", json={"items": costs}, headers=headers)
+    half = TEN | {"discount": {"kind": "percent", "percent": 50}}
+    yen = CART | {"currency": "JPY", "items": [{"item_id": "item-1", "price": 187_500}]}
+    why = [{"offer_id": "ten", "rejection_reason": "CouponRejectedByCondition"}]
+    await put(running, half, margin_floor=0.2)
+    assert (await offered(running, cart=yen))["rejected_offers"] == why
+    chosen = half | {"unconditional": False}
+    await put(running, chosen, daily_budget={"amount": 10**9})
+    assert (await offered(running, cart=yen))["rejected_offers"] == why
+    # Neither may a token be reserved that was given before there was a budget.
+    await put(running, half)
+    before = await offered(running, cart=yen)
+    await put(running, chosen, daily_budget={"amount": 10**9})
+    refused(await reserve(running, before), "CouponRejectedByCondition")
+
+
+async def test_a_token_of_the_version_before_is_still_redeemed(running: Running) -> None:
+    half = {"margin_rate": 0.5, "margin_floor": 0.25}
+    signer = running.gateway.shelf.signer
+    await put(running, TEN, **half)
+    alone = await offered(running)
+    assert signer.read(alone["offers"][0]["offer_token"]).most_in_all is None
+    await put(running, TEN | {"group": "g"}, **half)
+    decision = await offered(running)
+    grant = signer.read(decision["offers"][0]["offer_token"])
+    assert grant.most_in_all == 2_499 - 1_250
+    token = signer.sign(replace(grant, most_in_all=None))
+    held = (await reserve(running, decision, offer_token=token)).json()
+    assert (await redeem(running, held)).status_code == 200

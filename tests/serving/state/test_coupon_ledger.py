@@ -4,7 +4,7 @@ and what is refused leaves no trace."""
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,11 +40,12 @@ from serving.state.ledger_database import (
     sqlite_ledger_database,
 )
 from serving.state.ledger_tables import METADATA
+from serving.state.ledger_transfer import load_ledger
 from serving.state.pacing_records import Price
 from serving.state.postgres_ledger import LOCK, postgres_ledger_database
 from serving.state.postgres_place import postgres_place
 from serving.state.sql_coupon_ledger import SqlCouponLedger
-from serving.state.sqlite_writer import StoreError
+from serving.state.sqlite_writer import StoreError, connect
 
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
 TTL = timedelta(minutes=10)
@@ -575,3 +576,18 @@ async def test_one_price_for_all_gateways(
 
 def _us(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000)
+
+
+async def test_a_file_of_an_earlier_step_is_taken_over(tmp_path: Path, open_one: Open) -> None:
+    path = tmp_path / "backup.sqlite"
+    before = SqlCouponLedger(sqlite_ledger_database(path))
+    held = await reserve(before)
+    before.close()
+    with closing(connect(path)) as file:
+        file.execute("ALTER TABLE reservations DROP COLUMN most_in_all")
+        file.execute("UPDATE ledger_version SET version_num = '0003'")
+    database = open_one()
+    await load_ledger(database, path)
+    after = SqlCouponLedger(database)
+    assert await after.find(held.reservation_id) == held
+    after.close()
