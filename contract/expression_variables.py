@@ -33,8 +33,16 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     Variable("shopper.known", "bool", "whether anything is remembered, with their consent"),
     Variable("shopper.signed_in", "bool", "whether the caller sent a user_id"),
     Variable("shopper.first_order", "bool", "the caller's word that this is a first order"),
-    Variable("shopper.orders", "int", "orders that are remembered, less those given back"),
-    Variable("segments", "list of string", "the names of the segments in effect"),
+    Variable(
+        "shopper.orders",
+        "int",
+        "orders that are remembered, less those given back; no value without consent",
+    ),
+    Variable(
+        "segments",
+        "list of string",
+        "the names of the segments in effect; no value without consent",
+    ),
     Variable("cart.items", "list of string", "item ids, each once, in the order of the cart"),
     Variable("cart.categories", "list of string", "categories of these, at any level"),
     Variable("cart.quantities", "map of int by string", "how many of each item, by item id"),
@@ -83,16 +91,26 @@ class Suggested:
 
 
 def shopper_values(
-    *, known: bool, signed_in: bool, first_order: bool | None, orders: int, segments: Iterable[str]
+    *,
+    known: bool | None,
+    signed_in: bool,
+    first_order: bool | None,
+    orders: int | None,
+    segments: Iterable[str] | None,
 ) -> dict[str, Value]:
-    """The values of `shopper.*` and `segments`."""
-    return {
-        "shopper.known": known,
+    """The values of `shopper.*` and `segments`. What could not be told (None) has no value: a
+    condition that needs it does not hold, whichever way it asks."""
+    values: dict[str, Value] = {
         "shopper.signed_in": signed_in,
         "shopper.first_order": first_order is True,
-        "shopper.orders": orders,
-        "segments": list(segments),
     }
+    if known is not None:
+        values["shopper.known"] = known
+    if orders is not None:
+        values["shopper.orders"] = orders
+    if segments is not None:
+        values["segments"] = list(segments)
+    return values
 
 
 def cart_values(lines: Iterable[CartLine], currency: str) -> dict[str, Value]:

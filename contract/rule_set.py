@@ -109,7 +109,8 @@ class RuleSet:
                 text = one.expression.text
                 if text not in said:
                     said[text] = one.expression.holds(facts)
-                if said[text] is None:
+                # What nobody could tell of the shopper is no fault of the rule.
+                if said[text] is None and one.expression.variables <= values.keys():
                     failed.append(one.rule.id)
                 if not said[text]:
                     continue

@@ -1,5 +1,6 @@
 """What a merchant's conditions may know of a checkout. Without consent that is the cart and the
-context alone, as for the models."""
+context alone, as for the models. A history that may not be, or could not be, read is not one of no
+orders: what would be told of it has no value then."""
 
 from collections.abc import Set
 from datetime import datetime
@@ -61,12 +62,16 @@ def rule_facts(
 def _shopper(
     checkout: Checkout, state: SubjectState | None, *, with_segments: bool
 ) -> dict[str, Value]:
+    personal, names = checkout.subject.personal, None
+    if personal and with_segments and state is not None:
+        names = checkout.segments(state)()
+    unread = personal and state is None
     return shopper_values(
-        known=checkout.asked_about(state or {}).view.known,
+        known=None if unread else checkout.asked_about(state or {}).view.known,
         signed_in=checkout.request.user_id is not None,
         first_order=checkout.request.context.first_order,
-        orders=orders_of(checkout, state) or 0,
-        segments=checkout.segments(state)() if with_segments and state is not None else (),
+        orders=orders_of(checkout, state),
+        segments=names,
     )
 
 

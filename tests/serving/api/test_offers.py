@@ -657,3 +657,49 @@ async def test_a_token_of_the_version_before_is_still_redeemed(running: Running)
     token = signer.sign(replace(grant, most_in_all=None))
     held = (await reserve(running, decision, offer_token=token)).json()
     assert (await redeem(running, held)).status_code == 200
+
+
+NEWCOMER = "shopper.orders == 0"
+ELSEWHERE = "!('high_value_repeat_buyers' in segments)"
+
+
+@pytest.mark.parametrize("condition", [NEWCOMER, ELSEWHERE])
+async def test_a_history_that_is_not_known_is_not_one_of_no_orders(
+    running: Running, monkeypatch: pytest.MonkeyPatch, condition: str
+) -> None:
+    await put(running, TEN | {"condition": condition})
+    rule = {
+        "id": "new",
+        "condition": condition,
+        "actions": [{"kind": "boost", "items": ["item-7"]}],
+    }
+    headers = running.bearer("admin")
+    wrote = await running.client.put("/v1/rules", json={"rules": [rule]}, headers=headers)
+    assert wrote.status_code == 200, wrote.text
+
+    async def got(**changed: Any) -> tuple[int, list[str]]:
+        decision = await offered(running, **changed)
+        return len(decision["offers"]), decision["applied_rules"]
+
+    assert await got() == (1, ["new"])  # known, and has bought nothing
+    assert await got(visitor_id="other", consent=ALL | {"personalization": False}) == (0, [])
+    assert await got(visitor_id="another", consent=None) == (0, [])
+
+    def broken(names: Any) -> Any:
+        raise OSError
+
+    monkeypatch.setattr(running.gateway.decider, "_read_now", broken)
+    decision = await offered(running)
+    assert (decision["offers"], decision["applied_rules"]) == ([], [])
+    assert "features" in decision["degraded"]
+    metrics = (await running.client.get("/metrics", headers=headers)).text
+    assert "tillwise_rules_failed_total 0.0" in metrics  # the rule itself is right
+
+
+async def test_the_servers_word_of_a_first_order_counts_without_a_history(
+    running: Running,
+) -> None:
+    await put(running, TEN | {"condition": "shopper.first_order"})
+    without = ALL | {"personalization": False}
+    told = await offered(running, consent=without, context={"first_order": True}, user_id="u-1")
+    assert len(told["offers"]) == 1
