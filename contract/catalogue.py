@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-MinorUnits = Annotated[int, Field(ge=0, le=10**12)]
+MOST_MINOR = 10**12
+MinorUnits = Annotated[int, Field(ge=0, le=MOST_MINOR)]
 
 # The columns of `catalogue.parquet`, in order, with their Arrow types by name.
 CATALOGUE_COLUMNS: dict[str, str] = {

@@ -192,7 +192,7 @@ async def redeem(request: Request) -> Response:
         first = _id_of(request, "reservation_id", "ReservationNotFound")
         wanted = list(dict.fromkeys((first, *map(str, asked.combined_with))))
         for one in wanted:
-            await _refuse_withdrawn(gateway, one)
+            await _refuse_ended(gateway, one, now)
         settlement = Settlement(
             asked.transaction_id, asked.cart.digest, asked.cart.currency, value, asked.total
         )
@@ -315,13 +315,17 @@ def _day_limit(gateway: Gateway, offer: Offer, now: datetime) -> DayLimit | None
     return DayLimit(day.name, usable(Budget(budget.amount), day, to_us(now)))
 
 
-async def _refuse_withdrawn(gateway: Gateway, reservation_id: str) -> None:
-    """Withdrawing an offer is how a shop stops it at once, whatever is reserved."""
+async def _refuse_ended(gateway: Gateway, reservation_id: str, now: datetime) -> None:
+    """Withdrawing an offer, or moving its end, is how a shop stops it at once, whatever is
+    reserved. The hour, the weekday and the place were looked at when it was offered: a reservation
+    holds them for its minutes."""
     held = await gateway.ledger.find(reservation_id)
     if held is not None and held.state == "reserved":
         offer = gateway.shelf.current.book.find(held.offer_id)
         if offer is None or not offer.active:
             raise CouponRefused("CouponNotFound", f"offer {held.offer_id}: it was withdrawn.")
+        if held.expires_at > now and offer.schedule.over(now):
+            raise CouponRefused("CouponExpired", f"offer {held.offer_id}: it is over.")
 
 
 def _id_of(request: Request, name: str, reason: RefusalReason) -> str:

@@ -187,12 +187,13 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
 
 def _offers(record: dict[str, Any], *, figures: bool) -> list[ExplainedOffer]:
     """What was shown of the `offers` of a record."""
-    by_policy = "for_this_checkout" if record.get("policy") == "uplift" else "qualifies"
+    policy, explored = record.get("policy", "unconditional"), record.get("explored", False)
     return [
         ExplainedOffer(
             offer_id=arm["offer_id"],
             reasons=_reasons(
-                ["shop_choice" if arm["offer_id"] in record["rules"] else by_policy], personal=True
+                [reason_texts.of_offer(policy, explored=explored, forced=_forced(record, arm))],
+                personal=True,
             ),
             propensity=arm["propensity"] if figures else None,
             expected_gain=arm.get("expected_gain") if figures else None,
@@ -200,6 +201,10 @@ def _offers(record: dict[str, Any], *, figures: bool) -> list[ExplainedOffer]:
         for arm in record.get("arms", ())
         if arm["shown"]
     ]
+
+
+def _forced(record: dict[str, Any], arm: dict[str, Any]) -> bool:
+    return arm["offer_id"] in record["rules"]
 
 
 def _order(record: dict[str, Any] | None, *, personal: bool) -> ExplainedOrder | None:

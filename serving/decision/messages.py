@@ -17,7 +17,7 @@ from pydantic import (
     StrictBool,
 )
 
-from contract.catalogue import Currency, ItemId, MinorUnits
+from contract.catalogue import MOST_MINOR, Currency, ItemId, MinorUnits
 from contract.consent import Purpose
 from contract.events import EventContext, RawId, SessionId, Text
 from contract.fields import Name, distinct
@@ -35,6 +35,7 @@ ReasonCode = Literal[
     "shop_choice",
     "qualifies",
     "for_this_checkout",
+    "by_chance",
     "bought_before",
     "goes_with_cart",
     "goes_with_looked_at",
@@ -66,12 +67,21 @@ class CartLine(_Message):
     price: Price | None = None
 
 
+def _payable(lines: tuple[CartLine, ...]) -> tuple[CartLine, ...]:
+    # What ledger and conditions reckon with has 64 bits.
+    if sum((line.price or 0) * line.quantity for line in lines) > MOST_MINOR:
+        raise ValueError(f"are worth more than {MOST_MINOR} minor units in all")
+    return lines
+
+
 class Cart(_Message):
     """The caller's cart is the truth. Lines are in the order in which they were put in."""
 
     cart_id: Name
     currency: Currency
-    items: Annotated[tuple[CartLine, ...], Field(max_length=MAX_CART_LINES)] = ()
+    items: Annotated[
+        tuple[CartLine, ...], Field(max_length=MAX_CART_LINES), AfterValidator(_payable)
+    ] = ()
 
     @property
     def value(self) -> int | None:
@@ -115,6 +125,11 @@ class ShippingOption(_Message):
     days: Annotated[int, Strict(), Field(ge=0, le=365)] | None = None
 
 
+def _named_once(options: tuple[ShippingOption, ...]) -> tuple[ShippingOption, ...]:
+    distinct(tuple(one.id for one in options))
+    return options
+
+
 class Filter(_Message):
     """Which items may be recommended. A category matches at any level of an item's path."""
 
@@ -139,7 +154,9 @@ class DecideRequest(_Message):
     payment_methods: Annotated[
         tuple[Name, ...], Field(max_length=50), AfterValidator(distinct)
     ] = ()
-    shipping_options: Annotated[tuple[ShippingOption, ...], Field(max_length=50)] = ()
+    shipping_options: Annotated[
+        tuple[ShippingOption, ...], Field(max_length=50), AfterValidator(_named_once)
+    ] = ()
     placements: Annotated[
         tuple[Placement, ...], Field(max_length=4), AfterValidator(distinct), AfterValidator(_some)
     ] = PLACEMENTS

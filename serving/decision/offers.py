@@ -28,9 +28,6 @@ from serving.decision.offer_terms import FREE, Terms, affordable, terms_of
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
 
-_SHOP_CHOICE = messages.Reason(code="shop_choice", text=texts.SHOP_CHOICE)
-_QUALIFIES = messages.Reason(code="qualifies", text=texts.QUALIFIES)
-_FOR_THIS_CHECKOUT = messages.Reason(code="for_this_checkout", text=texts.FOR_THIS_CHECKOUT)
 # Who chose among the valid offers: nobody, as everybody gets them; the network; chance alone.
 Policy = Literal["unconditional", "uplift", "chance"]
 
@@ -49,6 +46,7 @@ class Offered:
     holdout_share: float = 0.0
     version: int = 0
     policy: Policy = "unconditional"
+    explored: bool = False  # this one was drawn by chance, whatever a network says
     by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
     # What the network expects each to bring over none, minor units; by offer id.
     expected: Mapping[str, float] = field(default_factory=dict)
@@ -96,6 +94,7 @@ class Offered:
         paced = {} if self.terms is None else {"pacing": self.terms.record()}
         return paced | {
             "policy": self.policy,
+            "explored": self.explored,
             "version": self.version,
             "holdout": self.holdout,
             "holdout_share": self.holdout_share,
@@ -197,6 +196,7 @@ def _by_policy(offered: Offered, best: Judged) -> Offered:
         propensities=offered.propensities | dict(zip(ids, chances[1:], strict=True)),
         none=chances[0],
         policy="uplift" if best.known else "chance",
+        explored=best.choice.by == "explore",
         expected={one: gain for one, gain in gains if gain != UNKNOWN_GAIN},
         cost=dict(zip(ids, best.cost[1:], strict=True)),
     )
@@ -208,17 +208,15 @@ def issued(
     """The offers that are shown, each with its token."""
     return tuple(
         _issue(checkout, one, shelf, decision_id, now).model_copy(
-            update={"reasons": (_why(offered, one),)}
+            update={"reasons": (_why(offered, one.offer.offer_id),)}
         )
         for one in offered.shown
     )
 
 
-def _why(offered: Offered, one: ValidOffer) -> messages.Reason:
-    """A rule's choice, the network's, or what everybody who qualifies gets."""
-    if one.offer.offer_id in offered.by:
-        return _SHOP_CHOICE
-    return _QUALIFIES if offered.policy == "unconditional" else _FOR_THIS_CHECKOUT
+def _why(offered: Offered, offer_id: str) -> messages.Reason:
+    code = texts.of_offer(offered.policy, explored=offered.explored, forced=offer_id in offered.by)
+    return messages.Reason(code=code, text=texts.BY_CODE[code])
 
 
 def _issue(

@@ -1,8 +1,11 @@
 """Every sentence that explains a suggestion to a shopper. A module, not a file beside the code, so
 that it is in every package and a missing text is found by the type checker's first run."""
 
+from serving.decision.messages import ReasonCode
+
 QUALIFIES = "For everyone who meets its terms."
 FOR_THIS_CHECKOUT = "Picked for this checkout."
+BY_CHANCE = "One of the shop's offers, drawn by chance."
 SHOP_CHOICE = "Chosen by the shop."
 BOUGHT_BEFORE = "You bought this before."
 GOES_WITH_CART = "Often bought together with {title}."
@@ -20,6 +23,7 @@ BY_CODE = {
     "shop_choice": SHOP_CHOICE,
     "qualifies": QUALIFIES,
     "for_this_checkout": FOR_THIS_CHECKOUT,
+    "by_chance": BY_CHANCE,
     "bought_before": BOUGHT_BEFORE,
     "goes_with_cart": GOES_WITH_CART_UNTITLED,
     "goes_with_looked_at": GOES_WITH_LOOKED_AT_UNTITLED,
@@ -35,3 +39,13 @@ ORDERS = {
     "usual_here": "What most shoppers choose at a checkout like this comes first.",
     "as_sent": "In the shop's own order.",
 }
+
+
+def of_offer(policy: str, *, explored: bool, forced: bool) -> ReasonCode:
+    """Why an offer is shown: a rule's choice, what everybody who qualifies gets, the network's
+    choice, or chance."""
+    if forced:
+        return "shop_choice"
+    if policy == "unconditional":
+        return "qualifies"
+    return "by_chance" if explored or policy == "chance" else "for_this_checkout"

@@ -70,6 +70,24 @@ async def test_support_is_told_why_an_offer_was_made(start: Start, tmp_path: Pat
     assert said["propensity"] is said["expected_gain"] is None
 
 
+@pytest.mark.parametrize("network", [True, False])
+async def test_what_chance_shows_is_said_to_be_chance(
+    start: Start, tmp_path: Path, network: bool
+) -> None:
+    running = await gateway(start, tmp_path, 0.9, 0.9, 0.9) if network else await start()
+    await put(running, PERCENT, margin_rate=RATE, explore_share=1)
+    for n in range(20):
+        decision = await offered(running, visitor_id=f"visitor-{n}")
+        if decision["offers"]:
+            break
+    await running.quiet()
+    (reason,) = decision["offers"][0]["reasons"]
+    assert reason == {"code": "by_chance", "text": "One of the shop's offers, drawn by chance."}
+    path = f"/v1/decisions/{decision['decision_id']}/explanation"
+    (said,) = (await running.client.get(path, headers=running.bearer("admin"))).json()["offers"]
+    assert said["reasons"] == [reason]
+
+
 async def test_nothing_is_shown_to_who_would_buy_anyway(start: Start, tmp_path: Path) -> None:
     # However likely the purchase is, the offer adds too little to it.
     running = await gateway(start, tmp_path, 0.90, 0.95, 0.95)

@@ -204,6 +204,43 @@ async def test_withdrawing_stops_everything_but_what_is_paid(running: Running) -
     assert (await redeem(running, paid, transaction_id="order-2")).json() == done.json()
 
 
+async def test_moving_its_end_stops_an_offer_whatever_is_reserved(running: Running) -> None:
+    await put(running, TEN)
+    held = (await reserve(running, await offered(running))).json()
+    await put(running, TEN | {"schedule": {"valid_until": (NOON - timedelta(days=1)).isoformat()}})
+    refused(await redeem(running, held), "CouponExpired")
+
+
+async def test_a_reservation_holds_the_hour_for_its_minutes(running: Running) -> None:
+    noon = {"hours": {"from_hour": 12, "until_hour": 13}, "timezone": "UTC"}
+    running.clock.at = NOON + timedelta(minutes=55)
+    await put(running, TEN | {"schedule": noon})
+    held = (await reserve(running, await offered(running))).json()
+    running.clock.at = NOON + timedelta(minutes=65)
+    assert (await offered(running))["offers"] == []
+    assert (await redeem(running, held)).status_code == 200
+
+
+async def test_a_cart_is_worth_what_the_ledger_can_count(running: Running) -> None:
+    await put(running, TEN)
+    most = {"item_id": "item-1", "quantity": 1_000_000, "price": 1_000_000}
+    held = (await reserve(running, await offered(running, cart=CART | {"items": [most]}))).json()
+    assert held["amount"] == 10**11
+    more = CART | {"items": [most, {"item_id": "item-2", "price": 1}]}
+    answer = await running.decide(cart=more, consent=ALL)
+    assert answer.status_code == 422
+    assert "1000000000000 minor units in all" in answer.json()["detail"]
+    over = await redeem(running, held, cart=more)
+    assert over.status_code == 422
+
+
+async def test_a_way_of_delivery_is_named_once(running: Running) -> None:
+    twice = [{"id": "standard", "price": 499}, {"id": "standard", "price": 0}]
+    answer = await running.decide(shipping_options=twice)
+    assert answer.status_code == 422
+    assert "same thing twice" in answer.json()["detail"]
+
+
 async def test_a_first_order_needs_a_user_and_the_callers_word(running: Running) -> None:
     await put(running, FIRST)
     said = {"first_order": True}
