@@ -36,7 +36,7 @@ MOST_LAYERS_IN_USE = 20  # each is hashed for every checkout
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Words = Annotated[str, StringConstraints(max_length=500)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 Status = Literal["draft", "running", "stopped"]
 Metric = Literal["conversion", "order_value", "revenue", "margin", "abandonment", "take_rate"]
 METRICS: tuple[Metric, ...] = (
@@ -85,7 +85,7 @@ class Variant(_Strict):
     """One variant; `weight` is relative to those of the others."""
 
     key: Key
-    weight: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, Strict(), Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
     changes: Changes = Changes()
 
 
@@ -94,7 +94,7 @@ class Guardrail(_Strict):
     and `stops` is set, the experiment ends by itself."""
 
     metric: Metric
-    max_loss: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    max_loss: Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     stops: StrictBool = True
 
 

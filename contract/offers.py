@@ -29,7 +29,7 @@ from contract.schedule import Schedule, Zone
 OfferId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Minor = Annotated[int, Strict(), Field(ge=1, le=10**12)]
 Count = Annotated[int, Strict(), Field(ge=1, le=10**9)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 
 MOST_OFFERS: Final = 200
 MOST_CONDITION: Final = 1_000  # characters
@@ -44,7 +44,9 @@ def _two_decimals(percent: float) -> float:
     return percent
 
 
-Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), AfterValidator(_two_decimals)]
+Percent = Annotated[
+    float, Strict(), Field(gt=0, le=100, allow_inf_nan=False), AfterValidator(_two_decimals)
+]
 
 
 class _Strict(BaseModel):
@@ -160,7 +162,7 @@ class FrequencyCap(_Strict):
     """At most `times` offers to one person within `days`."""
 
     times: Annotated[int, Strict(), Field(ge=1, le=1_000)]
-    days: Annotated[float, Field(gt=0, le=366, allow_inf_nan=False)]
+    days: Annotated[float, Strict(), Field(gt=0, le=366, allow_inf_nan=False)]
 
     def holds(self, shown_us: Sequence[int], now_us: int) -> bool:
         """Whether one more may be shown, after those at `shown_us`."""

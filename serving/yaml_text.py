@@ -18,6 +18,16 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
             )
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        named: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str):  # other keys are no names
+                if key.value in named:
+                    told = f"{key.value} stands twice"
+                    raise yaml.MarkedYAMLError(problem=told, problem_mark=key.start_mark)
+                named.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 # A date stays the text that it is: what it means is the model's to say.
 _PlainLoader.yaml_implicit_resolvers = {

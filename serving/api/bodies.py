@@ -3,13 +3,16 @@ once."""
 
 import asyncio
 import json
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from contract.errors import UserError
+from contract.fields import in_lines
 from serving.api.arrivals import patience_of
 from serving.api.problems import ApiProblem, invalid
 from serving.yaml_text import yaml_body
@@ -82,6 +85,36 @@ def parse(model: type[Model], body: bytes) -> Model:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def parse_document(model: type[Model], body: bytes) -> Model:
+    """`parse`, for what is kept: a name that stands twice, of which only the last would count, and
+    control characters in a text are a 422 problem as well."""
+    with suppress(ValueError, RecursionError):  # no JSON: what `parse` says of it is better
+        json.loads(body, object_pairs_hook=_checked)
+    return parse(model, body)
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ApiProblem(422, f"{name}: stands twice in one object.")
+        made[name] = value
+        for text in (name, *_texts(value)):
+            try:
+                in_lines(text)
+            except ValueError as error:
+                raise ApiProblem(422, f"{name!r}: {error}.") from None
+    return made
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def says_gpc(request: Request) -> bool:

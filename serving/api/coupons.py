@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Strin
 from contract.catalogue import MinorUnits
 from contract.clock import to_us
 from contract.events import RawId, no_card
+from contract.fields import one_line
 from contract.offers import Offer
 from contract.pacing import usable
 from contract.policy import Budget
@@ -45,7 +46,10 @@ _MOST_TOGETHER = 10
 
 
 TransactionId = Annotated[
-    str, StringConstraints(min_length=1, max_length=200), AfterValidator(no_card)
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(no_card),
+    AfterValidator(one_line),
 ]
 Amount = Annotated[MinorUnits, Strict()]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from contract.experiments import Experiment, ExperimentBook, ExperimentRefused
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
-from serving.api.bodies import parse, read_json_body
+from serving.api.bodies import parse_document, read_json_body
 from serving.api.documentation import body_of
 from serving.api.documents import Held, Written, answered, overtaken, told
 from serving.api.gateway import Gateway, gateway_of
@@ -98,7 +98,7 @@ async def put_experiment(request: Request, key: str) -> Response:
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
-    written = parse(WrittenExperiment, body)
+    written = parse_document(WrittenExperiment, body)
     if written.experiment.key != key:
         raise _refused("experiment.key", f"is not the key in the address, {key!r}")
 

@@ -10,7 +10,7 @@ from contract.expressions import ExpressionRefused, checked
 from contract.offers import OfferBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
-from serving.api.bodies import parse, read_json_body
+from serving.api.bodies import parse_document, read_json_body
 from serving.api.documentation import body_of
 from serving.api.documents import Held, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
@@ -60,7 +60,7 @@ async def put_offers(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
-    written = parse(WrittenOffers, body)
+    written = parse_document(WrittenOffers, body)
 
     async def act() -> Response:
         await check(gateway, written)

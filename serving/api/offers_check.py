@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from contract.offers import OfferBook
 from serving.api.auth import authenticate
-from serving.api.bodies import parse, read_written_body
+from serving.api.bodies import parse_document, read_written_body
 from serving.api.documentation import body_of
 from serving.api.gateway import gateway_of
 from serving.api.offers import check
@@ -79,7 +79,7 @@ async def check_offers(request: Request) -> Response:
     gateway = gateway_of(request)
     authenticate(request, gateway, "admin")
     body = await read_written_body(request, gateway.settings.body_limit_bytes)
-    asked = parse(CheckedOffers, body)
+    asked = parse_document(CheckedOffers, body)
     drafted = gateway.shelf.with_draft(await check(gateway, asked))
     currency = gateway.live.current.catalogue.currency
 

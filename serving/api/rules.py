@@ -12,7 +12,7 @@ from contract.rule_set import RuleRefused, RuleSet, checked_set
 from contract.rules import RuleBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
-from serving.api.bodies import YAML, parse, read_written_body
+from serving.api.bodies import YAML, parse_document, read_written_body
 from serving.api.documentation import body_of
 from serving.api.documents import Held, VersionTold, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
@@ -103,7 +103,7 @@ async def put_rules(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     body = await read_written_body(request, gateway.settings.body_limit_bytes)
-    written = parse(WrittenRules, body)
+    written = parse_document(WrittenRules, body)
 
     async def act() -> Response:
         await check(written)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from contract.rules import RuleBook
 from serving.api.auth import authenticate
-from serving.api.bodies import parse, read_written_body
+from serving.api.bodies import parse_document, read_written_body
 from serving.api.documentation import body_of
 from serving.api.gateway import gateway_of
 from serving.api.problems import documented
@@ -79,7 +79,7 @@ async def check_rules(request: Request) -> Response:
     gateway = gateway_of(request)
     authenticate(request, gateway, "admin")
     body = await read_written_body(request, gateway.settings.body_limit_bytes)
-    asked = parse(CheckedRules, body)
+    asked = parse_document(CheckedRules, body)
     draft = await check(asked)
     held = gateway.rules.current
     currency = gateway.live.current.catalogue.currency

@@ -490,6 +490,44 @@ async def test_the_book_is_checked_versioned_and_the_admins(running: Running) ->
     assert (await running.client.get("/v1/offers", headers=headers)).json() == written.json()
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"offers": [TEN | {"discount": {"kind": "percent", "percent": True}}]}, "valid number"),
+        ({"holdout_share": "0.1"}, "valid number"),
+        ({"offers": [TEN | {"title": "ten\0"}]}, "'title': must not hold control characters"),
+        ({"note": "a\x1b[2Jb"}, "'note': must not hold control characters"),
+    ],
+)
+async def test_what_a_book_says_is_taken_at_its_word(
+    running: Running, body: dict[str, Any], detail: str
+) -> None:
+    answer = await running.client.put("/v1/offers", json=body, headers=running.bearer("admin"))
+    assert (answer.status_code, detail in answer.json()["detail"]) == (422, True), answer.text
+
+
+@pytest.mark.parametrize("path", ["offers", "offers/check", "rules", "rules/check"])
+async def test_no_name_stands_twice_in_a_document(running: Running, path: str) -> None:
+    headers = running.bearer("admin") | {"content-type": "application/json"}
+    kind = path.partition("/")[0]
+    body = f'{{"{kind}": [], "{kind}": []}}'
+    call = running.client.post if "check" in path else running.client.put
+    answer = await call(f"/v1/{path}", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == f"{kind}: stands twice in one object."
+    for wrong in ("{", "[" * 10_000):
+        assert (await call(f"/v1/{path}", content=wrong, headers=headers)).status_code == 400
+
+
+async def test_an_order_number_is_one_line(running: Running) -> None:
+    await put(running, TEN)
+    held = (await reserve(running, await offered(running))).json()
+    for wrong in ("order\0", "order\n1", "\x7f"):
+        answer = await redeem(running, held, transaction_id=wrong)
+        assert answer.status_code == 422
+        assert "control characters" in answer.json()["detail"]
+
+
 async def test_another_gateway_with_the_same_key_keeps_the_promise(
     start: Start, tmp_path: Any
 ) -> None:

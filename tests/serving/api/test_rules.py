@@ -137,6 +137,7 @@ async def test_yaml_goes_out_and_comes_back_the_same(running: Running) -> None:
         ("!!python/object/apply:os.system ['true']", 400, "could not determine a constructor"),
         ("rules:\n- id: a", 422, "rules[0].actions: Field required"),
         ("[1]", 422, "body"),
+        ("rules: []\nnote: a\nrules: []", 400, "line 3, column 1: rules stands twice"),
     ],
 )
 async def test_bad_yaml_is_one_clear_problem(
