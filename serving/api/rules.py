@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from contract.encoding import OOV
 from contract.rule_set import RuleRefused, RuleSet, checked_set
-from contract.rules import RuleBook
+from contract.rules import ForceOffer, Pin, ReplaceOffer, RuleBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import YAML, parse_document, read_written_body
@@ -34,6 +35,7 @@ async def _by_admin(request: Request) -> None:
 _ADMIN = [Depends(_by_admin)]
 
 MOST_HISTORY = 200
+MOST_WARNINGS = 50
 Number = Annotated[int, Query(ge=1, le=10**9)]
 
 
@@ -44,6 +46,13 @@ class WrittenRules(Written, RuleBook):
 
 class HeldRules(Held, RuleBook):
     """A version of the rules, and who wrote it when. Version 0: nobody has written any."""
+
+
+class SavedRules(HeldRules):
+    """The rules as they are in force now. `warnings`: what they speak of and this shop does not
+    have, so that nothing will come of it; left out where there is none."""
+
+    warnings: list[str] | None = None
 
 
 class History(BaseModel):
@@ -92,7 +101,7 @@ async def get_rules(request: Request, version: Number | None = None) -> Response
 @router.put(
     "/v1/rules",
     summary="Write the rules",
-    response_model=HeldRules,
+    response_model=SavedRules,
     responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(WrittenRules, yaml=True) | {"parameters": [idempotency.PARAMETER]},
     tags=["rules"],
@@ -175,17 +184,39 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenRules) -> Res
     book = RuleBook(**{name: getattr(written, name) for name in RuleBook.model_fields})
     await put(gateway, DOCUMENT, rule_book.body_of(book), written, caller)
     gateway.rules.follow()
-    return _answer(gateway.control.document(DOCUMENT))
+    document = gateway.control.document(DOCUMENT)
+    assert document is not None
+    return _answer(document, _warnings(gateway, _book(document)) or None)
+
+
+def _warnings(gateway: Gateway, book: RuleBook) -> list[str]:
+    # Not refused: the offer, or the release with the item, may come after the rule.
+    offers, vocabulary = gateway.shelf.current.book, gateway.live.current.vocabulary
+    found: list[str] = []
+    for rule in book.rules:
+        for action in rule.actions:
+            if isinstance(action, ForceOffer | ReplaceOffer):
+                given = action.by if isinstance(action, ReplaceOffer) else action.offer_id
+                if offers.find(given) is None:
+                    found.append(f"{rule.id}: there is no offer {given}")
+            elif isinstance(action, Pin):
+                found += [
+                    f"{rule.id}: the catalogue has no item {one}"
+                    for one in action.items
+                    if vocabulary.index(one) == OOV
+                ]
+    return found[:MOST_WARNINGS]
 
 
 def _book(document: Document | None) -> RuleBook:
     return RuleBook() if document is None else RuleBook.model_validate_json(document.body)
 
 
-def _answer(document: Document | None) -> Response:
+def _answer(document: Document | None, warnings: list[str] | None = None) -> Response:
     if document is None:
         return answered(HeldRules(version=0))
-    return answered(HeldRules(**dict(_book(document)), **told(document.head).model_dump()))
+    held = dict(_book(document)) | told(document.head).model_dump()
+    return answered(SavedRules(**held, warnings=warnings))
 
 
 def _no_version(version: int) -> ApiProblem:

@@ -129,6 +129,25 @@ async def test_yaml_goes_out_and_comes_back_the_same(running: Running) -> None:
     assert (await get(running, "/diff?before=1")).json()["changes"] == []
 
 
+async def test_what_the_shop_does_not_have_is_saved_with_a_warning(running: Running) -> None:
+    wrong = rule(
+        "wrong",
+        {"kind": "force_offer", "offer_id": "nowhere"},
+        {"kind": "replace_offer", "offer_id": "ten", "by": "elsewhere"},
+        {"kind": "pin", "items": ["item-1", "item-none"]},
+    )
+    saved = await put(running, wrong)
+    assert saved.status_code == 200
+    assert saved.json()["warnings"] == [
+        "wrong: there is no offer nowhere",
+        "wrong: there is no offer elsewhere",
+        "wrong: the catalogue has no item item-none",
+    ]
+    assert "warnings" not in (await get(running)).json()
+    right = await put(running, rule("right", {"kind": "pin", "items": ["item-1"]}))
+    assert "warnings" not in right.json()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
