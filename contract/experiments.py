@@ -46,6 +46,8 @@ LESS_IS_BETTER: Final[frozenset[Metric]] = frozenset({"abandonment"})
 
 # What may not change once people have been told apart by it.
 _FROZEN = ("variants", "salt", "layer", "slots", "starts_at")
+# What its intervals promise at every look rests on what was said before anybody looked.
+_PROMISED = ("planned_units", "primary_metric")
 
 
 class ExperimentRefused(ValueError):  # noqa: N818 - it names what happened, not a fault
@@ -160,6 +162,15 @@ class Experiment(_Strict):
         """The variant of that key."""
         return next((one for one in self.variants if one.key == key), None)
 
+    @property
+    def hashed_as(self) -> str:
+        """What a unit is hashed with: two of one salt put everybody in like places."""
+        return self.salt or self.key
+
+    def over(self, now: datetime) -> bool:
+        """Whether its end is past, which it stays."""
+        return self.ends_at is not None and now >= self.ends_at
+
     def runs(self, now: datetime) -> bool:
         """Whether people are told apart by it `now`."""
         begun = self.starts_at is None or now >= self.starts_at
@@ -192,23 +203,29 @@ class ExperimentBook(_Strict):
         """The experiment of that key."""
         return next((one for one in self.experiments if one.key == key), None)
 
-    def saved(self, new: Experiment) -> "ExperimentBook":
+    def saved(self, new: Experiment, now: datetime) -> "ExperimentBook":
         """The book with `new` in the place of what had its key. Raises ExperimentRefused where that
-        would move people who are told apart, or put somebody into two of one layer."""
+        would move people who are told apart, put somebody into two of one layer, or change what the
+        figures rest on."""
         old = self.get(new.key)
         if old is None and len(self.experiments) >= MOST_EXPERIMENTS:
             raise ExperimentRefused("key", f"there are {MOST_EXPERIMENTS} already")
         if old is not None:
-            _check_change(old, new)
+            _check_change(old, new, now)
         others = [one for one in self.experiments if one.key != new.key]
         if new.status == "running":
-            running = [one for one in others if one.status == "running"]
+            running = [one for one in others if one.status == "running" and not one.over(now)]
             _check_place(new, running)
+            begun = old is not None and old.status == "running"
+            begins = new.starts_at if begun else max(new.starts_at or now, now)
+            for one in running:
+                _check_holdout((one, one.starts_at), (new, begins))
+                _check_holdout((new, begins), (one, one.starts_at))
         kept = [new if one.key == new.key else one for one in self.experiments]
         return ExperimentBook(experiments=tuple(kept if old is not None else [*kept, new]))
 
 
-def _check_change(old: Experiment, new: Experiment) -> None:
+def _check_change(old: Experiment, new: Experiment, now: datetime) -> None:
     if old.status == "draft":
         return
     if new.status == "draft":
@@ -220,6 +237,15 @@ def _check_change(old: Experiment, new: Experiment) -> None:
             raise ExperimentRefused(
                 name, "may not change once it has run: people would change sides; stop it first"
             )
+    for name in _PROMISED:
+        if getattr(old, name) != getattr(new, name):
+            raise ExperimentRefused(
+                name, "may not change once it has run: its figures rest on it; take another key"
+            )
+    if not set(old.guardrails) <= set(new.guardrails):
+        raise ExperimentRefused("guardrails", "once it has run, some may be added, none changed")
+    if old.over(now) and new.ends_at != old.ends_at:
+        raise ExperimentRefused("ends_at", "is past; run it again under another key")
     if new.share < old.share:
         raise ExperimentRefused("share", f"may only grow while it runs; it is {old.share}")
 
@@ -227,6 +253,12 @@ def _check_change(old: Experiment, new: Experiment) -> None:
 def _check_place(new: Experiment, running: Sequence[Experiment]) -> None:
     for one in running:
         if one.layer is None or one.layer != new.layer:
+            if one.hashed_as == new.hashed_as:
+                raise ExperimentRefused(
+                    "salt",
+                    f"{one.key} has it too: everybody would have like variants in both, and no "
+                    "difference could be told from the other's; take another, or one layer",
+                )
             continue
         if one.slots[0] < new.slots[1] and new.slots[0] < one.slots[1]:
             raise ExperimentRefused("slots", f"{one.key} has a part of them in this layer")
@@ -235,13 +267,29 @@ def _check_place(new: Experiment, running: Sequence[Experiment]) -> None:
         raise ExperimentRefused("layer", f"at most {MOST_LAYERS_IN_USE} layers may be in use")
 
 
+def _check_holdout(
+    holdout: tuple[Experiment, datetime | None], test: tuple[Experiment, datetime | None]
+) -> None:
+    """Each with when it begins (None: long ago). A test that the holdout begins in the middle of
+    loses the people who are held out."""
+    (first, begins), (other, began) = holdout, test
+    if first.key != HOLDOUT or begins is None or (began is not None and began >= begins):
+        return
+    if other.ends_at is None or other.ends_at > begins:
+        raise ExperimentRefused(
+            "status",
+            f"the holdout would begin while {other.key} runs and take people out of it; start the "
+            "holdout first, or when it has ended",
+        )
+
+
 class _Bounds:
     """Where in 0..1 the variants of an experiment begin, and where those end who take part."""
 
     __slots__ = ("begins", "ends", "ends_at", "key", "keys", "place", "starts_at")
 
     def __init__(self, experiment: Experiment) -> None:
-        self.key, self.place = experiment.key, placer(experiment.salt or experiment.key)
+        self.key, self.place = experiment.key, placer(experiment.hashed_as)
         self.keys = [one.key for one in experiment.variants]
         begin, self.begins, self.ends = 0.0, list[float](), list[float]()
         for part in experiment.fractions:

@@ -140,7 +140,7 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenExperiment) -
         document = gateway.control.document(DOCUMENT)
         found = _version(document)
         try:
-            book = book_of(document).saved(written.experiment)
+            book = book_of(document).saved(written.experiment, gateway.clock.now())
         except ExperimentRefused as refused:
             raise _refused(f"experiment.{refused.field}", str(refused)) from None
         expected = found if written.version is None else written.version

@@ -101,7 +101,7 @@ def baskets(
 async def start_test(gateway: Gateway) -> None:
     """Let personalised against generic run, unless somebody wrote experiments before."""
     if gateway.control.document(DOCUMENT) is None:
-        body = ExperimentBook().saved(TEST).model_dump_json(exclude_none=True)
+        body = ExperimentBook().saved(TEST, gateway.clock.now()).model_dump_json(exclude_none=True)
         await gateway.control.put_document(DOCUMENT, body, 0, COMMAND_LINE, _NOTE)
         gateway.experiments.follow()
 

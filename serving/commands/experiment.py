@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 from contract.clock import Clock, SystemClock
 from contract.errors import UserError
@@ -142,7 +143,7 @@ class ReportRound:
             _add(figures, made)
             guardrail = to_stop(made)
             if guardrail is not None and experiment.status == "running":
-                _stop(self.control, experiment, f"guardrail {guardrail.metric}")
+                _stop(self.control, experiment, f"guardrail {guardrail.metric}", now)
                 figures.notes.append(f"{experiment.key} was stopped by its guardrail")
         return figures
 
@@ -155,12 +156,13 @@ def _add(figures: Figures, report: ExperimentReport) -> None:
         figures.add(name, {"people": [float(variant.units)], **lifts})
 
 
-def _stop(control: ControlStore, experiment: Experiment, why: str) -> None:
+def _stop(control: ControlStore, experiment: Experiment, why: str, now: datetime) -> None:
     """End it, unless somebody writes experiments at this very moment: the next round comes."""
     document = control.document(DOCUMENT)
     if document is None:
         return
-    stopped = _book(control).saved(experiment.model_copy(update={"status": "stopped"}))
+    ended = experiment.model_copy(update={"status": "stopped"})
+    stopped = _book(control).saved(ended, now)
     body = stopped.model_dump_json(exclude_none=True)
     try:
         asyncio.run(control.put_document(DOCUMENT, body, document.version, COMMAND_LINE, why))

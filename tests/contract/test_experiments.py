@@ -153,30 +153,92 @@ def test_what_is_no_experiment(more: dict[str, Any], said: str) -> None:
         ({"layer": "till"}, "layer"),
         ({"share": 0.2}, "share"),
         ({"status": "draft"}, "status"),
+        ({"planned_units": 5_000}, "planned_units"),
+        ({"primary_metric": "revenue"}, "primary_metric"),
+        ({"guardrails": []}, "guardrails"),
+        ({"guardrails": [{"metric": "margin", "max_loss": 0.9}]}, "guardrails"),
     ],
 )
 def test_what_runs_keeps_everybody_where_they_are(more: dict[str, Any], field: str) -> None:
-    book = ExperimentBook().saved(experiment(share=0.4))
+    guardrails = [{"metric": "margin", "max_loss": 0.1}]
+    begun = experiment(share=0.4, guardrails=guardrails)
+    book = ExperimentBook().saved(begun, NOW)
     with pytest.raises(ExperimentRefused) as refused:
-        book.saved(experiment("button", **({"share": 0.4} | more)))
+        book.saved(experiment("button", **({"share": 0.4, "guardrails": guardrails} | more)), NOW)
     assert refused.value.field == field
-    grown = book.saved(experiment(share=0.5, title="As it grew"))
-    stopped = grown.saved(experiment(share=0.5, status="stopped"))
+    more_guarded = [*guardrails, {"metric": "revenue"}]
+    grown = book.saved(experiment(share=0.5, title="As it grew", guardrails=more_guarded), NOW)
+    ended = begun.model_copy(update={"share": 0.5, "status": "stopped"})
+    stopped = book.saved(ended, NOW)
+    assert grown.get("button") != stopped.get("button")
     with pytest.raises(ExperimentRefused, match="another key"):
-        stopped.saved(experiment(share=0.5))
-    draft = ExperimentBook().saved(experiment(status="draft", share=0.4))
-    assert draft.saved(experiment(share=0.1, salt="other")).get("button") is not None
+        stopped.saved(ended.model_copy(update={"status": "running"}), NOW)
+    if field in {"planned_units", "primary_metric", "guardrails"}:
+        with pytest.raises(ExperimentRefused):
+            stopped.saved(Experiment.model_validate(ended.model_dump() | more), NOW)
+    draft = ExperimentBook().saved(experiment(status="draft", share=0.4), NOW)
+    assert draft.saved(experiment(share=0.1, salt="other"), NOW).get("button") is not None
 
 
 def test_a_part_of_a_layer_belongs_to_one() -> None:
-    book = ExperimentBook().saved(experiment("left", layer="till", slots=[0, 0.5]))
+    book = ExperimentBook().saved(experiment("left", layer="till", slots=[0, 0.5]), NOW)
     with pytest.raises(ExperimentRefused, match="left"):
-        book.saved(experiment("whole", layer="till"))
-    waiting = book.saved(experiment("whole", layer="till", status="draft"))
+        book.saved(experiment("whole", layer="till"), NOW)
+    waiting = book.saved(experiment("whole", layer="till", status="draft"), NOW)
     with pytest.raises(ExperimentRefused, match="left"):
-        waiting.saved(experiment("whole", layer="till"))
-    assert book.saved(experiment("right", layer="till", slots=[0.5, 1])).get("right")
+        waiting.saved(experiment("whole", layer="till"), NOW)
+    assert book.saved(experiment("right", layer="till", slots=[0.5, 1]), NOW).get("right")
     for n in range(MOST_LAYERS_IN_USE - 1):
-        book = book.saved(experiment(f"one-{n}"))
+        book = book.saved(experiment(f"one-{n}"), NOW)
     with pytest.raises(ExperimentRefused, match="layers"):
-        book.saved(experiment("one-more"))
+        book.saved(experiment("one-more"), NOW)
+
+
+def test_what_is_over_frees_its_place_and_stays_over() -> None:
+    day = timedelta(days=1)
+    timed = experiment("left", layer="till", ends_at=NOW + day)
+    book = ExperimentBook().saved(timed, NOW)
+    longer = timed.model_copy(update={"ends_at": NOW + 2 * day})
+    assert book.saved(longer, NOW).get("left") == longer
+    with pytest.raises(ExperimentRefused, match="left"):
+        book.saved(experiment("whole", layer="till"), NOW)
+    assert book.saved(experiment("whole", layer="till"), NOW + day).get("whole")
+    for ends_at in (NOW + 2 * day, None):
+        with pytest.raises(ExperimentRefused, match="past") as refused:
+            book.saved(timed.model_copy(update={"ends_at": ends_at}), NOW + day)
+        assert refused.value.field == "ends_at"
+    assert book.saved(timed.model_copy(update={"status": "stopped"}), NOW + day)
+
+
+def test_two_of_one_salt_run_in_one_layer_only() -> None:
+    book = ExperimentBook().saved(experiment(), NOW)
+    with pytest.raises(ExperimentRefused, match="button") as refused:
+        book.saved(experiment("other", salt="button"), NOW)
+    assert refused.value.field == "salt"
+    assert book.saved(experiment("other", salt="button", status="draft"), NOW)
+    left = experiment("left", layer="till", slots=[0, 0.5], salt="both")
+    right = experiment("right", layer="till", slots=[0.5, 1], salt="both")
+    assert book.saved(left, NOW).saved(right, NOW).get("right")
+
+
+def test_a_holdout_begins_before_the_tests_that_it_keeps_people_from() -> None:
+    day, out = timedelta(days=1), holdout(0.1)
+    running = ExperimentBook().saved(experiment(), NOW)
+    with pytest.raises(ExperimentRefused, match="button runs") as refused:
+        running.saved(out, NOW)
+    assert refused.value.field == "status"
+    before = ExperimentBook().saved(out, NOW)
+    both = before.saved(experiment(), NOW)
+    # It can be changed in words, and be stopped: nobody leaves a test by that.
+    assert both.saved(out.model_copy(update={"title": "Held out"}), NOW + day)
+    assert both.saved(out.model_copy(update={"status": "stopped"}), NOW + day)
+    # One that waits for its day takes people then.
+    waiting = ExperimentBook().saved(out.model_copy(update={"starts_at": NOW + day}), NOW)
+    with pytest.raises(ExperimentRefused, match="button runs"):
+        waiting.saved(experiment(), NOW)
+    short = experiment(ends_at=NOW + day)
+    beside = waiting.saved(short, NOW)
+    with pytest.raises(ExperimentRefused, match="button runs"):
+        beside.saved(short.model_copy(update={"ends_at": NOW + 2 * day}), NOW)
+    assert waiting.saved(experiment(starts_at=NOW + day), NOW)
+    assert beside.saved(experiment("later"), NOW + day).get("later")

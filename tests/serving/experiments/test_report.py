@@ -149,7 +149,7 @@ async def test_what_is_stopped_is_written_with_its_reason(running: Running) -> N
     def stop() -> None:
         control = open_control(settings, running.gateway.secrets)
         try:
-            _stop(control, FIRST, "guardrail revenue")
+            _stop(control, FIRST, "guardrail revenue", NOON)
         finally:
             control.close()
 
