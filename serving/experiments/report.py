@@ -1,6 +1,6 @@
 """The report of one experiment, from its units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -70,20 +70,34 @@ def _variant(
     )
     if variant == experiment.control:
         return told
-    planned = experiment.planned_units or USUAL_UNITS
     control = sides[experiment.control.key]
     # A margin of which a part is not known is no margin.
     measured = [one for one in METRICS if one != "margin" or not units.orders_without_cost]
-    effects = {
-        metric: found
-        for metric in measured
-        if (found := effect(metric, control, side, planned_units=planned, alpha=_ALPHA))
-    }
-    metrics = [_metric(one, experiment.primary_metric) for one in effects.values()]
-    guardrails = [_guardrail(one, effects.get(one.metric)) for one in experiment.guardrails]
-    cuts = _cuts(experiment, variant, units, planned)
+    effects = {one: _effect(experiment, one, control, side) for one in measured}
+    metrics = [_metric(one, experiment.primary_metric) for one in effects.values() if one]
+    guardrails = [
+        _guardrail(experiment, one, control, side, effects) for one in experiment.guardrails
+    ]
+    cuts = _cuts(experiment, variant, units)
     update = {"metrics": metrics, "guardrails": guardrails, "cuts": cuts}
     return told.model_copy(update=update)
+
+
+def _planned(experiment: Experiment) -> float:
+    return experiment.planned_units or USUAL_UNITS
+
+
+def _effect(
+    experiment: Experiment, metric: Metric, control: Moments, side: Moments
+) -> Effect | None:
+    return effect(
+        metric,
+        control,
+        side,
+        planned_units=_planned(experiment),
+        alpha=_ALPHA,
+        comparisons=len(experiment.variants) - 1,
+    )
 
 
 def _metric(found: Effect, primary: Metric) -> MetricTold:
@@ -102,23 +116,39 @@ def _metric(found: Effect, primary: Metric) -> MetricTold:
     )
 
 
-def _guardrail(guardrail: Guardrail, found: Effect | None) -> GuardrailTold:
+def _guardrail(
+    experiment: Experiment,
+    guardrail: Guardrail,
+    control: Moments,
+    side: Moments,
+    effects: Mapping[Metric, Effect | None],
+) -> GuardrailTold:
+    lost = None
+    if guardrail.metric in effects:
+        lost = broken(
+            guardrail,
+            control,
+            side,
+            effects[guardrail.metric],
+            planned_units=_planned(experiment),
+            alpha=_ALPHA / (len(experiment.variants) - 1),
+        )
     return GuardrailTold(
         metric=guardrail.metric,
         max_loss=guardrail.max_loss,
-        broken=broken(guardrail, found),
-        measured=found is not None,
+        broken=bool(lost),
+        measured=lost is not None,
     )
 
 
-def _cuts(experiment: Experiment, variant: Variant, units: Units, planned: float) -> list[CutTold]:
+def _cuts(experiment: Experiment, variant: Variant, units: Units) -> list[CutTold]:
     found = []
     for cut, values in units.cuts.items():
         for value in sorted({one for one in values if one is not None}):
             sides = [
                 units.moments(one, cut, value) for one in (experiment.control.key, variant.key)
             ]
-            told = effect(experiment.primary_metric, *sides, planned_units=planned, alpha=_ALPHA)
+            told = _effect(experiment, experiment.primary_metric, *sides)
             if told is not None:
                 found.append((cut, value, sides[0].units + sides[1].units, told))
     return [
@@ -127,11 +157,11 @@ def _cuts(experiment: Experiment, variant: Variant, units: Units, planned: float
             value=value,
             units=count,
             lift=told.lift,
-            interval=Interval(low=told.lift_low, high=told.lift_high),
-            p=p,
+            always=Interval(low=told.always_low, high=told.always_high),
+            always_p=p,
         )
         for (cut, value, count, told), p in zip(
-            found, corrected([told.p for *_, told in found]), strict=True
+            found, corrected([told.always_p for *_, told in found]), strict=True
         )
     ]
 
@@ -142,34 +172,47 @@ def _summary(
     if not ratio.ok:
         return [
             "The variants do not have the shares that were asked for (sample-ratio mismatch), so "
-            "something loses people of one of them. Believe no figure until it is found."
+            "something loses people of one of them. Believe no figure until it is found.",
+            *(line for one in variants[1:] for line in _losses(one)),
         ]
-    control, said = experiment.control.key, []
-    for one in variants[1:]:
-        metric = next((told for told in one.metrics if told.primary), None)
-        if metric is None:
-            said.append(f"{one.variant}: fewer than {MIN_UNITS} people a variant, or no orders.")
-            continue
-        word = _WORDS[metric.metric]
-        span = f"{metric.always.low:+.1%} to {metric.always.high:+.1%}"
-        known = metric.always.low > 0 or metric.always.high < 0
-        said.append(
-            f"{one.variant} changes {word} by {metric.lift:+.1%} against {control} ({span}, at "
-            "whatever moment one looks)" + ("." if known else ": no difference is shown yet.")
-        )
-        said.extend(
-            f"{one.variant} loses more of {_WORDS[bad.metric]} than {bad.max_loss:.0%}."
-            for bad in one.guardrails
-            if bad.broken
-        )
-    return said
+    return [line for one in variants[1:] for line in _told(variants[0], one)]
+
+
+def _told(control: VariantTold, one: VariantTold) -> list[str]:
+    metric = next((told for told in one.metrics if told.primary), None)
+    if metric is None:
+        return [_untold(control, one), *_losses(one)]
+    word = _WORDS[metric.metric]
+    span = f"{metric.always.low:+.1%} to {metric.always.high:+.1%}"
+    known = metric.always.low > 0 or metric.always.high < 0
+    return [
+        f"{one.variant} changes {word} by {metric.lift:+.1%} against {control.variant} ({span}, at "
+        "whatever moment one looks)" + ("." if known else ": no difference is shown yet."),
+        *_losses(one),
+    ]
+
+
+def _untold(control: VariantTold, one: VariantTold) -> str:
+    if min(control.units, one.units) < MIN_UNITS:
+        return f"{one.variant}: fewer than {MIN_UNITS} people a variant."
+    without = [side.variant for side in (control, one) if not side.orders]
+    if without:
+        return f"{one.variant}: no orders at all in {' and '.join(without)}."
+    return f"{one.variant}: nothing yet of which a lift could be told."
+
+
+def _losses(one: VariantTold) -> list[str]:
+    return [
+        f"{one.variant} loses more of {_WORDS[bad.metric]} than {bad.max_loss:.0%}."
+        for bad in one.guardrails
+        if bad.broken
+    ]
 
 
 def to_stop(report: ExperimentReport) -> Guardrail | None:
-    """The guardrail that ends this experiment, if one does."""
+    """The guardrail that ends this experiment, if one does; also where people are lost, since a
+    variant that breaks the checkout may well be what loses them."""
     stops = {one.metric: one for one in report.experiment.guardrails if one.stops}
-    if not report.sample_ratio.ok:
-        return None  # its figures are not to be believed
     for variant in report.variants:
         for told in variant.guardrails:
             if told.broken and told.metric in stops:

@@ -16,7 +16,8 @@ class Interval(BaseModel):
 
 
 class MetricTold(BaseModel):
-    """A variant against the control on one metric. `lift` is relative to the control; `interval`
+    """A variant against the control on one metric, corrected for the number of variants. `lift` is
+    relative to the control; `interval`
     and `p` are for whoever looks once, at the end; `always` and `always_p` hold at every look, so
     that one may stop when one likes. `cuped`: what they did before was taken into account."""
 
@@ -34,7 +35,8 @@ class MetricTold(BaseModel):
 
 
 class GuardrailTold(BaseModel):
-    """Whether a metric has certainly lost more than it may, at whatever look this is."""
+    """Whether a metric has certainly lost more than it may, at whatever look this is; not
+    `measured`: too little is known to say."""
 
     metric: Metric
     max_loss: float
@@ -43,15 +45,16 @@ class GuardrailTold(BaseModel):
 
 
 class CutTold(BaseModel):
-    """The primary metric among some of the units only. `p` is corrected for the number of cuts:
-    among those below a level, at most that share is chance."""
+    """The primary metric among some of the units only. `always` holds at every look, for this cut;
+    `always_p` is corrected for the number of cuts as well: among those below a level, at most that
+    share is chance."""
 
     cut: str
     value: str
     units: int
     lift: float
-    interval: Interval
-    p: float
+    always: Interval
+    always_p: float
 
 
 class VariantTold(BaseModel):
@@ -67,7 +70,8 @@ class VariantTold(BaseModel):
 
 
 class SampleRatio(BaseModel):
-    """Whether as many are in the variants as was asked for. Where not `ok`, believe no figure."""
+    """Whether as many are in the variants as was asked for; `p` holds at every look. Where
+    not `ok`, believe no figure."""
 
     p: float
     ok: bool

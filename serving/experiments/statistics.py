@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from contract.errors import UserError
 from contract.experiments import LESS_IS_BETTER, Guardrail, Metric
 from serving.experiments.moments import Moments
-from serving.experiments.sequential import MIN_UNITS, critical, p_value
+from serving.experiments.sequential import MIN_UNITS, critical, none_p, p_value, shares_p
 
 if TYPE_CHECKING:
     import tea_tasting as tt
@@ -60,9 +60,10 @@ MEASURES: Final[Mapping[Metric, Measure]] = {
 
 @dataclass(frozen=True)
 class Effect:
-    """A variant against the control. `lift` is relative to the control. `low`, `high` and `p` are
-    for one planned look; those that begin with `always` hold at every look. `cuped` says whether
-    the past of the units was used, and `variance_kept` how much of the variance was left by it."""
+    """A variant against the control. `lift` is relative to the control, `error` the standard error
+    of the difference. `low`, `high` and `p` are for one planned look; those that begin with
+    `always` hold at every look. `cuped` says whether the past of the units was used, and
+    `variance_kept` how much of the variance was left by it."""
 
     metric: Metric
     control: float
@@ -70,6 +71,7 @@ class Effect:
     difference: float
     difference_low: float
     difference_high: float
+    error: float
     lift: float
     lift_low: float
     lift_high: float
@@ -80,13 +82,6 @@ class Effect:
     cuped: bool
     variance_kept: float
 
-    @property
-    def gain(self) -> tuple[float, float]:
-        """The always valid interval of the lift, turned so that more is better."""
-        if self.metric in LESS_IS_BETTER:
-            return -self.always_high, -self.always_low
-        return self.always_low, self.always_high
-
 
 def effect(
     metric: Metric,
@@ -96,12 +91,13 @@ def effect(
     planned_units: float,
     alpha: float = 0.05,
     cuped: bool = True,
+    comparisons: int = 1,
 ) -> Effect | None:
-    """The effect on `metric`; None where there are too few units, or nothing to compare."""
-    measure = MEASURES[metric]
-    if min(control.units, treatment.units) < MIN_UNITS or not _measurable(
-        measure, control, treatment
-    ):
+    """The effect on `metric`; None where there are too few units, or nothing to compare. Of so many
+    `comparisons`, as of variants with one control, all intervals hold together with the chance
+    1 - alpha, and so does p below alpha (Bonferroni)."""
+    measure, alpha = MEASURES[metric], alpha / comparisons
+    if not _measurable(measure, control, treatment):
         return None
     plain = _analysed(measure, control, treatment, alpha, cuped=False)
     used = cuped and _has_past(measure, control, treatment)
@@ -125,13 +121,14 @@ def effect(
         difference=found.effect_size,
         difference_low=found.effect_size_ci_lower,
         difference_high=found.effect_size_ci_upper,
+        error=error,
         lift=found.rel_effect_size,
         lift_low=found.rel_effect_size_ci_lower,
         lift_high=found.rel_effect_size_ci_upper,
-        p=found.pvalue,
+        p=min(1.0, found.pvalue * comparisons),
         always_low=math.expm1(middle - wide),
         always_high=math.expm1(middle + wide),
-        always_p=p_value(middle / log_error, units, planned_units, alpha),
+        always_p=min(1.0, p_value(middle / log_error, units, planned_units, alpha) * comparisons),
         cuped=used,
         variance_kept=(error / plain_error) ** 2,
     )
@@ -173,12 +170,25 @@ def _aggregates(moments: Moments) -> "Aggregates":
 def _measurable(measure: Measure, *variants: Moments) -> bool:
     """Whether both variants have something that varies, and a lift is a positive ratio."""
     for one in variants:
-        if measure.denom is not None and one.total(measure.denom) <= 0:
-            return False
-        if one.total(measure.numer) <= 0:
+        if not _enough(measure, one) or one.total(measure.numer) <= 0:
             return False
     parts = [measure.numer] if measure.denom is None else [measure.numer, measure.denom]
     return all(any(one.covariance(part, part) > 0 for part in parts) for one in variants)
+
+
+def _enough(measure: Measure, one: Moments) -> bool:
+    """Whether as many units as a mean needs have something to divide by."""
+    return one.units >= MIN_UNITS and (
+        measure.denom is None or _having(one, measure.denom) >= MIN_UNITS
+    )
+
+
+def _having(one: Moments, column: str) -> float:
+    """How many units have something in a column, at least (Cauchy and Schwarz): as many as would,
+    if all had the same."""
+    place = one.columns.index(column)
+    squares = float(one.products[place, place])
+    return one.total(column) ** 2 / squares if squares else 0.0
 
 
 def _has_past(measure: Measure, *variants: Moments) -> bool:
@@ -189,14 +199,10 @@ def _has_past(measure: Measure, *variants: Moments) -> bool:
 
 
 def sample_ratio_p(units: Sequence[int], fractions: Sequence[float]) -> float:
-    """The chi-squared p value of as many `units` in the variants as there are, where `fractions`
-    were asked for; 1 where there is nobody. Below UNBALANCED_P no other figure can be trusted."""
-    from scipy.stats import chisquare
-
-    total = sum(units)
-    if not total:
-        return 1.0
-    return float(chisquare(units, [total * part for part in fractions]).pvalue)
+    """The p value, valid at every look, of as many `units` in the variants as there are, where
+    `fractions` were asked for; 1 where there is nobody. Below UNBALANCED_P no other figure can be
+    trusted."""
+    return shares_p(units, fractions)
 
 
 def corrected(p_values: Sequence[float]) -> list[float]:
@@ -207,6 +213,57 @@ def corrected(p_values: Sequence[float]) -> list[float]:
     return [float(one) for one in false_discovery_control(p_values)] if p_values else []
 
 
-def broken(guardrail: Guardrail, found: Effect | None) -> bool:
-    """Whether a variant has certainly lost more than it may, at whatever look this is."""
-    return found is not None and found.gain[1] < -guardrail.max_loss
+def broken(
+    guardrail: Guardrail,
+    control: Moments,
+    treatment: Moments,
+    found: Effect | None,
+    *,
+    planned_units: float,
+    alpha: float = 0.05,
+) -> bool | None:
+    """Whether a variant has certainly lost more than it may, at whatever look this is; None where
+    that can not be said. `found` is the effect, where there is one. A loss is a difference, which
+    there is where a lift is not: of who sells nothing, or at a loss."""
+    measure, worse = MEASURES[guardrail.metric], guardrail.metric in LESS_IS_BETTER
+    if not _enough(measure, control) or not _enough(measure, treatment):
+        return None
+    empty, full = (control, treatment) if worse else (treatment, control)
+    if full.total(measure.numer) <= 0:
+        return None
+    # What the variant may have of what the control has.
+    allowed = 1 + guardrail.max_loss if worse else 1 - guardrail.max_loss
+    if not _having(empty, measure.numer):
+        sizes = _size(measure, control), _size(measure, treatment) * allowed
+        events = _having(full, measure.numer)
+        return none_p(events, *(reversed(sizes) if worse else sizes)) < alpha
+    if found is not None:
+        level, difference, error = found.control, found.difference, found.error
+    else:
+        level, difference, error = _difference(measure, control, treatment)
+    # The control's own error counts as often as what is allowed of it.
+    wide = critical(control.units + treatment.units, planned_units, alpha) * error * max(allowed, 1)
+    loss = difference if worse else -difference
+    return error > 0 and loss - wide > guardrail.max_loss * level
+
+
+def _size(measure: Measure, one: Moments) -> float:
+    return one.units if measure.denom is None else one.total(measure.denom)
+
+
+def _difference(
+    measure: Measure, control: Moments, treatment: Moments
+) -> tuple[float, float, float]:
+    """The control's level, how far the variant's is from it, and the standard error of that (delta
+    method)."""
+    levels, squares = [], 0.0
+    for one in (control, treatment):
+        size = _size(measure, one)
+        level = one.total(measure.numer) / size
+        variance = one.covariance(measure.numer, measure.numer)
+        if measure.denom is not None:
+            variance -= 2 * level * one.covariance(measure.numer, measure.denom)
+            variance += level**2 * one.covariance(measure.denom, measure.denom)
+        squares += max(variance, 0.0) * one.units / size**2
+        levels.append(level)
+    return levels[0], levels[1] - levels[0], math.sqrt(squares)

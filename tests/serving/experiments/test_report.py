@@ -209,6 +209,42 @@ def test_people_who_get_lost_make_every_figure_void() -> None:
     assert "Believe no figure" in report.summary[0]
 
 
+def test_a_variant_that_sells_nothing_is_stopped_also_where_people_are_lost() -> None:
+    guardrails = tuple(
+        Guardrail(metric=one, max_loss=0.05) for one in ("conversion", "revenue", "abandonment")
+    )
+    guarded = FIRST.model_copy(update={"guardrails": guardrails})
+    report = made_report(guarded, simulated(5_000, -1), NOW)
+    assert all(one.measured and one.broken for one in report.variants[1].guardrails)
+    assert to_stop(report) == guardrails[0]
+    assert report.summary[0] == "personalised: no orders at all in personalised."
+    lossy = made_report(guarded, simulated(5_000, -1, treated=4_000), NOW)
+    assert not lossy.sample_ratio.ok
+    assert to_stop(lossy) == guardrails[0]
+    assert "loses more of conversion than 5%" in lossy.summary[1]
+
+
+def test_many_variants_and_their_cuts_are_corrected_for_their_number() -> None:
+    pair = simulated(2_000, 0.1)
+    third = Experiment.model_validate(
+        FIRST.model_dump() | {"variants": [*FIRST.model_dump()["variants"], {"key": "third"}]}
+    )
+    half = len(pair.variants) // 2
+    three = Units(
+        variants=[*pair.variants, *["third"] * half],
+        cuts={"bought_before": [*pair.cuts["bought_before"], *pair.cuts["bought_before"][half:]]},
+        rows=np.concatenate([pair.rows, pair.rows[half:]]),
+        mixed=0,
+        orders_without_cost=0,
+    )
+    one, two = (made_report(a, b, NOW).variants[1] for a, b in ((FIRST, pair), (third, three)))
+    assert two.metrics[0].p == pytest.approx(2 * one.metrics[0].p)
+    assert two.metrics[0].interval.low < one.metrics[0].interval.low
+    assert two.metrics[0].always.low < one.metrics[0].always.low
+    assert two.cuts[0].always.low < one.cuts[0].always.low
+    assert two.cuts[0].always_p >= one.cuts[0].always_p
+
+
 def test_a_margin_of_which_a_part_is_unknown_is_not_told() -> None:
     units = simulated(1_000, 0)
     some = Units(units.variants, units.cuts, units.rows, 0, orders_without_cost=1)

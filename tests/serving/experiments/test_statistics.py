@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from benchmarks.experiment_units import shoppers
 from contract.errors import UserError
 from contract.experiments import METRICS, Guardrail
 from serving.experiments.moments import Moments
-from serving.experiments.sequential import critical, p_value
+from serving.experiments.sequential import critical, none_p, p_value, shares_p
 from serving.experiments.size import days, sample_size
 from serving.experiments.statistics import (
     COLUMNS,
@@ -125,8 +124,22 @@ def test_a_ratio_that_was_not_asked_for_is_found() -> None:
     assert sample_ratio_p([5_030, 4_970], [0.5, 0.5]) > 0.5
     assert sample_ratio_p([5_300, 4_700], [0.5, 0.5]) < UNBALANCED_P
     assert sample_ratio_p([0, 0], [0.5, 0.5]) == 1
-    # (10 ** 2 / 100) * 2 with one degree of freedom.
-    assert sample_ratio_p([110, 90], [0.5, 0.5]) == pytest.approx(2 * norm.sf(math.sqrt(2)))
+    # Of 3 and 1: (1/2)^4 against 3! 1! / 5!, and of 4 and 0: (1/2)^4 against 4! 0! / 5!.
+    assert sample_ratio_p([3, 1], [0.5, 0.5]) == 1
+    assert shares_p([4, 0], [0.5, 0.5]) == pytest.approx((1 / 16) / (24 / 120))
+
+
+def test_shares_that_are_looked_at_after_everybody_seldom_seem_wrong() -> None:
+    """200 tests of 1,000 people at a level of .05: at most 10 + 2 * sqrt(10 * .95)."""
+    rng = np.random.default_rng(5)
+    sides = (rng.random((200, 1_000)) < 0.3).cumsum(axis=1)
+    mistaken = sum(
+        any(
+            shares_p([int(n - left), int(left)], [0.7, 0.3]) < 0.05 for n, left in enumerate(row, 1)
+        )
+        for row in sides
+    )
+    assert mistaken <= 16
 
 
 def test_many_cuts_are_corrected() -> None:
@@ -137,12 +150,107 @@ def test_many_cuts_are_corrected() -> None:
 
 def test_a_guardrail_breaks_on_certain_loss_only() -> None:
     guardrail = Guardrail(metric="abandonment", max_loss=0.02)
-    worse = effect("abandonment", *variants(20_000, -0.3), planned_units=40_000)
-    better = effect("abandonment", *variants(20_000, 0.3), planned_units=40_000)
-    assert broken(guardrail, worse)
-    assert not broken(guardrail, better)
-    assert not broken(guardrail, None)
-    assert not broken(Guardrail(metric="abandonment", max_loss=0.9), worse)
+    worse, better = variants(20_000, -0.3), variants(20_000, 0.3)
+    assert lost(guardrail, *worse)
+    assert lost(guardrail, *better) is False
+    assert not lost(Guardrail(metric="abandonment", max_loss=0.9), *worse)
+    few = variants(99, -0.9)
+    assert lost(guardrail, *few) is None
+
+
+def lost(guardrail: Guardrail, control: Moments, treatment: Moments) -> bool | None:
+    found = effect(guardrail.metric, control, treatment, planned_units=10_000)
+    return broken(guardrail, control, treatment, found, planned_units=10_000)
+
+
+def with_columns(count: int, **values: float) -> Moments:
+    """People of whom every other one has all of `values`, and the rest nothing."""
+    rows = np.zeros((count, len(COLUMNS)))
+    for name, value in values.items():
+        rows[::2, COLUMNS.index(name)] = value
+    return Moments.of(COLUMNS, rows)
+
+
+def test_who_sells_nothing_or_at_a_loss_breaks_guardrails() -> None:
+    control, nothing = variants(5_000, 0)[0], variants(5_000, -1)[1]
+    assert nothing.total("orders") == 0
+    for metric in ("conversion", "revenue", "margin", "abandonment"):
+        assert lost(Guardrail(metric=metric, max_loss=0.02), control, nothing), metric
+        assert not lost(Guardrail(metric=metric, max_loss=0.02), nothing, control), metric
+    assert lost(Guardrail(metric="order_value"), control, nothing) is None
+    gain, loss = with_columns(5_000, margin=30), with_columns(5_000, margin=-30)
+    assert lost(Guardrail(metric="margin", max_loss=0.5), gain, loss)
+    assert lost(Guardrail(metric="margin"), loss, gain) is None  # of less than nothing no part
+    assert lost(Guardrail(metric="margin"), nothing, nothing) is None
+
+
+def test_nothing_at_all_is_judged_by_how_many_there_would_be() -> None:
+    # All 4 of 4 on one of two like sides: 1/16; all 5: 1/32.
+    assert none_p(4, 100, 100) == pytest.approx(1 / 16)
+    nobody = Moments.of(COLUMNS, np.zeros((200, len(COLUMNS))))
+    rows = np.zeros((200, len(COLUMNS)))
+    told = []
+    for row in range(6):
+        rows[row, COLUMNS.index("buyers")] = 1
+        told.append(lost(Guardrail(metric="conversion"), Moments.of(COLUMNS, rows), nobody))
+    assert told == [False] * 4 + [True] * 2
+
+
+def test_of_one_order_no_average_is_told() -> None:
+    control = variants(5_000, 0)[0]
+    rows = np.zeros((5_000, len(COLUMNS)))
+    rows[0, COLUMNS.index("orders")] = rows[0, COLUMNS.index("revenue")] = 1
+    one = Moments.of(COLUMNS, rows)
+    assert effect("order_value", control, one, planned_units=10_000) is None
+    assert lost(Guardrail(metric="order_value"), control, one) is None
+
+
+def test_guardrails_seldom_break_by_chance_however_often_one_looks() -> None:
+    """300 tests of rare orders (2 %) without a difference, looked at every 50 people from 100 on;
+    of 300, 5 % is 15, and at most 15 + 2 * sqrt(15 * .95)."""
+    rng = np.random.default_rng(6)
+    guardrail, mistaken = Guardrail(metric="conversion"), 0
+    for _ in range(300):
+        bought = (rng.random((2, 2_000)) < 0.02).cumsum(axis=1)
+        mistaken += any(
+            broken(
+                guardrail,
+                _buyers(n, int(bought[0, n - 1])),
+                _buyers(n, int(bought[1, n - 1])),
+                None,
+                planned_units=4_000,
+            )
+            for n in range(100, 2_001, 50)
+        )
+    assert mistaken <= 22
+
+
+def _buyers(units: int, count: int) -> Moments:
+    sums, products = np.zeros(len(COLUMNS)), np.zeros((len(COLUMNS), len(COLUMNS)))
+    place = COLUMNS.index("buyers")
+    sums[place] = products[place, place] = count
+    return Moments(COLUMNS, units, sums, products)
+
+
+def test_of_many_variants_that_are_the_same_none_is_found_more_often_than_of_one() -> None:
+    """120 tests of nine variants beside a control: 5 % is 6, at most 6 + 2 * sqrt(6 * .95);
+    uncorrected it would be a quarter."""
+    rng = np.random.default_rng(7)
+    found, alone = 0, 0
+    for _ in range(120):
+        control, *others = (_buyers(2_000, int(one)) for one in rng.binomial(2_000, 0.3, 10))
+        told = [
+            effect("conversion", control, one, planned_units=4_000, comparisons=9) for one in others
+        ]
+        p_values = [one.p for one in told if one is not None]
+        assert len(p_values) == 9
+        found += min(p_values) < 0.05
+        alone += min(p_values) / 9 < 0.05
+        for one in told:
+            assert one is not None
+            assert (one.always_low > 0 or one.always_high < 0) == (one.always_p < 0.05)
+    assert found <= 10
+    assert alone > 20
 
 
 def test_sample_sizes_as_by_hand() -> None:
