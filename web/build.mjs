@@ -15,6 +15,8 @@ import { build } from "esbuild";
 import { minify } from "terser";
 
 const MOST_BYTES = 4096; // gzipped
+// Methods of the snippet's own parts, which no page and no browser knows: they may have short names.
+const OWN_NAMES = /^(restore|narrow|resume|leave|hide|turn|seen|about)$/;
 const HERE = dirname(fileURLToPath(import.meta.url));
 
 const { values } = parseArgs({ options: { outdir: { type: "string" }, test: { type: "boolean" } } });
@@ -38,6 +40,7 @@ async function snippet(outdir) {
     ecma: 2020,
     toplevel: true,
     compress: { passes: 3, unsafe_arrows: true, pure_getters: true, hoist_funs: true },
+    mangle: { properties: { regex: OWN_NAMES } },
     sourceMap: { content: bundled["tillwise.js.map"], includeSources: true, filename: "tillwise.js" },
   });
   // The name that the gateway serves the map under: 16 hexadecimal digits of its SHA-256 in it.
