@@ -16,7 +16,7 @@ def shoppers(rng: np.random.Generator, count: int, *, rate: float = 0.3, lift: f
     keen = rng.beta(4 * rate, 4 * (1 - rate), count)
     checkouts = 1 + rng.poisson(1, count)
     orders = rng.binomial(checkouts, np.minimum(keen * (1 + lift), 1))
-    column["checkouts"][:], column["orders"][:] = checkouts, orders
+    column["checkouts"][:], column["orders"][:], column["valued"][:] = checkouts, orders, orders
     column["abandoned"][:], column["buyers"][:] = checkouts - orders, orders > 0
     column["revenue"][:] = orders * rng.lognormal(8, 0.5, count)
     column["margin"][:] = 0.3 * column["revenue"]
@@ -24,5 +24,6 @@ def shoppers(rng: np.random.Generator, count: int, *, rate: float = 0.3, lift: f
     column["taken"][:] = rng.binomial(5 * checkouts, 0.03)
     before = rng.binomial(3, keen)
     column["orders_before"][:], column["buyers_before"][:] = before, before > 0
+    column["valued_before"][:] = before
     column["revenue_before"][:] = before * rng.lognormal(8, 0.5, count)
     return rows

@@ -59,7 +59,7 @@ EVENT_NAMES: tuple[str, ...] = get_args(EventName)
 EVENT_TYPE: dict[str, int] = {name: code for code, name in enumerate(EVENT_NAMES, start=1)}
 
 NEEDS_ITEMS = frozenset(
-    {"view_item", "select_item", "add_to_cart", "remove_from_cart", "purchase", "refund", "hover"}
+    {"view_item", "select_item", "add_to_cart", "remove_from_cart", "purchase", "hover"}
 )
 SERVER_ONLY = frozenset({"purchase", "refund", "decision"})
 
@@ -332,6 +332,15 @@ def order_amount(event: EventBody) -> int:
     if not lines or None in lines:
         return NO_AMOUNT
     return sum(min((item.price or 0) * item.quantity, MOST_PER_LINE) for item in event.items)
+
+
+def given_back(event: EventBody) -> int | None:
+    """What a refund gives back in minor units. None: the whole order, which in GA4 is what one
+    without amount and items means; 0 where it names items, and nobody said what they cost."""
+    amount = order_amount(event)
+    if amount == NO_AMOUNT:
+        return 0 if event.items else None
+    return max(amount, 0)
 
 
 def honoured_time(occurred_at: datetime, now: datetime) -> datetime:

@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from contract.clock import to_us
-from contract.events import NO_AMOUNT, Event, order_amount
+from contract.events import NO_AMOUNT, Event, given_back, order_amount
 from serving.monitoring.anonymous import Counted
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
@@ -238,8 +238,8 @@ class _Facts:
         elif event.event_name == "purchase":
             self._ordered(subject, event)
         elif event.event_name == "refund":
-            amount = max(order_amount(event), 0)
-            self._write(_REFUNDED, str(event.event_id), subject, event.transaction_id, amount)
+            what = (event.transaction_id, given_back(event))
+            self._write(_REFUNDED, str(event.event_id), subject, *what)
 
     def _write(self, statement: str, *row: object) -> None:
         self.rows.setdefault(statement, []).append(row)
@@ -259,11 +259,10 @@ class _Facts:
             self._write(_SHOWN, subject, event.session_id, item.item_id)
 
     def _ordered(self, subject: str, event: Event) -> None:
-        revenue = order_amount(event)
-        if revenue == NO_AMOUNT:
-            revenue = 0
+        amount = order_amount(event)
+        revenue = None if amount == NO_AMOUNT else amount
         margin = None
-        if all(item.item_id in self._costs for item in event.items):
+        if revenue is not None and all(item.item_id in self._costs for item in event.items):
             margin = revenue - sum(self._costs[one.item_id] * one.quantity for one in event.items)
         order = (subject, event.transaction_id)
         at_us = to_us(event.occurred_at)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from tea_tasting.aggr import Aggregates
 
 COLUMNS: Final = (
-    *("buyers", "orders", "revenue", "margin", "checkouts", "abandoned", "shown", "taken"),
-    *("buyers_before", "orders_before", "revenue_before"),
+    *("buyers", "orders", "valued", "revenue", "margin"),
+    *("checkouts", "abandoned", "shown", "taken"),
+    *("buyers_before", "orders_before", "valued_before", "revenue_before"),
 )
 UNBALANCED_P = 0.001  # below it, who is in which variant is not what was asked for
 
@@ -50,7 +51,7 @@ class Measure:
 
 MEASURES: Final[Mapping[Metric, Measure]] = {
     "conversion": Measure("buyers", before="buyers_before"),
-    "order_value": Measure("revenue", "orders", "revenue_before", "orders_before"),
+    "order_value": Measure("revenue", "valued", "revenue_before", "valued_before"),
     "revenue": Measure("revenue", before="revenue_before"),
     "margin": Measure("margin", before="revenue_before"),
     "abandonment": Measure("abandoned", "checkouts"),

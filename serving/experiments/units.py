@@ -7,6 +7,7 @@ import numpy as np
 
 from serving.experiments.moments import Floats, Moments
 from serving.experiments.statistics import COLUMNS
+from serving.monitoring.kpis import UNRIPE_US
 
 _DAY_US = 86_400_000_000
 _COUNTS_US = _DAY_US  # an order counts for a checkout of its session, or within a day of it
@@ -21,25 +22,29 @@ _FILL_UNIT = """
 INSERT INTO unit SELECT subject, variant, first_us, device, country FROM exposures
     WHERE experiment = :key AND NOT mixed
 """
-# Of an order, what it is worth after refunds; one that was refunded whole is none.
+# Of an order, what it is worth after refunds, NULL where nobody said; one that was refunded whole,
+# as it is by a refund without an amount, is none.
 _FILL_WORTH = """
 INSERT INTO worth SELECT o.subject, o.transaction_id, o.session, o.at_us,
         o.revenue - coalesce(r.amount, 0),
         CASE WHEN o.revenue > 0
             THEN o.margin * (o.revenue - coalesce(r.amount, 0)) / o.revenue ELSE o.margin END
     FROM orders o JOIN unit USING (subject) LEFT JOIN (
-        SELECT subject, transaction_id, sum(amount) AS amount FROM refunds GROUP BY 1, 2) r
+        SELECT subject, transaction_id, sum(amount) AS amount, max(amount IS NULL) AS whole
+        FROM refunds GROUP BY 1, 2) r
     ON r.subject = o.subject AND r.transaction_id = o.transaction_id
-    WHERE r.amount IS NULL OR r.amount < o.revenue
+    WHERE r.subject IS NULL
+        OR NOT r.whole AND (o.revenue IS NULL OR r.amount < max(o.revenue, 1))
 """
 _ROWS = """
 WITH later AS (
-    SELECT unit.subject, count(*) AS orders, sum(revenue) AS revenue, sum(margin) AS margin,
+    SELECT unit.subject, count(*) AS orders, count(revenue) AS valued, sum(revenue) AS revenue,
+        sum(margin) AS margin,
         sum(margin IS NULL) AS unknown
     FROM unit JOIN worth USING (subject)
     WHERE at_us >= first_us AND at_us < :until GROUP BY 1),
 earlier AS (
-    SELECT unit.subject, count(*) AS orders, sum(revenue) AS revenue
+    SELECT unit.subject, count(*) AS orders, count(revenue) AS valued, sum(revenue) AS revenue
     FROM unit JOIN worth USING (subject)
     WHERE at_us < first_us AND at_us >= first_us - :before GROUP BY 1),
 visit AS (
@@ -47,7 +52,7 @@ visit AS (
         SELECT 1 FROM worth o WHERE o.subject = c.subject AND o.at_us >= c.at_us AND
             (o.session = c.session OR o.at_us < c.last_us + :counts)) AS ordered
     FROM checkouts c JOIN unit USING (subject)
-    WHERE c.last_us >= unit.first_us AND c.at_us < :until),
+    WHERE c.last_us >= unit.first_us AND c.at_us < :until AND c.at_us <= :ripe),
 visits AS (
     SELECT subject, count(*) AS checkouts, sum(NOT ordered) AS abandoned FROM visit GROUP BY 1),
 suggested AS (
@@ -58,15 +63,16 @@ suggested AS (
             AND (o.session = c.session OR o.at_us < c.last_us + :counts))) AS taken
     FROM visit v JOIN shown s USING (subject, session) GROUP BY 1)
 SELECT unit.variant, unit.device, unit.country, coalesce(later.unknown, 0),
-    later.orders > 0, later.orders, later.revenue, later.margin,
+    later.orders > 0, later.orders, later.valued, later.revenue, later.margin,
     visits.checkouts, visits.abandoned, suggested.shown, suggested.taken,
-    earlier.orders > 0, earlier.orders, earlier.revenue
+    earlier.orders > 0, earlier.orders, earlier.valued, earlier.revenue
 FROM unit LEFT JOIN later USING (subject) LEFT JOIN earlier USING (subject)
     LEFT JOIN visits USING (subject) LEFT JOIN suggested USING (subject)
 """
 _FIGURES = (
-    *("buyers", "orders", "revenue", "margin", "checkouts", "abandoned", "shown", "taken"),
-    *("buyers_before", "orders_before", "revenue_before"),
+    *("buyers", "orders", "valued", "revenue", "margin"),
+    *("checkouts", "abandoned", "shown", "taken"),
+    *("buyers_before", "orders_before", "valued_before", "revenue_before"),
 )
 assert _FIGURES == COLUMNS
 
@@ -92,14 +98,17 @@ class Units:
 
 def units_of(file: sqlite3.Connection, key: str) -> Units:
     """The units of the experiment `key`. Behaviour counts from the first exposure until a day after
-    the last one of anybody, so that nothing is added once it has ended."""
+    the last one of anybody, so that nothing is added once it has ended. A checkout that began in
+    the last half hour of what was read may still become an order, and is not counted yet."""
     (last,) = file.execute(
         "SELECT max(last_us) FROM exposures WHERE experiment = ?", (key,)
     ).fetchone()
     (mixed,) = file.execute(
         "SELECT count(*) FROM exposures WHERE experiment = ? AND mixed", (key,)
     ).fetchone()
+    (latest,) = file.execute("SELECT max(latest_us) FROM kpi_latest").fetchone()
     asked = {
+        "ripe": (latest or 0) - UNRIPE_US,
         "until": (last or 0) + _DAY_US,
         "before": _BEFORE_US,
         "counts": _COUNTS_US,

@@ -28,9 +28,18 @@ DECISION: Final = (
     *("timed", "time_us", "slow", *CLASSES),
 )
 # Of an order, counted when it was made, net of what was given back. `with_cost`: the orders of
-# which every cost is known, alone in `margin`. `decided`: those that a decision was made before.
+# which every cost is known, alone in `margin`; `valued`: those of which it is said what they are
+# worth. `decided`: those that a decision was made before.
 ORDER: Final = (
-    *("orders", "revenue", "revenue_squares", "items_sold", "refunded_orders", "refunded"),
+    *(
+        "orders",
+        "valued",
+        "revenue",
+        "revenue_squares",
+        "items_sold",
+        "refunded_orders",
+        "refunded",
+    ),
     *("margin", "with_cost", "cost_revenue", "offer_cost", "discounted"),
     *("decided_orders", "decided_revenue", "decided_margin"),
 )
@@ -78,7 +87,7 @@ def _rung(rung: str) -> Metric:
 
 _METRICS: Final = (
     Metric("conversion", "Conversion", _SHARE, _MORE, "converted", "visits"),
-    Metric("order_value", "Average order value", _MONEY, _MORE, "revenue", "orders"),
+    Metric("order_value", "Average order value", _MONEY, _MORE, "revenue", "valued"),
     Metric("abandonment", "Cart abandonment", _SHARE, _LESS, "abandoned", "carts"),
     Metric("revenue", "Revenue", _MONEY, _MORE, "revenue"),
     Metric(

@@ -80,6 +80,8 @@ class KpiRollup:
         for name in COUNTERS:
             if name not in held:  # of a version that did not count it
                 file.execute(f"ALTER TABLE kpi_sums ADD COLUMN {name} NOT NULL DEFAULT 0")
+                if name == "valued":  # until then every order counted as one
+                    file.execute("UPDATE kpi_sums SET valued = orders")
         self._values: dict[str, set[str]] = {}
         for cut, value in file.execute("SELECT cut, value FROM kpi_slices"):
             self._values.setdefault(cut, set()).add(value)

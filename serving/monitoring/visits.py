@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.clock import DAY_US
-from contract.events import NO_AMOUNT, Event, order_amount
+from contract.events import NO_AMOUNT, Event, given_back, order_amount
 from serving.monitoring.decisions import RUNGS
 from serving.monitoring.kpi_metrics import CLASSES, EDGES_MS, PLACE, SLOW_MS
 
@@ -58,12 +58,12 @@ class Visit(msgspec.Struct, array_like=True):
 
 
 class Order(msgspec.Struct, array_like=True):
-    """A transaction as it was told first."""
+    """A transaction as it was told first; `revenue` is None where nobody said what it is worth."""
 
     at_us: int
     event_id: str
     session: str
-    revenue: int
+    revenue: int | None
     margin: int | None
     pieces: int
     items: list[str]
@@ -73,11 +73,12 @@ class Order(msgspec.Struct, array_like=True):
 
 class SubjectFacts(msgspec.Struct, array_like=True):
     """Of one subject, all by their ids; kept as JSON, in the order of its fields. `seen`:
-    decisions that were counted, and when; `offers`: what redeemed offers took off a transaction."""
+    decisions that were counted, and when; `refunds`: of which transaction, and how much of it
+    (None: all); `offers`: what redeemed offers took off a transaction."""
 
     visits: dict[str, Visit] = {}
     orders: dict[str, Order] = {}
-    refunds: dict[str, tuple[str, int]] = {}
+    refunds: dict[str, tuple[str, int | None]] = {}
     seen: dict[str, int] = {}
     offers: dict[str, int] = {}
 
@@ -92,8 +93,7 @@ class SubjectFacts(msgspec.Struct, array_like=True):
         """Remember what `event` says. Nothing depends on what was noted before it."""
         name = event.event_name
         if name == "refund":
-            amount = max(order_amount(event), 0)
-            self.refunds[_short(event)] = (event.transaction_id or "", amount)
+            self.refunds[_short(event)] = (event.transaction_id or "", given_back(event))
             return
         visit = self.visits.get(event.session_id)
         if visit is None:
@@ -125,10 +125,10 @@ class SubjectFacts(msgspec.Struct, array_like=True):
         said = self.orders.get(event.transaction_id or "")
         if said is not None and (said.at_us, said.event_id) <= (at_us, _short(event)):
             return
-        revenue = order_amount(event)
-        revenue = 0 if revenue == NO_AMOUNT else revenue
+        amount = order_amount(event)
+        revenue = None if amount == NO_AMOUNT else amount
         margin = None
-        if all(one.item_id in costs for one in event.items):
+        if revenue is not None and all(one.item_id in costs for one in event.items):
             margin = revenue - sum(costs[one.item_id] * one.quantity for one in event.items)
         context = event.context
         self.orders[event.transaction_id or ""] = Order(
@@ -162,18 +162,19 @@ class SubjectFacts(msgspec.Struct, array_like=True):
     def counted(self) -> Counts:
         """Where all of it counts."""
         counts: Counts = {}
-        back: dict[str, int] = {}
+        back: dict[str, int | None] = {}
         for transaction, amount in self.refunds.values():
-            back[transaction] = back.get(transaction, 0) + amount
+            so_far = back.get(transaction, 0)
+            back[transaction] = None if so_far is None or amount is None else so_far + amount
         bought: dict[str, set[str]] = {}
         for transaction, order in self.orders.items():
-            given = back.get(transaction)
-            if given is not None and given >= order.revenue:
+            given = back.get(transaction, 0)
+            if given is None or (order.revenue is not None and 0 < order.revenue <= given):
                 continue  # what was given back whole is no order
             found = self.decided_before(order)
             for session in {order.session, *(() if found is None else (found[0],))}:
                 bought.setdefault(session, set()).update(order.items)
-            self._count_order(counts, order, given or 0, self.offers.get(transaction, 0), found)
+            self._count_order(counts, order, given, self.offers.get(transaction, 0), found)
         for session, visit in self.visits.items():
             items = bought.get(session)
             taken = 0 if items is None else len(items.intersection(visit.shown))
@@ -186,18 +187,19 @@ class SubjectFacts(msgspec.Struct, array_like=True):
         self,
         counts: Counts,
         order: Order,
-        given_back: int,
+        back: int,
         offer_cost: int,
         found: tuple[str, Visit] | None,
     ) -> None:
-        net = order.revenue - given_back
+        net = 0 if order.revenue is None else order.revenue - back
         what = {
             "orders": 1.0,
+            "valued": float(order.revenue is not None),
             "revenue": float(net),
             "revenue_squares": float(net) ** 2,
             "items_sold": float(order.pieces),
-            "refunded_orders": float(given_back > 0),
-            "refunded": float(given_back),
+            "refunded_orders": float(back > 0),
+            "refunded": float(back),
             "offer_cost": float(offer_cost),
             "discounted": float(offer_cost > 0),
         }

@@ -96,6 +96,14 @@ async def test_the_report_counts_what_happened_and_lets_go_of_people(
     await send(running, order, again, half_back)
     all_back = bought("visitor-2", "s1", "t2", "item-9", at=later)
     await send(running, all_back, all_back | {"event_id": str(uuid4()), "event_name": "refund"})
+    # Given back without a word of how much: all of it. And one of which nobody said the price.
+    whole = bought("visitor-3", "s1", "t3", "item-9", at=later)
+    said_back = {"event_id": str(uuid4()), "event_name": "refund", "items": []}
+    priceless = bought("visitor-1", "s1", "t4", "item-9", at=later)
+    await send(running, whole, whole | said_back, priceless | {"items": [{"item_id": "item-9"}]})
+    # Half an hour on, what came to nothing has; who has just come may still order.
+    running.clock.at += timedelta(minutes=40)
+    await checkout(running, "visitor-3", "s2")
 
     assert main(["experiment", "report", "--state", str(state)]) == 0
     rows = rows_of(state / FILE)
@@ -103,7 +111,8 @@ async def test_the_report_counts_what_happened_and_lets_go_of_people(
     assert whole == {
         "units": 3,
         "buyers": 1,
-        "orders": 1,
+        "orders": 2,
+        "valued": 1,
         "revenue": 150,
         "margin": 0,  # nobody said a cost
         "checkouts": 3,
@@ -112,6 +121,7 @@ async def test_the_report_counts_what_happened_and_lets_go_of_people(
         "taken": 1,
         "buyers_before": 1,
         "orders_before": 1,
+        "valued_before": 1,
         "revenue_before": 100,
     }
     answer = await running.client.get(
@@ -120,7 +130,7 @@ async def test_the_report_counts_what_happened_and_lets_go_of_people(
     assert answer.status_code == 200, answer.text
     report = answer.json()
     assert report["units"] == 3
-    assert report["orders_without_cost"] == 1
+    assert report["orders_without_cost"] == 2
     assert "fewer than 100 people" in report["summary"][0]
 
     # One withdraws; another is erased, which reaches this file by itself.

@@ -66,7 +66,7 @@ def test_order_value_knows_that_orders_vary_with_revenue() -> None:
     rng = np.random.default_rng(3)
     rows = np.zeros((2, 4_000, len(COLUMNS)))
     orders = rng.integers(1, 6, (2, 4_000))
-    rows[:, :, COLUMNS.index("orders")] = orders
+    rows[:, :, COLUMNS.index("valued")] = orders
     rows[:, :, COLUMNS.index("revenue")] = orders * 20 + rng.normal(0, 1, (2, 4_000))
     found = effect("order_value", *(Moments.of(COLUMNS, one) for one in rows), planned_units=8_000)
     assert found is not None
@@ -199,7 +199,7 @@ def test_nothing_at_all_is_judged_by_how_many_there_would_be() -> None:
 def test_of_one_order_no_average_is_told() -> None:
     control = variants(5_000, 0)[0]
     rows = np.zeros((5_000, len(COLUMNS)))
-    rows[0, COLUMNS.index("orders")] = rows[0, COLUMNS.index("revenue")] = 1
+    rows[0, COLUMNS.index("valued")] = rows[0, COLUMNS.index("revenue")] = 1
     one = Moments.of(COLUMNS, rows)
     assert effect("order_value", control, one, planned_units=10_000) is None
     assert lost(Guardrail(metric="order_value"), control, one) is None

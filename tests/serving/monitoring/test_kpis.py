@@ -97,6 +97,37 @@ STORY = (
 )
 
 
+def test_what_nobody_said_the_worth_of_and_what_came_back_whole(tmp_path: Path) -> None:
+    lines = [{"item_id": "a"}]
+    told = [
+        order(1, 0, "t1", "a"),
+        order(2, 1, "t2", "a"),
+        event(3, "purchase", 2, transaction_id="t3", items=lines),
+        event(4, "purchase", 3, transaction_id="t4", items=lines),
+        event(5, "refund", 4, transaction_id="t2"),  # all of it, as in GA4
+        event(6, "refund", 5, transaction_id="t4"),
+        event(7, "refund", 6, transaction_id="t1", items=lines),  # of what these cost, no word
+    ]
+    path = written(tmp_path / "rollup.sqlite", [[("aa", one) for one in reversed(told)]])
+    span = NOON - timedelta(hours=1), NOON + timedelta(hours=3)
+    with KpiReader.open(path) as kpis:
+        sums = kpis.totals(*span)
+        average, share = sums.series("order_value"), sums.series("margin_share")
+        assert sums.series("orders").numerator.sum() == 2
+    assert (average.numerator.sum(), average.denominator.sum()) == (100, 1)
+    assert (share.numerator.sum(), share.denominator.sum()) == (40, 100)
+
+
+def test_sums_of_before_count_every_order_in_the_average(tmp_path: Path) -> None:
+    path = written(tmp_path / "rollup.sqlite", [[("aa", order(1, 0, "t1", "a"))]])
+    with closing(connect(path)) as file:
+        file.execute("ALTER TABLE kpi_sums DROP COLUMN valued")
+        KpiRollup(file)
+    with KpiReader.open(path) as kpis:
+        average = kpis.totals(NOON - timedelta(hours=1), NOON + timedelta(hours=1))
+        assert average.series("order_value").value.tolist() == [100]
+
+
 def test_what_is_refused_is_a_share_of_what_was_shown_and_takes_nothing_from_the_rest(
     tmp_path: Path,
 ) -> None:
