@@ -11,7 +11,7 @@ from contract.events import Note
 from contract.reviews import Review, State
 from serving.api import idempotency
 from serving.api.auth import authenticate
-from serving.api.bodies import parse, read_json_body
+from serving.api.bodies import parse_document, read_json_body
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
@@ -117,7 +117,7 @@ async def _move(
     gateway: Gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
-    said = parse(Moved, body)
+    said = parse_document(Moved, body)
 
     async def act() -> Response:
         try:

@@ -51,7 +51,8 @@ async def test_an_item_is_acknowledged_and_closed(running: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [({"note": "x" * 501}, 422), ({"by": "x"}, 422), (b"{", 400)]
+    ("body", "status"),
+    [({"note": "x" * 501}, 422), ({"note": "\0"}, 422), ({"by": "x"}, 422), (b"{", 400)],
 )
 async def test_what_is_wrong_is_said(running: Running, body: Any, status: int) -> None:
     (opened,) = await running.gateway.control.note_findings("kpi", [finding()])
