@@ -6,14 +6,16 @@ among those who count (who would buy with an offer, who were looking for somethi
 as the highest group less the lowest, and as the lowest over the highest, which is what fairlearn
 calls demographic parity and equal opportunity difference and ratio. What is not in fairlearn and
 matters here: people are resampled, not rows, because one person makes many decisions; groups with
-too few people are named and not judged; and because the two extreme groups are picked by looking,
-the interval of their difference is widened for every pair that could have been picked (Bonferroni).
+too few people are named and not judged; and because the two groups that are told of are picked by
+looking, the interval of their difference is widened for every pair that could have been picked
+(Bonferroni). Told of are the extremes, unless other pairs surely differ and they do not.
 
 Pure numpy. Shapes: N decisions, P people, G groups of an attribute, M measures, R resamples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from statistics import NormalDist
 from typing import Any, Final, Literal
 
@@ -61,8 +63,8 @@ class GroupFigure:
 @dataclass(frozen=True)
 class Comparison:
     """One measure between the groups of one attribute. The difference is that of the `highest` and
-    the `lowest` group, the ratio the lowest over the highest; both with intervals that hold for
-    whichever pair turns out to be the extreme one. `small`: groups with too few people to judge."""
+    the `lowest` group of the pair that is told of, the ratio the lowest over the highest; both with
+    intervals that hold for whichever pair that is. `small`: groups with too few people to judge."""
 
     attribute: str
     measure: str
@@ -283,19 +285,39 @@ def _compared(
     if len(large) < 2:
         only = groups[0].group if groups else ""
         return Comparison(*named, only, only, *(0.0, 0.0, 0.0), *(1.0, 1.0, 1.0))
-    high = max(large, key=lambda at: found[at].value)
-    low = min(large, key=lambda at: found[at].value)
     pairs = len(large) * (len(large) - 1) / 2
     reach = NormalDist().inv_cdf(1 - _UNSURE / pairs / 2)
+    high, low = _told_apart(found, large, drawn, reach)
     best, worst = found[high].value, found[low].value
     spread = reach * _deviation(drawn[:, high] - drawn[:, low])
-    ratio = worst / best if best > 0 else 1.0
+    ratio = _ratio(found[low], found[high])
     apart = reach * _deviation(_divided(drawn[:, low], drawn[:, high])) if best > 0 else 0.0
     return Comparison(
         *(*named, found[high].group, found[low].group),
         *(best - worst, best - worst - spread, best - worst + spread),
         *(ratio, max(ratio - apart, 0.0), ratio + apart),
     )
+
+
+def _told_apart(
+    found: list[GroupFigure], large: list[int], drawn: Floats, reach: float
+) -> tuple[int, int]:
+    """The higher and the lower group of the pair to tell of: of those whose difference is more than
+    chance that with the lowest ratio, or else the extremes. A few people far off would otherwise
+    hide two large groups that surely differ."""
+    order = sorted(large, key=lambda at: found[at].value)
+    proven = [
+        (high, low)
+        for low, high in combinations(order, 2)
+        if found[high].value - found[low].value > reach * _deviation(drawn[:, high] - drawn[:, low])
+    ]
+    if not proven:
+        return order[-1], order[0]
+    return min(proven, key=lambda pair: _ratio(found[pair[1]], found[pair[0]]))
+
+
+def _ratio(low: GroupFigure, high: GroupFigure) -> float:
+    return low.value / high.value if high.value > 0 else 1.0
 
 
 def _deviation(values: Floats) -> float:

@@ -32,6 +32,7 @@ Ints = npt.NDArray[np.int64]
 FLOOR: Final = 0.01  # a chance below it makes weights above a hundred
 MOST_WEIGHT: Final = 20.0
 LEAST_EFFECTIVE: Final = 100.0
+LEAST_PEOPLE: Final = 30  # an interval over fewer is none that a normal distribution gives
 MOST_UNSUPPORTED: Final = 0.01
 _LEVEL: Final = 0.95
 _TELLTALE = 4.0  # standard errors of the mean weight from 1 that chance does not explain
@@ -60,6 +61,10 @@ class Logged:
             raise ValueError("no decision to learn from")
         if not (np.isfinite(self.propensity) & (self.propensity > 0)).all():
             raise ValueError("a decision was made that had no chance: propensities must be above 0")
+        for name in ("reward", "told", "direct"):
+            values = getattr(self, name)
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(f"{name}: every decision needs a number")
         if not ((self.target >= 0) & (self.target <= 1 + 1e-9)).all():
             raise ValueError("chances of the new policy must be from 0 to 1")
 
@@ -119,6 +124,7 @@ class Overlap:
     may be concluded, or None."""
 
     decisions: int
+    people: int
     effective: float  # number of decisions that would say as much if they all counted alike
     mean_weight: float  # 1 where the chances on record are right
     most_weight: float
@@ -208,6 +214,7 @@ def overlap(log: Logged, least_effective: float = LEAST_EFFECTIVE) -> Overlap:
             f"mean weight: {mean:.3f} instead of 1, more than chance explains; the chances on "
             "record are not those that decisions were made by"
         )
+    people = len(np.unique(log.person))
     refused = None
     if unsupported > MOST_UNSUPPORTED:
         refused = f"{unsupported:.1%} of its choices were never made, so nobody knows their outcome"
@@ -216,7 +223,11 @@ def overlap(log: Logged, least_effective: float = LEAST_EFFECTIVE) -> Overlap:
             f"only {effective:.0f} decisions' worth of the log do what it would do, fewer than "
             f"{least_effective:.0f}"
         )
-    return Overlap(len(weight), effective, mean, most, unsupported, rare, tuple(said), refused)
+    elif people < LEAST_PEOPLE:
+        refused = f"only {people} people made the decisions, fewer than {LEAST_PEOPLE}"
+    return Overlap(
+        len(weight), people, effective, mean, most, unsupported, rare, tuple(said), refused
+    )
 
 
 def _mean(values: Floats, person: Ints) -> Estimate:
@@ -225,10 +236,13 @@ def _mean(values: Floats, person: Ints) -> Estimate:
 
 
 def _estimate(value: float, influence: Floats, person: Ints) -> Estimate:
-    """The error is that of a mean over people of unequal numbers of decisions."""
+    """The error is that of a mean over people of unequal numbers of decisions; one person's
+    decisions say nothing of other people, so that it knows no bounds."""
     people, who = np.unique(person, return_inverse=True)
+    if len(people) < 2:
+        return Estimate(value, np.inf, -np.inf, np.inf, influence, person)
     sums = np.bincount(who, influence, len(people))
-    more = len(people) / max(len(people) - 1, 1)
+    more = len(people) / (len(people) - 1)
     error = float(np.sqrt(more * (sums**2).sum())) / len(influence)
     reach = NormalDist().inv_cdf(0.5 + _LEVEL / 2) * error
     return Estimate(value, error, value - reach, value + reach, influence, person)

@@ -125,8 +125,8 @@ def run_pull(args: argparse.Namespace) -> Figures:
         print(f"release {live} is live here")
         figures.add(live, {})
         return figures
-    if args.every <= 0:
-        raise UserError("--every: must be more than 0 seconds")
+    if not 0 < args.every <= 86_400:
+        raise UserError("--every: must be more than 0 seconds, at most a day")
     configure_logging(settings.log_level)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

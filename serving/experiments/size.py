@@ -40,7 +40,7 @@ def sample_size(
     ):
         if not (wanted and math.isfinite(found)):
             raise UserError(f"{name} can not be {found:g}")
-    if len(fractions) < 2 or min(fractions) <= 0:
+    if len(fractions) < 2 or not all(0 < one < math.inf for one in fractions):
         raise UserError("it takes two weights above 0")
     require_library()
     import tea_tasting as tt

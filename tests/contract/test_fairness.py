@@ -82,6 +82,24 @@ def test_a_fair_policy_passes() -> None:
     gate(audit({"age": groups}, [measure], person), LIMITS)
 
 
+def test_a_few_people_far_off_do_not_hide_a_proven_difference() -> None:
+    """The extremes are `tiny` and `b`, a ratio of .723 that may be chance; a against b is none."""
+    groups, measure, person = _people(("a", 2_000, 752), ("b", 2_000, 968), ("tiny", 60, 21))
+    one = audit({"age": groups}, [measure], person).find("age", "offer rate")
+    assert (one.highest, one.lowest) == ("b", "a")
+    assert one.ratio == pytest.approx(752 / 968)
+    assert one.proven
+    with pytest.raises(GateRefused, match=r"a has 0\.78 of b"):
+        gate(audit({"age": groups}, [measure], person), LIMITS)
+
+
+def test_of_proven_pairs_the_lowest_ratio_is_told() -> None:
+    groups, measure, person = _people(("a", 900, 90), ("b", 900, 180), ("c", 900, 270))
+    one = audit({"age": groups}, [measure], person).find("age", "offer rate")
+    assert (one.highest, one.lowest) == ("c", "a")
+    assert one.ratio == pytest.approx(1 / 3)
+
+
 def test_what_had_to_be_judged_and_could_not_is_refused() -> None:
     groups, measure, person = _people(("a", 20, 10), ("b", 20, 10))
     report = audit({"age": groups}, [measure], person)

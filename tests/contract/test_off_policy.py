@@ -139,3 +139,27 @@ def test_no_decision_says_anything() -> None:
     )
     assert np.isnan(ope.snips(log).value)
     assert ope.overlap(log).effective == 0
+
+
+def test_one_persons_decisions_have_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    one = ope.on_policy(rng.random(400), np.zeros(400, np.int64))
+    assert (one.error, one.low, one.high) == (np.inf, -np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("people", "refused"), [(1, True), (29, True), (30, False)])
+def test_few_people_are_refused_however_much_they_decided(people: int, refused: bool) -> None:
+    rng = np.random.default_rng(0)
+    half = np.full((600, 2), 0.5)
+    arm = rng.integers(0, 2, 600)
+    found = ope.overlap(ope.logged(arm, half, half, rng.random(600), np.arange(600) % people))
+    assert found.people == people
+    assert (found.refused is not None) == refused
+
+
+@pytest.mark.parametrize("name", ["reward", "model"])
+def test_what_is_no_number_is_refused(name: str) -> None:
+    given = {"reward": REWARD, "model": MODEL} | {name: np.full_like(REWARD, np.nan)}
+    model = np.tile(given["model"][:, None], 2) if name == "model" else MODEL
+    with pytest.raises(ValueError, match="needs a number"):
+        ope.logged(ARM, PROPENSITY, TARGET, given["reward"], PERSON, model)

@@ -1,6 +1,7 @@
 """`evaluate-policy`: what a new offer policy would have earned, from logged decisions."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +154,7 @@ def _terms(args: argparse.Namespace) -> "Terms":
     for name in ("price", "holdout_share", "explore_share"):
         given = getattr(args, name)
         if given is not None:
-            if given < 0 or (name != "price" and given > 1):
+            if not 0 <= given <= (sys.float_info.max if name == "price" else 1):  # nor nan
                 raise UserError(f"--{name.replace('_', '-')} {given}: out of range")
             told[name] = given
     terms = Terms(**told)  # type: ignore[arg-type]

@@ -169,7 +169,10 @@ def test_without_a_state_folder_it_says_so(release_root: Factory, tmp_path: Path
     assert "holds no control store" in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--every", "0"), ("--reports-every", "-1")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--every", "0"), ("--every", "inf"), ("--reports-every", "-1"), ("--reports-every", "nan")],
+)
 def test_bad_periods_are_refused(
     tmp_path: Path, release_root: Factory, arguments: tuple[str, str]
 ) -> None:

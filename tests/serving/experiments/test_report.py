@@ -281,5 +281,7 @@ def test_size_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert rows["one look at the end"]["days"]["mean"] == 13
     assert rows["any look"]["people"]["mean"] > 12_558
     assert main([*asked, "--share", "0"]) == 2
+    assert main([*asked, "--weights", "nan", "1"]) == 2
+    assert main([*asked, "--weights", "inf", "1"]) == 2
     assert main([*asked[:3], "3", *asked[4:]]) == 2
     assert "--deviation" in capsys.readouterr().err

@@ -464,6 +464,7 @@ def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
         ("push", "one", "--promote", "--shadow"),
         ("pull", "one", "--every", "5"),
         ("pull", "--every", "0"),
+        ("pull", "--every", "nan"),
     ]
     for arguments in wrong:
         told = place.call("release", *arguments, **store)

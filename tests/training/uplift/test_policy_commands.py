@@ -78,7 +78,10 @@ def test_the_policy_that_a_release_carries_is_judged_from_its_files(
         (["--always", "free_shipping", "--held-out-by", "0"], 3, "overlap: only"),
         (["--always", "half_price"], 2, "the arms are none, "),
         (["--always", "none", "--price", "-1"], 2, "--price -1.0: out of range"),
+        (["--always", "none", "--price", "inf"], 2, "--price inf: out of range"),
         (["--always", "none", "--explore-share", "2"], 2, "--explore-share 2.0: out of range"),
+        (["--always", "none", "--explore-share", "nan"], 2, "--explore-share nan: out of range"),
+        (["--always", "none", "--holdout-share", "nan"], 2, "--holdout-share nan: out of range"),
         (["--always", "none", "--offers", "gone.json"], 2, "gone.json: no such file"),
     ],
 )
