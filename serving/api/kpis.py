@@ -108,7 +108,8 @@ class Mark(BaseModel):
 
 class Kpis(BaseModel):
     """Key figures. Visits that began after `unripe_from` may still become orders. `as_of`: the
-    latest event that is counted. `more`: how many groups follow those that are here."""
+    latest event that is counted, `now`: the gateway's time. `more`: how many groups follow those
+    that are here."""
 
     start: datetime
     end: datetime
@@ -116,6 +117,7 @@ class Kpis(BaseModel):
     group_by: Cut
     currency: str
     as_of: datetime | None
+    now: datetime
     unripe_from: datetime | None
     metrics: list[MetricTold]
     starts: list[datetime]
@@ -209,6 +211,7 @@ def _answer(gateway: Gateway, asked: _Asked) -> str:
         group_by=asked.cut,
         currency=gateway.live.current.catalogue.currency,
         as_of=as_of,
+        now=gateway.clock.now(),
         unripe_from=unripe,
         metrics=[
             MetricTold(name=one.name, title=one.title, unit=one.unit, better=one.better)

@@ -1,6 +1,7 @@
 """The dashboard in a real Chromium: behind its login before a gateway with a quarter's figures, and
 open in a demo that simulated shoppers came to."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -139,6 +140,31 @@ def test_nobody_sees_figures_without_a_key(open_page: OpenPage, guarded: tuple[s
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_opened_too_early_it_keeps_asking_and_old_figures_are_told(
+    open_page: OpenPage, shop: Shop, figures: Path, tmp_path: Path
+) -> None:
+    """No worker has made its file yet; then one has, a day ago; then the gateway is gone."""
+    place = Place(shop.release, tmp_path / "state")
+    key = place.run("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
+    with place.gateway("--as-of", (START + timedelta(days=DAYS + 1)).isoformat()) as served:
+        page = open_page(f"{served.url}/dashboard", complains=True)  # of the 404
+        page.clock.install()
+        page.reload()
+        page.get_by_label("Admin key").fill(key)
+        page.get_by_role("button", name="Show the dashboard").click()
+        problem, stale = page.locator("#problem"), page.locator("#stale")
+        expect(problem).to_contain_text("No key figures are kept yet")
+        shutil.copy(figures / FILE, tmp_path / "state" / FILE)
+        page.clock.fast_forward(31_000)
+        loaded(page)
+        expect(problem).to_be_hidden()
+        expect(stale).to_contain_text("Nothing was counted for")
+        expect(stale).to_contain_text("worker")
+    page.clock.fast_forward(31_000)
+    expect(problem).to_contain_text("can not be reached")
+    expect(page.locator("#tiles .tile")).to_have_count(12)
+
+
 def test_a_demo_shows_its_running_test(open_page: OpenPage, shop: Shop, tmp_path: Path) -> None:
     with demo(shop, tmp_path / "state", None, "--shoppers=50") as served:
         board, until = f"{served.url}/demo/api/board", time.monotonic() + 120
@@ -152,6 +178,7 @@ def test_a_demo_shows_its_running_test(open_page: OpenPage, shop: Shop, tmp_path
         assert total["as_of"] is not None
         page = loaded(open_page(f"{served.url}/dashboard"))
         expect(page.locator("#simulated")).to_contain_text("Simulated shoppers.")
+        expect(page.locator("#stale")).to_be_hidden()
         running = page.locator(f'.experiment[data-key="{KEY}"]')
         expect(running.locator(".state")).to_have_text("running")
         expect(running.locator(".arms")).to_contain_text("generic:")

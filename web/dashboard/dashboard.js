@@ -2,11 +2,12 @@
 
 import { element, lineChart, merged, partedBar, sparkline } from "./charts.js";
 import { readExperiments, showExperiments } from "./experiments.js";
-import { bucketName, change, figure, moment } from "./figures.js";
+import { bucketName, change, figure, length, moment } from "./figures.js";
 import { OPEN, ask, key } from "./gateway.js";
 import { showReviews } from "./reviews.js";
 
 const AGAIN_MS = 30_000;
+const STALE_MS = 600_000;
 const HOUR = 3_600_000;
 const RANGES = {
   "6h": { span: 6 * HOUR, bucket: "5m", words: "the 6 hours before" },
@@ -73,9 +74,17 @@ const load = async () => {
   }
 };
 
-const problem = (words) => {
-  $("problem").hidden = words === null;
-  $("problem").textContent = words ?? "";
+const tell = (place, words) => {
+  if (place.textContent !== (words ?? "")) place.textContent = words ?? ""; // said aloud once
+  place.hidden = words === null;
+};
+const problem = (words) => tell($("problem"), words);
+
+// The latest event that is counted is old by the gateway's clock.
+const stale = ({ as_of: latest, now }) => {
+  const since = latest === null ? 0 : Date.parse(now) - Date.parse(latest);
+  tell($("stale"), since < STALE_MS ? null
+    : `Nothing was counted for ${length(since)}. Unless the shop is that quiet, see whether its worker (tillwise-serve worker) still runs.`);
 };
 
 // --- drawing ------------------------------------------------------------------------------------------
@@ -83,6 +92,7 @@ const problem = (words) => {
 const draw = (apart, breakdown, experiments) => {
   const { figures } = state;
   $("as-of").textContent = figures.as_of === null ? "" : `Counted until ${moment(new Date(figures.as_of))} UTC`;
+  stale(figures);
   $("against").textContent = `Changes are against ${RANGES[state.range].words}.`;
   const [whole] = figures.groups;
   drawTiles(whole);
@@ -241,7 +251,8 @@ $("login-form").addEventListener("submit", (event) => {
 });
 let resized = 0;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (state.figures !== null) load(); }, 150); });
-setInterval(() => { if (state.figures !== null && !document.hidden) load(); }, AGAIN_MS);
+// Also while there are no figures yet: the gateway may come back, and the worker make its first file.
+setInterval(() => { if (!$("board").hidden && !document.hidden) load(); }, AGAIN_MS);
 $("simulated").hidden = document.querySelector('meta[name="tillwise-shop"]').content !== "demo";
 if (OPEN || key.get()) enter();
 else signOut();

@@ -55,3 +55,10 @@ export const moment = (time) => both.format(time);
 // A bucket, named by its beginning.
 export const bucketName = (time, bucket) => (bucket === "day" ? named.format(time) : both.format(time));
 export const tickName = (time, spanMs) => (spanMs <= 2 * 86_400_000 ? clock.format(time) : day.format(time));
+
+// A length of time, roughly: "25 minutes", "3 hours", "2 days".
+export const length = (ms) => {
+  const minutes = Math.round(ms / 60_000);
+  if (minutes < 120) return `${minutes} minutes`;
+  return minutes < 2_880 ? `${Math.round(minutes / 60)} hours` : `${Math.round(minutes / 1_440)} days`;
+};
