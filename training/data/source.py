@@ -1,6 +1,8 @@
 """Everything that a fit or an evaluation reads from an imported folder, read once."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,11 +14,12 @@ import pyarrow.compute as pc
 
 from contract.clock import from_us, to_us
 from contract.errors import UserError
-from contract.frames import EXPLODED_COLUMNS
+from contract.frames import EXPLODED_COLUMNS, holds
 from contract.manifest import SEGMENT_CONFIG
 from contract.segment_config import DEFAULT, SegmentConfig
 from training.data.baskets import Baskets, Timelines, read_baskets
-from training.data.storage import SPLIT_FILE, read_catalogue, read_events
+from training.data.etl import PURPOSE
+from training.data.storage import SPLIT_FILE, SUBJECTS_FILE, read_catalogue, read_events
 from training.evaluation.protocols import Window
 
 _COLUMNS = [*EXPLODED_COLUMNS, "context", "synthetic"]
@@ -32,6 +35,8 @@ class Source:
     timelines: Timelines
     window: Window
     synthetic: bool
+    purposes: Mapping[str, int]  # purchases that were learned from, by what they were written under
+    imported: bool  # so that the import wrote the purposes, and nobody's word is on record
 
     def facts(self) -> dict[str, Any]:
         """What a fit learned from, counted; a run keeps it for the cards of its releases."""
@@ -55,6 +60,8 @@ class Source:
             "catalogue": self.catalogue.num_rows,
             "regions": len(regions),
             "synthetic": self.synthetic,
+            "purposes": dict(self.purposes),
+            "consent_recorded": not self.imported,
         }
 
 
@@ -68,13 +75,27 @@ def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Sour
     events = read_events(folder, _COLUMNS)
     catalogue = read_catalogue(folder)
     baskets = read_baskets(events)
+    window, synthetic = _window(folder, baskets, days or {}), pc.any(events["synthetic"]).as_py()
     return Source(
         catalogue,
         baskets,
         Timelines.of(events, segment_rules(folder)),
-        _window(folder, baskets, days or {}),
-        bool(pc.any(events["synthetic"]).as_py()),
+        window,
+        bool(synthetic),
+        _purposes(events, window),
+        (folder / SUBJECTS_FILE).exists() and not synthetic,
     )
+
+
+def _purposes(events: pa.Table, window: Window) -> dict[str, int]:
+    learned = pc.and_(
+        pc.equal(events["event_name"], "purchase"),
+        pc.less(events["occurred_at"], pa.scalar(window.train_until)),
+    )
+    purposes = events["purposes"].filter(learned)
+    kept = purposes.filter(pa.array(holds(purposes, PURPOSE)))
+    found = Counter(", ".join(sorted(one)) for one in kept.to_pylist())
+    return dict(sorted(found.items()))
 
 
 def segment_rules(folder: Path) -> SegmentConfig:

@@ -36,7 +36,7 @@ def data_card(run: Run, release_id: str) -> Card:
     return {
         "release_id": release_id,
         "what": "Purchases of the shop and what led to them, under pseudonyms.",
-        "consent": "Only events that were written under the purpose `personalization`.",
+        "consent": _consent(run.data),
         "left_out": "Ages, incomes and such: they are read by audits alone, never by a model.",
         "window": window,
         "learned_from": dict(run.data),
@@ -67,6 +67,19 @@ def model_card(
         "synthetic": run.synthetic,
         "limits": _limits(run, metrics),
     }
+
+
+def _consent(facts: Mapping[str, Any]) -> str:
+    read = "Only events that say `personalization` among their purposes were read."
+    recorded = facts.get("consent_recorded")
+    if recorded is None:
+        return f"{read} Whether people were asked is not known: the run is an earlier version's."
+    if not recorded:
+        return (
+            f"{read} The import wrote the purposes: consent was not recorded with these data, and "
+            "whether people were asked is not known."
+        )
+    return f"{read} `learned_from` counts the purchases by the purposes they were written under."
 
 
 def as_files(name: str, title: str, card: Card) -> dict[str, bytes]:
