@@ -27,7 +27,7 @@ from training.gates.verdict import Verdict
 from training.retraining import comparison, folds, report, rollout, staging
 from training.retraining.answers import Answers, answers, timed
 from training.retraining.gateways import Place, through_gateways
-from training.retraining.groups import audited, offers_of
+from training.retraining.groups import audited, named, offers_of
 from training.retraining.plan import Plan, Wish, planned
 from training.retraining.questions import Questions
 from training.retraining.steps import Result, Steps
@@ -149,7 +149,9 @@ class Retraining:
             )
         )
         offered = offers_of(self.wish.data, start_us, end_us, self.wish.uplift)
-        verdicts.append(offers(audited(self.wish.demographics, offered, limits), limits))
+        report = audited(self.wish.demographics, offered.found, limits)
+        asked = named(self.wish.demographics)
+        verdicts.append(offers(report, limits, asked, offered.unjudged))
         return {
             "verdicts": [one.as_json() for one in verdicts],
             "facts": comparison.facts(events, fresh, before),

@@ -107,6 +107,15 @@ def test_what_had_to_be_judged_and_could_not_is_refused() -> None:
         gate(report, FairnessLimits(must_judge=("age",)))
 
 
+def test_an_attribute_of_nobody_had_to_be_judged_too() -> None:
+    _, measure, person = _people(("a", 100, 50))
+    report = audit({"age": [None] * 100}, [measure], person)
+    assert not report.comparisons[0].judged
+    assert [one.gate for one in breaches(report, FairnessLimits(must_judge=("age",)))] == [
+        "fairness/groups"
+    ]
+
+
 def test_groups_that_are_alike_are_hardly_ever_refused() -> None:
     """Six groups of 60 people: by chance alone the extreme pair often has a ratio below 0.8."""
     refused = below = 0

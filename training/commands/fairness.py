@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> Figures:
     if args.run_folder is None and args.uplift is None:
         raise UserError("nothing to audit: give --run, --uplift or both")
     limit = args.least_ratio
-    limits = FairnessLimits(offers=limit, opportunity=limit, quality=limit)
     groups: Groups = {} if args.demographics is None else read_demographics(args.demographics)
+    limits = FairnessLimits(limit, limit, quality=limit, must_judge=tuple(groups))
     parts: list[Part] = []
     if args.uplift is not None:
         parts.append(_offers(args, groups))

@@ -39,9 +39,25 @@ def read_offer_log(folder: Path) -> OfferLog:
 
     Raises UserError where there is no such log, or nothing in it was decided at random.
     """
-    path = folder / CHECKOUTS_FILE
+    return offer_log(folder, read_randomised(folder))
+
+
+def read_randomised(folder: Path, within_us: tuple[int, int] | None = None) -> pa.Table:
+    """The checkouts of `folder` whose offers were decided at random, from the first moment of
+    `within_us` up to the second."""
     log = read_checkouts(folder)
-    log = log.filter(pc.is_valid(log["arm"])).combine_chunks()
+    kept = pc.is_valid(log["arm"])
+    if within_us is not None:
+        at = log["decided_at"].cast(pa.int64())
+        during = pc.and_(pc.greater_equal(at, within_us[0]), pc.less(at, within_us[1]))
+        kept = pc.and_(kept, during)
+    return log.filter(kept).combine_chunks()
+
+
+def offer_log(folder: Path, log: pa.Table) -> OfferLog:
+    """What `read_randomised` gave, with the features of each decision. UserError where it is empty
+    or its arms do not go together."""
+    path = folder / CHECKOUTS_FILE
     if not len(log):
         raise UserError(f"{path}: no offer was decided at random")
     arms = tuple(log["arms"][0].as_py())

@@ -74,11 +74,28 @@ def has_decisions(folder: Path) -> bool:
     return bool(events["decision"].null_count < len(events))
 
 
+def read_offers_shown(folder: Path) -> list[Row]:
+    """Of each session that agreed to `offers`, by its first decision: `subject_id`, `decided_at`,
+    `context`, and whether any offer was `offered`: by chance, surely, or by a rule, which is all
+    one to whoever is shown none."""
+    events = _agreed(folder)
+    events = events.filter(pa.array(holds(events["purposes"], "offers")))
+    first = (one.decisions[0] for one in _gathered(events)[0].values())
+    return [
+        {
+            "subject_id": row["subject_id"],
+            "decided_at": row["occurred_at"],
+            "context": row["context"],
+            "offered": any(arm["shown"] for arm in row["decision"]["offers"]["arms"]),
+        }
+        for row in first
+        if row["decision"].get("offers")
+    ]
+
+
 def read_logged_checkouts(folder: Path) -> LoggedCheckouts:
     """From the export in `folder`. UserError where it has no decisions."""
-    events = read_events(folder, _COLUMNS)
-    events = events.filter(pa.array(holds(events["purposes"], "personalization")))
-    events = events.sort_by([("occurred_at", "ascending")])
+    events = _agreed(folder)
     sessions, bought = _gathered(events)
     if not sessions:
         raise UserError(f"{folder}: no decision of a gateway is in its events; export them first")
@@ -98,6 +115,13 @@ def read_logged_checkouts(folder: Path) -> LoggedCheckouts:
         if arms
         else None,
     )
+
+
+def _agreed(folder: Path) -> pa.Table:
+    """Events under `personalization`, in the order of time."""
+    events = read_events(folder, _COLUMNS)
+    events = events.filter(pa.array(holds(events["purposes"], "personalization")))
+    return events.sort_by([("occurred_at", "ascending")])
 
 
 def _gathered(

@@ -47,7 +47,6 @@ def lists_audit(
     count_shown = np.maximum(shown.sum(1), 1)
     measures = [
         *(Measure(name, "quality", values) for name, values in quality.items()),
-        Measure(f"shown, of {K} places", "exposure", shown.mean(1)),
         Measure("shown beside the 100 best-selling", "exposure", beside.sum(1) / count_shown),
         Measure("shown and never bought before", "exposure", new.sum(1) / count_shown),
     ]

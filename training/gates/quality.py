@@ -81,6 +81,8 @@ def judged(
             said += f", a sure loss of more than {loss:.0%}"
         checks.append(Check(name, change, -loss if enough else None, passed, said))
     if not checks:
-        nothing = Check("questions", 0.0, None, True, "no question of this kind in the window")
+        nothing = Check(
+            "questions", 0.0, None, True, "no question of this kind in the window", judged=False
+        )
         checks.append(nothing)
     return Verdict.of(gate, checks), compared

@@ -14,11 +14,13 @@ class Check:
     limit: float | None
     passed: bool
     said: str  # one sentence that a person without the code understands
+    judged: bool = True  # False: there was too little to judge it by
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's word. `checks` are never empty: a gate that looked at nothing did not pass."""
+    """A gate's word. `checks` are never empty: a gate that looked at nothing did not pass. One that
+    found nothing to judge lets pass, and says that it did not judge."""
 
     gate: str
     passed: bool
@@ -32,12 +34,14 @@ class Verdict:
             raise ValueError(f"{gate}: nothing was looked at")
         failed = [check for check in checks if not check.passed]
         if not failed:
-            judged = sum(check.limit is not None for check in checks)
-            count = judged or len(checks)
-            said = f"{count} check{'s' if count > 1 else ''}, none outside its limit"
-            return cls(gate, True, said, tuple(checks))
+            return cls(gate, True, _passed(checks), tuple(checks))
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return cls(gate, False, failed[0].said + more, tuple(checks))
+
+    @property
+    def judged(self) -> bool:
+        """Whether there was anything to judge by."""
+        return any(check.judged for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
         """For a step's record and the figures."""
@@ -48,3 +52,14 @@ class Verdict:
         """What `as_json` gave."""
         checks = tuple(Check(**check) for check in held["checks"])
         return cls(held["gate"], held["passed"], held["reason"], checks)
+
+
+def _passed(checks: Sequence[Check]) -> str:
+    left = [check.said for check in checks if not check.judged]
+    more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    untold = f"not judged: {left[0]}{more}" if left else ""
+    if len(left) == len(checks):
+        return untold
+    count = sum(check.limit is not None for check in checks) or len(checks) - len(left)
+    said = f"{count} check{'s' if count > 1 else ''}, none outside its limit"
+    return f"{said}; {untold}" if left else said

@@ -18,7 +18,7 @@ from training.gates.operation import Timed
 from training.gates.paired import Paired, paired
 from training.gates.verdict import Verdict
 from training.retraining.answers import UNKNOWN_CASES, Answers, ndcg
-from training.retraining.groups import groups_of, served
+from training.retraining.groups import groups_of, named, novelty, served
 from training.retraining.plan import Wish
 from training.retraining.questions import Questions
 from training.retraining.steps import Result
@@ -129,10 +129,10 @@ def _fair(questions: Questions, sides: Sides, every: Sequence[Floats], wish: Wis
     regions = [None if one is None else one.region for one in contexts]
     groups = groups_of(wish.demographics, [case.subject for case in questions.cases], regions)
     reports = [
-        served(groups, questions.shopper, values, (one.ranked >= 0).mean(axis=1), wish.limits)
+        served(groups, questions.shopper, values, novelty(one.ranked, questions.owned), wish.limits)
         for one, values in zip(sides, every, strict=True)
     ]
-    return fairness.served(reports[1], reports[0], wish.limits)
+    return fairness.served(reports[1], reports[0], wish.limits, named(wish.demographics))
 
 
 def _leakage(

@@ -5,21 +5,29 @@ named (`--demographics`)."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from contract.clock import to_us
+from contract.errors import UserError
 from contract.fairness import Comparison, FairnessReport, Measure, audit
-from training.data.checkouts import read_checkouts
+from contract.offer_arms import NO_OFFER_ARM
+from training.data.checkouts import offer_log, read_randomised
 from training.data.demographics import read_demographics
+from training.data.logged_checkouts import has_decisions, read_offers_shown
+from training.data.offer_log import margins
 from training.data.storage import CHECKOUTS_FILE
 from training.gates.limits import Limits
 
-_NO_OFFER = "none"
+if TYPE_CHECKING:
+    from training.evaluation.network_chances import Network
+
+_NETWORK = "offers of the new network"
 Groups = dict[str, Sequence[str | None]]
 Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 
 
 def groups_of(
@@ -33,11 +41,28 @@ def groups_of(
     return {name: told for name, told in found.items() if any(one is not None for one in told)}
 
 
+def named(demographics: str | None) -> tuple[str, ...]:
+    """The attributes that were named, which therefore have to be judged."""
+    return () if demographics is None else tuple(read_demographics(demographics))
+
+
+def novelty(ranked: Numbers, own: Sequence[Numbers]) -> Floats:
+    """[T] how much of each list [T, K] of items its shopper had not bought before (`own`), a place
+    counting 1 / log2(place + 1) as in NDCG."""
+    weight = 1.0 / np.log2(np.arange(ranked.shape[1]) + 2)
+    known = np.array([np.isin(row, mine) for row, mine in zip(ranked, own, strict=True)])
+    share: Floats = ((ranked >= 0) & ~known) @ weight / weight.sum()
+    return share
+
+
 def served(
-    groups: Groups, shopper: npt.NDArray[np.int64], ndcg: Floats, filled: Floats, limits: Limits
+    groups: Groups, shopper: Numbers, ndcg: Floats, new: Floats, limits: Limits
 ) -> FairnessReport:
-    """Quality and exposure of the answers to T questions."""
-    measures = [Measure("NDCG@5", "quality", ndcg), Measure("places filled", "exposure", filled)]
+    """Quality of the answers to T questions, and how much that is new they show."""
+    measures = [
+        Measure("NDCG@5", "quality", ndcg),
+        Measure("what is new to the shopper", "exposure", new),
+    ]
     return audit(groups, measures, shopper, least_people=limits.min_group)
 
 
@@ -50,48 +75,66 @@ class Offered:
     offered: Floats  # 1 where one was, or would be
 
 
-def offers_of(data: Path, start_us: int, end_us: int, uplift: Path | None) -> Mapping[str, Offered]:
+@dataclass(frozen=True)
+class Offers:
+    """Ways of offering by name, and in words those that go out and that nobody can judge."""
+
+    found: Mapping[str, Offered]
+    unjudged: tuple[str, ...] = ()
+
+
+def offers_of(data: Path, start_us: int, end_us: int, uplift: Path | None) -> Offers:
     """Who was offered something in the window by the log, and who would be by the network in
-    `uplift`; nothing of either where there is no log of checkouts."""
-    if not (data / CHECKOUTS_FILE).exists():
-        return {}
-    log = read_checkouts(data)
-    at = log["decided_at"].cast("int64")
-    log = log.filter(
-        pc.and_(
-            pc.and_(pc.greater_equal(at, start_us), pc.less(at, end_us)), pc.is_valid(log["arm"])
-        )
-    ).combine_chunks()
-    if not len(log):
-        return {}
-    subject = log["subject_id"].to_pylist()
-    region = [None if one is None else one["region"] for one in log["context"].to_pylist()]
-    was = np.array([arm != _NO_OFFER for arm in log["arm"].to_pylist()], np.float64)
-    found = {"offers as logged": Offered(subject, region, was)}
-    if uplift is not None:
-        found["offers of the new network"] = Offered(subject, region, _would(data, log, uplift))
-    return found
+    `uplift`. UserError where there is no such network."""
+    within_us = start_us, end_us
+    logged = _logged(data, within_us)
+    found = {} if logged is None else {"offers as logged": logged}
+    if uplift is None:
+        return Offers(found)
+    from training.evaluation.network_chances import fitted_network
+
+    network = fitted_network(uplift)
+    try:
+        would = _would(data, within_us, network)
+    except UserError as error:  # of the log: of it there may be none
+        return Offers(found, (f"{_NETWORK}: {error}",))
+    return Offers(found | {_NETWORK: would})
 
 
-def _would(data: Path, log: pa.Table, uplift: Path) -> Floats:
+def _logged(data: Path, within_us: tuple[int, int]) -> Offered | None:
+    """None where nobody was shown an offer."""
+    if (data / CHECKOUTS_FILE).exists():
+        rows = read_randomised(data, within_us).to_pylist()
+        for row in rows:
+            row["offered"] = row["arm"] != NO_OFFER_ARM
+    elif has_decisions(data):
+        start_us, end_us = within_us
+        rows = [
+            row for row in read_offers_shown(data) if start_us <= to_us(row["decided_at"]) < end_us
+        ]
+    else:
+        return None
+    offered = [row["offered"] for row in rows]
+    return _offered(rows, offered) if any(offered) else None
+
+
+def _offered(rows: Sequence[Mapping[str, Any]], offered: Sequence[bool]) -> Offered:
+    contexts = [row["context"] for row in rows]
+    return Offered(
+        [row["subject_id"] for row in rows],
+        [None if one is None else one["region"] for one in contexts],
+        np.array(offered, np.float64),
+    )
+
+
+def _would(data: Path, within_us: tuple[int, int], network: "Network") -> Offered:
     """Whether the network's best arm is an offer, without a budget's price on it."""
-    import torch
+    from training.evaluation.network_chances import network_chances
 
-    from training.data.checkouts import replayed_features
-    from training.uplift.run_folder import read_uplift
-
-    model, _ = read_uplift(uplift)
-    value = np.array(log["value"].to_pylist(), np.float32)
-    with torch.no_grad():
-        answer = model(
-            torch.from_numpy(replayed_features(data, log)), torch.from_numpy(value)[:, None]
-        )
-    chance = answer.numpy().astype(np.float64)[..., 0]
-    margin = np.array(log["margin"].to_pylist(), np.float64)
-    reduction = np.array(log["reductions"].to_pylist(), np.float64)
-    gain = chance * (margin[:, None] - reduction)
-    best: Floats = (gain.argmax(axis=1) > 0).astype(np.float64)
-    return best
+    table = read_randomised(data, within_us)
+    log = offer_log(data, table)
+    told, _ = network_chances(network, data, log)  # an arm it does not know earns less than none
+    return _offered(table.to_pylist(), (margins(log, told).argmax(axis=1) > 0).tolist())
 
 
 def audited(

@@ -111,11 +111,14 @@ class Questions:
         return marked
 
     @cached_property
+    def owned(self) -> list[Numbers]:
+        """For each case what its shopper had bought before the window."""
+        return bought_before(self.cases, self.source.baskets, self.frozen_us, self.vocabulary)
+
+    @cached_property
     def about(self) -> Mapping[str, Sequence[Marks]]:
         """Slices of what is to be found: for each case which of its targets."""
-        baskets = self.source.baskets
-        seen = bought_before(self.cases, baskets, self.frozen_us, self.vocabulary)
-        before = [np.isin(c.targets, known) for c, known in zip(self.cases, seen, strict=True)]
+        before = [np.isin(c.targets, own) for c, own in zip(self.cases, self.owned, strict=True)]
         return {
             "bought before": before,
             "never bought before": [~marks for marks in before],

@@ -109,10 +109,11 @@ def _why(outcome: "Outcome") -> str:
 def _summary(wish: Wish, outcome: "Outcome") -> str:
     window, results = outcome.plan.window, outcome.steps.results
     last = f"{window.test_until:%d %B %Y}"
+    fitted = "fitted" if "challenger" in results else "to be fitted"
     said = [
         f"The <b>champion</b> is release <code>{_text(outcome.plan.champion)}</code>, fitted on "
         f"days before {outcome.plan.champion_until:%d %B %Y}.",
-        f"The <b>challenger</b> is recipe <code>{_text(wish.recipe.name)}</code>, to be fitted on "
+        f"The <b>challenger</b> is recipe <code>{_text(wish.recipe.name)}</code>, {fitted} on "
         f"days before {window.train_until:%d %B %Y}.",
     ]
     if "gates" in results:
@@ -145,8 +146,8 @@ def _summary(wish: Wish, outcome: "Outcome") -> str:
 
 def _gates(verdicts: Sequence[Verdict]) -> str:
     rows = [
-        f'<tr class="{"good" if one.passed else "bad"}"><td class="mark">'
-        f"{'passed' if one.passed else 'refused'}</td><td><b>{_name(one.gate)}</b><br>"
+        f'<tr class="{_kind(one)}"><td class="mark">{_mark(one)}</td>'
+        f"<td><b>{_name(one.gate)}</b><br>"
         f"<small>{_text(MEANING[one.gate])}</small></td><td>{_text(_told(one))}</td></tr>"
         for one in verdicts
     ]
@@ -157,12 +158,21 @@ def _gates(verdicts: Sequence[Verdict]) -> str:
         for name, said in MEANING.items()
         if name not in asked
     ]
-    return _section("The gates", f'<table class="gates">{"".join(rows)}</table>')
+    return _section("The gates", _wide(rows, "gates"))
+
+
+def _kind(one: Verdict) -> str:
+    return "bad" if not one.passed else "good" if one.judged else "idle"
+
+
+def _mark(one: Verdict) -> str:
+    return "refused" if not one.passed else "passed" if one.judged else "not judged"
 
 
 def _told(one: Verdict) -> str:
     """The reason; where all is well and one figure says it, that figure."""
-    return one.checks[0].said if one.passed and one.gate in ("quality", "latency") else one.reason
+    figure = one.passed and one.judged and one.gate in ("quality", "latency")
+    return one.checks[0].said if figure else one.reason
 
 
 def _table(found: Mapping[str, Any], wish: Wish) -> str:
@@ -173,7 +183,8 @@ def _table(found: Mapping[str, Any], wish: Wish) -> str:
     body = []
     for title, key in (("All questions", "overall"), ("By slice", "slices"), ("New ones", "cold")):
         body.append(f'<tr class="group"><th colspan="6">{title}</th></tr>')
-        body += [_row(name, found["rows"][name]) for name in found["of"][key]]
+        least = 0 if key == "overall" else wish.limits.min_slice
+        body += [_row(name, found["rows"][name], least) for name in found["of"][key]]
     drawn = {name: found["rows"][name] for key in ("slices", "cold") for name in found["of"][key]}
     picture = plots.svg(plots.differences(drawn, wish.limits.slice_loss), "slices")
     return _section(
@@ -183,20 +194,23 @@ def _table(found: Mapping[str, Any], wish: Wish) -> str:
         "<p>HR@5: one of the five suggestions was bought. Recall@5: the share of what was bought "
         "that was suggested. NDCG@5: the same, with what stands higher counting more. Intervals "
         "are 95 %, over shoppers; of slices wider, because many are looked at.</p>"
-        f'<div class="wide"><table>{head}{"".join(body)}</table></div>',
+        + _wide([head, *body]),
     )
 
 
-def _row(name: str, row: Mapping[str, Any]) -> str:
+def _row(name: str, row: Mapping[str, Any], least: int) -> str:
+    """Of fewer than `least` questions the figures, and no word on their change."""
     base = row["champion"] or 1.0
     change, low, high = (
         100 * v / base for v in (row["challenger"] - row["champion"], row["low"], row["high"])
     )
-    kind = "bad" if high < 0 else "good" if low > 0 else ""
+    enough = row["questions"] >= least
+    kind = "" if not enough else "bad" if high < 0 else "good" if low > 0 else ""
+    interval = f"{low:+.1f} to {high:+.1f} %" if enough else "too few to judge"
     return (
         f'<tr><td>{_text(name)}</td><td class="n">{row["champion"]:.4f}</td>'
         f'<td class="n">{row["challenger"]:.4f}</td><td class="n {kind}">{change:+.1f} %</td>'
-        f'<td class="n">{low:+.1f} to {high:+.1f} %</td>'
+        f'<td class="n">{interval}</td>'
         f'<td class="n">{row["questions"]:,}</td></tr>'
     )
 
@@ -237,17 +251,17 @@ def _folds(folds: Mapping[str, Any]) -> str:
         "<p>The whole pipeline once more, each time without a part of the shoppers, or up to an "
         "earlier day. Folds fit on a quarter of the examples, and people nothing was learned from "
         "are harder to serve: what counts is how little the folds differ, not their level.</p>"
-        f"<figure>{picture}</figure><table>{head}{''.join(rows)}</table>",
+        f"<figure>{picture}</figure>{_wide([head, *rows])}",
     )
 
 
 def _how(outcome: "Outcome") -> str:
     later = (outcome.plan.window.train_until - outcome.plan.champion_until).days
-    steps = "".join(
+    steps = [
         f'<tr><td>{_text(name)}</td><td class="n">{seconds:.1f} s</td>'
         f"<td>{'done before' if name in outcome.steps.resumed else ''}</td></tr>"
         for name, seconds in outcome.steps.seconds.items()
-    )
+    ]
     return _section(
         "How this was measured",
         "<p>Both were fitted before the window begins, and both were told each shopper's history "
@@ -256,7 +270,7 @@ def _how(outcome: "Outcome") -> str:
         "that is what retraining is for, and part of what is measured here: a champion fitted "
         "again on those days would have seen as much. What was measured is what goes out: the "
         "challenger is not fitted once more on the window, so next time nothing of it leaks.</p>"
-        f"<table><tr><th>step</th><th>took</th><th></th></tr>{steps}</table>",
+        + _wide(["<tr><th>step</th><th>took</th><th></th></tr>", *steps]),
     )
 
 
@@ -269,8 +283,13 @@ def _details(verdicts: Iterable[Verdict]) -> str:
     ]
     return (
         "<section><details><summary>Every check that was made</summary>"
-        f"<table>{''.join(rows)}</table></details></section>"
+        f"{_wide(rows)}</details></section>"
     )
+
+
+def _wide(rows: Iterable[str], kind: str = "plain") -> str:
+    """A table that scrolls in its own box where the screen is narrow, so that the page does not."""
+    return f'<div class="wide"><table class="{kind}">{"".join(rows)}</table></div>'
 
 
 def _section(title: str, content: str) -> str:

@@ -30,6 +30,7 @@ from training.gates.operation import Floats, Timed
 from training.gates.paired import paired
 from training.gates.quality import quality, slices
 from training.gates.verdict import Verdict
+from training.retraining.groups import novelty
 
 USUAL = Limits()
 T = 1_000
@@ -265,13 +266,51 @@ def _report(kind: str, west: float, east: float, seed: int = 0) -> FairnessRepor
 def test_an_unfair_offer_policy_is_refused_and_an_old_gap_in_quality_is_not() -> None:
     alike, apart = _report("quality", 0.5, 0.5), _report("quality", 0.3, 0.6)
     assert offers(_report("offers", 0.5, 0.5), USUAL).passed
-    assert offers(None, USUAL).passed
+    silent = offers(None, USUAL)
+    assert silent.passed
+    assert not silent.judged
+    assert silent.reason.startswith("not judged: no offers")
     unfair = offers(_report("offers", 0.3, 0.6), USUAL)
     assert not unfair.passed
     assert "offers by region: west" in unfair.reason
     assert served(apart, apart, USUAL).passed  # groups were never served alike
     assert served(alike, alike, USUAL).passed
     assert not served(apart, alike, USUAL).passed  # now they are served less alike
+
+
+def test_an_attribute_that_was_named_has_to_be_judged() -> None:
+    """Also where its ids match nobody, so that the report does not know of it at all."""
+    alike = _report("quality", 0.5, 0.5)
+    for verdict in (
+        served(alike, alike, USUAL, ["region", "age"]),
+        offers(_report("offers", 0.5, 0.5), USUAL, ["region", "age"]),
+    ):
+        assert not verdict.passed
+        assert "by age: no two groups of 50 people" in verdict.reason
+    assert offers(None, USUAL, ["age"]).passed  # nothing is offered to anybody
+
+
+def test_what_goes_out_unjudged_is_told_of() -> None:
+    told = offers(_report("offers", 0.5, 0.5), USUAL, unjudged=["offers of the new network: why"])
+    assert told.passed
+    assert told.judged
+    assert told.reason == (
+        "1 check, none outside its limit; not judged: offers of the new network: why"
+    )
+    assert not offers(None, USUAL, unjudged=["offers of the new network: why"]).judged
+
+
+def test_exposure_is_what_is_new_and_the_first_place_counts_most() -> None:
+    ranked = np.array([[5, 6, 7], [5, 6, 7], [5, 6, -1]])
+    own = [np.array([5]), np.array([7]), np.array([], np.int64)]
+    whole = 1 + 1 / np.log2(3) + 1 / 2
+    assert novelty(ranked, own) == pytest.approx(
+        [
+            (1 / np.log2(3) + 1 / 2) / whole,
+            (1 + 1 / np.log2(3)) / whole,
+            (1 + 1 / np.log2(3)) / whole,
+        ]
+    )
 
 
 def test_limits_can_be_changed_by_name_only() -> None:

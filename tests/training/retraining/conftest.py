@@ -11,11 +11,14 @@ import pytest
 
 from contract.clock import FixedClock
 from tests.training.conftest import small_recipe
+from tests.training.data.conftest import catalogue_file
 from training.export.release import export
 from training.gates.limits import Limits
 from training.pipeline import Outcome, retrain
 from training.retraining.plan import Wish
 from training.run_folder import Run
+
+__all__ = ["catalogue_file"]
 
 NOW = FixedClock(datetime(2024, 5, 1, 12, tzinfo=UTC))
 UNTIL, WINDOW_DAYS = date(2024, 4, 29), 12

@@ -1,6 +1,7 @@
 """Ways in which fresh events go bad, each as a change to a table of events. `start` is the moment
 the fresh window begins."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,6 +87,20 @@ def unfair_offers(folder: Path, start: datetime) -> None:
     write_parquet(table, folder / "checkouts.parquet")
 
 
+def unfair_export(folder: Path, start: datetime) -> None:
+    """The same in an export of a gateway, whose decisions stand in its events."""
+    events = read_events(folder)
+    fresh = events.filter(pc.field("occurred_at") >= pa.scalar(start))
+    rng, rows = np.random.default_rng(0), []
+    for row in fresh.filter(pc.field("event_name") == "purchase").to_pylist():
+        west = int(row["subject_id"][:8], 16) % 2 == 0
+        for number in range(3):
+            offered = rng.random() < (0.3 if west else 0.6)
+            rows.append(_decision(row, number, "west" if west else "east", offered))
+    made = pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+    _written(folder, pa.concat_tables([events, made]))
+
+
 SABOTAGES: dict[str, tuple[Sabotage, str]] = {
     "poisoned labels": (poisoned_labels, "drift"),
     "empty week": (empty_week, "data_health"),
@@ -93,6 +108,7 @@ SABOTAGES: dict[str, tuple[Sabotage, str]] = {
     "leaked target": (leaked_target, "leakage"),
     "broken tokenisation of ids": (broken_tokenisation, "data_health"),
     "unfair offer policy": (unfair_offers, "fairness"),
+    "unfair offer policy of an export": (unfair_export, "fairness"),
 }
 
 
@@ -161,6 +177,30 @@ def _checkout(row: dict[str, Any], number: int, region: str, offered: bool) -> d
         "purchased": True,
         "payment_methods": [],
         "shipping_options": [],
+    }
+
+
+def _decision(row: dict[str, Any], number: int, region: str, offered: bool) -> dict[str, Any]:
+    """A policy that is sure of what it does: nothing in it is chance."""
+    ten = {
+        "offer_id": "ten",
+        "amount": 100,
+        "discount": {"kind": "percent", "percent": 10.0},
+        "propensity": float(offered),
+        "shown": offered,
+    }
+    offers = {"no_offer_propensity": 1.0 - offered, "value": 1_000, "margin": 300, "arms": [ten]}
+    return {
+        **row,
+        "event_id": str(uuid5(NAMESPACE_URL, f"{row['event_id']}-decision-{number}")),
+        "event_name": "decision",
+        "session_id": f"{row['session_id']}-{number}",
+        "purposes": ["analytics", "offers", "personalization"],
+        "context": {**(row["context"] or {}), "region": region},
+        "items": [],
+        "value": None,
+        "transaction_id": None,
+        "decision": json.dumps({"cart": [], "offers": offers}),
     }
 
 

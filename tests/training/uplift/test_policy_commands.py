@@ -148,6 +148,17 @@ def test_everybody_too_few(learned: tuple[str, str, Path], tmp_path: Path) -> No
     assert "Too small to judge" in page
 
 
+def test_demographics_that_match_nobody_are_refused(
+    learned: tuple[str, str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, offers, _ = learned
+    people = tmp_path / "people.csv"
+    people.write_text("subject_id,age\nsomebody-else,65+\nanother,19-24\n")
+    asked = ["fairness", "--data", data, "--uplift", offers, "--output", str(tmp_path / "report")]
+    assert main([*asked, "--demographics", str(people), "--gate"]) == 3
+    assert "fairness/groups: age: no two groups of 50 people" in capsys.readouterr().err
+
+
 def test_a_policy_that_knows_one_region_is_refused(
     learned: tuple[str, str, Path],
     tmp_path: Path,
