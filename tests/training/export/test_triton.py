@@ -14,7 +14,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contract.clock import FixedClock
-from contract.manifest import MODELS, QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from contract.manifest import (
+    MODELS,
+    OFFER_UPLIFT,
+    QUERY_TOWER,
+    RANKER,
+    SEQUENCE_ENCODER,
+    tensors,
+)
 from serving.inference.embedded import MAX_BATCH as EMBEDDED_BATCH
 from serving.inference.embedded import EmbeddedBackend, ModelFile, load_sessions
 from serving.inference.triton_client import TritonClient
@@ -80,8 +87,14 @@ def test_every_variant_says_what_the_contract_says(
         assert {key: tuple(held.dims) for key, held in one.inputs.items()} == {
             tensor.name: tensor.shape for tensor in inputs
         }
+
+
+@pytest.mark.parametrize("name", [*MODELS, OFFER_UPLIFT])
+def test_what_lies_in_the_repository_is_what_an_export_writes(name: str) -> None:
     committed = Path(__file__).parents[3] / "model_repository" / name
-    assert (committed / model_config.path_of(variant)).read_text() == written.read_text()
+    for variant in model_config.VARIANTS:
+        written = (committed / model_config.path_of(variant)).read_text()
+        assert written == model_config.render(name, variant)
 
 
 def test_variants_differ_in_backend_and_device_alone() -> None:
