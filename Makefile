@@ -145,10 +145,10 @@ $(DEMO)/segments/.done: $(DEMO)/data/.done $(call sources,training/segments \
 	@touch $@
 
 # Nobody has tried offers on the shoppers of this shop, nor asked them how they pay: both are learned
-# from made-up ones, beside the evaluation too.
+# from made-up ones, beside the training.
 $(DEMO)/synthetic/.done: $(DEMO)/data/.done $(call sources,training/data/simulate \
-		training/commands/simulate.py) $(wildcard training/worlds/*) | $(DEMO)/segments/.done
-	@echo '4/5 Simulating shoppers who are offered something'
+		training/commands/simulate.py) $(wildcard training/worlds/*)
+	@echo '2/5 Simulating shoppers who are offered something'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train simulate --catalogue $(DEMO)/data/catalogue.parquet \
 		--shoppers 4000 --days 42 --seed 1 --output $(@D) >/dev/null
@@ -156,14 +156,14 @@ $(DEMO)/synthetic/.done: $(DEMO)/data/.done $(call sources,training/data/simulat
 
 $(DEMO)/uplift/.done: $(DEMO)/synthetic/.done $(call sources,training/uplift \
 		training/models/offer_uplift.py training/commands/uplift.py)
-	@echo '4/5 Learning whom an offer moves'
+	@echo '2/5 Learning whom an offer moves'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train uplift --data $(DEMO)/synthetic --output $(@D) >/dev/null
 	@touch $@
 
 $(DEMO)/choices/.done: $(DEMO)/synthetic/.done $(call sources,training/choices \
 		training/commands/choices.py)
-	@echo '4/5 Learning how they pay and have things delivered'
+	@echo '2/5 Learning how they pay and have things delivered'
 	@rm -rf $(@D)
 	@$(IN_VENV)tillwise-train choices --data $(DEMO)/synthetic --output $(@D) >/dev/null
 	@touch $@
