@@ -2,6 +2,7 @@
 are replayed from. Arrow stands here for its types only; nothing in this file reads or writes."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,15 @@ EVENT_SCHEMA = pa.schema(
 
 # Columns that files of an older schema version lack; a reader takes them as empty.
 ADDED_COLUMNS = frozenset({"percent_scrolled", "feedback", "decision"})
+
+
+def with_added(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """`table` with those of `ADDED_COLUMNS` among `names` that it lacks, empty."""
+    for name in names:
+        if name in ADDED_COLUMNS and name not in table.column_names:
+            field = EVENT_SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 @dataclass(frozen=True)

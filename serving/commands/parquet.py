@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.errors import UserError
-from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA
+from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA, with_added
 
 
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
@@ -21,18 +21,12 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
             if missing:
                 raise UserError(f"{path}: lacks the columns {', '.join(missing)}")
             table = file.read(columns=[name for name in names if name not in absent])
-        for name in absent:
-            table = table.append_column(EVENT_SCHEMA.field(name), _nothing(name, len(table)))
-        table = table.select(list(names))
+        table = with_added(table, names).select(list(names))
         return table.cast(pa.schema([_typed(table.schema.field(name)) for name in names]))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make an import with `tillwise-train import`") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
-
-
-def _nothing(name: str, rows: int) -> pa.Array:
-    return pa.nulls(rows, EVENT_SCHEMA.field(name).type)
 
 
 def _typed(field: pa.Field) -> pa.Field:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from contract.catalogue import CATALOGUE_COLUMNS
 from contract.errors import UserError
 from contract.event_parts import PARTS_FILE, read_parts
-from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA
+from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA, with_added
 
 EVENTS_FOLDER = "events"
 CATALOGUE_FILE = "catalogue.parquet"
@@ -193,11 +193,8 @@ def read_parquet(
         return table.replace_schema_metadata(None)
     names = schema.names if columns is None else list(columns)
     wanted = pa.schema([schema.field(name) for name in names])
-    for field in wanted:
-        if field.name in ADDED_COLUMNS and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
     try:
-        return table.select(names).cast(wanted)
+        return with_added(table, names).select(names).cast(wanted)
     except pa.ArrowException as error:
         raise UserError(f"{path}: {_first_line(error)}") from error
 
