@@ -11,13 +11,13 @@ from typing import Any, Literal
 from contract.clock import Clock, from_us, to_us
 from contract.errors import UserError
 from contract.manifest import MANIFEST, OFFER_ARMS
+from contract.whole_file import replace
 from training.data.storage import event_parts
 from training.evaluation.protocols import Window
 from training.evaluation.released import read_manifest
 from training.gates.limits import Limits
 from training.recipes import Recipe
 from training.retraining.steps import file_digest
-from training.whole_file import replace
 
 Rollout = Literal["none", "canary", "promote"]
 Latency = Literal["gateway", "process"]  # where decisions are timed

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contract.whole_file import replace
 from training.gates.verdict import Verdict
 from training.retraining import plots
 from training.retraining.page import STYLE
 from training.retraining.plan import Wish
-from training.whole_file import replace
 
 if TYPE_CHECKING:
     from training.pipeline import Outcome

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from contract.clock import Clock
 from contract.errors import UserError
 from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
+from contract.whole_file import replace
 from training.export.release import promote
 from training.retraining.plan import Wish
 from training.retraining.steps import Result
-from training.whole_file import replace
 
 _LOOK_SECONDS = 5.0
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.whole_file import replace
+from contract.whole_file import replace
 
 Result = dict[str, Any]
 _FORMAT = 1

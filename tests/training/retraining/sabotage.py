@@ -23,6 +23,7 @@ from training.data.storage import (
 )
 
 Sabotage = Callable[[Path, datetime], None]
+Made = Callable[[dict[str, Any], int, str, bool], dict[str, Any]]
 
 
 def poisoned_labels(folder: Path, start: datetime) -> None:
@@ -76,13 +77,7 @@ def broken_tokenisation(folder: Path, start: datetime) -> None:
 
 def unfair_offers(folder: Path, start: datetime) -> None:
     """A log of checkouts in the window: who lives in the west is offered half as much."""
-    events = read_events(folder).filter(pc.field("occurred_at") >= pa.scalar(start))
-    rng, rows = np.random.default_rng(0), []
-    for row in events.filter(pc.field("event_name") == "purchase").to_pylist():
-        west = int(row["subject_id"][:8], 16) % 2 == 0
-        for number in range(3):
-            offered = rng.random() < (0.3 if west else 0.6)
-            rows.append(_checkout(row, number, "west" if west else "east", offered))
+    rows = _unfair(read_events(folder), start, _checkout)
     table = pa.Table.from_pylist(rows, schema=CHECKOUTS_SCHEMA)
     write_parquet(table, folder / "checkouts.parquet")
 
@@ -90,14 +85,7 @@ def unfair_offers(folder: Path, start: datetime) -> None:
 def unfair_export(folder: Path, start: datetime) -> None:
     """The same in an export of a gateway, whose decisions stand in its events."""
     events = read_events(folder)
-    fresh = events.filter(pc.field("occurred_at") >= pa.scalar(start))
-    rng, rows = np.random.default_rng(0), []
-    for row in fresh.filter(pc.field("event_name") == "purchase").to_pylist():
-        west = int(row["subject_id"][:8], 16) % 2 == 0
-        for number in range(3):
-            offered = rng.random() < (0.3 if west else 0.6)
-            rows.append(_decision(row, number, "west" if west else "east", offered))
-    made = pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+    made = pa.Table.from_pylist(_unfair(events, start, _decision), schema=EVENT_SCHEMA)
     _written(folder, pa.concat_tables([events, made]))
 
 
@@ -119,6 +107,18 @@ def copied(folder: Path, to: Path) -> Path:
         pq.write_table(pq.read_table(path), to / EVENTS_FOLDER / path.name)
     (to / "catalogue.parquet").write_bytes((folder / "catalogue.parquet").read_bytes())
     return to
+
+
+def _unfair(events: pa.Table, start: datetime, made: Made) -> list[dict[str, Any]]:
+    """Three rows that `made` makes of each purchase from `start` on."""
+    fresh = events.filter(pc.field("occurred_at") >= pa.scalar(start))
+    rng, rows = np.random.default_rng(0), []
+    for row in fresh.filter(pc.field("event_name") == "purchase").to_pylist():
+        west = int(row["subject_id"][:8], 16) % 2 == 0
+        for number in range(3):
+            offered = rng.random() < (0.3 if west else 0.6)
+            rows.append(made(row, number, "west" if west else "east", offered))
+    return rows
 
 
 def _each(folder: Path, start: datetime, change: Callable[[list[dict[str, Any]]], None]) -> None:
