@@ -49,15 +49,16 @@ def minor(text: str) -> int:
 def filled(page: Page) -> None:
     """Have five products in the basket, all with prices: on others no offer is made."""
     lines = page.locator("#lines > li")
-    for row in reversed(lines.filter(has_text="Not priced").all()):
+    unpriced = lines.filter(has_text="Not priced")
+    while (held := lines.count()) != 5 or unpriced.count():
         decided = decision_of(page)
-        row.get_by_role("button", name="Remove").click()
-        after(page, decided)
-    while (held := lines.count()) < 5:
-        decided = decision_of(page)
-        priced = suggestions(page).filter(has_not_text="Not priced")
-        priced.first.get_by_role("button", name="Add").click()
-        expect(lines).to_have_count(held + 1)
+        if unpriced.count():
+            unpriced.last.get_by_role("button", name="Remove").click()
+            expect(lines).to_have_count(held - 1)
+        else:
+            priced = suggestions(page).filter(has_not_text="Not priced")
+            priced.first.get_by_role("button", name="Add").click()
+            expect(lines).to_have_count(held + 1)
         after(page, decided)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -53,7 +53,7 @@ def counted(place: Place, name: str) -> float:
         if as_of is None:
             return 0.0
         start = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
-        return float(kpis.totals(start, start.replace(hour=23)).of(name)[0])
+        return float(kpis.totals(start, start + timedelta(days=1)).of(name)[0])
 
 
 def awaited(place: Place, name: str, least: float) -> float:
