@@ -1,4 +1,4 @@
-"""The background of reasons: half of it usual candidates, half of it what is shown."""
+"""The background of reasons: some of it usual candidates, most of it what is shown."""
 
 import numpy as np
 import pytest
@@ -20,20 +20,20 @@ def examples(*rows: float) -> RankingExamples:
     return RankingExamples(index, features, none, none)
 
 
-def test_half_are_candidates_and_half_are_shown() -> None:
+def test_most_of_it_is_shown_and_the_rest_are_candidates() -> None:
     shown = np.full((6, WIDE), 9.0, np.float32)
     shown[:3] = 7.0
     usual = usual_items(examples(1.0, 1.0, 1.0, 3.0), shown, seed=0)
     found = sorted(zip(usual.rows[:, 0].tolist(), usual.weight.tolist(), strict=True))
     assert found == [
-        (1.0, pytest.approx(0.5 * 3 / 4)),
-        (3.0, pytest.approx(0.5 * 1 / 4)),
-        (7.0, pytest.approx(0.5 / 2)),
-        (9.0, pytest.approx(0.5 / 2)),
+        (1.0, pytest.approx(0.15 * 3 / 4)),
+        (3.0, pytest.approx(0.15 * 1 / 4)),
+        (7.0, pytest.approx(0.85 / 2)),
+        (9.0, pytest.approx(0.85 / 2)),
     ]
 
 
 def test_few_rows_make_few_points() -> None:
     usual = usual_items(examples(1.0), np.full((1, WIDE), 5.0, np.float32), seed=0)
     assert usual.rows[:, 0].tolist() == [1.0, 5.0]
-    assert usual.weight.tolist() == [0.5, 0.5]
+    assert usual.weight.tolist() == [pytest.approx(0.15), pytest.approx(0.85)]
