@@ -126,6 +126,7 @@ def simulate(
         "abandoned": (tilled - converted).astype(np.float64),
         "decisions": tilled.astype(np.float64),
         "orders": orders.astype(np.float64),
+        "valued": orders.astype(np.float64),
         "decided_orders": orders.astype(np.float64),
     }
     cell["shown"] = 5 * cell["decisions"]

@@ -320,6 +320,7 @@ def key_of(text: str) -> int:
 
 
 NO_AMOUNT: Final = -1
+WHOLE_ORDER: Final = -2  # in place of the amount of a refund that gives all of an order back
 MOST_PER_LINE: Final = 10**15  # 500 of these still fit 64 bits
 
 

@@ -6,9 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from contract.events import FEEDBACK_CODE, key_of, order_amount
+from contract.events import (
+    EVENT_TYPE,
+    FEEDBACK_CODE,
+    NO_AMOUNT,
+    WHOLE_ORDER,
+    EventBody,
+    given_back,
+    key_of,
+    order_amount,
+)
 from contract.frames import EventFrame
 from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, Seen, copied
+
+
+def _amount(event: EventBody) -> int:
+    if event.event_name == "refund" and given_back(event) is None:
+        return WHOLE_ORDER
+    return order_amount(event)
 
 
 def _order_row(seen: Seen) -> list[tuple[Any, ...]]:
@@ -18,7 +33,7 @@ def _order_row(seen: Seen) -> list[tuple[Any, ...]]:
             *seen.stamp,
             0,
             seen.code,
-            order_amount(event),
+            _amount(event),
             bool(event.coupon),
             0 if event.transaction_id is None else key_of(event.transaction_id),
             0 if event.currency is None else key_of(event.currency),
@@ -67,7 +82,11 @@ def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows,
 
 
 def _orders(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
-    return _once(ORDER.dtype, frame, kept)
+    rows, subject = _once(ORDER.dtype, frame, kept)
+    nameless = frame.item_key[kept[frame.position[kept] == 0]] == 0
+    whole = (rows["event_type"] == EVENT_TYPE["refund"]) & (rows["amount"] == NO_AMOUNT) & nameless
+    rows["amount"][whole] = WHOLE_ORDER
+    return rows, subject
 
 
 def _choices(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
@@ -96,7 +115,7 @@ ORDER = RowKind(
         [
             *ORDER_OF_ROWS,
             ("event_type", "u1"),
-            ("amount", "<i8"),  # minor units; NO_AMOUNT where it was not said
+            ("amount", "<i8"),  # minor units; NO_AMOUNT where it was not said, or WHOLE_ORDER
             ("coupon", "?"),
             ("transaction_key", "<u8"),
             ("currency_key", "<u8"),

@@ -22,7 +22,7 @@ from contract.consent import allows
 from contract.events import EVENT_TYPE, FEEDBACK_CODE, Event
 from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION, SAID
 from contract.frames import EventFrame
-from contract.orders import ORDERED, orders
+from contract.orders import ORDERED, orders, undone
 from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, Seen, by_subject, merge
 
 Scope = Literal["subject"]
@@ -200,6 +200,16 @@ def _counted(state: Any, refund: int, now_us: int) -> tuple[Any, Any]:
     return bought, told
 
 
+def _less_undone(bought: Rows, ordered: Rows) -> Rows:
+    """Rows of `PURCHASES` without those of orders that were given back whole: such a refund may
+    name no items, so rows of `ORDERS` tell which events the order is made of."""
+    keys = undone(ordered)
+    if not keys:
+        return bought
+    events = ordered["event_key"][np.isin(ordered["transaction_key"], np.array(keys, np.uint64))]
+    return bought[~np.isin(bought["event_key"], events)]
+
+
 def _less_returned(bought: Rows, said: Rows) -> Rows:
     """Rows of `PURCHASES` with what a shop said came back, as far as no refund says the same: a
     `returned` is a refund as far as models are concerned."""
@@ -367,6 +377,7 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     at `now_us`; an absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
     rows = _until(state.get(PURCHASES.name, PURCHASES.nothing), now_us)
+    rows = _less_undone(rows, _until(state.get(ORDERS.name, ORDERS.nothing), now_us))
     said = state.get(FEEDBACK.name)
     if said is not None:
         rows = _less_returned(rows, _until(said, now_us))

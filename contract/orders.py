@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.compiled import INT, KEY, compiled, records
-from contract.events import EVENT_TYPE
+from contract.events import EVENT_TYPE, WHOLE_ORDER
 from contract.evidence_rows import ORDER
 from contract.rows import Rows
 
@@ -19,21 +19,38 @@ ORDERED = np.dtype(
         ("currency_key", "<u8"),
     ]
 )
-_PURCHASE = EVENT_TYPE["purchase"]
+_PURCHASE, _REFUND = EVENT_TYPE["purchase"], EVENT_TYPE["refund"]
 
 
 def orders(state: Rows, now_us: int) -> npt.NDArray[Any]:
     """`ORDERED` rows of ORDER rows.
 
     A transaction that is told twice is one order, at its earlier time. A refund lowers the order
-    of its transaction by its amount; one without an amount, or of an unknown order, lowers none.
+    of its transaction by its amount, or gives it back whole where it says neither amount nor items;
+    one of items without an amount, or of an unknown order, lowers none.
     """
-    found: npt.NDArray[Any] = _net(state, _PURCHASE)
+    found: npt.NDArray[Any] = _net(state, _PURCHASE, WHOLE_ORDER)
     return found
 
 
-@compiled(records(ORDER.dtype), INT)
-def _net(state: Any, purchase: int) -> Any:
+def undone(state: Rows) -> list[int]:
+    """The keys of the transactions among ORDER rows that were given back whole."""
+    refunds, found = state["event_type"] == _REFUND, list[int]()
+    if not refunds.any():
+        return found
+    for key in np.unique(state["transaction_key"][refunds]).tolist():
+        own = state[state["transaction_key"] == np.uint64(key)]
+        bought = own["amount"][own["event_type"] == _PURCHASE]
+        back = own["amount"][own["event_type"] == _REFUND]
+        if key and len(bought):
+            told = (back == WHOLE_ORDER).any()
+            if told or 0 < bought[0] <= back[back > 0].sum():
+                found.append(key)
+    return found
+
+
+@compiled(records(ORDER.dtype), INT, INT)
+def _net(state: Any, purchase: int, whole_order: int) -> Any:
     """`ORDERED` rows of those that are orders, in their order, with what was spent on each."""
     rows = len(state)
     size = 1
@@ -42,6 +59,7 @@ def _net(state: Any, purchase: int) -> Any:
     # A hash table of transactions; their keys are digests, so their low bits will do.
     held = np.zeros(size, np.uint64)
     first, back = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+    whole = np.zeros(size, np.bool_)
     kept, spend = np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
     for row in range(rows):
         key = np.uint64(state[row].transaction_key)
@@ -55,6 +73,7 @@ def _net(state: Any, purchase: int) -> Any:
         held[slot] = key
         if state[row].event_type != purchase:
             back[slot] += max(state[row].amount, 0)
+            whole[slot] |= state[row].amount == whole_order
         elif first[slot] < 0:
             first[slot] = row
     for place in range(size):
@@ -62,7 +81,7 @@ def _net(state: Any, purchase: int) -> Any:
         if order >= 0:
             amount = state[order].amount
             said = amount > 0
-            kept[order] = not said or back[place] < amount
+            kept[order] = not whole[place] and (not said or back[place] < amount)
             spend[order] = amount - back[place] if said else amount
     found, at = np.zeros(kept.sum(), ORDERED), 0
     for row in range(rows):

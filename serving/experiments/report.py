@@ -131,7 +131,8 @@ def _guardrail(
             side,
             effects[guardrail.metric],
             planned_units=_planned(experiment),
-            alpha=_ALPHA / (len(experiment.variants) - 1),
+            # Any of them may end it, so they share the chance of a false alarm.
+            alpha=_ALPHA / (len(experiment.variants) - 1) / len(experiment.guardrails),
         )
     return GuardrailTold(
         metric=guardrail.metric,

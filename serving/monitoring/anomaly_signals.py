@@ -78,16 +78,16 @@ def _of_cases(over: str, under: str, *, rest: bool = False) -> Callable[[Counter
 
 
 def _squared_spread(own: Counters) -> float:
-    """Variance of an order by its squared mean."""
-    orders = max(_sum(own, "orders"), 1.0)
-    mean = _sum(own, "revenue") / orders
+    """Variance of an order by its squared mean, of those that say what they are worth."""
+    valued = max(_sum(own, "valued"), 1.0)
+    mean = _sum(own, "revenue") / valued
     if mean <= 0:
         return 1.0
-    return max(_sum(own, "revenue_squares") / orders / mean**2 - 1, 0.05)
+    return max(_sum(own, "revenue_squares") / valued / mean**2 - 1, 0.05)
 
 
 def _mean_order(own: Counters) -> float:
-    return max(_sum(own, "revenue") / max(_sum(own, "orders"), 1.0), 1e-9)
+    return max(_sum(own, "revenue") / max(_sum(own, "valued"), 1.0), 1e-9)
 
 
 def _usual_edge(own: Counters) -> float:
@@ -118,7 +118,7 @@ _WATCHED: Final = (
     ),
     Watched(
         *("order_value", "sales", -1, _LITTLE),
-        lambda own, whole, scale: (_of(own, "revenue") / scale, _of(own, "orders")),
+        lambda own, whole, scale: (_of(own, "revenue") / scale, _of(own, "valued")),
         phi=lambda own, scale: _squared_spread(own),
         scaled=_mean_order,
         excused_by="revenue_per_decision",

@@ -1,14 +1,17 @@
 """Orders against a definition that is slow and obvious."""
 
 from collections import defaultdict
+from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.events import Event, key_of, order_amount
+from contract import features
+from contract.events import Event, given_back, key_of, order_amount
 from contract.features import ORDERS
-from tests.contract.examples import event, folded, logs, many, us
+from tests.contract.examples import event, folded, frame_of, logs, many, us
 
 
 def slow_orders(log: list[Event], now_us: int) -> list[tuple[int, int, bool, int]]:
@@ -23,8 +26,9 @@ def slow_orders(log: list[Event], now_us: int) -> list[tuple[int, int, bool, int
     for events in by_transaction.values():
         events.sort(key=lambda told: told[:2])
         bought = [told for told in events if told[2].event_name == "purchase"]
-        back = sum(max(order_amount(t[2]), 0) for t in events if t[2].event_name == "refund")
-        if bought:
+        refunds = [given_back(told[2]) for told in events if told[2].event_name == "refund"]
+        back = sum(one for one in refunds if one is not None)
+        if bought and None not in refunds:
             at, key, first = bought[0]
             amount = order_amount(first)
             if amount <= 0 or back < amount:
@@ -57,6 +61,35 @@ def test_by_hand() -> None:
         (us(2), 500, False, usd),
     ]
     assert ORDERS.value(state, us(3)).tolist() == [(us(1), 700, True, usd)]
+
+
+@pytest.mark.parametrize(
+    ("refund", "left"),
+    [
+        ({"items": ()}, 0),  # nothing is named: all of it
+        ({"items": (), "value": 300}, 700),
+        ({"items": (), "value": 1_000}, 0),
+        ({"items": ("milk",)}, 1_000),  # an item, and nobody said what it cost
+    ],
+)
+def test_a_refund_without_amount_and_items_is_of_the_whole_order(
+    refund: dict[str, Any], left: int
+) -> None:
+    log = [
+        event(1, day=1, items=("milk", ("tea", 2)), value=1_000),
+        event(2, day=2, items=("milk",), transaction_id="t-2"),
+        event(3, "refund", day=3, transaction_id="t-1", **refund),
+    ]
+    for state in (features.update_all({}, log), features.replay(frame_of(log))[str(UUID(int=1))]):
+        now, before = features.view(state, us(4)), features.view(state, us(2.5))
+        assert now.orders["spend"].tolist() == [*([left] if left else []), -1]
+        items = {key_of("milk"), key_of("tea")}
+        assert set(before.purchased["item_key"].tolist()) == items
+        if not left:
+            milk = dict(zip(now.purchased["item_key"].tolist(), now.purchased, strict=True))
+            assert list(milk) == [key_of("milk")]  # of the order that was kept
+            assert milk[key_of("milk")]["baskets"] == 1
+        assert len(before.orders) == 2
 
 
 def test_purchases_without_a_transaction_are_orders_of_their_own() -> None:

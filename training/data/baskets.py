@@ -16,7 +16,7 @@ from contract.features import FEATURES, FEEDBACK, SubjectState, SubjectView, vie
 from contract.frames import explode, holds
 from contract.rows import Rows
 from contract.segment_config import DEFAULT, SegmentConfig
-from training.data.returns import returned
+from training.data.returns import WHOLE, returned
 
 Numbers = npt.NDArray[np.int64]
 
@@ -125,11 +125,12 @@ def _without_returns(
     table: pa.Table, entries: pa.Table, back: Mapping[tuple[str, str], int]
 ) -> tuple[pa.Table, pa.Table]:
     """Baskets and their entries without the items of which at least as many came `back`, and
-    without the baskets of which nothing is left."""
+    without the baskets of which nothing is left, or which came back whole."""
     transactions = table["transaction_id"].to_pylist()
     places = entries["basket"].to_pylist()
     kept = [
-        quantity > back.get((transactions[basket], item), 0)
+        (transactions[basket], WHOLE) not in back
+        and quantity > back.get((transactions[basket], item), 0)
         for basket, item, quantity in zip(
             places, entries["item"].to_pylist(), entries["quantity_sum"].to_pylist(), strict=True
         )

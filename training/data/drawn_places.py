@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _COLUMNS = (
     *("event_name", "occurred_at", "subject_id", "session_id", "purposes", "items"),
-    *("transaction_id", "feedback"),
+    *("transaction_id", "value", "feedback"),
 )
 _Bought = dict[str, list[tuple[int, str, frozenset[str]]]]
 

@@ -32,7 +32,7 @@ from training.data.storage import CHECKOUTS_SCHEMA, read_events
 LABEL_WINDOW_US: Final = DAY_US
 _COLUMNS = (
     *("event_name", "occurred_at", "subject_id", "session_id", "purposes", "items", "context"),
-    *("payment_type", "shipping_tier", "transaction_id", "feedback", "decision"),
+    *("payment_type", "shipping_tier", "transaction_id", "value", "feedback", "decision"),
 )
 # An arm that so few of the decisions might have shown is none that anything is learned of.
 _FEWEST_SHARE = 0.05

@@ -255,6 +255,21 @@ def test_many_variants_and_their_cuts_are_corrected_for_their_number() -> None:
     assert two.cuts[0].always_p >= one.cuts[0].always_p
 
 
+def test_several_guardrails_share_the_chance_of_a_false_alarm() -> None:
+    named = [Guardrail(metric=one) for one in ("conversion", "order_value", "abandonment")]
+
+    def loses(lift: float, guardrails: list[Guardrail]) -> bool:
+        guarded = FIRST.model_copy(update={"guardrails": tuple(guardrails)})
+        return made_report(guarded, simulated(3_000, lift), NOW).variants[1].guardrails[0].broken
+
+    told = [(loses(lift, named[:1]), loses(lift, named)) for lift in (-0.145, -0.15, -0.155)]
+    assert (True, False) in told
+    assert (False, True) not in told
+    clear = simulated(20_000, -0.11)
+    sure = made_report(FIRST.model_copy(update={"guardrails": tuple(named)}), clear, NOW)
+    assert to_stop(sure) == named[0]
+
+
 def test_a_margin_of_which_a_part_is_unknown_is_not_told() -> None:
     units = simulated(1_000, 0)
     some = Units(units.variants, units.cuts, units.rows, 0, orders_without_cost=1)

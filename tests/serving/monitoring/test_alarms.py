@@ -19,7 +19,8 @@ from serving.experiments.rollup import Rollup
 from serving.monitoring import anomaly
 from serving.monitoring.alarms import KpiAlarms
 from serving.monitoring.anomaly import Signal, critical, deviation, fit, scan, since_bucket
-from serving.monitoring.kpi_metrics import COUNTERS
+from serving.monitoring.anomaly_signals import WATCHED
+from serving.monitoring.kpi_metrics import COUNTERS, PLACE
 from serving.monitoring.kpis import FILE, HOUR, MINUTES_5
 from serving.state.audit import Actor
 from serving.state.sql_control_store import SqlControlStore
@@ -210,3 +211,16 @@ def test_a_scan_looks_one_way_and_says_since_when() -> None:
     assert up.z.max() < high
     assert abs(since_bucket(baseline, k, expected, -1) - 150) <= 1
     assert anomaly.critical(0.4, 1_000) > high > anomaly.critical(0.4, 10)
+
+
+def test_orders_of_which_nobody_says_the_worth_move_no_order_value() -> None:
+    counters = np.zeros((2, len(COUNTERS)))
+    for name, told in {"orders": (4, 40), "valued": (4, 4), "revenue": (400, 400)}.items():
+        counters[:, PLACE[name]] = told
+    counters[:, PLACE["revenue_squares"]] = 4 * 125.0**2
+    watched = WATCHED["order_value"]
+    scale = watched.scaled(counters)
+    assert scale == 100.0
+    assert watched.phi(counters, scale) == pytest.approx(1.25**2 - 1)
+    signal = watched.signal(counters, counters, scale, 1.0)
+    assert (signal.k / signal.n).tolist() == [1.0, 1.0]

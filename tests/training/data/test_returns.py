@@ -65,6 +65,15 @@ def test_an_item_that_came_back_in_full_is_no_label() -> None:
     assert _told(twice)["one"] == ["soap"]
 
 
+def test_a_refund_that_names_no_item_is_of_the_whole_order_or_of_an_amount() -> None:
+    whole = {"two": ["bread", "tea"], "three": ["bread"]}
+    assert _told(_held(*ORDERS, _event("refund", "one", {}, days=3))) == whole
+    paid = [ORDERS[0] | {"value": 500}, *ORDERS[1:]]
+    parts = [_event("refund", "one", {}, days=day) | {"value": 250} for day in (3, 4)]
+    assert len(_held(*paid, parts[0])) == 3
+    assert _told(_held(*paid, *parts)) == whole
+
+
 def test_a_shop_where_everything_came_back_has_nothing_to_learn_from() -> None:
     with pytest.raises(UserError, match="given back"):
         _held(ORDERS[2], _event("refund", "three", {"bread": 1}, days=4))
