@@ -26,7 +26,7 @@ from benchmarks.twin import copy_with_twin, live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import INDEX
-from serving.inference.rollout_file import promote, record_healthy
+from contract.rollout_file import promote, record_healthy
 
 PROGRAM = "benchmarks.boot"
 MOST_SECONDS = 10.0

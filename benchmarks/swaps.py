@@ -29,7 +29,7 @@ from benchmarks.servers import command, free_port, server
 from benchmarks.twin import copy_with_twin, live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
-from serving.inference.rollout_file import promote
+from contract.rollout_file import promote
 
 PROGRAM = "benchmarks.swaps"
 MOST_RATIO = 2.0

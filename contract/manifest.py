@@ -6,6 +6,7 @@ the digest of a file.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -62,7 +63,8 @@ OPTIONAL_MODELS: Final = (OFFER_UPLIFT,)  # a release may do without
 # What the ranker's scores owe to which evidence. It runs in the gateway, so it is no served model.
 ATTRIBUTIONS: Final = "attributions"
 
-ReleaseId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+RELEASE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ReleaseId = Annotated[str, StringConstraints(pattern=f"^{RELEASE_ID.pattern}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Root = Literal["release", "models"]
 Precision = Literal["float32", "int8"]

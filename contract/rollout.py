@@ -2,7 +2,7 @@
 live and healthy, and what was rolled back and why.
 
 It is kept as one small file beside `current`, so that every gateway that sees the releases follows
-it. The functions here are pure; the commands, the gateway and the export write what they return.
+it. The functions here are pure; `contract.rollout_file` writes what they return.
 """
 
 import json
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from contract.manifest import ReleaseId
 
+CURRENT: Final = "current"  # names the live release
 ROLLOUT: Final = "rollout.json"
 ROLLOUT_LOCK: Final = ".rollout.lock"  # held with flock by whoever changes `current` or the file
 _KEPT = 20

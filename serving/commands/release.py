@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from contract import rollout_file
 from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
@@ -14,7 +15,6 @@ from contract.rollout import Canary, Rollout
 from serving.commands import release_status, release_transfer
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.check import checked
-from serving.inference import rollout_file
 from serving.inference.releases import live_release_id, load_release
 from serving.settings import Settings
 

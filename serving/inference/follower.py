@@ -9,10 +9,10 @@ import logging
 import time
 from collections.abc import Callable
 
+from contract import rollout_file
 from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.rollout import Canary, Rollout
-from serving.inference import rollout_file
 from serving.inference.backend import InferenceFailed, ServerNotReady
 from serving.inference.guard import Comparison, Guard
 from serving.inference.loading import give_back_memory

@@ -1,7 +1,6 @@
 """A release from its files: verified, every part of it checked and built, its models run. Whatever
 is wrong is said in lines that name the file."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from contract import manifest as contract_manifest
 from contract.attribution import Background
 from contract.errors import UserError
-from contract.manifest import MANIFEST, ReleaseManifest, tensors
+from contract.manifest import MANIFEST, RELEASE_ID, ReleaseManifest, tensors
 from contract.offer_features import OFFER_FEATURES
 from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
@@ -24,7 +23,6 @@ from serving.inference.probe import warm_up
 from serving.inference.release import STAGES, Release
 from serving.inference.release_files import ReleaseFiles
 
-RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OnBatch = Callable[[str, int], None]
 T = TypeVar("T")
 

@@ -6,10 +6,11 @@ import threading
 import time
 from pathlib import Path
 
+from contract import rollout_file
 from contract.clock import Clock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest
-from serving.inference import release_roles, release_transfer, rollout_file, triton_repository
+from serving.inference import release_roles, release_transfer, triton_repository
 from serving.inference.release_place import Folders
 from serving.inference.release_store import (
     Live,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from contract import rollout_file
 from contract.errors import UserError
-from contract.rollout import Canary
+from contract.rollout import CURRENT, Canary
 from contract.whole_file import replace
-from serving.inference import rollout_file
 from serving.inference.release_place import Folders, changing, local_manifest, manifest_files
 from serving.inference.release_store import Live, files_of
-from serving.inference.releases import CURRENT
 
 _FOLLOWED = ".followed.json"
 

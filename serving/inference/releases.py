@@ -9,17 +9,16 @@ from pathlib import Path
 
 from contract.assignment import takes_part
 from contract.errors import UserError
-from contract.manifest import DigestOf
-from contract.rollout import Canary
+from contract.manifest import RELEASE_ID, DigestOf
+from contract.rollout import CURRENT, Canary
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.loading import load_beside
 from serving.inference.release import Release
-from serving.inference.release_build import RELEASE_ID, OnBatch, examine, what
+from serving.inference.release_build import OnBatch, examine, what
 from serving.inference.release_files import ReleaseFiles
 
-CURRENT = "current"
 # Makes the backend of a release that is complete but for it, given a session per model file.
 Backends = Callable[[Release, Mapping[str, Session]], InferenceBackend]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.rollout import Rollout
+from contract.rollout_file import read_rollout
 from serving.inference.releases import LiveRelease, live_release_id
-from serving.inference.rollout_file import read_rollout
 
 log = logging.getLogger(__name__)
 Fingerprint = tuple[tuple[str, int, int], ...]

@@ -24,10 +24,10 @@ from contract.errors import UserError
 from contract.events import Event
 from contract.manifest import DRIFT_BASELINE, MANIFEST, ReleaseManifest
 from contract.reviews import Finding
+from contract.rollout_file import named
 from contract.served import CART_VECTOR, LEAD, SCORE, Served, added
 from serving.inference import release_files
 from serving.inference.release_files import ReleaseFiles
-from serving.inference.rollout_file import named
 from serving.monitoring.alarms import WATCHER
 from serving.monitoring.what_went_live import went_live
 from serving.state.control_store import ControlStore

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from contract.errors import UserError
 from contract.reviews import Before
-from serving.inference.rollout_file import named, read_rollout
+from contract.rollout_file import named, read_rollout
 from serving.state.control_store import ControlStore
 
 Written = Literal["rules", "offers", "experiments"]

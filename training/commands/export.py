@@ -11,6 +11,7 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MODELS
+from contract.rollout_file import promote
 from training.commands import EVALUATION, common_options, peak_mib
 from training.commands.evaluate import PROTOCOLS
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> Figures:
     )
     manifest = exported.manifest
     if args.promote:
-        release.promote(args.releases, manifest.release_id, SystemClock())
+        promote(args.releases, manifest.release_id, SystemClock().now())
     figures = Figures("export")
     for entry in manifest.models:
         size = exported.bytes_by_model[entry.name] / 2**20

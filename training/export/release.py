@@ -14,11 +14,11 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
+from contract import rollout_file
 from contract.behaviour import LearnedSegments
 from contract.clock import Clock
 from contract.encoding import FIRST_ITEM
 from contract.errors import GateRefused, UserError
-from contract.file_lock import SHARED, alone
 from contract.manifest import (
     CHOICES,
     DRIFT_BASELINE,
@@ -35,8 +35,7 @@ from contract.manifest import (
     expected_feature_hash,
     sha256,
 )
-from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Rollout
-from contract.whole_file import replace as replace_file
+from contract.rollout import CURRENT
 from training.choices.learn import read as read_choices
 from training.data.source import Source
 from training.export import graphs, parity
@@ -49,8 +48,6 @@ from training.export.int8_gate import Int8, choose
 from training.export.published_model import Model, check, publish
 from training.export.uplift import uplift_model
 from training.run_folder import TABLE_FILES, Run
-
-CURRENT = "current"
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def export(
     check(partial, models_dir, release_id)
     os.replace(partial, final)
     if not (releases_dir / CURRENT).exists():
-        promote(releases_dir, release_id, clock)
+        rollout_file.promote(releases_dir, release_id, created_at)
     sizes = {name: len(one.content) for name, one in models.items()}
     return Exported(manifest, sizes, built, int8)
 
@@ -254,16 +251,3 @@ def learned_segments(folder: Path) -> bytes:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: {error}") from None
     return content
-
-
-def promote(releases_dir: Path, release_id: str, clock: Clock) -> None:
-    """Make `release_id` the live one, atomically, and remember what it took the place of."""
-    with alone(releases_dir / ROLLOUT_LOCK, SHARED):
-        pointer, notes = releases_dir / CURRENT, releases_dir / ROLLOUT
-        live = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
-        try:
-            rollout = Rollout.parse(notes.read_bytes()) if notes.exists() else Rollout()
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        replace_file(notes, rollout.promoted(live, release_id, clock.now()).as_bytes())
-        replace_file(pointer, f"{release_id}\n".encode())

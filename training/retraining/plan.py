@@ -11,6 +11,7 @@ from typing import Any, Literal
 from contract.clock import Clock, from_us, to_us
 from contract.errors import UserError
 from contract.manifest import MANIFEST, OFFER_ARMS
+from contract.rollout_file import named
 from contract.whole_file import replace
 from training.data.storage import event_parts
 from training.evaluation.protocols import Window
@@ -103,12 +104,12 @@ def champion_id(wish: Wish) -> str:
 
 def live_release(releases: Path) -> str:
     """The release that `current` names. UserError where there is none."""
-    try:
-        return (releases / "current").read_text(encoding="utf-8").strip()
-    except OSError:
+    live = named(releases)
+    if live is None:
         raise UserError(
             f"no release is live in {releases}; export and promote the first one by hand"
-        ) from None
+        )
+    return live
 
 
 def _key(wish: Wish, champion: str, window: Window) -> str:

@@ -2,20 +2,16 @@
 `current`. The gateways' guard judges the trial and takes back what does worse; here is only waited
 for its word."""
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from contract.clock import Clock
 from contract.errors import UserError
-from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
-from contract.whole_file import replace
-from training.export.release import promote
+from contract.rollout import Canary
+from contract.rollout_file import named, promote, read_rollout, start_canary
 from training.retraining.plan import Wish
 from training.retraining.steps import Result
 
@@ -28,8 +24,7 @@ def start(wish: Wish, release_id: str, clock: Clock) -> Result:
         trial = Canary(release_id=release_id, percent=wish.percent, started_at=clock.now())
     except ValidationError as error:
         raise UserError(f"--percent: {error.errors()[0]['msg']}") from None
-    with _locked(wish.releases):
-        replace(wish.releases / ROLLOUT, read(wish.releases).on_trial(trial).as_bytes())
+    start_canary(wish.releases, trial, again=True)
     return {"percent": wish.percent, "started_at": trial.started_at.isoformat()}
 
 
@@ -44,42 +39,18 @@ def finish(
     guard took back, or somebody replaced, is not promoted."""
     end = datetime.fromisoformat(started_at) + timedelta(minutes=wish.canary_minutes)
     while True:
-        held = read(wish.releases)
+        held = read_rollout(wish.releases)
         told = held.rollback_of(release_id)
         if told is not None:
             return {"became": "taken back", "reason": told.reason}
         if held.canary is None or held.canary.release_id != release_id:
-            if _live(wish.releases) == release_id:  # a person was quicker, or we were killed here
+            if named(wish.releases) == release_id:  # a person was quicker, or we were killed here
                 return {"became": "promoted", "reason": "it is the live one"}
             return {"became": "taken back", "reason": "the trial was ended by somebody"}
         left = (end - clock.now()).total_seconds()
         if left <= 0:
             break
         wait(min(left, _LOOK_SECONDS))
-    promote(wish.releases, release_id, clock)
+    promote(wish.releases, release_id, clock.now())
     reason = f"the trial stood for {wish.canary_minutes:g} minutes"
     return {"became": "promoted", "reason": reason}
-
-
-def read(releases: Path) -> Rollout:
-    """What is known of the releases. UserError where it can not be read."""
-    try:
-        return Rollout.parse((releases / ROLLOUT).read_bytes())
-    except FileNotFoundError:
-        return Rollout()
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def _live(releases: Path) -> str:
-    try:
-        return (releases / "current").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-@contextmanager
-def _locked(releases: Path) -> Iterator[None]:
-    with (releases / ROLLOUT_LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

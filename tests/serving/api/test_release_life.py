@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from contract import manifest
+from contract import manifest, rollout_file
 from contract.assignment import takes_part
 from contract.manifest import QUERY_TOWER
 from contract.rollout import ROLLOUT, Canary
-from serving.inference import follower, rollout_file, wanted
+from serving.inference import follower, wanted
 from serving.inference.releases import live_release_id
 from tests.serving.conftest import ALL, Running, Start, purchase
 from tests.serving.inference.broken_models import not_a_number

@@ -12,11 +12,11 @@ import pytest
 
 from contract.clock import SystemClock
 from contract.manifest import MODELS
+from contract.rollout_file import named
 from serving.inference.release_follow import NotInStep, Puller
 from serving.inference.release_place import Folders
 from serving.inference.release_store import ReleaseStore
 from serving.inference.release_transfer import pull, push
-from serving.inference.rollout_file import named
 from serving.inference.triton_repository import LoadRefused, TritonAway, servers
 from tests.serving.commands.processes import free_port
 from tests.serving.inference.triton_server import (

@@ -29,12 +29,13 @@ from contract.manifest import (
     verify,
 )
 from contract.rollout import ROLLOUT, Rollout
+from contract.rollout_file import promote
 from training.data.source import Source
 from training.evaluation.protocols import completion_cases, situation
 from training.export import graphs, parity
 from training.export.index import CANDIDATES
 from training.export.index_queries import CARTS, tower_queries
-from training.export.release import Exported, export, promote
+from training.export.release import Exported, export
 from training.fit import Fit
 from training.recommender import Recommender, neural_side
 from training.run_folder import Run, read_run
@@ -124,7 +125,7 @@ def test_a_second_export_is_a_new_version_and_does_not_go_live_by_itself(
     assert [e.version for e in first.manifest.models] == [1, 1, 1]
     assert [e.version for e in second.manifest.models] == [2, 2, 2]
     assert (releases / "current").read_text().strip() == first.manifest.release_id
-    promote(releases, second.manifest.release_id, later)
+    promote(releases, second.manifest.release_id, later.at)
     rollout = Rollout.parse((releases / ROLLOUT).read_bytes())
     assert rollout.previous(second.manifest.release_id) == (first.manifest.release_id,)
     assert (releases / "current").read_text().strip() == second.manifest.release_id

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from contract.errors import GateRefused, UserError
 from contract.file_lock import SHARED, alone
-from contract.rollout import ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
+from contract.manifest import RELEASE_ID
+from contract.rollout import CURRENT, ROLLOUT, ROLLOUT_LOCK, Canary, Rollout
 from contract.whole_file import replace
-from serving.inference.release_build import RELEASE_ID
-from serving.inference.releases import CURRENT
 
 
 def read_rollout(releases: Path) -> Rollout:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contract import rollout_file
 from contract.errors import GateRefused, UserError
 from contract.rollout import ROLLOUT, Canary
-from serving.inference import rollout_file
 from serving.inference.releases import live_release_id
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
