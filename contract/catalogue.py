@@ -54,10 +54,6 @@ class Item(BaseModel):
     regions: tuple[str, ...] = ()
     synthetic: bool = False
 
-    def sold_in(self, region: str | None) -> bool:
-        """Whether the item may be shown to a shopper in `region` (unknown region: yes)."""
-        return not self.regions or region is None or region in self.regions
-
 
 @dataclass(frozen=True)
 class ItemChange:

@@ -14,7 +14,6 @@ from contract.events import Note
 Source = Literal["kpi", "drift", "fairness", "guard"]
 SOURCES: Final[tuple[Source, ...]] = ("kpi", "drift", "fairness", "guard")
 State = Literal["open", "acknowledged", "closed"]
-STATES: Final[tuple[State, ...]] = ("open", "acknowledged", "closed")
 Deed = Literal["opened", "ended", "returned", "reopened", "acknowledged", "closed"]
 MOST_STEPS: Final = 50
 

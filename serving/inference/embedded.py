@@ -164,11 +164,6 @@ class EmbeddedBackend:
         return model, taken
 
 
-def load_sessions(models: Sequence[ModelFile]) -> dict[str, Session]:
-    """A session per model; raises InferenceFailed."""
-    return {model.name: Session(model) for model in models}
-
-
 def _answers(session: Session, jobs: list[_Job]) -> list[tuple[_Job, Outputs | InferenceFailed]]:
     return list(zip(jobs, _outcomes(session, [job.inputs for job in jobs]), strict=True))
 

@@ -55,31 +55,12 @@ class DecisionMetrics:
             *("tillwise_degraded_stages", "Stages that did not do their part", ("stage",)),
             *([(one,) for one in (*STAGES, OTHER)], registry),
         )
-        batches = Histogram(
-            "tillwise_inference_batch_size",
-            "Requests per model run",
-            ["model"],
-            buckets=(1, 2, 3, 4, 5, 6, 7, 8),
-            registry=registry,
-        )
-        self._model_server = Gauge(
-            "tillwise_model_server_up",
-            "Whether the model server answers a model's probe as it should",
-            ["model"],
-            registry=registry,
-        )
         self._seconds = Tally(
             "tillwise_decision_seconds", "Time per decision", "", ("",), SECONDS, registry
         )
         self._stages = Tally(
             *("tillwise_stage_seconds", "Time per stage", "stage", (*STAGES, OTHER)),
             *(SECONDS, registry),
-        )
-        vectors = Counter(
-            "tillwise_query_vectors",
-            "Query vectors needed, by model and whether the cache held them",
-            ["model", "held"],
-            registry=registry,
         )
         self.shed = Counter(
             "tillwise_decisions_shed", "Answered from a cheaper rung", registry=registry
@@ -92,26 +73,22 @@ class DecisionMetrics:
             "Conditions of rules that could not be evaluated, and so did not hold",
             registry=registry,
         )
-        refused = Counter(
-            "tillwise_items_refused",
-            "Items left out of a decision for what its shopper said of them",
-            ["feedback"],
-            registry=registry,
-        )
-        self._refused = {kind: refused.labels(kind) for kind in FEEDBACK_CODE}
         self.in_flight = Gauge(
             "tillwise_decisions_in_flight", "Decisions under way", registry=registry
         )
         self.impressions_lost = Counter(
             "tillwise_impressions_lost", "Impressions that were not logged", registry=registry
         )
-        # Made beforehand: looking a label up costs more than counting.
-        self._vectors = {
-            (model, held): vectors.labels(model, "yes" if held else "no")
-            for model in TOWERS
-            for held in (True, False)
-        }
-        self._batches = {model: batches.labels(model) for model in (*MODELS, OTHER)}
+        self._model_server = Gauge(
+            "tillwise_model_server_up",
+            "Whether the model server answers a model's probe as it should",
+            ["model"],
+            registry=registry,
+        )
+        # Labels are made beforehand: looking one up costs more than counting.
+        self._batches = _batches(registry)
+        self._vectors = _vectors(registry)
+        self._refused = _refused(registry)
 
     def decided(self, rung: str, seconds: float, degraded: Sequence[str]) -> None:
         """A decision was made."""
@@ -144,3 +121,38 @@ class DecisionMetrics:
     def model_server(self, model: str, up: bool) -> None:
         """The model server began to answer for `model` as it should, or no longer does."""
         self._model_server.labels(model if model in MODELS else OTHER).set(up)
+
+
+def _batches(registry: CollectorRegistry) -> dict[str, Histogram]:
+    sizes = Histogram(
+        "tillwise_inference_batch_size",
+        "Requests per model run",
+        ["model"],
+        buckets=(1, 2, 3, 4, 5, 6, 7, 8),
+        registry=registry,
+    )
+    return {model: sizes.labels(model) for model in (*MODELS, OTHER)}
+
+
+def _vectors(registry: CollectorRegistry) -> dict[tuple[str, bool], Counter]:
+    vectors = Counter(
+        "tillwise_query_vectors",
+        "Query vectors needed, by model and whether the cache held them",
+        ["model", "held"],
+        registry=registry,
+    )
+    return {
+        (model, held): vectors.labels(model, "yes" if held else "no")
+        for model in TOWERS
+        for held in (True, False)
+    }
+
+
+def _refused(registry: CollectorRegistry) -> dict[str, Counter]:
+    refused = Counter(
+        "tillwise_items_refused",
+        "Items left out of a decision for what its shopper said of them",
+        ["feedback"],
+        registry=registry,
+    )
+    return {kind: refused.labels(kind) for kind in FEEDBACK_CODE}

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from serving.state.sqlite_writer import connect
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 Cut = Literal["all", "device", "country", "region", "release", "experiment", "segment"]
-CUTS: Final[tuple[Cut, ...]] = get_args(Cut)
 ALL: Final[tuple[Cut, str]] = ("all", "")
 FILE: Final = "rollup.sqlite"  # in the state folder
 

@@ -35,17 +35,3 @@ def test_money_is_minor_units_with_a_currency() -> None:
     assert Money(amount=0, currency="EUR").model_dump() == {"amount": 0, "currency": "EUR"}
     with pytest.raises(ValidationError):
         Money(amount=-1, currency="EUR")
-
-
-@pytest.mark.parametrize(
-    ("regions", "region", "sold"),
-    [
-        ((), None, True),
-        ((), "CA", True),
-        (("CA", "NY"), "NY", True),
-        (("CA", "NY"), "TX", False),
-        (("CA",), None, True),
-    ],
-)
-def test_sold_in(regions: tuple[str, ...], region: str | None, sold: bool) -> None:
-    assert Item(**MILK, regions=regions).sold_in(region) is sold

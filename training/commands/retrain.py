@@ -26,6 +26,15 @@ def add_parser(subparsers: "Subparsers") -> None:
         "the champion about those days, and releases it if no gate refuses. Run again with the "
         "same inputs it goes on where it was. Exits 0 when it passed, 3 when it was refused.",
     )
+    _inputs(parser)
+    _questions(parser)
+    _trial(parser)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.set_defaults(run=run)
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    """What is learned from, what is to be beaten, and what the release carries besides."""
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="an import or an export"
     )
@@ -39,7 +48,16 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("--recipe", metavar="NAME", help="default: the champion's")
     parser.add_argument("--set", action="append", metavar="key=value", help="of the recipe")
-    parser.add_argument("--gate", action="append", metavar="key=value", help="change a limit")
+    for name, what in (
+        ("segments", "learned segments"),
+        ("choices", "learned choices"),
+        ("uplift", "an uplift network"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"{what} for the release")
+
+
+def _questions(parser: argparse.ArgumentParser) -> None:
+    """The window, and how it is judged."""
     parser.add_argument(
         "--window-days", type=_days, default=14, metavar="N", help="the fresh window (default 14)"
     )
@@ -52,8 +70,24 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="DATE",
         help="first day after the window, or `today` (default: the day after the last event)",
     )
-    parser.add_argument("--folds", type=int, default=3, metavar="K", help="0: none (default 3)")
     parser.add_argument("--cases", type=int, default=3_000, metavar="N", help="questions at most")
+    parser.add_argument("--folds", type=int, default=3, metavar="K", help="0: none (default 3)")
+    parser.add_argument("--gate", action="append", metavar="key=value", help="change a limit")
+    parser.add_argument(
+        "--demographics",
+        metavar="SET",
+        help="`completejourney`, or a file of subject_id and groups: for the gate on fairness",
+    )
+    parser.add_argument(
+        "--latency",
+        choices=("gateway", "process"),
+        default="gateway",
+        help="time decisions through a gateway over either release (default), or by CPU in here",
+    )
+
+
+def _trial(parser: argparse.ArgumentParser) -> None:
+    """What becomes of a release that passed."""
     parser.add_argument(
         "--rollout",
         choices=("none", "canary", "promote"),
@@ -68,25 +102,6 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="M",
         help="with --rollout promote: how long the trial lasts before",
     )
-    for name, what in (
-        ("segments", "learned segments"),
-        ("choices", "learned choices"),
-        ("uplift", "an uplift network"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"{what} for the release")
-    parser.add_argument(
-        "--demographics",
-        metavar="SET",
-        help="`completejourney`, or a file of subject_id and groups: for the gate on fairness",
-    )
-    parser.add_argument(
-        "--latency",
-        choices=("gateway", "process"),
-        default="gateway",
-        help="time decisions through a gateway over either release (default), or by CPU in here",
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Figures:

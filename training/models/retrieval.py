@@ -1,9 +1,11 @@
 """The two towers and the sequence encoder, trained together on one item space.
 
-Suffixes: B batch, L sequence, T targets, U distinct items, M negatives, D space.
+Suffixes: B batch, L sequence, T targets, R refused, U distinct items, P positives, M negatives,
+D space.
 """
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,32 @@ def rows_of(vectors_UD: Tensor, row: Tensor) -> Tensor:
     """The vectors at `row`. Unlike plain indexing its backward pass adds up in a fixed order, so
     that one seed gives one model."""
     return functional.embedding(row, vectors_UD)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a training step has looked up. A `row` says where in `vectors` an item's is."""
+
+    vectors: Tensor  # [U, D]
+    cold: Tensor  # [U, D], every item as if nobody had bought it
+    words: Tensor  # [B, D]
+    tensors: dict[str, Tensor]  # the batch's, with rows for items
+    target_row: Tensor  # [B, T]
+    negative: Tensor  # [M]
+    negative_row: Tensor  # [M]
+    refused: Tensor  # [B, R]
+    refused_row: Tensor  # [B, R]
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """What is to be told from negatives, [P] each; `example` is whose it is of the batch, and None
+    where refusals do not count."""
+
+    row: Tensor
+    item: Tensor
+    weight: Tensor
+    example: Tensor | None = None
 
 
 class RetrievalModel(nn.Module):
@@ -109,15 +137,6 @@ class RetrievalModel(nn.Module):
         searching_B = silent_B & (chance_B < self.search_share)
         return torch.where(searching_B[:, None], made_BT, tokens_BT)
 
-    def _refused(
-        self, query_PD: Tensor, items_PRD: Tensor, items_PR: Tensor, log_q: Tensor
-    ) -> Tensor:
-        """Logits [P, R] of what each shopper refused: each counts as `refused_weight` draws of the
-        sampler. What it never draws is not pushed away here either."""
-        drawn_PR = (items_PR != PAD) & (log_q[items_PR] > log_q[PAD])
-        logit_PR = torch.einsum("pd,prd->pr", query_PD, items_PRD) - log_q[items_PR]
-        return (logit_PR + math.log(self.refused_weight)).masked_fill(~drawn_PR, float("-inf"))
-
     def dense_parts(self) -> list[nn.Module]:
         """What may be compiled: everything but look-ups and what depends on their values."""
         return [self.item_tower.mix, self.query_tower, self.sequence_encoder]
@@ -128,75 +147,94 @@ class RetrievalModel(nn.Module):
         Of many processes, each gives its part times its share, so that their average is the loss
         of the whole batch.
         """
+        step = self._looked_up(batch, negative_M)
+        query_BD = self.query(step.tensors, step.vectors, step.words)
+        next_BLD = self.sequence(step.tensors, step.vectors)
+        has_BT = batch.targets != PAD
+        # Each basket weighs the same, whatever its size.
+        weight_BT = has_BT / has_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        of_P = has_BT.nonzero()[:, 0]
+        targets = _Positives(
+            step.target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT], of_P
+        )
+        tower_loss = self._loss(rows_of(query_BD, of_P), targets, step, log_q)
+        last_loss = self._loss(rows_of(next_BLD[:, -1], of_P), targets, step, log_q)
+        if self.content_weight > 0:
+            cold = replace(step, vectors=step.cold)
+            by_content = self._loss(rows_of(query_BD, of_P), targets, cold, log_q)
+            tower_loss = tower_loss + self.content_weight * by_content
+        # Within the cart the order is the shopper's own; the history's order inside one basket is
+        # not, so only steps into the cart are learned from.
+        items_BL = batch.tensors["sequence_items"][:, 1:]
+        into_cart_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (items_BL != PAD)
+        added = _Positives(
+            step.tensors["sequence_items"][:, 1:][into_cart_BL],
+            items_BL[into_cart_BL],
+            torch.ones(int(into_cart_BL.sum()), device=query_BD.device),
+        )
+        cart_loss = self._loss(next_BLD[:, :-1][into_cart_BL], added, step, log_q)
+        return tower_loss + last_loss + 0.5 * cart_loss
+
+    def _looked_up(self, batch: TowerExamples, negative_M: Tensor) -> _Step:
+        """The vectors of every item of the batch, each computed once, and where they are."""
         names = ("frequent_items", "cart_items", "sequence_items")
-        shapes = [batch.tensors[name].shape for name in names]
-        pad = batch.targets.new_zeros(1)
-        flat = [batch.tensors[name].flatten() for name in names]
+        inputs = [batch.tensors[name] for name in names]
         refused_BR = batch.tensors.get("refused", batch.targets[:, :0])
-        sought = [batch.targets.flatten(), negative_M, refused_BR.flatten()]
-        everything = torch.cat([pad, pad + OOV, *flat, *sought])
+        sought = [*inputs, batch.targets, negative_M, refused_BR]
+        pad = batch.targets.new_zeros(1)
         # Sorted, so that PAD stands in row 0 and OOV in row 1.
-        distinct_U, row = torch.unique(everything, return_inverse=True)
+        distinct_U, row = torch.unique(
+            torch.cat([pad, pad + OOV, *(one.flatten() for one in sought)]), return_inverse=True
+        )
         drop_U = self.item_tower.dropped(distinct_U)
         vectors_UD, words_BD, content_UD = self.item_tower(
             distinct_U, self._searches(batch), drop_U
         )
-        # Every item as if nobody had bought it: content, and the id of the unknown.
+        # Content, and the id of the unknown.
         cold_UD = content_UD + (vectors_UD[OOV] - content_UD[OOV])
         vectors_UD = vectors_UD * (distinct_U != PAD).to(vectors_UD.dtype)[:, None]
-        rows = list(row[2:].split([one.numel() for one in (*flat, *sought)]))
-        local = {n: r.view(s) for n, r, s in zip(names, rows, shapes, strict=False)}
-        tensors = {**batch.tensors, **local}
-        target_row, negative_row = rows[-3].view_as(batch.targets), rows[-2]
-        refused_row = rows[-1].view_as(refused_BR)
-        query_BD = self.query(tensors, vectors_UD, words_BD)
-        next_BLD = self.sequence(tensors, vectors_UD)
+        parts = row[2:].split([one.numel() for one in sought])
+        rows = [part.view_as(one) for part, one in zip(parts, sought, strict=True)]
+        *local, target_row_BT, negative_row_M, refused_row_BR = rows
+        return _Step(
+            vectors_UD,
+            cold_UD,
+            words_BD,
+            {**batch.tensors, **dict(zip(names, local, strict=True))},
+            target_row_BT,
+            negative_M,
+            negative_row_M,
+            refused_BR,
+            refused_row_BR,
+        )
 
-        has_BT = batch.targets != PAD
-        # Each basket weighs the same, whatever its size.
-        weight_BT = has_BT / has_BT.sum(dim=1, keepdim=True).clamp(min=1)
-
-        def softmax(
-            query_PD: Tensor,
-            rows_P: Tensor,
-            items_P: Tensor,
-            weight_P: Tensor,
-            items_UD: Tensor = vectors_UD,
-            of_P: Tensor | None = None,
-        ) -> Tensor:
-            refused = None
-            if of_P is not None and refused_BR.shape[1]:
-                refused = self._refused(
-                    query_PD, rows_of(items_UD, refused_row[of_P]), refused_BR[of_P], log_q
-                )
-            loss = sampled_softmax(
+    def _loss(self, query_PD: Tensor, positives: _Positives, step: _Step, log_q: Tensor) -> Tensor:
+        """The sampled softmax of `positives` over negatives and what their shoppers refused."""
+        of_P, refused_PR = positives.example, None
+        if of_P is not None and step.refused.shape[1]:
+            refused_PR = self._refused(
                 query_PD,
-                rows_of(items_UD, rows_P),
-                rows_of(items_UD, negative_row),
-                items_P,
-                negative_M,
+                rows_of(step.vectors, step.refused_row[of_P]),
+                step.refused[of_P],
                 log_q,
-                weight_P,
-                refused,
             )
-            return loss * distributed.share(weight_P.sum())
+        loss = sampled_softmax(
+            query_PD,
+            rows_of(step.vectors, positives.row),
+            rows_of(step.vectors, step.negative_row),
+            positives.item,
+            step.negative,
+            log_q,
+            positives.weight,
+            refused_PR,
+        )
+        return loss * distributed.share(positives.weight.sum())
 
-        which_B = has_BT.nonzero()[:, 0]
-        asked = (target_row[has_BT], batch.targets[has_BT], weight_BT[has_BT])
-        tower_loss = softmax(rows_of(query_BD, which_B), *asked, of_P=which_B)
-        last_loss = softmax(rows_of(next_BLD[:, -1], which_B), *asked, of_P=which_B)
-        if self.content_weight > 0:
-            by_content = softmax(rows_of(query_BD, which_B), *asked, items_UD=cold_UD, of_P=which_B)
-            tower_loss = tower_loss + self.content_weight * by_content
-        # Within the cart the order is the shopper's own; the history's order inside one basket is
-        # not, so only steps into the cart are learned from.
-        steps_BL = (batch.tensors["sequence_types"][:, 1:] == _IN_CART) & (
-            batch.tensors["sequence_items"][:, 1:] != PAD
-        )
-        cart_loss = softmax(
-            next_BLD[:, :-1][steps_BL],
-            local["sequence_items"][:, 1:][steps_BL],
-            batch.tensors["sequence_items"][:, 1:][steps_BL],
-            torch.ones(int(steps_BL.sum()), device=query_BD.device),
-        )
-        return tower_loss + last_loss + 0.5 * cart_loss
+    def _refused(
+        self, query_PD: Tensor, items_PRD: Tensor, items_PR: Tensor, log_q: Tensor
+    ) -> Tensor:
+        """Logits [P, R] of what each shopper refused: each counts as `refused_weight` draws of the
+        sampler. What it never draws is not pushed away here either."""
+        drawn_PR = (items_PR != PAD) & (log_q[items_PR] > log_q[PAD])
+        logit_PR = torch.einsum("pd,prd->pr", query_PD, items_PRD) - log_q[items_PR]
+        return (logit_PR + math.log(self.refused_weight)).masked_fill(~drawn_PR, float("-inf"))

@@ -32,10 +32,6 @@ async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
     made.close()
 
 
-def on_disk(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
-
-
 async def test_no_word_of_an_event_or_a_state_can_be_read_on_disk(
     stores: Stores, tmp_path: Path
 ) -> None:

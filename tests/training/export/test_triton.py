@@ -23,7 +23,7 @@ from contract.manifest import (
     tensors,
 )
 from serving.inference.embedded import MAX_BATCH as EMBEDDED_BATCH
-from serving.inference.embedded import EmbeddedBackend, ModelFile, load_sessions
+from serving.inference.embedded import EmbeddedBackend, ModelFile, Session
 from serving.inference.triton_client import TritonClient
 from serving.inference.triton_loading import KEPT
 from serving.inference.triton_process import TritonProcess, running
@@ -150,8 +150,8 @@ async def test_parity_with_the_gateways_own_models(
         assert result.manifest.in_int8 == (QUERY_TOWER, SEQUENCE_ENCODER)
     entry = result.manifest.model(name)
     content = (models / name / str(entry.version) / "model.onnx").read_bytes()
-    sessions = load_sessions([ModelFile(name, content, entry.inputs, entry.outputs)])
-    embedded, client = EmbeddedBackend(sessions), TritonClient(triton.address)
+    session = Session(ModelFile(name, content, entry.inputs, entry.outputs))
+    embedded, client = EmbeddedBackend({name: session}), TritonClient(triton.address)
     num_items = result.manifest.index.count
     made: Any = random_inputs(name, INPUTS, num_items, np.random.default_rng(5))
     asked = [{key: array[n] for key, array in made.items()} for n in range(INPUTS)]

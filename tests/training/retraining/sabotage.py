@@ -54,12 +54,23 @@ def shifted_features(folder: Path, start: datetime) -> None:
 def leaked_target(folder: Path, start: datetime) -> None:
     """Views are filled in from orders: each shopper has looked, a second before, at what they then
     bought, as was found out an hour later."""
-    _foretold(folder, timedelta(hours=1))
-
-
-def leaked_target_untold(folder: Path, start: datetime) -> None:
-    """The same, and nothing in the events says when it was found out."""
-    _foretold(folder, -timedelta(seconds=1))
+    events, views = read_events(folder), []
+    for row in events.filter(pc.equal(events["event_name"], "purchase")).to_pylist():
+        at = row["occurred_at"] - timedelta(seconds=1)
+        views += [
+            {
+                **row,
+                "event_id": str(uuid5(NAMESPACE_URL, f"{row['event_id']}-{place}")),
+                "event_name": "view_item",
+                "occurred_at": at,
+                "received_at": row["received_at"] + timedelta(hours=1),
+                "items": [one],
+                "transaction_id": None,
+                "value": None,
+            }
+            for place, one in enumerate(row["items"])
+        ]
+    _written(folder, pa.concat_tables([events, pa.Table.from_pylist(views, schema=EVENT_SCHEMA)]))
 
 
 def broken_tokenisation(folder: Path, start: datetime) -> None:
@@ -139,26 +150,6 @@ def _dealt_anew(rows: list[dict[str, Any]]) -> None:
     dealt = [rows[place]["items"] for place in order]
     for row, items in zip(rows, dealt, strict=True):
         row["items"] = items
-
-
-def _foretold(folder: Path, received_after: timedelta) -> None:
-    events, views = read_events(folder), []
-    for row in events.filter(pc.equal(events["event_name"], "purchase")).to_pylist():
-        at = row["occurred_at"] - timedelta(seconds=1)
-        views += [
-            {
-                **row,
-                "event_id": str(uuid5(NAMESPACE_URL, f"{row['event_id']}-{place}")),
-                "event_name": "view_item",
-                "occurred_at": at,
-                "received_at": row["received_at"] + received_after,
-                "items": [one],
-                "transaction_id": None,
-                "value": None,
-            }
-            for place, one in enumerate(row["items"])
-        ]
-    _written(folder, pa.concat_tables([events, pa.Table.from_pylist(views, schema=EVENT_SCHEMA)]))
 
 
 def _checkout(row: dict[str, Any], number: int, region: str, offered: bool) -> dict[str, Any]:
