@@ -4,7 +4,7 @@ their lists are merged. Training, evaluation and a live checkout call the same f
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,24 +31,26 @@ QUOTAS: dict[str, int] = {
 }
 
 
+# What is known of each purchase: `weight_60d` and `weight_14d` as in contract.features, days since
+# the last and the first one, days between two (0 when bought once), whether in the last basket.
+OF_PURCHASES: Final = (
+    *("baskets", "weight_60d", "weight_14d", "days_since", "first_days", "gap_days", "in_last"),
+)
+
+
 @dataclass(frozen=True)
 class Purchased:
-    """The subject's purchases in the release's vocabulary, index ascending; [P] each."""
+    """The subject's purchases in the release's vocabulary."""
 
-    index: Indices
-    baskets: Floats
-    weight_60d: Floats
-    weight_14d: Floats
-    days_since: Floats
-    first_days: Floats  # days since the first purchase
-    gap_days: Floats  # 0 when bought once
-    in_last: Floats
+    index: Indices  # [P] ascending
+    by_weight: Indices  # [P] places from the strongest to the weakest weight_60d
+    columns: Floats  # [len(OF_PURCHASES), P]
     together: OwnBaskets
 
-    @cached_property
-    def by_weight(self) -> Indices:
-        """Places from the strongest to the weakest `weight_60d`."""
-        return np.argsort(-self.weight_60d, kind="stable")
+    def column(self, name: str) -> Floats:
+        """`name` of each purchase, [P]."""
+        found: Floats = self.columns[OF_PURCHASES.index(name)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
     if not len(rows):
         return _NO_PURCHASES
     known, index_of = vocabulary.by_key
-    index, columns, own, count = _in_vocabulary(
+    index, by_weight, columns, own, count = _in_vocabulary(
         *(known, index_of, vocabulary.key_starts, FIRST_ITEM, situation.now_us, rows, lines)
     )
-    return _purchased(index, columns, OwnBaskets(own[0], own[1], count))
+    return Purchased(index, by_weight, columns, OwnBaskets(own[0], own[1], count))
 
 
 @compiled(KEYS, INTS, INTS, INT, INT, records(PURCHASED), records(BASKET_LINE))
@@ -80,9 +82,9 @@ def _in_vocabulary(
     now_us: int,
     rows: Any,
     lines: Any,
-) -> tuple[Indices, Floats, Indices, int]:
-    """Indices ascending, [P]; the columns of `Purchased` after it, [7, P]; basket and item of the
-    lines whose item is known, [2, L]; how many baskets there are of all lines."""
+) -> tuple[Indices, Indices, Floats, Indices, int]:
+    """The first three of `Purchased`; basket and item of the lines whose item is known, [2, L]; how
+    many baskets there are of all lines."""
     index = np.full(len(rows), -1, np.int64)
     bits = 0
     while len(starts) >> (bits + 1):
@@ -114,21 +116,15 @@ def _in_vocabulary(
         if place[lines[line].row] >= 0:
             own[0, at], own[1, at] = lines[line].basket, place[lines[line].row]
             at += 1
-    return index[order], columns, own[:, :at].copy(), count
+    by_weight = np.argsort(-columns[1], kind="mergesort")
+    return index[order], by_weight, columns, own[:, :at].copy(), count
 
 
 _EMPTY: Indices = np.empty(0, np.int64)
-
-
-def _purchased(index: Indices, columns: Floats, together: OwnBaskets) -> Purchased:
-    baskets, weight_60d, weight_14d, days_since, first_days, gap_days, in_last = columns
-    return Purchased(
-        *(index, baskets, weight_60d, weight_14d, days_since, first_days, gap_days, in_last),
-        together=together,
-    )
-
-
-_NO_PURCHASES = _purchased(_EMPTY, np.empty((7, 0), np.float32), OwnBaskets(_EMPTY, _EMPTY, 0))
+_NO_PURCHASES = Purchased(
+    *(_EMPTY, _EMPTY, np.empty((len(OF_PURCHASES), 0), np.float32)),
+    OwnBaskets(_EMPTY, _EMPTY, 0),
+)
 
 
 def looked_at(situation: Situation, vocabulary: Vocabulary, cart: Indices) -> Indices:

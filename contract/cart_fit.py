@@ -168,14 +168,16 @@ def _category_fit(group: Indices, log_lift: Floats, index: Indices, cart: Indice
     found = np.zeros((2, len(index)), np.float32)
     if not len(cart):
         return found
+    total, most = np.zeros(len(index)), np.full(len(index), -np.inf, np.float32)
+    own = group[index]
+    for item in cart:  # a row of the table for each, which the cache holds: it is symmetric
+        lifts = log_lift[group[item]]
+        for candidate in range(len(index)):
+            total[candidate] += lifts[own[candidate]]
+            most[candidate] = max(most[candidate], lifts[own[candidate]])
     for candidate in range(len(index)):
-        own, total, most = group[index[candidate]], 0.0, -np.inf
-        for row in range(len(cart)):
-            lift = log_lift[own, group[cart[row]]]
-            total += lift
-            most = max(most, lift)
-        found[0, candidate] = total / len(cart)
-        found[1, candidate] = most
+        found[0, candidate] = total[candidate] / len(cart)
+        found[1, candidate] = most[candidate]
     return found
 
 
@@ -197,32 +199,11 @@ def _times_in(categories: Indices, index: Indices, cart: Indices, level: int) ->
     return found
 
 
-def beside(
-    neighbours: ItemNeighbours,
-    index: Indices,
-    cart: Indices,
-    staples: Indices,
-    weight: Floats,
-    baskets: Floats,
-    levels: Indices,
-) -> Floats:
-    """All of the above for the candidates `index` [C], each row what one of these functions gives:
-    `staples_similarity`, `CART_FIT`, `category_fit` on the narrow and on the wide level, `times_in`
-    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [N] held each item."""
-    narrow, wide = neighbours.narrow, neighbours.wide
-    found: Floats = _beside(
-        *(neighbours.neighbours, neighbours.similarity, neighbours.baskets),
-        *(index, cart, staples, weight, baskets),
-        *(narrow.group, narrow.log_lift, wide.group, wide.log_lift, levels),
-    )
-    return found
-
-
 @compiled(
     *(INTS32_2D, FLOATS_2D, FLOAT, INTS, INTS, INTS, FLOATS, FLOATS),
     *(INTS32, FLOATS_2D, INTS32, FLOATS_2D, INTS_2D),
 )
-def _beside(
+def beside(
     neighbours: Indices,
     similarity: Floats,
     all_baskets: float,
@@ -237,7 +218,9 @@ def _beside(
     wide_lift: Floats,
     levels: Indices,
 ) -> Floats:
-    """One call for all of them: handing an array over takes longer than most of them do."""
+    """All of the above for the candidates `index` [C], each row what one of these functions gives:
+    `staples_similarity`, `CART_FIT`, `category_fit` on the narrow and on the wide level, `times_in`
+    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [N] held each item."""
     found = np.empty((10 + levels.shape[1], len(index)), np.float32)
     found[0] = _staples_similarity(neighbours, similarity, index, staples, weight)
     shared = _similarity(neighbours, similarity, index, cart)

@@ -1,20 +1,26 @@
 """Loops over numbers as machine code, where a line of numpy per step would cost more than the step.
 
 Numba compiles at import for the types that are declared, so that no checkout ever waits for a
-compiler, and keeps the result beside the source (or in NUMBA_CACHE_DIR). Its cache looks at one
-file alone: a compiled function may use nothing of another file, neither functions nor constants.
-An image carries what was compiled when it was built, and reads it where it may not write.
+compiler, and keeps the result beside the source (or in NUMBA_CACHE_DIR). Its own cache looks at one
+file alone; ours also at the files of the compiled functions that are called. Constants of another
+file it does not see: they are handed over as arguments. An image carries what was compiled when it
+was built, and reads it where it may not write.
 """
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numba.core import types
-from numba.core.caching import InTreeCacheLocator
+from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
+from numba.core.dispatcher import Dispatcher
 from numba.np.numpy_support import from_dtype
 
 R = TypeVar("R")
@@ -47,7 +53,41 @@ INTS_2D, INTS32_2D, FLOATS_2D, BYTES_2D, MASK_2D = (
 )
 
 
-class Shipped(InTreeCacheLocator):
+def _files_of(function: Any) -> list[str]:
+    """The files of `function` and of every compiled function that it calls, directly or not."""
+    seen, left = {function}, [function]
+    while left:
+        one = left.pop()
+        named = (one.__globals__.get(name) for name in one.__code__.co_names)
+        called = {held.py_func for held in named if isinstance(held, Dispatcher)} - seen
+        seen |= called
+        left += called
+    return sorted({inspect.getfile(one) for one in seen})
+
+
+@cache
+def _digest(path: str) -> bytes:
+    return sha256(Path(path).read_bytes()).digest()
+
+
+class _WithCallees:
+    """What was compiled is stale once any file that it came from has changed."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        super().__init__(py_func, py_file)  # type: ignore[call-arg]
+        self._files = _files_of(py_func)
+
+    def get_source_stamp(self) -> bytes:
+        """A digest of all of these files; of a single one the digest that Numba itself takes."""
+        digests = [_digest(path) for path in self._files]
+        return digests[0] if len(digests) == 1 else sha256(b"".join(digests)).digest()
+
+
+class Provided(_WithCallees, UserProvidedCacheLocator):
+    """The folder that NUMBA_CACHE_DIR names."""
+
+
+class Shipped(_WithCallees, InTreeCacheLocator):
     """The folder beside the source, also where it may only be read but holds something."""
 
     def ensure_cache_path(self) -> None:
@@ -61,24 +101,31 @@ class Shipped(InTreeCacheLocator):
                 raise
 
 
+class UserWide(_WithCallees, UserWideCacheLocator):
+    """A folder of the user, where the one beside the source may not be written."""
+
+
 _config: Any = numba.config
 if not _config.CACHE_LOCATOR_CLASSES:
     _config.CACHE_LOCATOR_CLASSES = ",".join(
-        ("UserProvidedCacheLocator", f"{__name__}.{Shipped.__name__}", "UserWideCacheLocator")
+        f"{__name__}.{one.__name__}" for one in (Provided, Shipped, UserWide)
     )
 
 
 def compiled(
-    *arguments: Any, others: tuple[tuple[Any, ...], ...] = ()
+    *arguments: Any, others: tuple[tuple[Any, ...], ...] = (), any_order: bool = False
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Compile for `arguments`, and for each of `others`; a call with other types is a TypeError.
 
-    Without the interpreter's lock, so that decisions on other threads go on meanwhile.
+    Without the interpreter's lock, so that decisions on other threads go on meanwhile. `any_order`:
+    sums of floats may be taken in any order, so several at once.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
         signatures = [arguments, *others]
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        if any_order:
+            options["fastmath"] = {"reassoc", "contract"}
         try:
             return cast(Callable[..., R], numba.njit(signatures, cache=True, **options)(function))
         except Exception:  # nowhere to write, a full disk, half a file: compiled anew

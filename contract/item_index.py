@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOATS_2D, INT, MASK_2D, compiled
+from contract.compiled import FLOATS_2D, INT, INTS_2D, MASK, MASK_2D, compiled
 from contract.encoding import FIRST_ITEM
 from contract.index_entry import EXACT_BELOW, FLAT, IndexEntry, search_limit
 from contract.items import Floats, Indices
@@ -107,7 +107,8 @@ class ItemIndex:
     def _filtered(self, queries: Floats, rows: Indices, mask: Mask, wanted: int) -> list[Indices]:
         """The first `wanted` of each of `rows` that `mask` lets through; where that leaves too few,
         by looking at every item."""
-        found = [row[mask[row] & (row >= FIRST_ITEM)][:wanted] for row in rows]
+        kept, counts = _let_through(rows, mask, FIRST_ITEM, wanted)
+        found = [row[:count] for row, count in zip(kept, counts.tolist(), strict=True)]
         short = [place for place, row in enumerate(found) if len(row) < wanted]
         if short:
             exact = self.exact(queries[short], mask, wanted)
@@ -205,7 +206,8 @@ def _highest(scores: Floats, masks: Mask, first_item: int, wanted: int) -> tuple
                     if heap[child] >= score:
                         break
                     heap[at], held[at], at = heap[child], held[child], child
-                heap[at], held[at], lowest[query] = score, row, heap[0]
+                heap[at], held[at] = score, row
+                lowest[query] = heap[0]  # after that: it may have become the lowest itself
     counts = np.zeros(len(masks), np.int64)
     for one in range(len(masks)):
         for row in range(first_item, rows):
@@ -213,6 +215,22 @@ def _highest(scores: Floats, masks: Mask, first_item: int, wanted: int) -> tuple
         counts[one] = min(counts[one], wanted)
     for query in range(queries):
         found[query] = found[query][np.argsort(-best[query], kind="mergesort")]
+    return found, counts
+
+
+@compiled(INTS_2D, MASK, INT, INT)
+def _let_through(
+    rows: Indices, mask: Mask, first_item: int, wanted: int
+) -> tuple[Indices, Indices]:
+    """The first `wanted` of each of `rows` that `mask` lets through, and how many there are."""
+    found, counts = np.zeros((len(rows), wanted), np.int64), np.zeros(len(rows), np.int64)
+    for query in range(len(rows)):
+        for item in rows[query]:
+            if counts[query] == wanted:
+                break
+            if item >= first_item and mask[item]:
+                found[query, counts[query]] = item
+                counts[query] += 1
     return found, counts
 
 

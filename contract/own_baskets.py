@@ -22,11 +22,6 @@ class OwnBaskets:
     item: Indices  # place in the P items
     count: int  # baskets
 
-    def recency_weight(self, items: int) -> Floats:
-        """Baskets with each item, each weighing `_NEWER` of the one after it, [items]."""
-        weight: Floats = _recency_weight(self.basket, self.item, items)
-        return weight
-
 
 @compiled(INTS, FLOAT)
 def _falling(basket: Indices, newer: float) -> Floats:
@@ -41,7 +36,8 @@ def _falling(basket: Indices, newer: float) -> Floats:
 
 
 @compiled(INTS, INTS, INT)
-def _recency_weight(basket: Indices, item: Indices, items: int) -> Floats:
+def recency_weight(basket: Indices, item: Indices, items: int) -> Floats:
+    """Baskets with each item, each weighing `_NEWER` of the one after it, [items]."""
     weight, share = np.zeros(items, np.float32), _falling(basket, _NEWER)
     for line in range(len(basket)):
         weight[item[line]] += share[basket[line]]
@@ -51,7 +47,10 @@ def _recency_weight(basket: Indices, item: Indices, items: int) -> Floats:
 COMPANIONS = ("own_similar", "own_together", "own_together_rare", "own_lift")
 
 
-def companions(own: OwnBaskets, in_cart: Floats, cart_size: int, baskets: Floats) -> Floats:
+@compiled(INTS, INTS, INT, FLOATS, INT, FLOATS)
+def companions(
+    basket: Indices, item: Indices, count: int, in_cart: Floats, cart_size: int, baskets: Floats
+) -> Floats:
     """`COMPANIONS` of each purchased item, [len(COMPANIONS), P]; all zero without a cart.
 
     With o_b the number of cart items in the shopper's basket b: the sum of its cosine to the cart
@@ -59,14 +58,6 @@ def companions(own: OwnBaskets, in_cart: Floats, cart_size: int, baskets: Floats
     counted by one over the baskets it stood in, not divided; and the share relative to the item's
     own share of baskets. `in_cart` [P] is 1 for the cart's items, `baskets` [P] counts each item's.
     """
-    found: Floats = _companions(own.basket, own.item, own.count, in_cart, cart_size, baskets)
-    return found
-
-
-@compiled(INTS, INTS, INT, FLOATS, INT, FLOATS)
-def _companions(
-    basket: Indices, item: Indices, count: int, in_cart: Floats, cart_size: int, baskets: Floats
-) -> Floats:
     found = np.zeros((4, len(baskets)), np.float32)
     shared, rare, size = np.zeros(count), np.zeros(count), np.zeros(count)
     total = 0.0
@@ -94,25 +85,6 @@ def _companions(
 HABITS = ("baskets", "days_since", "due_ratio", "weight", "items", "item_share", "item_lead")
 
 
-@dataclass(frozen=True)
-class Habits:
-    """The shopper's purchases by category, G categories of all levels together."""
-
-    # A table with room for twice as many, a power of two: the place of code k is found from
-    # `k * 0x9E3779B1` on, and one that is free holds -1.
-    code: Indices
-    group: Indices  # which of the G stands there
-    # [len(HABITS) + 1, G]: `HABITS`, with one over the recency weight of all its items and of its
-    # strongest one in place of the last two; and the summed weight_60d.
-    columns: Floats
-
-    def at(self, wanted: Indices, item_weight: Floats) -> Floats:
-        """`HABITS` and weight_60d, [len(HABITS) + 1, levels, C], for candidates of the categories
-        `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C]."""
-        found: Floats = _habits_at(self.code, self.group, self.columns, wanted, item_weight)
-        return found
-
-
 @compiled(INTS, INT)
 def _slot_of(code: Indices, key: int) -> int:
     """Where `key` stands in a table of codes, or where it would."""
@@ -123,9 +95,12 @@ def _slot_of(code: Indices, key: int) -> int:
 
 
 @compiled(INTS, INTS, FLOATS_2D, INTS_2D, FLOATS)
-def _habits_at(
+def habits_at(
     code: Indices, group: Indices, columns: Floats, wanted: Indices, item_weight: Floats
 ) -> Floats:
+    """`HABITS` and weight_60d out of `habits`, [len(HABITS) + 1, levels, C], for candidates of the
+    categories `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C].
+    """
     count, levels = wanted.shape
     found = np.zeros((len(columns), levels, count), np.float32)
     found[1] = NEVER
@@ -143,32 +118,8 @@ def _habits_at(
     return found
 
 
-def habits(
-    own: OwnBaskets,
-    held: Indices,
-    weight_60d: Floats,
-    weight: Floats,
-    last_days: Floats,
-    first_days: Floats,
-) -> Habits:
-    """`held` [P, levels]: the categories of each purchased item, of each level for itself;
-    `weight` [P]: recency weights; `last_days`, `first_days` [P]: how long ago each was bought last
-    and first.
-
-    baskets: share of the shopper's baskets with the category. days_since: log1p. due_ratio: days
-    since over the mean gap between its baskets, 0 when bought once. weight: its baskets, each .9 of
-    the one after it. items: log1p of how many different ones. item_share, item_lead: the item's
-    recency weight over that of all items of the category, and over that of its strongest.
-    """
-    code, group, columns = _habits(
-        *(own.basket, own.item, own.count, held),
-        *(weight_60d, weight, last_days, first_days),
-    )
-    return Habits(code, group, columns)
-
-
 @compiled(INTS, INTS, INT, INTS_2D, FLOATS, FLOATS, FLOATS, FLOATS)
-def _habits(
+def habits(
     basket: Indices,
     item: Indices,
     count: int,
@@ -178,6 +129,21 @@ def _habits(
     last_days: Floats,
     first_days: Floats,
 ) -> tuple[Indices, Indices, Floats]:
+    """The shopper's purchases by category, G categories of all levels together: a table of their
+    codes with room for twice as many, a power of two (the place of code k is found from
+    `k * 0x9E3779B1` on, and one that is free holds -1); which of the G stands there; and by
+    category `HABITS`, with one over the recency weight of all its items and of its strongest one in
+    place of the last two, and the summed weight_60d, [len(HABITS) + 1, G].
+
+    `held` [P, levels]: the categories of each purchased item, of each level for itself;
+    `weight` [P]: recency weights; `last_days`, `first_days` [P]: how long ago each was bought last
+    and first.
+
+    baskets: share of the shopper's baskets with the category. days_since: log1p. due_ratio: days
+    since over the mean gap between its baskets, 0 when bought once. weight: its baskets, each .9 of
+    the one after it. items: log1p of how many different ones. item_share, item_lead: the item's
+    recency weight over that of all items of the category, and over that of its strongest.
+    """
     items, levels = held.shape
     # The categories of every level, no code in two of them, numbered as they come.
     room = 16

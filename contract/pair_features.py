@@ -6,10 +6,27 @@ import math
 import numpy as np
 
 from contract.candidates import Evidence
-from contract.cart_fit import CART_FIT, STAPLES, beside
-from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, compiled
+from contract.cart_fit import CART_FIT, STAPLES, Places, beside
+from contract.compiled import (
+    FLOAT,
+    FLOATS,
+    FLOATS_2D,
+    INT,
+    INTS,
+    INTS32,
+    INTS32_2D,
+    INTS_2D,
+    compiled,
+)
 from contract.items import LEVELS, Floats, Indices, ItemTable
-from contract.own_baskets import COMPANIONS, HABITS, companions, habits
+from contract.own_baskets import (
+    COMPANIONS,
+    HABITS,
+    companions,
+    habits,
+    habits_at,
+    recency_weight,
+)
 
 PAIR_FEATURES_VERSION = 2
 PAIR_FEATURES: tuple[str, ...] = (
@@ -66,21 +83,20 @@ def pair_features(
     What is said of the cart's company (`_CART`) is said of `evidence.intent`: what was looked at
     just now counts as the cart does.
     """
-    together = evidence.purchased.together
-    weight = together.recency_weight(len(evidence.purchased.index))
-    own = _own_rows(evidence, table, index, weight)
-    intent, near, knn = evidence.intent, evidence.near, evidence.knn
-    found: Floats = _together(
-        *(
-            index,
-            _COLUMNS,
-            table.for_ranking,
-            own,
-            _habit_rows(evidence, table, index, weight, own[-1]),
-        ),
-        *(near.index, near.value, knn.index, knn.value, len(intent)),
-        _cart_rows(evidence, table, index),
-        *(_tower_rows(evidence, index, item_vectors), _of_subject(evidence)),
+    own, near, knn = evidence.purchased, evidence.near, evidence.knn
+    neighbours, together = evidence.neighbours, own.together
+    narrow, wide = neighbours.narrow, neighbours.wide
+    query, sequence = evidence.query_vector, evidence.sequence_vector
+    found: Floats = _features(
+        *(index, _COLUMNS, evidence.cart, evidence.intent, _of_subject(evidence)),
+        *(own.index, own.by_weight, own.columns, evidence.subject_baskets),
+        *(together.basket, together.item, together.count),
+        *(near.index, near.value, knn.index, knn.value),
+        *(neighbours.neighbours, neighbours.similarity, neighbours.baskets, STAPLES),
+        *(narrow.group, narrow.log_lift, wide.group, wide.log_lift),
+        *(table.for_ranking, table.levels, table.baskets, table.gap_days, table.price_level),
+        *(item_vectors, _SILENT if query is None else query),
+        _SILENT if sequence is None else sequence,
     )
     return found
 
@@ -95,39 +111,21 @@ _OWN = _rows(
 )
 
 
-def _own_rows(evidence: Evidence, table: ItemTable, index: Indices, weight: Floats) -> Floats:
-    """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
-    own = evidence.purchased
-    shared = companions(
-        own.together, _in_cart(own.index, evidence.cart), len(evidence.cart), own.baskets
-    )
-    found: Floats = _of_purchases(
-        index,
-        *(own.index, own.by_weight, own.baskets, own.weight_60d, own.weight_14d),
-        *(own.days_since, own.gap_days, own.in_last),
-        *(shared, weight),
-        *(table.gap_days, table.price_level, evidence.subject_baskets),
-    )
-    return found
-
-
-@compiled(INTS, INTS, INTS, *[FLOATS] * 6, FLOATS_2D, *[FLOATS] * 3, FLOAT)
+@compiled(INTS, INTS, INTS, FLOATS_2D, FLOATS_2D, *[FLOATS] * 3, FLOAT)
 def _of_purchases(
     index: Indices,
     own_index: Indices,
     by_weight: Indices,
-    baskets: Floats,
-    weight_60d: Floats,
-    weight_14d: Floats,
-    days_since: Floats,
-    gap_days: Floats,
-    in_last: Floats,
+    purchased: Floats,
     beside: Floats,
     weight: Floats,
     usual_gap_days: Floats,
     price_level: Floats,
     subject_baskets: float,
 ) -> Floats:
+    """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
+    baskets, weight_60d, weight_14d = purchased[0], purchased[1], purchased[2]
+    days_since, gap_days, in_last = purchased[3], purchased[5], purchased[6]
     count = len(own_index)
     found = np.zeros((11 + len(beside), len(index)), np.float32)
     found[5] = 7.0  # NEVER, which the cache of compiled code would not see change
@@ -171,39 +169,11 @@ _HABITS = _rows(
 )
 
 
-def _habit_rows(
-    evidence: Evidence, table: ItemTable, index: Indices, weight: Floats, item_weight: Floats
-) -> Floats:
-    """`_HABITS` of each candidate, the last two without log1p."""
-    own = evidence.purchased
-    usual = habits(
-        own.together,
-        table.levels[own.index],
-        own.weight_60d,
-        weight,
-        own.days_since,
-        own.first_days,
-    )
-    return usual.at(table.levels[index], item_weight).reshape(len(_HABITS), len(index))
-
-
 _CART = _rows(
     *("cart_similarity", "cart_similarity_mean", "session_knn", "staples_similarity", *CART_FIT),
     *(f"{level}_lift{which}" for level in LEVELS for which in ("", "_max")),
     *("category_in_cart", "wide_category_in_cart"),
 )
-
-
-def _cart_rows(evidence: Evidence, table: ItemTable, index: Indices) -> Floats:
-    """What the frozen tables say of the candidates beside the shopper's intent and staples:
-    `_CART` from staples_similarity on, the last two without log1p."""
-    own = evidence.purchased
-    strongest = own.by_weight[:STAPLES]
-    return beside(
-        *(evidence.neighbours, index, evidence.intent),
-        *(own.index[strongest], own.weight_60d[strongest]),
-        *(table.baskets, table.levels),
-    )
 
 
 _ITEM = _rows(
@@ -213,13 +183,18 @@ _ITEM = _rows(
 _TOWERS = _rows("query_tower", "sequence")
 
 
-def _tower_rows(evidence: Evidence, index: Indices, item_vectors: Floats) -> Floats:
-    """Inner products with the query vectors, [2, C]; zero where a tower was silent."""
-    found = np.zeros((len(_TOWERS), len(index)), np.float32)
-    vectors = item_vectors[index]
-    for row, query in zip(found, (evidence.query_vector, evidence.sequence_vector), strict=True):
-        if query is not None:
-            np.matmul(vectors, query, out=row)
+_SILENT = np.empty(0, np.float32)  # in place of the vector of a tower that did not answer
+
+
+@compiled(FLOATS_2D, INTS, FLOATS, any_order=True)
+def _products(vectors: Floats, index: Indices, query: Floats) -> Floats:
+    """The inner product of each of `index` with `query`; zero where that is `_SILENT`."""
+    found = np.zeros(len(index), np.float32)
+    for candidate in range(len(index)):
+        own, total = vectors[index[candidate]], np.float32(0)
+        for dimension in range(len(query)):
+            total += own[dimension] * query[dimension]
+        found[candidate] = total
     return found
 
 
@@ -252,7 +227,7 @@ _COLUMNS = np.concatenate((_ITEM, _OWN, _HABITS, _CART, _TOWERS, _SUBJECT))
 
 @compiled(
     *(INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS_2D, INTS, FLOATS, INTS, FLOATS, INT),
-    *(FLOATS_2D, FLOATS_2D, FLOATS),
+    *(FLOATS_2D, FLOATS, FLOATS, FLOATS),
 )
 def _together(
     index: Indices,
@@ -266,7 +241,8 @@ def _together(
     knn_value: Floats,
     cart_size: int,
     fit: Floats,
-    towers: Floats,
+    query: Floats,
+    sequence: Floats,
     subject: Floats,
 ) -> Floats:
     """[C, len(PAIR_FEATURES)]; `own` without its last row."""
@@ -274,7 +250,7 @@ def _together(
     found = np.empty((count, len(columns)), np.float32)
     told = np.empty(len(columns), np.float32)
     last, counted = len(habit) - 2, len(fit) - 2
-    own_tower, sequence = _standardised(towers[0]), _standardised(towers[1])
+    query, sequence = _standardised(query), _standardised(sequence)
     for candidate in range(count):
         item, at = index[candidate], 0
         for column in range(of_items.shape[1]):
@@ -297,7 +273,7 @@ def _together(
         for row in range(len(fit)):
             told[at] = fit[row, candidate] if row < counted else np.log1p(fit[row, candidate])
             at += 1
-        told[at], told[at + 1] = own_tower[candidate], sequence[candidate]
+        told[at], told[at + 1] = query[candidate], sequence[candidate]
         told[at + 2 :] = subject
         for row in range(len(columns)):
             found[candidate, columns[row]] = told[row]
@@ -313,3 +289,71 @@ def _in_cart(own: Indices, cart: Indices) -> Floats:
         if place < len(own) and own[place] == item:
             found[place] = 1.0
     return found
+
+
+@compiled(
+    *(INTS, INTS, INTS, INTS, FLOATS),
+    *(INTS, INTS, FLOATS_2D, FLOAT, INTS, INTS, INT),
+    *(INTS, FLOATS, INTS, FLOATS),
+    *(INTS32_2D, FLOATS_2D, FLOAT, INT, INTS32, FLOATS_2D, INTS32, FLOATS_2D),
+    *(FLOATS_2D, INTS_2D, FLOATS, FLOATS, FLOATS, FLOATS_2D, FLOATS, FLOATS),
+)
+def _features(
+    index: Indices,
+    columns: Indices,
+    cart: Indices,
+    intent: Indices,
+    subject: Floats,
+    own_index: Indices,
+    by_weight: Indices,
+    purchased: Floats,
+    subject_baskets: float,
+    basket: Indices,
+    line_item: Indices,
+    count: int,
+    near_index: Indices,
+    near_value: Floats,
+    knn_index: Indices,
+    knn_value: Floats,
+    neighbours: Places,
+    similarity: Floats,
+    all_baskets: float,
+    staples: int,
+    narrow: Places,
+    narrow_lift: Floats,
+    wide: Places,
+    wide_lift: Floats,
+    of_items: Floats,
+    levels: Indices,
+    item_baskets: Floats,
+    gap_days: Floats,
+    price_level: Floats,
+    vectors: Floats,
+    query: Floats,
+    sequence: Floats,
+) -> Floats:
+    """One call for all of it: to hand an array over takes longer than many a loop over it."""
+    weight = recency_weight(basket, line_item, len(own_index))
+    shared = companions(
+        basket, line_item, count, _in_cart(own_index, cart), len(cart), purchased[0]
+    )
+    own = _of_purchases(
+        *(index, own_index, by_weight, purchased, shared, weight),
+        *(gap_days, price_level, subject_baskets),
+    )
+    code, group, usual = habits(
+        *(basket, line_item, count, levels[own_index]),
+        *(purchased[1], weight, purchased[3], purchased[4]),
+    )
+    habit = habits_at(code, group, usual, levels[index], own[-1])
+    strongest = by_weight[:staples]
+    fit = beside(
+        *(neighbours, similarity, all_baskets, index, intent),
+        *(own_index[strongest], purchased[1][strongest], item_baskets),
+        *(narrow, narrow_lift, wide, wide_lift, levels),
+    )
+    return _together(
+        *(index, columns, of_items, own, habit.reshape(-1, len(index))),
+        *(near_index, near_value, knn_index, knn_value, len(intent)),
+        *(fit, _products(vectors, index, query), _products(vectors, index, sequence), subject),
+    )

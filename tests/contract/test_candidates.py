@@ -55,11 +55,11 @@ TOLD = situation(
 def test_purchased_in_the_vocabulary() -> None:
     own = purchased(TOLD, VOCABULARY)
     assert own.index.tolist() == [MILK, BREAD, SOAP]
-    assert own.baskets.tolist() == [2, 1, 1]
-    assert own.weight_60d.tolist() == pytest.approx([1 / 4 + 1 / 2, 1 / 4, 1 / 2])
-    assert own.days_since.tolist() == [60, 120, 60]
-    assert own.gap_days.tolist() == [60, 0, 0]
-    assert own.in_last.tolist() == [1, 0, 1]
+    assert own.column("baskets").tolist() == [2, 1, 1]
+    assert own.column("weight_60d").tolist() == pytest.approx([1 / 4 + 1 / 2, 1 / 4, 1 / 2])
+    assert own.column("days_since").tolist() == [60, 120, 60]
+    assert own.column("gap_days").tolist() == [60, 0, 0]
+    assert own.column("in_last").tolist() == [1, 0, 1]
 
 
 def test_pair_features_by_hand() -> None:

@@ -30,6 +30,13 @@ def total(numbers):
         found += number
     return found
 """
+_CALLER = """
+from called import INTS, compiled, np, total as called
+
+@compiled(INTS)
+def total(numbers):
+    return called(numbers) * 2
+"""
 
 
 def run(mode: str, folder: Path, home: Path) -> list[str]:
@@ -68,6 +75,15 @@ def test_a_damaged_cache_is_passed_over(tmp_path: Path) -> None:
 def test_without_anywhere_to_write_it_still_runs(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(_KERNEL)
     assert run("read-only", tmp_path, tmp_path) == ["6", "0"]
+
+
+def test_what_calls_another_file_is_compiled_anew_once_that_changes(tmp_path: Path) -> None:
+    (tmp_path / "called.py").write_text(_KERNEL)
+    (tmp_path / "kernel.py").write_text(_CALLER)
+    for mode, expected in (("usual", ["12", "0"]), ("usual", ["12", "1"])):
+        assert run(mode, tmp_path, tmp_path) == expected
+    (tmp_path / "called.py").write_text(_KERNEL.replace("found = 0", "found = 1"))
+    assert run("usual", tmp_path, tmp_path) == ["14", "0"]
 
 
 def test_other_types_are_an_error_and_never_wait_for_a_compiler() -> None:

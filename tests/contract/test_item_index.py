@@ -255,6 +255,15 @@ def test_several_checkouts_at_once_find_what_each_finds_alone(shares: tuple[floa
         ]
 
 
+@pytest.mark.parametrize("order", [(5, 3, 4, 3.5), (3.5, 4, 3, 5), (1, 5, 2, 3, 4), (5, 4, 4.5, 1)])
+def test_nothing_takes_the_place_of_what_is_nearer(order: tuple[float, ...]) -> None:
+    """In whatever order they come; the second of two was once kept by a bound that was too low."""
+    index = ItemIndex(padded(np.array(order, np.float32)[:, None]))
+    everything = np.ones(len(order) + FIRST_ITEM, bool)
+    ((row,),) = index.nearest_each(np.ones((1, 1, 1), np.float32), [everything], 2)
+    assert index.vectors[row, 0].tolist() == sorted(order, reverse=True)[:2]
+
+
 def test_several_checkouts_at_once_never_leak_nor_starve(good: ItemIndex, poor: ItemIndex) -> None:
     everything = np.ones(ITEMS + FIRST_ITEM, bool)  # PAD and OOV, as by mistake, too
     # What is nearest of all may not be shown, which takes more than the search fetched beside it.

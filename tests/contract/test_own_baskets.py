@@ -8,20 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.items import Floats, Indices
-from contract.own_baskets import COMPANIONS, HABITS, MOST_OVERDUE, NEVER, OwnBaskets
-from contract.own_baskets import companions as companions_of
-from contract.own_baskets import habits as habits_of
+from contract.own_baskets import (
+    COMPANIONS,
+    HABITS,
+    MOST_OVERDUE,
+    NEVER,
+    companions,
+    habits,
+    habits_at,
+    recency_weight,
+)
 from tests.contract.examples import many
 
 A, B, C = range(3)
 
 
-def own(*baskets: set[int]) -> OwnBaskets:
-    """Of item places, the newest basket first."""
+def own(*baskets: set[int]) -> tuple[Indices, Indices, int]:
+    """Basket and item of each line of baskets of item places, the newest first; how many baskets
+    there are."""
     lines = [(number, item) for number, basket in enumerate(baskets) for item in sorted(basket)]
-    return OwnBaskets(
-        integers(*(n for n, _ in lines)), integers(*(i for _, i in lines)), len(baskets)
-    )
+    return integers(*(n for n, _ in lines)), integers(*(i for _, i in lines)), len(baskets)
 
 
 def integers(*values: int) -> Indices:
@@ -35,7 +41,7 @@ def floats(*values: float) -> Floats:
 def test_companions_by_hand() -> None:
     """The cart holds B and something that was never bought."""
     together = own({A, B}, {A, C}, {B})
-    found = companions_of(together, floats(0, 1, 0), 2, floats(2, 2, 1))
+    found = companions(*together, floats(0, 1, 0), 2, floats(2, 2, 1))
     similar = 1 / sqrt(2 * 2)  # one of two items, a cart of two
     by_name = dict(zip(COMPANIONS, (row.tolist() for row in found), strict=True))
     assert by_name == {
@@ -48,28 +54,27 @@ def test_companions_by_hand() -> None:
 
 
 def test_nothing_of_the_cart_was_ever_bought() -> None:
-    found = companions_of(own({A, B}), floats(0, 0), 3, floats(1, 1))
+    found = companions(*own({A, B}), floats(0, 0), 3, floats(1, 1))
     assert [row.tolist() for row in found] == [[0, 0]] * len(COMPANIONS)
 
 
 def test_recency_weight_by_hand() -> None:
-    assert own({A}, {B}, {A, B}).recency_weight(2).tolist() == pytest.approx(
-        [1 + 0.95**2, 0.95 + 0.95**2]
-    )
+    basket, item, _ = own({A}, {B}, {A, B})
+    assert recency_weight(basket, item, 2).tolist() == pytest.approx([1 + 0.95**2, 0.95 + 0.95**2])
 
 
 def test_habits_by_hand() -> None:
     """A and B are of category 7, C of 9; asked of A, a new item of 7, one of 8 and one of none."""
     together = own({A}, {B, C}, {A})
-    usual = habits_of(
-        together,
+    usual = habits(
+        *together,
         integers(7, 7, 9)[:, None],
         floats(2, 1, 4),
         floats(1.5, 0.5, 0.25),
         floats(3, 10, 10),
         floats(21, 10, 10),
     )
-    found = usual.at(integers(7, 7, 8, 0)[:, None], floats(1.5, 0, 0, 0))[:, 0]
+    found = habits_at(*usual, integers(7, 7, 8, 0)[:, None], floats(1.5, 0, 0, 0))[:, 0]
     by_name = dict(zip((*HABITS, "weight_60d"), found.tolist(), strict=True))
     assert by_name == {
         "baskets": pytest.approx([3 / 3, 3 / 3, 0, 0]),
@@ -86,8 +91,8 @@ def test_habits_by_hand() -> None:
 
 def test_a_shopper_without_purchases() -> None:
     nothing = floats()
-    usual = habits_of(own(), integers().reshape(0, 2), nothing, nothing, nothing, nothing)
-    found = usual.at(integers(7, 0, 3, 3).reshape(2, 2), floats(0, 0))
+    usual = habits(*own(), integers().reshape(0, 2), nothing, nothing, nothing, nothing)
+    found = habits_at(*usual, integers(7, 0, 3, 3).reshape(2, 2), floats(0, 0))
     assert found.shape == (len(HABITS) + 1, 2, 2)
     assert found[1].tolist() == [[NEVER] * 2] * 2
     assert not np.delete(found, 1, axis=0).any()
@@ -108,8 +113,8 @@ def test_levels_do_not_mix(
     first = last + chance.uniform(0, 90, 6).astype(np.float32)
     weight, weight_60d = chance.uniform(0.1, 5, (2, 6)).astype(np.float32)
     held = np.array(categories, np.int64)
-    usual = habits_of(own(*baskets), held, weight_60d, weight, last, first)
-    found = usual.at(held, weight)
+    usual = habits(*own(*baskets), held, weight_60d, weight, last, first)
+    found = habits_at(*usual, held, weight)
     for level in range(2):
         for item in range(6):
             category = held[item, level]
