@@ -5,10 +5,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, Self
 
 from contract.events import EventContext
-from contract.offers import Discount, FreeShipping, Limits, LoyaltyTiers, Offer, reduction, settled
+from contract.offers import (
+    EMPTY_BOOK,
+    Discount,
+    FreeShipping,
+    Limits,
+    LoyaltyTiers,
+    Offer,
+    OfferBook,
+    reduction,
+    settled,
+)
+from contract.schedule import Schedule
 
 # Talon.One's words, so that a shop that knows them reads ours. The first that holds, in this order.
 RejectionReason = Literal[
@@ -80,8 +91,7 @@ class ValidOffer:
     most_in_all: int | None = None
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(NamedTuple):
     """An offer that it may not have."""
 
     offer_id: str
@@ -99,12 +109,35 @@ class Evaluation:
 Condition = Callable[[Offer], bool]
 
 
-def is_personal(offer: Offer, condition_is_personal: bool) -> bool:
-    """Whether having `offer` says something of who the shopper is, or it is chosen by that: then
-    it is shown only where offers may be targeted. The caller's word about a first order, given for
-    a user who is named, is about the order."""
-    loyal = isinstance(offer.discount, LoyaltyTiers)
-    return loyal or condition_is_personal or offer.first_order or not offer.unconditional
+@dataclass(frozen=True)
+class Traits:
+    """What of an offer is the same at every checkout.
+
+    `targeted`: having it says something of who the shopper is, or it is chosen by that: then it is
+    shown only where offers may be targeted. `floor`: the share of the goods' value that must be
+    left with it. `in_money`: whether it means nothing in another currency. `planned`: whether there
+    are times or places where it is not valid.
+    """
+
+    targeted: bool
+    floor: float | None
+    in_money: bool
+    planned: bool
+
+    @classmethod
+    def of(cls, offer: Offer, book: OfferBook = EMPTY_BOOK, personal: bool | None = None) -> Self:
+        """Of `offer` in `book`. `personal`: whether its condition looks at the shopper; None: any
+        condition may."""
+        if personal is None:
+            personal = offer.condition is not None
+        # The caller's word about a first order, given for a user who is named, is about the order.
+        loyal = isinstance(offer.discount, LoyaltyTiers)
+        targeted = loyal or personal or offer.first_order or not offer.unconditional
+        planned = offer.schedule != _ALWAYS
+        return cls(targeted, book.floor_of(offer), book.in_money(offer), planned)
+
+
+_ALWAYS: Final = Schedule()
 
 
 def evaluate(
@@ -113,81 +146,86 @@ def evaluate(
     used: Mapping[str, Used],
     *,
     holds: Condition = lambda offer: offer.condition is None,
-    personal: Condition = lambda offer: offer.condition is not None,
-    floor: Callable[[Offer], float | None] = lambda offer: offer.margin_floor,
-    in_money: Condition = lambda offer: offer.in_money,
+    traits: Callable[[Offer], Traits] = Traits.of,
 ) -> Evaluation:
     """`offers` held against a checkout, in their order.
 
-    `used` by offer id. `holds`: whether an offer's condition does; `personal`: whether it looks at
-    the shopper; `in_money`: whether it means nothing in another currency. A condition is asked only
-    where everything cheaper has been right.
+    `used` by offer id. `holds`: whether an offer's condition does, which is asked only where
+    everything cheaper has been right.
     """
     valid: list[ValidOffer] = []
     rejected: list[Rejected] = []
     for offer in offers:
-        targeted = is_personal(offer, personal(offer))
-        discount = settled(offer.discount, asked.orders if asked.may_target else None)
-        amount = 0
-        if discount is not None and asked.value is not None:
-            amount = reduction(discount, asked.value, asked.shipping_price(discount))
-        reason = (
-            _not_now(offer, asked)
-            or _not_theirs(offer, asked, discount, targeted)
-            or _not_for_cart(offer, asked, amount, in_money)
-            or _too_dear(asked, amount, floor(offer))
-            or _not_said(offer, holds)
-            or used_up(offer.limits, used.get(offer.offer_id, NOT_USED), amount)
-        )
-        if reason is not None:
-            rejected.append(Rejected(offer.offer_id, reason))
+        found = _held_against(offer, traits(offer), asked, used, holds)
+        if isinstance(found, ValidOffer):
+            valid.append(found)
         else:
-            assert discount is not None
-            most = _most_in_all(asked, floor(offer))
-            valid.append(ValidOffer(offer, discount, amount, targeted, most))
+            rejected.append(Rejected(offer.offer_id, found))
     return Evaluation(tuple(valid), tuple(rejected))
 
 
-def _not_now(offer: Offer, asked: Asked) -> RejectionReason | None:
+def after_uses(found: Evaluation, used: Mapping[str, Used]) -> Evaluation:
+    """`found`, where more is known of what was `used`, by offer id."""
+    kept: list[ValidOffer] = []
+    rejected = list(found.rejected)
+    for one in found.valid:
+        offer = one.offer
+        reason = used_up(offer.limits, used.get(offer.offer_id, NOT_USED), one.amount)
+        if reason is None:
+            kept.append(one)
+        else:
+            rejected.append(Rejected(offer.offer_id, reason))
+    return Evaluation(tuple(kept), tuple(rejected))
+
+
+def _held_against(
+    offer: Offer, own: Traits, asked: Asked, used: Mapping[str, Used], holds: Condition
+) -> ValidOffer | RejectionReason:
     if not offer.active:
         return "CouponNotFound"
-    if not offer.schedule.begun(asked.now):
+    if own.planned and (reason := _not_now(offer.schedule, asked)) is not None:
+        return reason
+    discount = settled(offer.discount, asked.orders if asked.may_target else None)
+    if discount is None or not _theirs(offer, own, asked):
+        return "CouponRecipientDoesNotMatch"
+    amount = 0
+    if asked.value is not None:
+        amount = reduction(discount, asked.value, asked.shipping_price(discount))
+    most = _most_in_all(asked, own.floor)
+    dear = most is not None and amount > most
+    if dear or not _for_cart(offer, own, asked, amount) or not holds(offer):
+        return "CouponRejectedByCondition"
+    reason = used_up(offer.limits, used.get(offer.offer_id, NOT_USED), amount)
+    return reason or ValidOffer(offer, discount, amount, own.targeted, most)
+
+
+def _not_now(schedule: Schedule, asked: Asked) -> RejectionReason | None:
+    if not schedule.begun(asked.now):
         return "CouponStartDateInFuture"
-    if offer.schedule.over(asked.now):
+    if schedule.over(asked.now):
         return "CouponExpired"
-    if not offer.schedule.here_and_now(asked.now, asked.context):
+    if not schedule.here_and_now(asked.now, asked.context):
         return "CouponPartOfNotRunningCampaign"
     return None
 
 
-def _not_theirs(
-    offer: Offer, asked: Asked, discount: Discount | None, targeted: bool
-) -> RejectionReason | None:
+def _theirs(offer: Offer, own: Traits, asked: Asked) -> bool:
+    if own.targeted and not asked.may_target:
+        return False
     # A history that is not there never makes somebody a first-time buyer, one that is there tells
     # that the caller is wrong.
     first = asked.first_order is True and asked.identified and not asked.orders
-    first_buyers = offer.first_order and not first
-    if discount is None or first_buyers or (targeted and not asked.may_target):
-        return "CouponRecipientDoesNotMatch"
-    return None
+    return first or not offer.first_order
 
 
-def _not_for_cart(
-    offer: Offer, asked: Asked, amount: int, in_money: Condition
-) -> RejectionReason | None:
+def _for_cart(offer: Offer, own: Traits, asked: Asked, amount: int) -> bool:
     value = asked.value
-    right = (
+    return (
         value is not None
         and amount > 0
-        and (asked.currency == asked.catalogue_currency or not in_money(offer))
+        and (asked.currency == asked.catalogue_currency or not own.in_money)
         and (offer.min_value is None or value >= offer.min_value)
     )
-    return None if right else "CouponRejectedByCondition"
-
-
-def _too_dear(asked: Asked, amount: int, floor: float | None) -> RejectionReason | None:
-    most = _most_in_all(asked, floor)
-    return None if most is None or amount <= most else "CouponRejectedByCondition"
 
 
 def _most_in_all(asked: Asked, floor: float | None) -> int | None:
@@ -196,10 +234,6 @@ def _most_in_all(asked: Asked, floor: float | None) -> int | None:
         return None
     # Costs that nobody said keep no floor, so there is no saying that it would be kept.
     return 0 if asked.margin is None else asked.margin - ceil(floor * (asked.value or 0))
-
-
-def _not_said(offer: Offer, holds: Condition) -> RejectionReason | None:
-    return None if holds(offer) else "CouponRejectedByCondition"
 
 
 def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:

@@ -304,7 +304,7 @@ def _holders(gateway: Gateway, offer: Offer, asked: ReservationRequest) -> tuple
     subject_id = gateway.control.look_up(visitor, user).subject_id
     known: tuple[str, ...] = ()
     if subject_id is not None:
-        known = gateway.holders.names(subject_id, [offer.offer_id])[offer.offer_id]
+        known = gateway.holders.of(subject_id).names([offer.offer_id])[offer.offer_id]
     unknown = gateway.holders.names_of_nobody(offer.offer_id, asked.visitor_id, asked.user_id)
     return known + unknown
 

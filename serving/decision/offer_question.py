@@ -13,6 +13,7 @@ from contract.offers import Offer
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.offer_shelf import OfferShelf
+from serving.state.coupon_holders import Holder
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,13 @@ class Question:
     shelf: OfferShelf
     now: datetime
     said: dict[str, bool] = field(default_factory=dict)
+
+    @cached_property
+    def holder(self) -> Holder | None:
+        """Under which names the shopper stands in the ledger; None for whom nobody knows. Raises
+        StoreError."""
+        subject_id = self.checkout.subject.subject_id
+        return None if subject_id is None else self.shelf.holder(subject_id)
 
     @cached_property
     def facts(self) -> Facts:
@@ -49,9 +57,7 @@ def evaluated(question: Question, offers: Iterable[Offer], uses: Mapping[str, Us
         _asked(question),
         uses,
         holds=question.holds,
-        personal=held.is_personal,
-        floor=held.book.floor_of,
-        in_money=held.book.in_money,
+        traits=held.traits_of,
     )
 
 

@@ -6,16 +6,17 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 from contract.assignment import place
 from contract.clock import DAY_US, to_us
 from contract.expressions import Expression, parse
-from contract.offer_checks import Used
+from contract.offer_checks import Traits, Used
 from contract.offers import EMPTY_BOOK, Offer, OfferBook
 from serving.decision.offer_pacing import OfferPacing
 from serving.decision.offer_tokens import OfferSigner
-from serving.state.coupon_holders import CouponHolders
+from serving.state.coupon_holders import CouponHolders, Holder
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.followed_document import FollowedDocument
 from serving.state.pacing_records import PacingRecords
@@ -34,14 +35,25 @@ class CompiledBook:
     book: OfferBook = EMPTY_BOOK
     conditions: Mapping[str, Expression] = field(default_factory=dict)
 
-    def is_personal(self, offer: Offer) -> bool:
-        """Whether the condition of `offer` looks at the shopper."""
-        condition = self.conditions.get(offer.offer_id)
+    @cached_property
+    def _traits(self) -> Mapping[str, Traits]:
+        return {
+            one.offer_id: Traits.of(one, self.book, self._is_personal(one.offer_id))
+            for one in self.book.offers
+        }
+
+    def _is_personal(self, offer_id: str) -> bool:
+        """Whether the offer's condition looks at the shopper."""
+        condition = self.conditions.get(offer_id)
         return condition is not None and any(
             name.startswith(_PERSONAL) for name in condition.variables
         )
 
-    @property
+    def traits_of(self, offer: Offer) -> Traits:
+        """What of an offer of the book is the same at every checkout."""
+        return self._traits[offer.offer_id]
+
+    @cached_property
     def counts(self) -> bool:
         """Whether how often something was used matters at all."""
         return any(
@@ -132,13 +144,17 @@ class OfferShelf:
         if book.frequency_cap is not None:
             await self._records.forget_shown(to_us(now) - int(book.frequency_cap.days * DAY_US))
 
-    async def seen_enough(self, subject_id: str | None, session_id: str, now: datetime) -> bool:
+    def holder(self, subject_id: str) -> Holder:
+        """Under which names stands what a subject used and was shown. Raises StoreError."""
+        return self._holders.of(subject_id)
+
+    async def seen_enough(self, holder: Holder, session_id: str, now: datetime) -> bool:
         """Whether the shopper was shown as many offers as anybody may be, in other sessions than
         this one. Raises StoreError."""
         cap = self.current.book.frequency_cap
-        if cap is None or subject_id is None:
+        if cap is None:
             return False
-        names = self._holders.names_of_viewer(subject_id)
+        names = holder.names_as_viewer
         shown = await self._records.shown(names) if names else {}
         if self._holders.seat(session_id) in shown:
             return False
@@ -155,7 +171,8 @@ class OfferShelf:
     async def note_shown(self, subject_id: str, session_id: str, now: datetime) -> bool:
         """Put down that the shopper is shown an offer, durably; False where that is once too often:
         then it must not be. Raises StoreError."""
-        cap, names = self.current.book.frequency_cap, self._holders.names_of_viewer(subject_id)
+        cap = self.current.book.frequency_cap
+        names = self._holders.of(subject_id).names_as_viewer
         if cap is None:
             return True
         if not names:
@@ -165,14 +182,12 @@ class OfferShelf:
         return await self._records.show(names, seat, now_us, since_us, cap.times)
 
     async def uses_by(
-        self, subject_id: str | None, offers: Iterable[Offer], now: datetime
+        self, holder: Holder, offers: Iterable[Offer], now: datetime
     ) -> Mapping[str, Used]:
         """`uses`, with those of the shopper for `offers` that each may use so often only. Raises
         StoreError."""
-        limited = [one for one in offers if one.limits.per_subject is not None]
-        if subject_id is None or not limited:
-            return self.uses
-        names = self._holders.names(subject_id, [one.offer_id for one in limited])
+        limited = [one.offer_id for one in offers if one.limits.per_subject is not None]
+        names = holder.names(limited)
         counted = await self._ledger.used_by(names, now)
         found = dict(self.uses)
         for offer_id, count in counted.items():

@@ -57,9 +57,8 @@ async def terms_of(question: Question, found: Evaluation) -> Terms | None:
         checkout, question.state, book.explore_share
     ):
         try:
-            capped = await shelf.seen_enough(
-                checkout.subject.subject_id, checkout.request.session_id, now
-            )
+            holder, session_id = question.holder, checkout.request.session_id
+            capped = holder is not None and await shelf.seen_enough(holder, session_id, now)
         except StoreError:
             unknown = True
     if unknown:

@@ -11,11 +11,12 @@ coupon says nothing about that, and is never asked.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from contract.features import SubjectState
-from contract.offer_checks import Evaluation, Rejected, ValidOffer, first_set
+from contract.offer_checks import Evaluation, Rejected, ValidOffer, after_uses, first_set
 from contract.offers import FreeShipping, PercentOff
 from serving.decision import messages
 from serving.decision import reason_texts as texts
@@ -129,15 +130,13 @@ async def consider(
     held = shelf.current
     if not held.book.offers:
         return NOTHING
-    subject_id = checkout.subject.subject_id
     # The cheap checks first, so that the ledger is asked only about what may come of it.
     question = Question(checkout, state, shelf, now)
     found = evaluated(question, held.book.offers, shelf.uses)
     limited = any(one.offer.limits.per_subject is not None for one in found.valid)
-    if limited and subject_id is not None:
-        uses = await shelf.uses_by(subject_id, (one.offer for one in found.valid), now)
-        again = evaluated(question, [one.offer for one in found.valid], uses)
-        found = Evaluation(again.valid, (*found.rejected, *again.rejected))
+    if limited and (holder := question.holder) is not None:
+        uses = await shelf.uses_by(holder, (one.offer for one in found.valid), now)
+        found = after_uses(found, uses)
     terms = await terms_of(question, found)
     if terms is not None and terms.pace is not None:
         found = affordable(found, terms.pace.usable)
@@ -258,7 +257,9 @@ def _issue(
 
 def rejections(offered: Offered) -> tuple[RejectedOffer, ...]:
     """As the answer has them."""
-    return tuple(
-        RejectedOffer(offer_id=one.offer_id, rejection_reason=one.reason)
-        for one in offered.rejected
-    )
+    return tuple(map(_told, offered.rejected))
+
+
+@lru_cache(maxsize=2_048)  # of most books, every offer with every reason
+def _told(one: Rejected) -> RejectedOffer:
+    return RejectedOffer(offer_id=one.offer_id, rejection_reason=one.reason)

@@ -11,6 +11,11 @@ from serving.state.secrets import KEY_BYTES, Secrets
 from serving.state.sql import Sql
 
 SERVICE_KEYS = ("audit", "receipt", "answers", "coupons")
+# In one statement, as each hands the interpreter to other threads and has to win it back.
+_WITH_HISTORIES = """
+SELECT subject_id, log_key, wrapped FROM subject_keys WHERE subject_id = ? OR subject_id IN
+    (SELECT visitor_subject FROM links WHERE history_owner = ?)
+"""
 _AT_ONCE = 500
 _REWRAP_AT_ONCE = 5_000
 
@@ -61,6 +66,13 @@ def subject_key(
     return next(_keys(connection, secrets, column, (value,)), None)
 
 
+def keys_with_histories(connection: Sql, secrets: Secrets, subject_id: str) -> list[SubjectKey]:
+    """The keys that are there of a subject, the own one first, and of its histories."""
+    rows = connection.execute(_WITH_HISTORIES, (subject_id, subject_id)).fetchall()
+    found = [_opened(secrets, row) for row in rows]
+    return sorted(found, key=lambda one: one.subject_id != subject_id)
+
+
 def subject_keys(
     connection: Sql, secrets: Secrets, column: str, wanted: Iterable[Any]
 ) -> Iterator[SubjectKey]:
@@ -77,8 +89,12 @@ def _keys(
     rows = connection.execute(
         f"SELECT subject_id, log_key, wrapped FROM subject_keys WHERE {column} IN ({places})", some
     ).fetchall()
-    for subject_id, log_key, wrapped in rows:
-        yield SubjectKey(subject_id, log_key, secrets.unwrap(subject_id.encode(), wrapped))
+    yield from (_opened(secrets, row) for row in rows)
+
+
+def _opened(secrets: Secrets, row: tuple[str, bytes, bytes]) -> SubjectKey:
+    subject_id, log_key, wrapped = row
+    return SubjectKey(subject_id, log_key, secrets.unwrap(subject_id.encode(), wrapped))
 
 
 def versions(connection: Sql) -> dict[str, dict[str, int]]:

@@ -86,6 +86,11 @@ class ControlStore(Protocol):
         """The same by the subject's name in the event log."""
         ...
 
+    def keys_with_histories(self, subject_id: str) -> list[SubjectKey]:
+        """The keys that are there of a subject, the own one first, and of those whose history is
+        read as theirs, in one read."""
+        ...
+
     def see_all(self) -> None:
         """See everything that any process has written until now; what other reads see may be a
         second old. It may take a while, so not on the loop's thread. Raises StoreError."""

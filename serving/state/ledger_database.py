@@ -3,18 +3,20 @@ done on threads, as both block; a piece of it is one transaction, tried again wh
 
 import asyncio
 import logging
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from contract.errors import UserError
-from serving.state.sqlite_writer import StoreError, connect
+from serving.state.sql import for_postgresql
+from serving.state.sqlite_writer import READ_WAIT_SECONDS, StoreError, connect
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,17 @@ _PAUSE_SECONDS = 0.01
 class LedgerDatabase:
     """Runs work in transactions. `threads` work beside each other where the database can."""
 
-    def __init__(self, engine: Engine, threads: int, lock: Callable[[Connection], None]) -> None:
-        """`lock` keeps others from migrating at the same time. Raises UserError, StoreError."""
+    def __init__(
+        self,
+        engine: Engine,
+        threads: int,
+        lock: Callable[[Connection], None],
+        beside: Callable[[], sqlite3.Connection] | None = None,
+    ) -> None:
+        """`lock` keeps others from migrating at the same time; `beside` opens one more connection,
+        to look things up at once, where the database is a file. Raises UserError, StoreError."""
         self._engine = engine
+        self._beside: sqlite3.Connection | None = None
         self._writers = ThreadPoolExecutor(threads, "ledger")
         self._readers = ThreadPoolExecutor(1, "ledger-reads")
         try:
@@ -44,6 +54,8 @@ class LedgerDatabase:
             if isinstance(error, UserError):
                 raise
             raise StoreError(f"the coupon ledger can not be opened: {_said(error)}") from error
+        if beside is not None:
+            self._beside = beside()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, durable. Raises what it raises, then nothing was written, and
@@ -58,10 +70,23 @@ class LedgerDatabase:
             self._readers, self._attempts, work, True
         )
 
+    async def look(self, query: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a small `query` of the shared SQL (`serving.state.sql`), as of now. Those of
+        a file are read where they are asked for: to hand a question to another thread costs ten
+        times its answer. Raises StoreError."""
+        if self._beside is None:
+            return await self.read(lambda connection: rows_of(connection, query, values))
+        try:
+            return self._beside.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the coupon ledger: {_said(error)}") from error
+
     def close(self) -> None:
         """Finish what is under way."""
         self._writers.shutdown()
         self._readers.shutdown()
+        if self._beside is not None:
+            self._beside.close()
         self._engine.dispose()
 
     def _attempts(self, work: Callable[[Connection], T], reads: bool) -> T:
@@ -78,6 +103,13 @@ class LedgerDatabase:
             except SQLAlchemyError as error:
                 raise StoreError(f"the coupon ledger: {_said(error)}") from error
         raise AssertionError("the last attempt returns or raises")
+
+
+def rows_of(connection: Connection, query: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """The rows of a `query` of the shared SQL in a transaction under way."""
+    if connection.dialect.name == "postgresql":
+        query = for_postgresql(query)
+    return connection.exec_driver_sql(query, tuple(values)).fetchall()
 
 
 def _worth_trying(error: DBAPIError) -> bool:
@@ -127,4 +159,8 @@ def sqlite_ledger_database(path: Path) -> LedgerDatabase:
         reads = connection.get_execution_options().get(_READS, False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
-    return LedgerDatabase(engine, 1, lambda _: None)
+    def look() -> sqlite3.Connection:
+        found: sqlite3.Connection = connect(path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
+        return found
+
+    return LedgerDatabase(engine, 1, lambda _: None, look)

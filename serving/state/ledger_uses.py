@@ -13,9 +13,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from contract.offer_checks import Used
 from serving.state.coupon_ledger import CouponRefused
+from serving.state.ledger_database import rows_of
 from serving.state.ledger_tables import DAY_SPEND, HOLDER_USES, OFFER_USES, RESERVATIONS
+from serving.state.sql import places
 
 _HELD = RESERVATIONS.c
+_USES_OF = """
+SELECT h.holder, h.uses - (
+    SELECT count(*) FROM reservations AS r
+    WHERE r.holder = h.holder AND r.state = 'reserved' AND r.expires_at <= ?
+)
+FROM holder_uses AS h WHERE h.holder IN ({})
+"""
 
 
 def lock_offer(connection: Connection, offer_id: str) -> tuple[int, int]:
@@ -130,22 +139,14 @@ def used(connection: Connection, now_us: int) -> dict[str, Used]:
     return found
 
 
+def asked_uses(holders: Sequence[str], now_us: int) -> tuple[str, list[Any]]:
+    """The question, and its values, how often was used under each of `holders`, at least one,
+    without what was reserved and is over; those never used are left out."""
+    return _USES_OF.format(places(len(holders))), [now_us, *holders]
+
+
 def uses_of(connection: Connection, holders: Sequence[str], now_us: int) -> dict[str, int]:
-    """How often was used under each of `holders`; those never used are left out."""
+    """The answer to it in a transaction under way."""
     if not holders:
         return {}
-    counted = connection.execute(
-        select(HOLDER_USES.c.holder, HOLDER_USES.c.uses).where(HOLDER_USES.c.holder.in_(holders))
-    )
-    found = {row.holder: int(row.uses) for row in counted}
-    if found:
-        over = connection.execute(
-            select(_HELD.holder).where(
-                _HELD.holder.in_(list(found)),
-                _HELD.state == "reserved",
-                _HELD.expires_at <= now_us,
-            )
-        )
-        for row in over:
-            found[row.holder] -= 1
-    return found
+    return {one: int(uses) for one, uses in rows_of(connection, *asked_uses(holders, now_us))}

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from contract.pacing import Slot
-from serving.state.ledger_database import LedgerDatabase
+from serving.state.ledger_database import LedgerDatabase, rows_of
 from serving.state.ledger_tables import (
     DAY_SPEND,
     PACING_PRICES,
@@ -23,7 +23,9 @@ from serving.state.ledger_tables import (
     RESERVATIONS,
     SHOWN,
 )
+from serving.state.sql import places
 
+_SHOWN = "SELECT seat, shown_at FROM shown WHERE name IN ({})"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
 
 
@@ -110,12 +112,9 @@ class PacingRecords:
         return await self._database.write(write)
 
     async def shown(self, names: Sequence[str]) -> dict[str, int]:
-        """When who has `names` was shown something last, by the session's seat."""
-
-        def read(connection: Connection) -> dict[str, int]:
-            return _shown(connection, names)
-
-        return await self._database.read(read)
+        """When who has `names`, at least one, was shown something last, by the session's seat."""
+        rows = await self._database.look(_SHOWN.format(places(len(names))), names)
+        return {seat: int(at) for seat, at in rows}
 
     async def show(
         self, names: Sequence[str], seat: str, at_us: int, since_us: int, most: int
@@ -126,7 +125,8 @@ class PacingRecords:
         def write(connection: Connection) -> bool:
             if connection.dialect.name == "postgresql":  # SQLite has one writer
                 connection.execute(_LOCK, {"name": names[0]})
-            before = _shown(connection, names)
+            rows = rows_of(connection, _SHOWN.format(places(len(names))), names)
+            before = {shown: int(at) for shown, at in rows}
             if seat in before:
                 return True
             if sum(at > since_us for at in before.values()) >= most:
@@ -175,11 +175,6 @@ def _price(connection: Connection, day: str) -> Price | None:
         if found is not None:
             return Price(**json.loads(found))
     return None
-
-
-def _shown(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    rows = connection.execute(select(SHOWN.c.seat, SHOWN.c.shown_at).where(SHOWN.c.name.in_(names)))
-    return {row.seat: int(row.shown_at) for row in rows}
 
 
 def _insert_new(connection: Connection, table: Any, row: Mapping[str, Any]) -> None:

@@ -30,8 +30,7 @@ from serving.state.postgres_writer import LIMIT_SECONDS, PostgresWriter
 from serving.state.secrets import Secrets
 from serving.state.sql import Sql, Step, migrate_postgresql
 from serving.state.sql_control_store import SqlControlStore
-from serving.state.sqlite_control_store import READ_WAIT_SECONDS
-from serving.state.sqlite_writer import connect
+from serving.state.sqlite_writer import READ_WAIT_SECONDS, connect
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

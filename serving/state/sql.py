@@ -53,6 +53,11 @@ def for_postgresql(text: str) -> str:
     return text
 
 
+def places(number: int) -> str:
+    """So many placeholders, for a list of values."""
+    return ",".join("?" * number)
+
+
 def statements(schema: str) -> list[str]:
     """The statements of `schema`, which has no semicolon inside one."""
     return [one for part in schema.split(";") if (one := part.strip())]

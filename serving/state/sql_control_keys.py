@@ -37,6 +37,13 @@ class SqlKeys(ControlTables):
             )
         )
 
+    def keys_with_histories(self, subject_id: str) -> list[SubjectKey]:
+        return self._read(
+            lambda connection: control_keys.keys_with_histories(
+                connection, self._secrets, subject_id
+            )
+        )
+
     def subject_keys(
         self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
     ) -> Iterator[SubjectKey]:

@@ -95,11 +95,13 @@ class SqlCouponLedger:
 
     async def used_by(self, holders: Mapping[str, Sequence[str]], now: datetime) -> dict[str, int]:
         every = [name for names in holders.values() for name in names]
-        counted = await self._database.read(
-            lambda connection: ledger_uses.uses_of(connection, every, to_us(now))
-        )
+        counted: dict[str, int] = {}
+        for start in range(0, len(every), _AT_ONCE):
+            some = every[start : start + _AT_ONCE]
+            rows = await self._database.look(*ledger_uses.asked_uses(some, to_us(now)))
+            counted |= {name: int(uses) for name, uses in rows}
         return {
-            offer_id: sum(counted.get(name, 0) for name in names)
+            offer_id: sum([counted.get(name, 0) for name in names])
             for offer_id, names in holders.items()
         }
 

@@ -12,12 +12,15 @@ from serving.state.secrets import Secrets
 from serving.state.sql import Sql, migrate_sqlite
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_scrub import scrub
-from serving.state.sqlite_writer import GroupCommitWriter, StoreError, connect, copy_file
+from serving.state.sqlite_writer import (
+    READ_WAIT_SECONDS,
+    GroupCommitWriter,
+    StoreError,
+    connect,
+    copy_file,
+)
 
 Result = TypeVar("Result")
-
-# A checkout waits for a read no longer than this, even while the file is being checkpointed.
-READ_WAIT_SECONDS = 0.01
 
 
 class SqliteControlStore(SqlControlStore):

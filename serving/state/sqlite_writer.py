@@ -11,6 +11,7 @@ from serving.state.group_writer import MAX_GROUP, GroupWriter, Job, StoreError
 __all__ = [
     "BUSY_SECONDS",
     "MAX_GROUP",
+    "READ_WAIT_SECONDS",
     "GroupCommitWriter",
     "StoreError",
     "connect",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 BUSY_SECONDS = 5.0
+# A checkout waits for a read no longer than this, even while the file is being checkpointed.
+READ_WAIT_SECONDS = 0.01
 
 
 def connect(path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_SECONDS) -> Any:

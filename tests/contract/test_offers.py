@@ -1,6 +1,7 @@
 """Offers: what they take off to the cent, who may have them, when, and why not."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contract.events import EventContext
-from contract.offer_checks import Asked, Rejected, Used, evaluate, first_set
+from contract.offer_checks import Asked, Rejected, Traits, Used, after_uses, evaluate, first_set
 from contract.offers import (
     AmountOff,
     FreeShipping,
@@ -155,7 +156,8 @@ def test_what_is_personal_needs_the_purpose() -> None:
     assert reason(offer(), nobody) is None
     about = offer(condition="'lapsing' in segments")
     assert reason(about, nobody, holds=lambda _: True) == "CouponRecipientDoesNotMatch"
-    assert reason(about, nobody, holds=lambda _: True, personal=lambda _: False) is None
+    of_the_cart = partial(Traits.of, personal=False)
+    assert reason(about, nobody, holds=lambda _: True, traits=of_the_cart) is None
 
 
 def test_a_condition_is_asked_last_and_unknown_ones_do_not_hold() -> None:
@@ -272,11 +274,11 @@ def test_together_they_leave_the_highest_of_their_margin_floors() -> None:
 
 def test_a_days_budget_is_reckoned_in_one_currency() -> None:
     book = OfferBook.model_validate({"daily_budget": {"amount": 9_000}})
-    chosen = offer(unconditional=False)
+    chosen, budgeted = offer(unconditional=False), partial(Traits.of, book=book)
     for currency, found in (("USD", None), ("EUR", "CouponRejectedByCondition")):
-        assert reason(chosen, asked(currency=currency), in_money=book.in_money) == found
-        assert reason(offer(), asked(currency=currency), in_money=book.in_money) is None
-        assert reason(chosen, asked(currency=currency), in_money=OfferBook().in_money) is None
+        assert reason(chosen, asked(currency=currency), traits=budgeted) == found
+        assert reason(offer(), asked(currency=currency), traits=budgeted) is None
+        assert reason(chosen, asked(currency=currency)) is None
 
 
 def test_a_book_is_in_one_currency_and_names_each_offer_once() -> None:
@@ -298,3 +300,19 @@ def test_every_offer_is_valid_or_rejected() -> None:
     assert found.rejected == tuple(
         Rejected(f"o-{n}", "CouponRejectedByCondition") for n in range(5, 8)
     )
+
+
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=4))
+def test_uses_learned_later_reject_as_those_known_before(by_subject: list[int]) -> None:
+    book = [offer(offer_id=f"o-{n}", limits={"per_subject": 2, "total": 9}) for n in range(4)]
+    before = {one.offer_id: Used(total=8 + (place == 3)) for place, one in enumerate(book)}
+    used = {
+        one: Used(all_of_them.total, by_subject[place])
+        for place, (one, all_of_them) in enumerate(before.items())
+    }
+    at_once = evaluate(book, asked(), used)
+    later = after_uses(evaluate(book, asked(), before), used)
+    assert later.valid == at_once.valid
+    assert set(later.rejected) == set(at_once.rejected)
+    # What was used up before stands first: it was never asked about.
+    assert later.rejected[0] == Rejected("o-3", "CouponLimitReached")

@@ -232,7 +232,7 @@ async def test_a_shopper_is_shown_offers_so_often_only(start: Start, factory: Fa
     assert not await shown("six", consent=ALL | {"personalization": False}, visitor_id="other")
     await running.gateway.shelf.keep_pace(running.clock.now())
     kept = await running.gateway.ledger.pacing.shown(
-        running.gateway.holders.names_of_viewer(_subject(running))
+        running.gateway.holders.of(_subject(running)).names_as_viewer
     )
     assert len(kept) == 1  # what counts no more is gone
 

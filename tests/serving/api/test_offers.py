@@ -564,12 +564,12 @@ async def test_after_an_erasure_the_use_stays_and_leads_to_nobody(
         "/v1/subjects/resolve", {"visitor_id": "visitor-raw-1", "user_id": "user-raw-7"}
     )
     subject_id = found.json()["subject_id"]
-    assert running.gateway.holders.names(subject_id, ["first"])["first"]
+    assert running.gateway.holders.of(subject_id).names(["first"])["first"]
     erased = await running.client.delete(
         f"/v1/subjects/{subject_id}", headers=running.bearer("admin")
     )
     assert erased.status_code == 200
-    assert running.gateway.holders.names(subject_id, ["first"]) == {"first": ()}
+    assert running.gateway.holders.of(subject_id).names(["first"]) == {"first": ()}
     # The contract stays, and can be rolled back.
     path = f"/v1/redemptions/{paid['redemption_id']}/rollback"
     assert (await running.post(path, b"")).json()["rolled_back_at"] is not None

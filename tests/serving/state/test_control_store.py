@@ -144,6 +144,11 @@ async def test_looking_up_tells_whose_histories_are_read(two_replicas: Two) -> N
     assert len(expected) == 3
     for asked in ((VISITOR, None), (VISITOR, USER), (second, None)):
         assert one.look_up(*asked).histories == expected
+    keys = one.keys_with_histories(user.subject_id)
+    assert keys[0] == one.subject_key(user.subject_id)
+    assert {key.subject_id for key in keys} == set(expected)
+    (own,) = one.keys_with_histories(expected[1])  # a visitor's history is not the user's
+    assert own == one.subject_key(expected[1])
     newer = Secrets((b"n" * 32, *SECRETS.masters))
     found = one.look_up(newer.pseudonyms("v", "visitor"), newer.pseudonyms("u", "user"))
     assert (found.histories, found.consent, found.settled) == (expected, AGREED, False)
@@ -235,6 +240,7 @@ async def test_an_erasure_is_seen_and_nothing_of_the_person_is_left(two_replicas
         assert store.look_up(VISITOR, USER) == Identity(None, None, settled=False)
         assert store.subject_ids() == []
         assert store.subject_key_by_log_key(key.log_key) is None
+        assert store.keys_with_histories(linked.subject_id) == []
         assert list(store.subject_keys(subject_ids=person, log_keys=[key.log_key])) == []
         assert store.record_of(linked.subject_id) is None
         assert sorted(store.unfinished_erasures()) == sorted(erased.log_keys)

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -187,6 +188,34 @@ async def test_limits_of_each_shopper_and_of_the_budget(ledger: SqlCouponLedger)
     assert await ledger.used(NOON) == {"ten": Used(3, 0, 1_200)}
     assert await ledger.used_by({"ten": ("h-0", "h-1"), "x": ("h-9",)}, NOON) == {"ten": 1, "x": 0}
     assert await ledger.used_by({"ten": ("h-1",)}, NOON + TTL) == {"ten": 0}
+
+
+async def test_what_one_gateway_has_counted_the_others_find(
+    two: tuple[SqlCouponLedger, SqlCouponLedger],
+) -> None:
+    one, other = two
+    many = [f"h-{n}" for n in range(1_200)]  # more than one question may name
+    assert await other.used_by({"ten": many}, NOON) == {"ten": 0}
+    held = await reserve(one, claim(holders=("h-1100",)))
+    assert await other.used_by({"ten": many, "x": ()}, NOON) == {"ten": 1, "x": 0}
+    await one.release(held.reservation_id, NOON)
+    assert await other.used_by({"ten": many}, NOON) == {"ten": 0}
+
+
+async def test_a_shopper_is_looked_up_in_a_file_beside_a_long_read(tmp_path: Path) -> None:
+    database, gate = sqlite_ledger_database(tmp_path / "ledger.sqlite"), Event()
+    ledger = SqlCouponLedger(database)
+    long_read = asyncio.create_task(database.read(lambda _: gate.wait()))
+    await asyncio.sleep(0)
+    await reserve(ledger, claim(holders=("h",)))
+    assert await ledger.used_by({"ten": ("h",)}, NOON) == {"ten": 1}
+    assert await ledger.pacing.shown(["h"]) == {}
+    assert not long_read.done()
+    gate.set()
+    assert await long_read
+    ledger.close()
+    with pytest.raises(StoreError):
+        await ledger.used_by({"ten": ("h",)}, NOON)
 
 
 @pytest.mark.parametrize(
