@@ -1,7 +1,7 @@
 """Which offers a checkout may have, and why not the others. Pure: conditions are evaluated and uses
 are counted by whoever holds the expressions and the ledger."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
@@ -78,8 +78,7 @@ class Asked:
         return max((self.shipping.get(one, 0) for one in wanted), default=0)
 
 
-@dataclass(frozen=True)
-class ValidOffer:
+class ValidOffer(NamedTuple):
     """An offer that the checkout may have: `amount` it takes off at most, in minor units;
     `targeted`: because of who the shopper is; `most_in_all`: what it and all that go with it may
     take off, so that its margin floor is kept (None: it has none)."""
@@ -115,14 +114,15 @@ class Traits:
 
     `targeted`: having it says something of who the shopper is, or it is chosen by that: then it is
     shown only where offers may be targeted. `floor`: the share of the goods' value that must be
-    left with it. `in_money`: whether it means nothing in another currency. `planned`: whether there
-    are times or places where it is not valid.
+    left with it. `in_money`: whether it means nothing in another currency. Offers of the same
+    `gate` are closed to a checkout for the same reason, but for what they take off and what was
+    used of them.
     """
 
     targeted: bool
     floor: float | None
     in_money: bool
-    planned: bool
+    gate: Hashable
 
     @classmethod
     def of(cls, offer: Offer, book: OfferBook = EMPTY_BOOK, personal: bool | None = None) -> Self:
@@ -133,11 +133,12 @@ class Traits:
         # The caller's word about a first order, given for a user who is named, is about the order.
         loyal = isinstance(offer.discount, LoyaltyTiers)
         targeted = loyal or personal or offer.first_order or not offer.unconditional
-        planned = offer.schedule != _ALWAYS
-        return cls(targeted, book.floor_of(offer), book.in_money(offer), planned)
-
-
-_ALWAYS: Final = Schedule()
+        in_money = book.in_money(offer)
+        gate = (
+            *(offer.active, offer.schedule, offer.first_order, targeted, in_money),
+            *(offer.min_value, offer.condition, offer.discount if loyal else None),
+        )
+        return cls(targeted, book.floor_of(offer), in_money, gate)
 
 
 def evaluate(
@@ -155,8 +156,18 @@ def evaluate(
     """
     valid: list[ValidOffer] = []
     rejected: list[Rejected] = []
+    closed: dict[Hashable, RejectionReason | None] = {}
     for offer in offers:
-        found = _held_against(offer, traits(offer), asked, used, holds)
+        own = traits(offer)
+        if own.gate not in closed:
+            closed[own.gate] = _closed(offer, own, asked)
+        found = closed[own.gate] or _priced(offer, own, asked)
+        if isinstance(found, ValidOffer):
+            if holds(offer):
+                uses = used.get(offer.offer_id, NOT_USED)
+                found = used_up(offer.limits, uses, found.amount) or found
+            else:
+                found = closed[own.gate] = "CouponRejectedByCondition"
         if isinstance(found, ValidOffer):
             valid.append(found)
         else:
@@ -178,25 +189,37 @@ def after_uses(found: Evaluation, used: Mapping[str, Used]) -> Evaluation:
     return Evaluation(tuple(kept), tuple(rejected))
 
 
-def _held_against(
-    offer: Offer, own: Traits, asked: Asked, used: Mapping[str, Used], holds: Condition
-) -> ValidOffer | RejectionReason:
+def _closed(offer: Offer, own: Traits, asked: Asked) -> RejectionReason | None:
+    """Why none of the offer's gate is for this checkout, whatever they take off."""
     if not offer.active:
         return "CouponNotFound"
-    if own.planned and (reason := _not_now(offer.schedule, asked)) is not None:
+    if (reason := _not_now(offer.schedule, asked)) is not None:
         return reason
-    discount = settled(offer.discount, asked.orders if asked.may_target else None)
-    if discount is None or not _theirs(offer, own, asked):
+    if _settled(offer, asked) is None or not _theirs(offer, own, asked):
         return "CouponRecipientDoesNotMatch"
-    amount = 0
-    if asked.value is not None:
-        amount = reduction(discount, asked.value, asked.shipping_price(discount))
-    most = _most_in_all(asked, own.floor)
-    dear = most is not None and amount > most
-    if dear or not _for_cart(offer, own, asked, amount) or not holds(offer):
+    value = asked.value
+    right = (
+        value is not None
+        and (asked.currency == asked.catalogue_currency or not own.in_money)
+        and (offer.min_value is None or value >= offer.min_value)
+    )
+    return None if right else "CouponRejectedByCondition"
+
+
+def _priced(offer: Offer, own: Traits, asked: Asked) -> ValidOffer | RejectionReason:
+    """The offer with what it takes off, where its gate is open."""
+    discount, value = _settled(offer, asked), asked.value
+    assert discount is not None
+    assert value is not None
+    amount = reduction(discount, value, asked.shipping_price(discount))
+    most = None if own.floor is None else _most_in_all(asked, own.floor)
+    if amount <= 0 or (most is not None and amount > most):
         return "CouponRejectedByCondition"
-    reason = used_up(offer.limits, used.get(offer.offer_id, NOT_USED), amount)
-    return reason or ValidOffer(offer, discount, amount, own.targeted, most)
+    return ValidOffer(offer, discount, amount, own.targeted, most)
+
+
+def _settled(offer: Offer, asked: Asked) -> Discount | None:
+    return settled(offer.discount, asked.orders if asked.may_target else None)
 
 
 def _not_now(schedule: Schedule, asked: Asked) -> RejectionReason | None:
@@ -218,20 +241,8 @@ def _theirs(offer: Offer, own: Traits, asked: Asked) -> bool:
     return first or not offer.first_order
 
 
-def _for_cart(offer: Offer, own: Traits, asked: Asked, amount: int) -> bool:
-    value = asked.value
-    return (
-        value is not None
-        and amount > 0
-        and (asked.currency == asked.catalogue_currency or not own.in_money)
-        and (offer.min_value is None or value >= offer.min_value)
-    )
-
-
-def _most_in_all(asked: Asked, floor: float | None) -> int | None:
-    """What may be taken off the cart in all while `floor` is kept; None: there is none."""
-    if floor is None:
-        return None
+def _most_in_all(asked: Asked, floor: float) -> int:
+    """What may be taken off the cart in all while `floor` is kept."""
     # Costs that nobody said keep no floor, so there is no saying that it would be kept.
     return 0 if asked.margin is None else asked.margin - ceil(floor * (asked.value or 0))
 

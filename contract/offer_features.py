@@ -5,7 +5,7 @@ a view without history gives a vector without history.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,7 +46,6 @@ _SELECT, _PURCHASE = EVENT_TYPE["select_item"], EVENT_TYPE["purchase"]
 _MINUTE_US = 60_000_000
 
 Vector = npt.NDArray[np.float32]
-Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -68,15 +67,15 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
     remembered; what was put in in this session and is not in the cart was taken out again.
     """
     view = situation.view
-    known = np.array([key_of(line.item_id) for line in cart], np.uint64)
+    known, owned = [key_of(line.item_id) for line in cart], set(view.purchased["item_key"].tolist())
     held = held_rules(segment_figures(view, situation.rules), situation.rules)
     device = situation.context.device if situation.context else None
     return np.array(
         [
             *behaviour(view),
             *held,
-            *_cart(situation, cart, known),
-            *_recent(situation, known),
+            *_cart(situation, cart, known, owned),
+            *_recent(situation, known, owned),
             *(device == name for name in _DEVICES),
             *_moment(situation),
         ],
@@ -84,7 +83,9 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
     )
 
 
-def _cart(situation: Situation, cart: Sequence[CartLine], known: Keys) -> tuple[float, ...]:
+def _cart(
+    situation: Situation, cart: Sequence[CartLine], known: Sequence[int], owned: Set[int]
+) -> tuple[float, ...]:
     if not cart:
         return (0.0,) * len(CART)
     view = situation.view
@@ -96,12 +97,12 @@ def _cart(situation: Situation, cart: Sequence[CartLine], known: Keys) -> tuple[
         len(cart),
         math.log1p(units),
         math.log1p(value / max(units, 1)),
-        float(np.isin(known, view.purchased["item_key"]).mean()),
+        _among(known, owned) / len(known),
         math.log((1 + value) / usual) if usual > 0 else 0.0,
     )
 
 
-def _recent(situation: Situation, known: Keys) -> tuple[float, ...]:
+def _recent(situation: Situation, known: Sequence[int], owned: Set[int]) -> tuple[float, ...]:
     rows = situation.view.interactions
     if not len(rows):
         return (0.0,) * (len(RECENT) + len(HABITS) + len(SESSION))
@@ -111,7 +112,7 @@ def _recent(situation: Situation, known: Keys) -> tuple[float, ...]:
     sessions = len(set(session.tolist()))
     now = session == session[-1]
     began_us = int(rows["occurred_us"][now][0])
-    put_in = np.unique(item[added & now])
+    put_in = set(item[added & now].tolist())
     return (
         views,
         adds,
@@ -119,36 +120,43 @@ def _recent(situation: Situation, known: Keys) -> tuple[float, ...]:
         views / sessions,
         adds / (1 + views),
         len(situation.view.searches),
-        *_habits(situation, viewed, added, now),
+        *_habits(situation, viewed, added, now, owned),
         math.log1p(int((viewed & now).sum())),
         math.log1p(int((added & now).sum())),
         math.log1p(max(situation.now_us - began_us, 0) / _MINUTE_US),
-        int((~np.isin(put_in, known)).sum()),
+        len(put_in.difference(known)),
     )
 
 
-def _habits(situation: Situation, viewed: Mask, added: Mask, now: Mask) -> tuple[float, ...]:
+def _habits(
+    situation: Situation, viewed: Mask, added: Mask, now: Mask, owned: Set[int]
+) -> tuple[float, ...]:
     """How often the shopper comes, how they find things, and what became of what they put into the
     carts of earlier sessions, as far as it is remembered."""
-    rows, owned = situation.view.interactions, situation.view.purchased["item_key"]
+    rows = situation.view.interactions
     kind, session, item = rows["event_type"], rows["session_key"], rows["item_key"]
     days = max((situation.now_us - int(rows["occurred_us"][0])) / DAY_US, 1.0)
     views, visits = max(int(viewed.sum()), 1), len(set(session.tolist()))
     bought = kind == _PURCHASE
     filled, ordered = (set(session[one & ~now].tolist()) for one in (added, bought))
-    in_ordered = int(np.isin(session[added], list(ordered)).sum()) if ordered else 0
-    new = ~np.isin(item[added], owned)
+    in_ordered = _among(session[added].tolist(), ordered)
+    looked_at, put_in = item[viewed].tolist(), item[added].tolist()
     return (
         math.log1p(7.0 * (visits - 1) / days),
         int((kind == _SELECT).sum()) / views,
-        int(np.isin(item[viewed], owned).sum()) / views,
-        len(set(item[viewed].tolist())) / views,
+        _among(looked_at, owned) / views,
+        len(set(looked_at)) / views,
         len(filled),
         len(filled - ordered),
         len(filled & ordered) / (1 + len(filled)),
         int(bought.sum()) / (1 + in_ordered),
-        float(new.mean()) if len(new) else 0.0,
+        (len(put_in) - _among(put_in, owned)) / len(put_in) if put_in else 0.0,
     )
+
+
+def _among(keys: Iterable[int], some: Set[int]) -> int:
+    """How many of `keys` are in `some`. By hand: numpy takes twenty times as long to begin."""
+    return sum([key in some for key in keys])
 
 
 def _moment(situation: Situation) -> tuple[float, float, float]:

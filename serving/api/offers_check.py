@@ -108,7 +108,7 @@ def _told(name: str, before: Decision, after: Decision) -> OffersSampleTold:
 
 
 def _offering(decision: Decision) -> Offering:
-    said, record = decision.response, decision.offers or {}
+    said, record = decision.response, decision.offers() if decision.offers else {}
     arms: list[dict[str, Any]] = record.get("arms", [])
     return Offering(
         offers=[

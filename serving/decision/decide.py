@@ -284,7 +284,7 @@ class Decider:
         segments = None if known is None else checkout.segments(known)
         return Decision(
             *(response, request, checkout.subject, now, listed.shown, segments),
-            offers=offered.record() if offered is not offers.NOTHING else None,
+            offers=None if offered is offers.NOTHING else offered.record,
             orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
             exploration=None if drawn is None else drawn.record,

@@ -17,7 +17,7 @@ from contract.expression_variables import (
 )
 from contract.expressions import Facts
 from contract.features import SubjectState
-from contract.segments import figures, local_time
+from contract.segments import local_time
 from serving.decision.checkout import Answer, Checkout
 
 
@@ -26,7 +26,7 @@ def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
     could be, read."""
     if state is None or not checkout.subject.personal:
         return None
-    return figures(checkout.asked_about(state).view, checkout.release.rules).orders
+    return len(checkout.asked_about(state).view.orders)
 
 
 def offer_facts(checkout: Checkout, state: SubjectState | None, now: datetime) -> Facts:
@@ -86,7 +86,7 @@ def _cart(checkout: Checkout) -> dict[str, Value]:
 
 
 def _context(checkout: Checkout, now: datetime) -> dict[str, Value]:
-    context = checkout.request.context.event_context()
+    context = checkout.context
     return context_values(context, local_time(to_us(now), context))
 
 

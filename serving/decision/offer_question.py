@@ -70,7 +70,7 @@ def _asked(question: Question) -> Asked:
         value=request.cart.value,
         shipping={one.id: one.price for one in request.shipping_options if one.price is not None},
         margin=margin_of(question),
-        context=request.context.event_context(),
+        context=checkout.context,
         first_order=request.context.first_order,
         identified=request.user_id is not None,
         may_target="offers" in checkout.subject.purposes,

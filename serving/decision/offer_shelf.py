@@ -3,8 +3,8 @@ each offer was used, both at most a moment old and in memory."""
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
@@ -37,10 +37,13 @@ class CompiledBook:
 
     @cached_property
     def _traits(self) -> Mapping[str, Traits]:
-        return {
-            one.offer_id: Traits.of(one, self.book, self._is_personal(one.offer_id))
-            for one in self.book.offers
-        }
+        gates: dict[Hashable, int] = {}  # numbers, as they are compared at every checkout
+        found = {}
+        for one in self.book.offers:
+            own = Traits.of(one, self.book, self._is_personal(one.offer_id))
+            number = gates.setdefault(own.gate, len(gates))
+            found[one.offer_id] = replace(own, gate=number)
+        return found
 
     def _is_personal(self, offer_id: str) -> bool:
         """Whether the offer's condition looks at the shopper."""

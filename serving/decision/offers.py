@@ -222,7 +222,7 @@ def _issue(
     checkout: Checkout, one: ValidOffer, shelf: OfferShelf, decision_id: UUID, now: datetime
 ) -> messages.Offer:
     request, offer, discount = checkout.request, one.offer, one.discount
-    context = request.context.event_context()
+    context = checkout.context
     end = offer.schedule.end_before(now + shelf.token_life, now, context)
     recipient = None
     if one.targeted or offer.limits.per_subject is not None:

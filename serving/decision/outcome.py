@@ -68,8 +68,9 @@ class Decision:
     shown: tuple[Shown, ...]
     # The segments in effect, computed when asked for; None where no history could be read.
     segments: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
-    # What could be offered and what was, as it is logged; None where nothing was asked for.
-    offers: dict[str, Any] | None = None
+    # What could be offered and what was, as it is logged, written down when asked for; None where
+    # nothing was asked.
+    offers: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
     offers_withdrawn: bool = False  # because they could not be put on record in time
     rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
     # What the shopper agreed to, where a variant used less of it; None: all of it was in effect.
@@ -138,10 +139,13 @@ class Decision:
         return body
 
     def _offered(self) -> dict[str, Any] | None:
-        if self.offers is None or not self.offers_withdrawn:
-            return self.offers
-        arms = [arm | {"shown": False} for arm in self.offers["arms"]]
-        return self.offers | {"arms": arms, "withdrawn": True}
+        if self.offers is None:
+            return None
+        told = self.offers()
+        if not self.offers_withdrawn:
+            return told
+        arms = [arm | {"shown": False} for arm in told["arms"]]
+        return told | {"arms": arms, "withdrawn": True}
 
     def _shown(self, place: int, item: Shown) -> dict[str, Any]:
         record: dict[str, Any] = {

@@ -97,7 +97,7 @@ def override(
 ) -> Overridden:
     """What `rules` make of the models' `answer`, `before` them, at the gateway's time `now`."""
     facts = rule_facts(checkout, state, answer, offers.chosen, rules.variables, now)
-    matched = rules.matching(facts, now, checkout.request.context.event_context())
+    matched = rules.matching(facts, now, checkout.context)
     if not matched.rules:
         return Overridden(
             answer, offers.chosen, before.payments, before.shipping, failed=matched.failed

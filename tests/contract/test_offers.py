@@ -30,6 +30,7 @@ from contract.segment_config import Hours
 
 # A Monday.
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
 TIERS = LoyaltyTiers(
     tiers=(
         LoyaltyTier(name="silver", min_orders=3, percent=5),
@@ -300,6 +301,55 @@ def test_every_offer_is_valid_or_rejected() -> None:
     assert found.rejected == tuple(
         Rejected(f"o-{n}", "CouponRejectedByCondition") for n in range(5, 8)
     )
+
+
+ANY_OFFER = st.fixed_dictionaries(
+    {
+        "discount": st.sampled_from(
+            [PercentOff(percent=10), AmountOff(amount=400), FreeShipping(), TIERS]
+        ),
+        "condition": st.sampled_from([None, "a", "b"]),
+        "first_order": st.booleans(),
+        "min_value": st.sampled_from([None, 4_000]),
+        "unconditional": st.booleans(),
+        "active": st.booleans(),
+        "margin_floor": st.sampled_from([None, 0.2]),
+        "schedule": st.sampled_from(
+            [{}, {"countries": ["DE"]}, {"valid_until": NOON}, {"valid_from": NOON + DAY}]
+        ),
+        "limits": st.sampled_from([{}, {"total": 1}]),
+    }
+)
+
+
+@given(
+    st.lists(ANY_OFFER, max_size=12),
+    st.sets(st.sampled_from(["a", "b"])),
+    st.fixed_dictionaries(
+        {
+            "value": st.sampled_from([None, 0, 3_000, 5_000]),
+            "margin": st.sampled_from([None, 900, 4_000]),
+            "currency": st.sampled_from(["USD", "EUR"]),
+            "first_order": st.booleans(),
+            "identified": st.booleans(),
+            "may_target": st.booleans(),
+            "orders": st.sampled_from([None, 0, 4]),
+        }
+    ),
+)
+def test_offers_held_together_are_judged_as_each_alone(
+    some: list[dict[str, Any]], said: set[str], about: dict[str, Any]
+) -> None:
+    book = [offer(offer_id=f"o-{n}", **one) for n, one in enumerate(some)]
+    of, used = asked(**about), {one.offer_id: Used(n % 2) for n, one in enumerate(book)}
+
+    def holds(one: Offer) -> bool:
+        return one.condition is None or one.condition in said
+
+    alone = [evaluate([one], of, used, holds=holds) for one in book]
+    together = evaluate(book, of, used, holds=holds)
+    assert together.valid == tuple(one for found in alone for one in found.valid)
+    assert together.rejected == tuple(one for found in alone for one in found.rejected)
 
 
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4))
