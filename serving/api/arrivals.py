@@ -18,7 +18,7 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.api.one_write import OneWrite
+from serving.api.one_write import WHOLE, OneWrite, sends_whole
 
 _ARRIVED = "tillwise.arrived"
 _PATIENCE = "tillwise.patience"
@@ -128,15 +128,19 @@ class StampingProtocol(HttpToolsProtocol):
         path = cycle.scope["path"]
         waiting: Counter[str] = self.app_state.setdefault(_WAITING, Counter())
         waiting[path] += 1
-        cycle.scope["state"] |= {_READY: perf_counter(), _WAITING: waiting}
+        state = cycle.scope["state"]
+        state[_READY], state[_WAITING] = perf_counter(), waiting
         if cycle.scope["method"] != "HEAD":  # that has no body to wait for
+            state[WHOLE] = True
             cycle.transport = OneWrite(cycle)
 
         async def begin(scope: Scope, receive: Receive, send: Send) -> None:
             waiting[path] -= 1
             if not waiting[path]:
                 del waiting[path]
-            await app(scope, receive, send)
+            if not cycle.more_body:  # nobody has to limit how long it takes to arrive
+                scope["state"][_PATIENCE] = None
+            await app(scope, receive, sends_whole(cycle))
 
         super()._start_asgi_task(cycle, begin)  # type: ignore[arg-type]
 
@@ -164,7 +168,8 @@ def ready_of(scope: Scope) -> float:
 
 
 def patience_of(scope: Scope) -> float | None:
-    """How many seconds the body of `scope` may take; None where its server sets no limit."""
+    """How many seconds the body of `scope` may take; None where its server sets no limit, or had
+    all of it before its turn came."""
     seconds: float | None = scope.get("state", {}).get(_PATIENCE)
     return seconds
 

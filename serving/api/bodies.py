@@ -47,8 +47,11 @@ async def read_written_body(request: Request, limit: int) -> bytes:
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    patience_s = patience_of(request.scope)
+    if patience_s is None:
+        return await _arrived(request, limit)
     try:
-        async with asyncio.timeout(patience_of(request.scope)):
+        async with asyncio.timeout(patience_s):
             return await _arrived(request, limit)
     except TimeoutError:
         told = "The body took too long to arrive; send it again."

@@ -25,6 +25,8 @@ from serving.api.bodies import parse, read_json_body, says_gpc
 from serving.api.documentation import body_of
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.item_ids import refuse_cards
+from serving.api.middleware import PROTECTING
+from serving.api.one_write import WHOLE
 from serving.api.page_limits import foreign_to_shoppers, is_page, makes_subject
 from serving.api.problems import ApiProblem, documented
 from serving.api.schemas import DecideRequest, DecideResponse
@@ -61,14 +63,19 @@ class Answered(Response):
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, headers = self.status_code, self.raw_headers
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        if scope.get(WHOLE):
+            head = _HEAD + b"content-length: %d\r\n" % len(self.body)
+            await send({"type": WHOLE, "head": head, "body": self.body})
+        else:
+            status, headers = self.status_code, self.raw_headers
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": self.body})
         if self._after is not None:
             await self._after()
 
 
 _JSON = (b"content-type", b"application/json")
+_HEAD = b"".join(b"%b: %b\r\n" % one for one in (_JSON, *PROTECTING))
 
 
 @router.post(

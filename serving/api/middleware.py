@@ -7,18 +7,20 @@ import time
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.one_write import WHOLE
 from serving.api.problems import ApiProblem
 from serving.monitoring.http import HttpMetrics
 
 log = logging.getLogger("serving.requests")
 
-_HEADERS = (
+PROTECTING = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+_OK = 200
 _CLIENT_GONE = 499
 _TOO_MANY = 429
 
@@ -43,7 +45,10 @@ class Guard:
                 status = message["status"]
                 held = message.setdefault("headers", [])
                 named = {name.lower() for name, _ in held}
-                held.extend(one for one in _HEADERS if one[0] not in named)
+                held.extend(one for one in PROTECTING if one[0] not in named)
+                self._record(scope, status, time.perf_counter() - began)
+            elif message["type"] == WHOLE:
+                status = _OK
                 self._record(scope, status, time.perf_counter() - began)
             await send(message)
 

@@ -1,9 +1,18 @@
 """Answers in one write. uvicorn writes head and body one after the other: two calls of the system
-and two packets, where the interpreter's lock changes hands both times."""
+and two packets, where the interpreter's lock changes hands both times. And it looks through every
+header for line breaks: an answer that is known as a whole may be handed over as it is written.
+"""
 
 from asyncio import Transport
+from typing import Final
 
+from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+# The type of a message with a whole answer of status 200: its `body`, and its `head`, which are the
+# lines of its headers as they are written, `content-length` among them. Only whoever finds this
+# name in a scope's state may send one.
+WHOLE: Final = "tillwise.whole"
 
 
 class OneWrite(Transport):
@@ -35,3 +44,33 @@ class OneWrite(Transport):
     def is_closing(self) -> bool:
         """See Transport."""
         return self._transport.is_closing()
+
+
+def sends_whole(cycle: RequestResponseCycle) -> Send:
+    """What sends an answer of `cycle`, piece by piece or as a WHOLE."""
+    piecewise: Send = cycle.send  # type: ignore[assignment]
+
+    async def send(message: Message) -> None:
+        if message["type"] != WHOLE:
+            await piecewise(message)
+            return
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if not cycle.disconnected:
+            _write(cycle, message["head"], message["body"])
+
+    return send
+
+
+def _write(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+    """As `RequestResponseCycle.send` does it in two steps."""
+    assert not cycle.response_started, "it was answered before"
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    usual = [b"%b: %b\r\n" % (name, value) for name, value in cycle.default_headers]
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    cycle.transport.write(b"".join((b"HTTP/1.1 200 OK\r\n", *usual, head, end, body)))
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

@@ -1,7 +1,9 @@
 """An answer whose length is known leaves in one write; what must not wait for a body does not."""
 
 import asyncio
+import json
 
+import httpx
 import pytest
 import uvicorn
 from starlette.responses import Response, StreamingResponse
@@ -9,6 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from serving.api.arrivals import StampingProtocol
+from serving.api.one_write import WHOLE
+from tests.serving.api.test_early_refusal import listening
+from tests.serving.conftest import Running, checkout
 
 
 class Written(asyncio.Transport):
@@ -27,6 +32,12 @@ class Written(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def pause_reading(self) -> None:
+        """Nothing is read that was not given."""
+
+    def resume_reading(self) -> None:
+        """The same."""
 
 
 async def answered(app: ASGIApp, *requests: bytes, head_lines: bytes = b"") -> Written:
@@ -96,6 +107,56 @@ async def test_a_head_without_the_body_that_it_promised_is_written_and_the_conne
     assert written.closed
     assert len(written.parts) == 1
     assert b"content-length: 5" in written.parts[0]
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["state"][WHOLE]
+    head = b"content-length: 5\r\nx-own: 1\r\n"
+    await send({"type": WHOLE, "head": head, "body": b"hello"})
+
+
+async def in_pieces(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = [(b"content-length", b"5"), (b"x-own", b"1")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.mark.parametrize("lines", [b"", b"connection: close\r\n", b"content-length: 0\r\n"])
+async def test_a_whole_answer_is_written_as_its_pieces_would_be(lines: bytes) -> None:
+    at_once = await answered(whole, b"POST", b"GET", head_lines=lines)
+    piecewise = await answered(in_pieces, b"POST", b"GET", head_lines=lines)
+    assert at_once.parts == piecewise.parts
+    assert len(at_once.parts) == (1 if b"close" in lines else 2)
+
+
+async def test_the_next_request_on_the_connection_is_begun_after_a_whole_answer() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 0\r\n\r\n"
+    written = await answered(whole, head + head + b"GET")
+    assert len(written.parts) == 3
+    assert len(set(written.parts)) == 1
+
+
+async def test_a_decision_has_the_headers_that_any_answer_has(running: Running) -> None:
+    usual = await running.decide()
+    async with (
+        listening(running.app) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        path = "/v1/checkout/decide"
+        for _ in range(2):  # on one connection
+            answer = await client.post(path, json=checkout(), headers=running.bearer())
+            assert answer.status_code == 200
+            assert json.loads(answer.content)["rung"] == usual.json()["rung"]
+            own = {name: said for name, said in answer.headers.items() if name in usual.headers}
+            expected = dict(usual.headers) | {"content-length": str(len(answer.content))}
+            assert own == expected
+        from_page = await client.post(
+            path, json=checkout(), headers=running.bearer() | {"Origin": "https://shop.example"}
+        )
+    assert set(usual.headers) <= set(from_page.headers)
+    metrics = (await running.client.get("/metrics", headers=running.bearer("admin"))).text
+    counted = 'tillwise_http_requests_total{method="POST",route="/v1/checkout/decide",status="200"}'
+    assert f"{counted} 4.0" in metrics
 
 
 async def _parts(app: ASGIApp, method: bytes) -> list[bytes]:
