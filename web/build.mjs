@@ -1,5 +1,6 @@
-// Builds the snippet from src/ into dist/: one script, its source map, its types. The same sources give
-// the same bytes. Fails when it is larger than a page should have to load.
+// Builds the snippet and what brings consent platforms to it from src/ into dist/: two scripts, their
+// source maps, their types. The same sources give the same bytes. Fails when one is larger than a page
+// should have to load.
 //   node build.mjs [--outdir DIR]     build
 //   node build.mjs --test             run the tests of the parts that need no browser
 
@@ -14,18 +15,22 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { minify } from "terser";
 
-const MOST_BYTES = 4096; // gzipped
+const SCRIPTS = [
+  { name: "tillwise", entry: "src/index.ts", most: 4096 }, // bytes, gzipped
+  { name: "consent", entry: "src/consent/index.ts", most: 1024 },
+];
 // Methods of the snippet's own parts, which no page and no browser knows: they may have short names.
-const OWN_NAMES = /^(restore|narrow|resume|leave|hide|turn|seen|about)$/;
+// One that a browser knows of anything (`hide`, `restore`) would stay as it is.
+const OWN_NAMES = /^(takeUp|narrow|goOn|leave|onHidden|turned|seen|about)$/;
 const HERE = dirname(fileURLToPath(import.meta.url));
 
 const { values } = parseArgs({ options: { outdir: { type: "string" }, test: { type: "boolean" } } });
 
-async function snippet(outdir) {
+async function script({ name, entry, most }, outdir) {
   const { outputFiles } = await build({
     absWorkingDir: HERE,
-    entryPoints: ["src/index.ts"],
-    outfile: "dist/tillwise.js",
+    entryPoints: [entry],
+    outfile: `dist/${name}.js`,
     bundle: true,
     format: "iife",
     target: ["es2021"],
@@ -36,28 +41,32 @@ async function snippet(outdir) {
     write: false,
   });
   const bundled = Object.fromEntries(outputFiles.map((one) => [basename(one.path), one.text]));
-  const { code: script, map } = await minify(bundled["tillwise.js"], {
+  const { code: script, map } = await minify(bundled[`${name}.js`], {
     ecma: 2020,
     toplevel: true,
     compress: { passes: 3, unsafe_arrows: true, pure_getters: true, hoist_funs: true },
     mangle: { properties: { regex: OWN_NAMES } },
-    sourceMap: { content: bundled["tillwise.js.map"], includeSources: true, filename: "tillwise.js" },
+    sourceMap: { content: bundled[`${name}.js.map`], includeSources: true, filename: `${name}.js` },
   });
   // The name that the gateway serves the map under: 16 hexadecimal digits of its SHA-256 in it.
   const digest = createHash("sha256").update(map).digest("hex").slice(0, 16);
-  const code = `${script}\n//# sourceMappingURL=tillwise.${digest}.js.map\n`;
-  mkdirSync(outdir, { recursive: true });
-  writeFileSync(join(outdir, "tillwise.js"), code);
-  writeFileSync(join(outdir, "tillwise.js.map"), map);
-  copyFileSync(join(HERE, "src/tillwise.d.ts"), join(outdir, "tillwise.d.ts"));
+  const code = `${script}\n//# sourceMappingURL=${name}.${digest}.js.map\n`;
+  writeFileSync(join(outdir, `${name}.js`), code);
+  writeFileSync(join(outdir, `${name}.js.map`), map);
   const zipped = gzipSync(code, { level: 9 }).length;
   const integrity = `sha384-${createHash("sha384").update(code).digest("base64")}`;
-  console.log(`tillwise.js: ${code.length} bytes, ${zipped} gzipped (at most ${MOST_BYTES})`);
+  console.log(`${name}.js: ${code.length} bytes, ${zipped} gzipped (at most ${most})`);
   console.log(`integrity="${integrity}"`);
-  if (zipped > MOST_BYTES) {
-    console.error(`tillwise.js is ${zipped - MOST_BYTES} bytes too large`);
+  if (zipped > most) {
+    console.error(`${name}.js is ${zipped - most} bytes too large`);
     process.exitCode = 1;
   }
+}
+
+async function scripts(outdir) {
+  mkdirSync(outdir, { recursive: true });
+  for (const one of SCRIPTS) await script(one, outdir);
+  copyFileSync(join(HERE, "src/tillwise.d.ts"), join(outdir, "tillwise.d.ts"));
 }
 
 async function tests() {
@@ -82,4 +91,4 @@ async function tests() {
 }
 
 if (values.test) await tests();
-else await snippet(values.outdir ?? join(HERE, "dist"));
+else await scripts(values.outdir ?? join(HERE, "dist"));

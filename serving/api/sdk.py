@@ -1,5 +1,6 @@
-"""`/sdk/tillwise.js`: the snippet for pages of the shop. Its plain name is asked about often; a
-page that names it with hash and integrity gets exactly those bytes, for ever."""
+"""`/sdk/tillwise.js`: the snippet for pages of the shop, and `/sdk/consent.js`, which brings it the
+word of a consent platform. Their plain names are asked about often; a page that names one with hash
+and integrity gets exactly those bytes, for ever."""
 
 import base64
 import hashlib
@@ -14,6 +15,7 @@ from serving.api.problems import ApiProblem
 from serving.api.static_files import StaticFile, StaticFiles, web_folder
 
 SCRIPT = "tillwise.js"
+CONSENT = "consent.js"
 INTEGRITY = "integrity.json"
 _SHORT = "public, max-age=300"
 # Any shop's page may load it: it holds nothing that is not public. A browser checks the integrity
@@ -41,17 +43,22 @@ def snippet() -> Snippet | None:
     contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     if SCRIPT not in contents:
         return None
-    script = StaticFile.of(SCRIPT, contents[SCRIPT])
-    digest = base64.b64encode(hashlib.sha384(script.body).digest()).decode()
-    src, integrity = f"/sdk/{script.hashed_name}", f"sha384-{digest}"
-    told = {"src": src, "integrity": integrity, "bytes": len(script.body)}
-    contents[INTEGRITY] = json.dumps(told).encode()
-    return Snippet(StaticFiles(contents), src, integrity)
+    told = _embedded(SCRIPT, contents[SCRIPT])
+    beside = {CONSENT: _embedded(CONSENT, contents[CONSENT])} if CONSENT in contents else {}
+    contents[INTEGRITY] = json.dumps(told | beside).encode()
+    return Snippet(StaticFiles(contents), str(told["src"]), str(told["integrity"]))
+
+
+def _embedded(name: str, body: bytes) -> dict[str, str | int]:
+    """What to write into a page for a script."""
+    digest = base64.b64encode(hashlib.sha384(body).digest()).decode()
+    src = f"/sdk/{StaticFile.of(name, body).hashed_name}"
+    return {"src": src, "integrity": f"sha384-{digest}", "bytes": len(body)}
 
 
 @router.api_route("/sdk/{name}", methods=["GET", "HEAD"])
 async def sdk(request: Request) -> Response:
-    """The script, its source map, its types, and `integrity.json`: what to write into a page."""
+    """The scripts with source maps and types, and `integrity.json`: what to write into a page."""
     held = snippet()
     if held is None:
         raise ApiProblem(404, "The snippet has not been built: `make web`.")

@@ -80,6 +80,7 @@ class Storefront:
     demo: Demo
     server: ShopServer
     before: str = ""  # what the shop's own script does before the snippet is there
+    platform: str = ""  # who asks for consent, as `/sdk/consent.js` names it
     asked: list[Request] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
@@ -158,8 +159,22 @@ class Storefront:
             "data-key": self.demo.key("collect"),
             "data-currency": "USD",
         } | {name.replace("_", "-"): value for name, value in more.items()}
-        written = " ".join(f'{name}="{value}"' for name, value in attributes.items())
-        return f'<script async crossorigin="anonymous" {written}></script>'
+        tag = _script(attributes)
+        if self.platform:
+            brought = told["consent.js"]
+            tag += _script(
+                {
+                    "src": f"{self.demo.url}{brought['src']}",
+                    "integrity": brought["integrity"],
+                    "data-platform": self.platform,
+                }
+            )
+        return tag
+
+
+def _script(attributes: dict[str, str]) -> str:
+    written = " ".join(f'{name}="{value}"' for name, value in attributes.items())
+    return f'<script async crossorigin="anonymous" {written}></script>'
 
 
 def snippet_of(url: str) -> dict[str, Any]:

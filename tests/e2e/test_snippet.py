@@ -55,12 +55,17 @@ def open_shop(open_page: OpenPage, gateway: Demo, server: ShopServer) -> Iterato
     opened: list[Storefront] = []
 
     def open_one(
-        path: str = "/shop", *, before: str = "", script: str = "", **more: str
+        path: str = "/shop",
+        *,
+        before: str = "",
+        script: str = "",
+        platform: str = "",
+        **more: str,
     ) -> Storefront:
         page = open_page("about:blank", complains=True)
         if script:
             page.add_init_script(script)
-        front = Storefront(page, gateway, server, before)
+        front = Storefront(page, gateway, server, before, platform)
         front.open(path, **more)
         opened.append(front)
         return front
@@ -343,6 +348,67 @@ def test_a_no_is_on_record_and_what_was_not_said_is_none(open_shop: OpenShop) ->
     front.wait(session, lambda found: len(found) >= 1)
     front.open()  # and says no on the next page, before any yes there
     front.consent({"personalization": False, "analytics": False})
+    assert front.storage() == {}
+    for _ in range(50):
+        if not front.demo.agreed(visitor):
+            return
+        front.page.wait_for_timeout(100)
+    raise AssertionError("the no did not arrive")
+
+
+CONSENT_MODE = """
+window.dataLayer = window.dataLayer || [];
+function gtag() { dataLayer.push(arguments); }
+gtag("consent", "default", { analytics_storage: "granted", personalization_storage: "granted" });
+"""
+BANNER = """
+const told = [];
+let data = { gdprApplies: true, eventStatus: "cmpuishown", purpose: { consents: {} } };
+window.__tcfapi = (command, version, callback) => {
+  told.push(callback);
+  callback(data, true);
+};
+window.answer = (...purposes) => {
+  const consents = Object.fromEntries(purposes.map((one) => [one, true]));
+  data = { gdprApplies: true, eventStatus: "useractioncomplete", purpose: { consents } };
+  told.forEach((one) => one(data, true));
+};
+"""
+YES_TO_GOOGLE = """gtag("consent", "update", { analytics_storage: "granted",
+  personalization_storage: "granted", ad_personalization: "denied" })"""
+NO_TO_GOOGLE = """gtag("consent", "update",
+  { analytics_storage: "denied", personalization_storage: "denied" })"""
+OWN = """
+window.tillwiseConsent = [{
+  follow(hear) {
+    window.answer = (yes) => hear({ analytics: yes, personalization: yes, offers: false });
+  },
+}];
+"""
+
+
+@pytest.mark.parametrize(
+    ("platform", "before", "yes", "no"),
+    [
+        ("google", CONSENT_MODE, YES_TO_GOOGLE, NO_TO_GOOGLE),
+        ("tcf", BANNER, "answer(1, 5, 6, 8)", "answer()"),
+        ("own", OWN, "answer(true)", "answer(false)"),
+    ],
+)
+def test_a_consent_platform_speaks_for_the_shopper(
+    open_shop: OpenShop, platform: str, before: str, yes: str, no: str
+) -> None:
+    front = open_shop("/shop?q=milk", before=before, platform=platform)
+    front.until("!!window.tillwiseConsent?.push && !Array.isArray(window.tillwiseConsent)")
+    browse(front)
+    assert front.asked == []
+    assert front.storage() == {}
+    front.say(f"void {yes}")
+    front.until("!!window.tillwise.ids()")
+    visitor = front.say("window.tillwise.ids().visitor_id")
+    front.wait(front.session, lambda found: len(found) >= 1)
+    assert front.demo.agreed(visitor) == {"analytics", "personalization"}
+    front.say(f"void {no}")
     assert front.storage() == {}
     for _ in range(50):
         if not front.demo.agreed(visitor):

@@ -15,7 +15,7 @@ const TERM = /[?&](q|s|search|query|keyword)=([^&]+)/; // where GA4 looks for it
 
 export interface Page {
   /** Another page is shown, if the address has changed. */
-  turn(): void;
+  turned(): void;
   /** These items are what the page is about. */
   about(items: Ga4Item[] | undefined): void;
   /** The page is not seen any more, or is again. */
@@ -49,7 +49,7 @@ export function capture(record: Take, signal: AbortSignal): Page {
     visibleSince = Date.now();
   }
 
-  function turn(): void {
+  function turned(): void {
     const [here] = location.href.split("#");
     if (here === address || signal.aborted) return;
     if (address) seen(false);
@@ -79,7 +79,7 @@ export function capture(record: Take, signal: AbortSignal): Page {
     if (!clicked) return;
     const { tillwiseEvent, tillwiseValue } = clicked.dataset;
     record(tillwiseEvent || "click", { items: itemsOf(item), value: tillwiseValue });
-    setTimeout(turn); // a router may have gone to another page
+    setTimeout(turned); // a router may have gone to another page
   });
   here("pointerover", (event, item) => {
     if ((event as PointerEvent).pointerType !== "touch") rest(item);
@@ -103,11 +103,11 @@ export function capture(record: Take, signal: AbortSignal): Page {
     },
     signal,
   );
-  on(window, "popstate", turn, signal);
+  on(window, "popstate", turned, signal);
   const { navigation } = window as { navigation?: EventTarget };
-  if (navigation) on(navigation, "navigatesuccess", turn, signal);
+  if (navigation) on(navigation, "navigatesuccess", turned, signal);
 
-  return { turn, seen, about: (items) => void (viewed = items) };
+  return { turned, seen, about: (items) => void (viewed = items) };
 }
 
 function itemsOf(element: Element | null): Ga4Item[] {

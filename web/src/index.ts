@@ -76,13 +76,13 @@ function start(): void {
   // What was done on this page before its shopper agreed is not sent; what is on the screen is.
   const agreedBefore = isKnown() || navigator.userActivation?.hasBeenActive === false;
   currentIds();
-  queue.restore();
+  queue.takeUp();
   page = capture(record, signal);
-  page.turn();
+  page.turned();
   follow(
     settings.layer || "dataLayer",
     (name) => agreedBefore || SCREENS.test(name),
-    (name, parameters) => (name === "page_view" ? page?.turn() : record(name, parameters)),
+    (name, parameters) => (name === "page_view" ? page?.turned() : record(name, parameters)),
   );
   let left = false;
   const on = (target: EventTarget, name: string, act: (event: Event) => void): void =>
@@ -90,8 +90,8 @@ function start(): void {
   on(document, "visibilitychange", () => {
     if (left) return;
     page?.seen(!document.hidden);
-    if (document.hidden) queue.hide();
-    else queue.resume();
+    if (document.hidden) queue.onHidden();
+    else queue.goOn();
   });
   on(window, "pagehide", () => {
     if (!document.hidden) page?.seen(false);
@@ -102,9 +102,9 @@ function start(): void {
     if (!left) return; // the first time; from here on, the page has been away and is back
     left = false;
     page?.seen(true);
-    queue.resume();
+    queue.goOn();
   });
-  on(window, "online", queue.resume);
+  on(window, "online", queue.goOn);
   // Withdrawn in another tab.
   on(window, "storage", (event) => {
     const { key, newValue } = event as StorageEvent;

@@ -96,13 +96,13 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
     },
 
     /** What earlier pages could not be sure to have sent. */
-    restore(): void {
+    takeUp(): void {
       waiting = all();
       schedule();
     },
 
     /** The page is hidden and may never come back: now, and kept until it is known to have arrived. */
-    hide(): void {
+    onHidden(): void {
       keep();
       if (Date.now() >= refusedUntil) void flush();
     },
@@ -121,7 +121,7 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
     },
 
     /** The network is back, or the page. */
-    resume(): void {
+    goOn(): void {
       pausedUntil = 0;
       schedule(0);
     },

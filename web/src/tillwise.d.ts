@@ -8,6 +8,12 @@ export interface Purposes {
   offers?: boolean;
 }
 
+/** Whoever asks the shopper for consent, as `/sdk/consent.js` needs it. */
+export interface ConsentPlatform {
+  /** Calls `hear` with the shopper's word once there is one, and with every later one; never before. */
+  follow(hear: (purposes: Required<Purposes>) => void): void;
+}
+
 /** One line of an event as GA4 has it: prices in major units (12.99). */
 export interface Ga4Item {
   item_id: string | number;
@@ -135,5 +141,7 @@ export type Command =
 declare global {
   interface Window {
     tillwise?: Tillwise | Command[];
+    /** Consent platforms of the shop's own, for `/sdk/consent.js`, which may come later. */
+    tillwiseConsent?: ConsentPlatform[] | { push(...platforms: ConsentPlatform[]): number };
   }
 }

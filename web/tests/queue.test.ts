@@ -108,7 +108,7 @@ test("without an answer it waits longer each time, keeps at most 200, and loses 
   assert.deepEqual(inStorage(), ids(100, 300));
   answer = () => new Response("{}", { status: 202 });
   posted = [];
-  queue.resume();
+  queue.goOn();
   for (let turn = 0; turn < 10; turn++) await pass(2_000);
   assert.deepEqual(posted.flatMap((one) => one.ids), ids(100, 300));
   assert.ok(posted.every((one) => one.ids.length <= 50));
@@ -121,8 +121,8 @@ test("Retry-After is kept to, whatever happens to the page", async () => {
   queue.add(event(1));
   await pass(2_000);
   assert.equal(posted.length, 1);
-  queue.resume();
-  queue.hide();
+  queue.goOn();
+  queue.onHidden();
   queue.leave();
   for (let n = 2; n < 40; n++) queue.add(event(n));
   await pass(119_000);
@@ -166,7 +166,7 @@ test("a page that goes sends what waits, and the next page sends it again with t
   assert.deepEqual(beacons, [`https://gateway.example/v1/events?key=tw_collect_x ${ids(0, 5).join()}`]);
   assert.deepEqual(inStorage(), ids(0, 5));
   const next = opened();
-  next.restore();
+  next.takeUp();
   await pass(2_000);
   assert.deepEqual(posted.at(-1)?.ids, ids(0, 5));
   assert.equal(kept.size, 0);
@@ -179,7 +179,7 @@ test("an answer takes its own events out of what is kept, not another tab's", as
   one.leave();
   other.leave();
   assert.deepEqual(inStorage(), ["ea", "eb"]);
-  one.resume();
+  one.goOn();
   await pass(0);
   assert.deepEqual(inStorage(), ["eb"]);
 });
@@ -196,7 +196,7 @@ test("withdrawing empties everything, ends the request under way, and nothing fo
       });
     });
   queue.add(event(1));
-  queue.hide();
+  queue.onHidden();
   await pass(0);
   assert.equal(posted.length, 1);
   agreed = false;
@@ -210,7 +210,7 @@ test("withdrawing empties everything, ends the request under way, and nothing fo
 test("less consent holds for what waits, too; more does not", async () => {
   const queue = opened();
   queue.add(event(1));
-  queue.hide();
+  queue.onHidden();
   queue.narrow({ personalization: false, analytics: true, offers: true });
   await pass(0);
   queue.add(event(2));
@@ -233,7 +233,7 @@ test("what other scripts wrote into the store harms nothing", async () => {
   for (const held of ["{", "7", '"x"', '[null, 1, {"event_id": "x"}]', '{"a": 1}']) {
     kept.set("tillwise.queue", held);
     const queue = opened();
-    queue.restore();
+    queue.takeUp();
     queue.add(event(1));
     await pass(2_000);
     assert.deepEqual(posted.at(-1)?.ids, ["e1"], held);

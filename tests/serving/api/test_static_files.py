@@ -142,9 +142,11 @@ async def test_it_is_compressed_for_who_can_read_it(
     assert head.headers["content-length"] == answer.headers["content-length"]
 
 
-async def test_the_snippet_is_served_to_every_shop(start: Start) -> None:
+@pytest.mark.parametrize("name", ["tillwise", "consent"])
+async def test_the_snippet_is_served_to_every_shop(start: Start, name: str) -> None:
     running = await start(cors_origins=("https://shop.example",))
-    told = (await get(running, "/sdk/integrity.json")).json()
+    every = (await get(running, "/sdk/integrity.json")).json()
+    told = every if name == "tillwise" else every["consent.js"]
     for origin in ("https://shop.example", "https://other.example"):
         held = await get(running, told["src"], origin=origin)
         assert held.headers["cache-control"] == FOR_EVER
@@ -154,8 +156,8 @@ async def test_the_snippet_is_served_to_every_shop(start: Start) -> None:
     digest = base64.b64encode(hashlib.sha384(held.content).digest()).decode()
     assert told["integrity"] == f"sha384-{digest}"
     assert told["bytes"] == len(held.content)
-    plain = await get(running, "/sdk/tillwise.js")
-    assert plain.content == held.content == (WEB / "dist" / "tillwise.js").read_bytes()
+    plain = await get(running, f"/sdk/{name}.js")
+    assert plain.content == held.content == (WEB / "dist" / f"{name}.js").read_bytes()
     assert plain.headers["cache-control"] == "public, max-age=300"
     named = re.search(r"sourceMappingURL=(\S+)", held.text)
     assert named is not None
