@@ -9,6 +9,7 @@ import numpy as np
 
 from contract.behaviour import (
     BEHAVIOUR,
+    LONGEST_DAYS,
     LOOK_DAYS,
     ORDER_DAYS,
     SHARES,
@@ -170,12 +171,22 @@ def learned_why(view: SubjectView, learned: LearnedSegments, segment: int) -> tu
             BEHAVIOUR[one],
             round(float(own[one]), 3),
             round(float(inside[one]), 3),
-            f"{_counted(_figure(one, own), _WORDS[BEHAVIOUR[one]])} "
+            f"{_said(one, own)} "
             f"(this segment {_figure(one, inside)}, all shoppers {_figure(one, everybody)})",
         )
         for one in most
         if centre[one] != 0
     )
+
+
+def _said(one: int, own: Vectors) -> str:
+    """The shopper's own figure in words, also where it stands for there being none."""
+    name, value = BEHAVIOUR[one], float(own[one])
+    if name == "days_since_order" and round(value) >= LONGEST_DAYS:
+        return f"no order in {LONGEST_DAYS} days"
+    if name == "gap_days" and not value:
+        return "no second order so far"
+    return _counted(_figure(one, own), _WORDS[name])
 
 
 def _figure(one: int, figures: Vectors) -> str:

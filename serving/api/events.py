@@ -37,6 +37,11 @@ from serving.ingest.traffic import Foreign
 router = APIRouter()
 
 _PAGES = UUID("c0a57d5c-6f0e-4d57-9b3c-0a4a3d1f7a7e")  # drawn once, never to be changed
+# Of a request of which nothing may be written with that key.
+_FORBIDDEN = {
+    "collect": "A collect key writes behaviour only; use a checkout key.",
+    "checkout": "A decision is written by the gateway only.",
+}
 _TOO_MANY_NEW = "too many new visitors from this address; nothing was stored, try again"
 # A large batch gives way to waiting checkouts after this many events; they are validated together.
 _BREATH = 32
@@ -140,7 +145,7 @@ async def _accept(
             assert isinstance(event, ClientEvent)
             valid.append(event)
     if all(one is not None and one.get("reason") == "forbidden" for one in results):
-        raise ApiProblem(403, "A collect key writes behaviour only; use a checkout key.")
+        raise ApiProblem(403, _FORBIDDEN[caller.role])
     if is_page(caller):
         written = gateway.ingest.accept(list(map(_of_a_page, valid)), gpc=gpc, source="page")
     else:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from contract.behaviour import BEHAVIOUR
-from contract.segment_reasons import _WORDS, _counted, _figure
+from contract.segment_reasons import _WORDS, _said
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,11 @@ from contract.segment_reasons import _WORDS, _counted, _figure
         ("gap_days", 3.532, "3.5 days between two orders"),
         ("gap_days", 1.0, "1 day between two orders"),
         ("gap_days", 8.766, "8.8 days between two orders"),
+        ("gap_days", 0.0, "no second order so far"),
+        ("days_since_order", 0.0, "0 days since the last order"),
+        ("days_since_order", 364.0, "360 days since the last order"),
+        # Also what stands for no order at all.
+        ("days_since_order", 364.999_999, "no order in 365 days"),
         ("orders", 1.0, "1 order in 90 days"),
         ("orders", 12.0, "12 orders in 90 days"),
         ("categories_viewed", 1.04, "1 category looked at in 30 days"),
@@ -26,7 +31,7 @@ def test_a_figure_is_told_in_words(figure: str, value: float, text: str) -> None
     place = BEHAVIOUR.index(figure)
     figures = np.zeros(len(BEHAVIOUR))
     figures[place] = value
-    assert _counted(_figure(place, figures), _WORDS[figure]) == text
+    assert _said(place, figures) == text
 
 
 def test_every_figure_has_its_words() -> None:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from contract.events import SCHEMA_VERSION
+from serving.state.control_records import Role
 from serving.state.sqlite_writer import StoreError
 from tests.serving.conftest import ALL, NOON, Running, event, purchase
 
@@ -259,3 +260,14 @@ async def test_a_time_that_nobody_could_read_later_is_refused(
     assert taken["status"] == "accepted"
     (stored,) = running.logged()
     assert stored.occurred_at.isoformat() == "2017-11-20T10:30:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("role", "told"), [("checkout", "gateway only"), ("collect", "collect key")]
+)
+async def test_a_refusal_of_all_is_told_in_words_for_that_key(
+    running: Running, role: Role, told: str
+) -> None:
+    answer = await running.post("/v1/events", {"events": [event(event_name="decision")]}, role)
+    assert answer.status_code == 403
+    assert told in answer.json()["detail"]
