@@ -31,6 +31,7 @@ from serving.inference.guard import Guard as ReleaseGuard
 from serving.inference.releases import LiveRelease
 from serving.inference.wanted import load_last_good
 from serving.ingest.accept import Ingest
+from serving.ingest.held_beside import HeldBeside
 from serving.ingest.impressions import ImpressionLog
 from serving.ingest.rights import Rights, Stores
 from serving.ingest.subjects import Subjects
@@ -286,9 +287,7 @@ async def _rights(
             state, now_us, None, live.current.rules, live.current.learned
         ),
         decisions.forget_computed,
-        lambda subject_ids, decision_ids: offers.holders.reservations(
-            offers.ledger, subject_ids, decision_ids, clock.now()
-        ),
+        HeldBeside(offers.ledger, offers.holders, stores.facts.path, clock),
     )
     try:
         await rights.finish()

@@ -13,7 +13,7 @@ class Retention(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    behaviour: Days = 395  # events, and what features remember of them
+    behaviour: Days = 395  # events, and what features and a worker's facts remember of them
     decisions: Days = 395  # what was shown
     subjects: Days = 395
     exports: Days = 90  # Parquet files that were made for training

@@ -88,7 +88,9 @@ class HeldSubject(BaseModel):
 
 
 class HeldAbout(BaseModel):
-    """Everything that is held; `features` by subject id, `segments` those of the person."""
+    """Everything that is held; `features` by subject id, `segments` those of the person.
+    `offers_shown`: when, of offers that everybody is shown so often only. `counted`: what the
+    worker beside this gateway makes key figures and reports of experiments from, by its tables."""
 
     subject_id: str
     made_at: str
@@ -98,6 +100,8 @@ class HeldAbout(BaseModel):
     events: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     reservations: list[dict[str, Any]]
+    offers_shown: list[str]
+    counted: dict[str, list[dict[str, Any]]]
 
 
 class Receipt(BaseModel):
@@ -105,9 +109,10 @@ class Receipt(BaseModel):
     they open no more. `features_removed`: false where a shared feature store was away; what it
     holds opens no more and is removed when it is back. `exports_not_found`: exports whose folder
     was away; their rows go when it is back. `facts_removed`: what key figures and experiments are
-    counted from, in the file of the worker beside this gateway; false where that could not be
-    written. `facts_elsewhere_until`: where gateways share a control store, by when the workers
-    beside the others have removed theirs (one that stands still does when it runs again).
+    counted from, in the files of the workers beside all gateways; false where one could not be
+    written, or has not said yet that it was. `facts_elsewhere_until`: by when those have said so,
+    null once all have; one that was not heard of for a quarter of an hour is not waited for, and
+    removes them when it runs again.
     `finished`: nothing is left to do here; where it is false, another DELETE gives the receipt of
     how far it is by then. `control_store_clean`: its files were looked at, byte by byte."""
 
@@ -146,8 +151,8 @@ class SignedReceipt(BaseModel):
 )
 async def get_subject(request: Request) -> Response:
     """For the shopper to read: consent with its proof, links, events and decisions, features,
-    segments and coupon reservations, of all records that are one person. That it was read stands
-    in the audit log."""
+    segments, coupon reservations, when offers were shown and what is counted of them, of all
+    records that are one person. That it was read stands in the audit log."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
     held = await gateway.rights.about(subject_of(request, gateway), caller.actor)

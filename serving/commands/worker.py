@@ -10,13 +10,13 @@ import signal
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event as Flag
 from threading import Thread
 
 from prometheus_client import CollectorRegistry
 
-from contract.clock import AsOfClock, Clock, SystemClock, from_us
+from contract.clock import AsOfClock, Clock, SystemClock, from_us, to_us
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.file_lock import alone_if_free
@@ -147,7 +147,7 @@ def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:
         Duty("rollup", every_s, lambda: _follow(bench)),
         Duty("anonymous sums", every_s, lambda: _take_anonymous(bench)),
         Duty("offer costs", every_s, lambda: _take_redeemed(bench)),
-        Duty("tidy", _TIDY_S, bench.rollup.tidy),
+        Duty("tidy", _TIDY_S, lambda: _tidy(bench)),
         Duty("reports", reports_s, _Reports(bench).make),
         Duty("alarms", _ALARMS_S, bench.alarms.look),
         Duty("drift", _DRIFT_S, lambda: _drift(bench)),
@@ -162,7 +162,15 @@ def _drift(bench: Bench) -> None:
 
 def _follow(bench: Bench) -> None:
     bench.rollup.forget(bench.control)
+    if bench.settings.control_store != "sqlite":  # otherwise the gateway beside it looks itself
+        bench.rollup.tell(bench.control, bench.clock.now())
     bench.rollup.follow(bench.event_log, bench.control, bench.stop.is_set)
+
+
+def _tidy(bench: Bench) -> None:
+    """Facts of behaviour are kept no longer than the behaviour itself."""
+    kept = timedelta(days=bench.settings.retention.behaviour)
+    bench.rollup.tidy(to_us(bench.clock.now() - kept))
 
 
 def _take_anonymous(bench: Bench) -> None:

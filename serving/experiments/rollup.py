@@ -11,19 +11,22 @@ events come out as they would have in order. `monitoring.kpi_rollup` keeps the s
 in the same file: what was read, and all that came of it, is one transaction.
 """
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from contract.clock import to_us
 from contract.events import NO_AMOUNT, Event, given_back, order_amount
 from serving.monitoring.anonymous import Counted
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
+from serving.state.control_records import FactKeeper
 from serving.state.control_store import ControlStore
 from serving.state.coupon_ledger import Settled
 from serving.state.event_log import EventLog, Position
@@ -34,8 +37,10 @@ __all__ = ["FILE", "Rollup", "read_report"]
 _FORMER: Final = "experiments.sqlite"  # of a version that kept no key figures
 _BATCH = 2_000
 _LOOKED_AT = 20_000  # subjects a round, whether they still agree
+_TOLD_EVERY = timedelta(minutes=1)  # so that it is known to be there
 _TABLES = ("exposures", "checkouts", "shown", "orders", "bought", "refunds")
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS keeper (only INTEGER PRIMARY KEY CHECK (only = 1), keeper_id);
 CREATE TABLE IF NOT EXISTS progress (only INTEGER PRIMARY KEY CHECK (only = 1), log_id, position);
 CREATE TABLE IF NOT EXISTS exposures (
     experiment, subject, variant, first_us, last_us, mixed, device, country,
@@ -50,7 +55,7 @@ CREATE TABLE IF NOT EXISTS orders (
 CREATE TABLE IF NOT EXISTS bought (
     subject, transaction_id, item, PRIMARY KEY (subject, transaction_id, item)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refunds (
-    event_id PRIMARY KEY, subject, transaction_id, amount) WITHOUT ROWID;
+    event_id PRIMARY KEY, subject, transaction_id, amount, at_us) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reports (experiment PRIMARY KEY, body) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS exposures_by_subject ON exposures (subject);
 CREATE INDEX IF NOT EXISTS refunds_by_subject ON refunds (subject);
@@ -67,7 +72,18 @@ _CHECKED_OUT = (
 _SHOWN = "INSERT OR IGNORE INTO shown VALUES (?, ?, ?)"
 _ORDERED = "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?)"
 _BOUGHT = "INSERT OR IGNORE INTO bought VALUES (?, ?, ?)"
-_REFUNDED = "INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?)"
+_REFUNDED = "INSERT OR IGNORE INTO refunds VALUES (?, ?, ?, ?, ?)"
+# What happened before a moment, of each table; what belongs to an order or a checkout goes with it.
+_OLD = (
+    "DELETE FROM exposures WHERE last_us < :before",
+    "DELETE FROM shown WHERE (subject, session) IN "
+    "(SELECT subject, session FROM checkouts WHERE last_us < :before)",
+    "DELETE FROM checkouts WHERE last_us < :before",
+    "DELETE FROM bought WHERE (subject, transaction_id) IN "
+    "(SELECT subject, transaction_id FROM orders WHERE at_us < :before)",
+    "DELETE FROM orders WHERE at_us < :before",
+    "DELETE FROM refunds WHERE at_us < :before",
+)
 # Whoever stands in another table stands in one of these.
 _SUBJECTS = " UNION ".join(
     f"SELECT * FROM (SELECT DISTINCT subject FROM {table} WHERE subject > :after "
@@ -84,8 +100,13 @@ class Rollup:
         self.file = connect(path)
         self.file.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         self.kpis = KpiRollup(self.file)
+        self._date_refunds()
+        self.file.execute("INSERT OR IGNORE INTO keeper VALUES (1, ?)", (str(uuid4()),))
+        (self.keeper_id,) = self.file.execute("SELECT keeper_id FROM keeper").fetchone()
         self._looked_after = ""
         self._erasures = -1  # as many as were looked for here
+        self._in_log = False  # what was removed may stand in the write-ahead log
+        self._told: FactKeeper | None = None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -140,6 +161,22 @@ class Rollup:
         self._erasures = erasures
         return count
 
+    def tell(self, control: ControlStore, at: datetime) -> None:
+        """Tell all gateways of which erasures nothing is left here, for their receipts."""
+        if self._in_log:
+            # A reader may hold it; then the next round says so.
+            (held, _, _) = self.file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._in_log = bool(held)
+        now, before = FactKeeper(self.keeper_id, self._erasures, at), self._told
+        if self._in_log or (
+            before is not None
+            and before.erasures == now.erasures
+            and at - before.said_at < _TOLD_EVERY
+        ):
+            return
+        asyncio.run(control.note_fact_keeper(now))
+        self._told = now
+
     def _forget_some(self, control: ControlStore) -> int:
         rows = self.file.execute(
             f"SELECT subject FROM ({_SUBJECTS}) ORDER BY subject LIMIT :most",
@@ -153,6 +190,7 @@ class Rollup:
                     f"DELETE FROM {table} WHERE subject = ?", [(one,) for one in gone]
                 )
             self.kpis.forget(gone)
+        self._in_log |= bool(gone)
         self._looked_after = looked_at[-1] if len(looked_at) == _LOOKED_AT else ""
         return len(gone)
 
@@ -167,14 +205,23 @@ class Rollup:
             for one in settled:
                 self.kpis.redeemed(one.transaction_id, one.amount, one.at_us)
 
-    def tidy(self) -> None:
-        """Remove what is older than anybody asks for."""
+    def tidy(self, before_us: int) -> None:
+        """Remove what is older than anybody asks for, and facts of what happened before then."""
         with self._transaction():
-            self.kpis.tidy()
+            self.kpis.tidy(before_us)
+            for statement in _OLD:
+                self.file.execute(statement, {"before": before_us})
 
     def keep_report(self, key: str, body: str) -> None:
         """Keep the JSON `body` as the latest report of an experiment."""
         self.file.execute("INSERT OR REPLACE INTO reports VALUES (?, ?)", (key, body))
+
+    def _date_refunds(self) -> None:
+        """Those of a version that did not put their time down are kept as if they were of today."""
+        if "at_us" not in {str(row[1]) for row in self.file.execute("PRAGMA table_info(refunds)")}:
+            with self._transaction():
+                self.file.execute("ALTER TABLE refunds ADD COLUMN at_us")
+                self.file.execute("UPDATE refunds SET at_us = ?", (self.kpis.latest_us,))
 
     def _empty(self) -> None:
         with self._transaction():
@@ -238,7 +285,7 @@ class _Facts:
         elif event.event_name == "purchase":
             self._ordered(subject, event)
         elif event.event_name == "refund":
-            what = (event.transaction_id, given_back(event))
+            what = (event.transaction_id, given_back(event), to_us(event.occurred_at))
             self._write(_REFUNDED, str(event.event_id), subject, *what)
 
     def _write(self, statement: str, *row: object) -> None:

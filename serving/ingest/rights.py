@@ -9,10 +9,10 @@ not be done at once is kept as unfinished and tried again, every few seconds and
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -32,16 +32,19 @@ from serving.state.feature_store import FeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sqlite_writer import StoreError
 
+if TYPE_CHECKING:  # commands that only erase do without the coupon ledger's database
+    from serving.ingest.held_beside import HeldBeside
+
 log = logging.getLogger(__name__)
 
 # Longer than a round of a worker, which begins with those who were erased.
 _ELSEWHERE = timedelta(minutes=5)
+# A worker says every minute that it is there. One that has not for so long is not waited for.
+_LOST = timedelta(minutes=15)
 
 ItemNames = Callable[[Iterable[int]], dict[int, str]]  # item keys of feature state to item ids
 # The names of the segments of a state at a moment (microseconds), by the live release's rules.
 SegmentNames = Callable[[SubjectState, int], tuple[str, ...]]
-# Of subjects, and of decisions that were theirs, the coupon reservations, to be read by a person.
-ReservationsOf = Callable[[Sequence[str], Sequence[str]], Awaitable[list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ class Rights:
         items: ItemNames,
         segments: SegmentNames,
         forget_computed: Callable[[], None] = lambda: None,
-        reservations: ReservationsOf | None = None,
+        held_beside: "HeldBeside | None" = None,
     ) -> None:
         """`forget_computed`: let go of all that was computed from anybody's behaviour and is held
-        in memory to be quick. `reservations`: from the coupon ledger, where there is one."""
+        in memory to be quick."""
         self._stores = stores
         self._ingest = ingest
         self._clock = clock
@@ -77,7 +80,7 @@ class Rights:
         self._items = items
         self._segments = segments
         self._forget_computed = forget_computed
-        self._reservations = reservations
+        self._held_beside = held_beside
         self._cleaning = asyncio.Lock()  # of two at once each would undo what the other noted
 
     async def about(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
@@ -94,9 +97,10 @@ class Rights:
         events = await asyncio.to_thread(self._events, subject_ids)
         decisions = [one for one in events if one["event_name"] == "decision"]
         states = {one: await self._stores.features.read(one) for one in subject_ids}
-        made = []
-        if self._reservations is not None:
-            made = await self._reservations(subject_ids, [one["event_id"] for one in decisions])
+        beside: dict[str, Any] = {}
+        if self._held_beside is not None:
+            keys = list(control.subject_keys(subject_ids=subject_ids))
+            beside = await self._held_beside.of(keys, [one["event_id"] for one in decisions])
         return {
             "subject_id": subject_id,
             "made_at": self._clock.now().isoformat(),
@@ -106,7 +110,7 @@ class Rights:
             "segments": list(self._segments(merged(states.values()), to_us(self._clock.now()))),
             "events": [one for one in events if one["event_name"] != "decision"],
             "decisions": decisions,
-            "reservations": made,
+            **beside,
         }
 
     async def erase(self, subject_id: str, by: Actor) -> dict[str, Any] | None:
@@ -135,7 +139,7 @@ class Rights:
             if erased.finished:
                 await control.drop_erasure(erased.erasure_id)
         now = self._clock.now()
-        elsewhere = None if self._stores.facts.alone else now + _ELSEWHERE
+        elsewhere = None if erased.facts_gone and not erased.keepers_lost else now + _ELSEWHERE
         return self._signer.sign(_receipt(subject_id, erased, now, elsewhere))
 
     async def _clean_up(self, erased: Erased) -> tuple[Erased, StoreError | None]:
@@ -147,8 +151,7 @@ class Rights:
         if not erased.features_gone:
             erased = replace(erased, features_gone=await self._forgotten(erased))
         if not erased.facts_gone:
-            facts_gone = await asyncio.to_thread(self._stores.facts.forget, erased.log_keys)
-            erased = replace(erased, facts_gone=facts_gone)
+            erased = await asyncio.to_thread(self._without_facts, erased)
         self._forget_computed()  # from here on nothing of theirs can be read that it could come of
         try:
             erased = await self._without_events(erased)
@@ -174,6 +177,22 @@ class Rights:
         if erased.features_gone:
             await self._stores.control.finish_erasures(erased.log_keys)
         return erased
+
+    def _without_facts(self, erased: Erased) -> Erased:
+        """Remove them from the file here; of the others their workers say when they have. One that
+        was not heard of for long holds them until it runs again."""
+        facts, behind = self._stores.facts, []
+        here = facts.forget(erased.log_keys)
+        if not facts.alone:
+            own = facts.keeper_id()
+            behind = [
+                one
+                for one in self._stores.control.fact_keepers()
+                if one.keeper_id != own and one.erasures < erased.number
+            ]
+        lost_before = self._clock.now() - _LOST
+        lost = [one for one in behind if one.said_at < lost_before]
+        return replace(erased, facts_gone=here and len(behind) == len(lost), keepers_lost=len(lost))
 
     def _without_rows(self, erased: Erased) -> tuple[Erased, StoreError | None]:
         """Look through those of the exports that are there; one that is not may be on a disk that
@@ -210,7 +229,7 @@ class Rights:
         async with self._cleaning:
             count, problem = 0, None
             for erased in control.erasures_kept():
-                if self._can_go_on(erased):
+                if await self._can_go_on(erased):
                     _, found = await self._clean_up(erased)
                     problem = problem or found
                     count += len(erased.log_keys)
@@ -238,10 +257,14 @@ class Rights:
                 if rows:
                     log.warning("export %s: %d rows of nobody removed", export.export_id, rows)
 
-    def _can_go_on(self, erased: Erased) -> bool:
-        """Whether anything is left to do but wait for exports that are away."""
-        if not replace(erased, exports=()).finished:
+    async def _can_go_on(self, erased: Erased) -> bool:
+        """Whether anything is left to do but wait for exports that are away, or for workers."""
+        if not replace(erased, exports=(), facts_gone=True).finished:
             return True
+        if not erased.facts_gone:
+            now = await asyncio.to_thread(self._without_facts, erased)
+            if now.facts_gone:
+                return True
         known = {one.export_id: one for one in self._stores.control.exports()}
         return any(one not in known or is_there(known[one]) for one in erased.exports)
 

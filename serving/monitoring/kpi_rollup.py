@@ -167,16 +167,18 @@ class KpiRollup:
         for table in TABLES:
             self._file.executemany(f"DELETE FROM {table} WHERE subject = ?", gone)
 
-    def tidy(self) -> None:
-        """Remove facts that nothing can change any more, and buckets finer than their age asks.
-        Facts are looked through as a whole: an index by age would be a third of their writing."""
+    def tidy(self, before_us: int = 0) -> None:
+        """Remove facts that nothing can change any more or that are of before then, and buckets
+        finer than their age asks. Facts are looked through as a whole: an index by age would be a
+        third of their writing."""
         old = self.latest_us - ORDER_US
+        facts = max(old, before_us)
         self._file.execute(
             "DELETE FROM kpi_transactions WHERE subject IN "
             "(SELECT subject FROM kpi_facts WHERE latest_us < ?)",
-            (old,),
+            (facts,),
         )
-        self._file.execute("DELETE FROM kpi_facts WHERE latest_us < ?", (old,))
+        self._file.execute("DELETE FROM kpi_facts WHERE latest_us < ?", (facts,))
         self._file.execute("DELETE FROM kpi_redeemed WHERE at_us < ?", (old,))
         self._file.execute("DELETE FROM kpi_anonymous WHERE start_us < ?", (old,))
         for grain, kept_us in KEPT_US.items():

@@ -41,9 +41,12 @@ def erase(writing: Writing, subject_id: str, by: Actor) -> Erased:
         "subject.erased", writing.clock.now(), by, name, {"records": len(person), "others": others}
     )
     line = control_audit.append(connection, entry, writing.audit_key)
+    (number,) = connection.execute("SELECT number FROM erasure_count").fetchone()
     rows = connection.execute("SELECT export_id FROM exports").fetchall()
     exports = tuple(str(export_id) for (export_id,) in rows)
-    erased = Erased(str(uuid4()), person, tuple(log_keys), tuple(traces), line, exports)
+    erased = Erased(
+        *(str(uuid4()), person, tuple(log_keys), tuple(traces), line, exports), number=int(number)
+    )
     erasure_records.add(connection, writing.secrets, erased)
     writing.changed()
     return erased

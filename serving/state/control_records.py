@@ -87,9 +87,10 @@ class Erased:
     """What was removed, and how far its removal from the other stores has come.
 
     `traces` are the bytes that may be found nowhere from now on; `exports` the ids of those that
-    were not looked through yet. `events_gone`, `features_gone` and `facts_gone` (of a worker's key
-    figures): nothing is left there; `scrubbed`: the control store's own files were looked at, and
-    `clean` says with what result.
+    were not looked through yet. `events_gone`, `features_gone` and `facts_gone` (of every worker's
+    key figures): nothing is left there; `keepers_lost`: workers that were not waited for, because
+    nobody has heard of them for long. `scrubbed`: the control store's own files were looked at, and
+    `clean` says with what result. `number`: how many erasures there were with it.
     """
 
     erasure_id: str
@@ -105,12 +106,24 @@ class Erased:
     clean: bool = False
     events_removed: int = 0
     export_rows_removed: int = 0
+    number: int = 0
+    keepers_lost: int = 0
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         gone = self.events_gone and self.features_gone and self.facts_gone
         return gone and self.scrubbed and not self.exports
+
+
+@dataclass(frozen=True)
+class FactKeeper:
+    """A worker that keeps facts of subjects in a file of its own: of the first so many `erasures`
+    nothing was left there when it last said so."""
+
+    keeper_id: str
+    erasures: int
+    said_at: datetime
 
 
 @dataclass(frozen=True)

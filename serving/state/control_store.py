@@ -15,6 +15,7 @@ from serving.state.control_records import (
     Consent,
     Erased,
     Export,
+    FactKeeper,
     Identity,
     ReviewMessage,
     StoredAnswer,
@@ -145,6 +146,14 @@ class ControlStore(Protocol):
 
     async def drop_erasure(self, erasure_id: str) -> None:
         """Forget one that is finished."""
+        ...
+
+    def fact_keepers(self) -> list[FactKeeper]:
+        """The workers that have said how far they are with removing facts of who was erased."""
+        ...
+
+    async def note_fact_keeper(self, keeper: FactKeeper) -> None:
+        """One of them says so."""
         ...
 
     async def scrub(self, traces: Sequence[bytes]) -> bool:

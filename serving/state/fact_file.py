@@ -39,7 +39,7 @@ class FactFile:
         try:
             with closing(connect(self.path, busy_seconds=self.busy_seconds)) as file:
                 file.execute("BEGIN IMMEDIATE")
-                for (table,) in file.execute(_TABLES).fetchall():
+                for table in tables_of_subjects(file):
                     file.executemany(f"DELETE FROM {table} WHERE subject = ?", subjects)
                 file.execute("COMMIT")
                 # The write-ahead log still holds the pages as they were.
@@ -48,3 +48,19 @@ class FactFile:
             log.warning("facts of key figures are removed later: %s", error)
             return False
         return not busy
+
+    def keeper_id(self) -> str | None:
+        """The name of the worker that writes the file; None where there is none."""
+        if not self.path.is_file():
+            return None
+        try:
+            with closing(connect(self.path, read_only=True)) as file:
+                row = file.execute("SELECT keeper_id FROM keeper").fetchone()
+        except sqlite3.Error:  # of a version that had no name
+            return None
+        return None if row is None else str(row[0])
+
+
+def tables_of_subjects(file: sqlite3.Connection) -> list[str]:
+    """The tables that hold something of subjects."""
+    return [str(table) for (table,) in file.execute(_TABLES)]

@@ -1,14 +1,20 @@
 """Erasures in tables, and the exports that they must reach."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from serving.state import control_erasure, erasure_records
 from serving.state import control_subjects as subjects
 from serving.state.audit import Actor
-from serving.state.control_records import Erased, Export
+from serving.state.control_records import Erased, Export, FactKeeper
 from serving.state.control_subjects import Writing
 from serving.state.sql_control_tables import ControlTables
+
+# Notes by keeper; the end is the character after the colon.
+_KEEPER: Final = "facts:"
+_KEEPER_END: Final = "facts;"
 
 
 class SqlErasures(ControlTables):
@@ -50,6 +56,29 @@ class SqlErasures(ControlTables):
 
     async def drop_erasure(self, erasure_id: str) -> None:
         await self._run(lambda connection: erasure_records.drop(connection, erasure_id))
+
+    def fact_keepers(self) -> list[FactKeeper]:
+        rows = self._read(
+            lambda connection: connection.execute(
+                "SELECT name, value FROM notes WHERE name > ? AND name < ?", (_KEEPER, _KEEPER_END)
+            ).fetchall()
+        )
+        said = ((name.removeprefix(_KEEPER), json.loads(value)) for name, value in rows)
+        return [
+            FactKeeper(name, one["erasures"], datetime.fromisoformat(one["said_at"]))
+            for name, one in said
+        ]
+
+    async def note_fact_keeper(self, keeper: FactKeeper) -> None:
+        said = {"erasures": keeper.erasures, "said_at": keeper.said_at.isoformat()}
+        row = (_KEEPER + keeper.keeper_id, json.dumps(said))
+        await self._run(
+            lambda connection: connection.execute(
+                "INSERT INTO notes VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                row,
+            )
+        )
 
     def exports(self) -> list[Export]:
         rows = self._read(

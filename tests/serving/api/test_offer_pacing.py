@@ -216,6 +216,10 @@ async def test_a_shopper_is_shown_offers_so_often_only(start: Start, factory: Fa
     assert await shown("two")
     assert not await shown("three")
     assert await shown("two")  # what was shown there stays
+    held = await running.client.get(
+        f"/v1/subjects/{_subject(running)}", headers=running.bearer("admin")
+    )
+    assert held.json()["offers_shown"] == [running.clock.now().isoformat()] * 2
     assert await shown("one", visitor_id="somebody-else")
     running.clock.at += timedelta(days=6)
     assert not await shown("four")

@@ -4,6 +4,7 @@ second, and while the database is away checkouts are answered without anybody's 
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 from benchmarks.postgres_process import PostgresServer, postgres
 from serving.api.auth import digest_of_key
+from serving.experiments.rollup import FILE, Rollup
 from serving.state.audit import COMMAND_LINE
 from serving.state.feature_store import MemoryFeatureStore
-from tests.serving.conftest import ALL, NOON, Running, Start, event
+from tests.serving.api.test_rights import erase
+from tests.serving.api.test_rights_facts import does, log_key, tables_with
+from tests.serving.conftest import ALL, NOON, Running, Start, event, purchase
 from tests.serving.state.control_places import seen
 from tests.serving.traces import found_in
 
@@ -151,3 +155,30 @@ async def test_a_key_that_is_revoked_at_one_is_refused_by_the_other(
     while await status() != 401:
         assert time.monotonic() < until
         await asyncio.sleep(0.01)
+
+
+async def test_the_workers_beside_both_gateways_let_go_before_an_erasure_is_finished(
+    start: Start, database: PostgresServer, tmp_path: Path
+) -> None:
+    url = database.url_of_own()
+    one = await start(**shared(database, tmp_path / "one", url))
+    other = await start(**shared(database, tmp_path / "other", url))
+    subject = await resolved(one, "visitor-raw-1")
+    await seen(lambda: other.gateway.control.exists(subject))
+    sent = await other.post("/v1/events", {"events": [purchase("item-1")]}, role="checkout")
+    assert sent.json()["results"][0]["status"] == "accepted"
+    await seen(lambda: one.gateway.control.consent_of(subject) is not None)
+    key = log_key(other, subject)
+    path = other.gateway.settings.state / FILE
+    with closing(Rollup(path)) as rollup:
+        await asyncio.to_thread(does, other, rollup, "rollup")
+        assert tables_with(path, key)
+        await seen(lambda: len(one.gateway.control.fact_keepers()) == 1)
+        receipt = (await erase(one, subject))["receipt"]
+        assert receipt["facts_removed"] is receipt["finished"] is False
+        await seen(lambda: not other.gateway.control.exists(subject))
+        await asyncio.to_thread(does, other, rollup, "rollup")
+        assert tables_with(path, key) == set()
+        await seen(lambda: all(k.erasures == 1 for k in one.gateway.control.fact_keepers()))
+        receipt = (await erase(one, subject))["receipt"]
+        assert receipt["facts_removed"] is receipt["finished"] is True
