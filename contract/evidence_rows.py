@@ -1,6 +1,6 @@
 """The rows that segments are told from: orders with their amounts, promotions, and what was looked
-at with its category; and what was said of items. One event at a time and a frame at a time, like
-all of `contract.rows`."""
+at with its category; what was said of items; and the traces that lasting counts are made of. One
+event at a time and a frame at a time, like all of `contract.rows`."""
 
 from typing import Any
 
@@ -18,6 +18,9 @@ from contract.events import (
 )
 from contract.frames import EventFrame
 from contract.rows import ORDER_OF_ROWS, Numbers, RowKind, Rows, Seen, copied
+
+# Traces of these are of each item; of other events one says it all.
+_OF_ITEMS = frozenset(EVENT_TYPE[name] for name in ("view_item", "add_to_cart", "remove_from_cart"))
 
 
 def _amount(event: EventBody) -> int:
@@ -75,6 +78,16 @@ def _said_rows(seen: Seen) -> list[tuple[Any, ...]]:
     ]
 
 
+def _trace_rows(seen: Seen) -> list[tuple[Any, ...]]:
+    (occurred, key), code, session = seen.stamp, seen.code, seen.session_key
+    if code not in _OF_ITEMS:
+        return [(occurred, key, 0, code, 0, session)]
+    return [
+        (occurred, key, place, code, item_key, session)
+        for place, item_key in enumerate(seen.item_keys)
+    ]
+
+
 def _once(dtype: np.dtype[Any], frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     """One row an event."""
     kept = kept[frame.position[kept] == 0]
@@ -107,6 +120,15 @@ def _browsed(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
 def _said(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
     kept = kept[(frame.feedback[kept] != 0) & (frame.item_key[kept] != 0)]
     return copied(frame, kept, SAID.dtype), frame.subject[kept]
+
+
+def _traces(frame: EventFrame, kept: Numbers) -> tuple[Rows, Numbers]:
+    of_items = np.isin(frame.event_type[kept], list(_OF_ITEMS))
+    told = np.where(of_items, frame.item_key[kept] != 0, frame.position[kept] == 0)
+    kept, of_items = kept[told], of_items[told]
+    rows = copied(frame, kept, TRACE.dtype)
+    rows["item_key"][~of_items] = 0
+    return rows, frame.subject[kept]
 
 
 ORDER = RowKind(
@@ -151,4 +173,17 @@ SAID = RowKind(
     np.dtype([*ORDER_OF_ROWS, ("feedback", "u1"), ("quantity", "<i4"), ("item_key", "<u8")]),
     _said_rows,
     _said,
+)
+TRACE = RowKind(
+    "trace",
+    np.dtype(
+        [
+            *ORDER_OF_ROWS,
+            ("event_type", "u1"),
+            ("item_key", "<u8"),  # 0 where the event is not about one item
+            ("session_key", "<u8"),
+        ]
+    ),
+    _trace_rows,
+    _traces,
 )

@@ -8,7 +8,7 @@ order, and replay gives the live state. Features see only what was written under
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from contract.compiled import INT, compiled, records
 from contract.consent import allows
 from contract.events import EVENT_TYPE, FEEDBACK_CODE, Event
-from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION, SAID
+from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION, SAID, TRACE
 from contract.frames import EventFrame
 from contract.orders import ORDERED, orders, undone
 from contract.rows import INTERACTION, SEARCH, VISIT, RowKind, Rows, Seen, by_subject, merge
@@ -56,7 +56,7 @@ class Feature:
     """A named, versioned feature of a subject; raise `version` when its meaning changes.
 
     `dtype` is that of one element of `value`; `capacity` bounds the rows of its state. Where not
-    `of_models`, no release was made with it, and it is no part of `feature_hash`.
+    `of_products`, no model of products reads it, and it is no part of `feature_hash`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Feature:
     capacity: int
     event_types: frozenset[int]
     compute: Callable[[Rows, int], npt.NDArray[Any]]
-    of_models: bool = True
+    of_products: bool = True
 
     @cached_property
     def nothing(self) -> Rows:
@@ -323,9 +323,28 @@ CHOICES = Feature(
 # What was said of items; `contract.feedback` tells what follows.
 FEEDBACK = Feature(
     *("feedback", 1, "subject", SAID.dtype, SAID, 256, frozenset({EVENT_TYPE["feedback"]}), _as_is),
-    of_models=False,
+    of_products=False,
 )
-# `FEEDBACK` last: states that were stored before there was one end without it.
+# What lasting counts are told from, `contract.lasting`: enough rows for half a year of most people.
+TRACES = Feature(
+    "traces",
+    1,
+    "subject",
+    TRACE.dtype,
+    TRACE,
+    2_048,
+    frozenset(
+        EVENT_TYPE[name]
+        for name in (
+            *("view_item", "add_to_cart", "remove_from_cart"),
+            *("search", "begin_checkout", "purchase"),
+        )
+    ),
+    _as_is,
+    of_products=False,
+)
+# Those that no model of products reads last, in the order in which they came to be: states that
+# were stored before there was one end without it.
 FEATURES: tuple[Feature, ...] = (
     PURCHASES,
     SHOPPING_RHYTHM,
@@ -336,6 +355,7 @@ FEATURES: tuple[Feature, ...] = (
     BROWSING,
     CHOICES,
     FEEDBACK,
+    TRACES,
 )
 
 # By the code of an event: the places of the features that it changes, and how.
@@ -363,6 +383,7 @@ class SubjectView:
     orders: npt.NDArray[Any]  # ORDERED rows
     promotions: Rows  # PROMOTION rows, oldest first
     browsed: Rows  # BROWSED rows, oldest first
+    traces: Rows  # TRACE rows, oldest first
     now_us: int  # the moment
 
     @property
@@ -373,8 +394,8 @@ class SubjectView:
 
 
 def view(state: SubjectState, now_us: int) -> SubjectView:
-    """The values of all `FEATURES` but `CHOICES` and `FEEDBACK`, which no model of products reads,
-    at `now_us`; an absent state counts as empty."""
+    """The values of all `FEATURES` but `CHOICES` and `FEEDBACK`, which no model reads from here, at
+    `now_us`; an absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
     rows = _until(state.get(PURCHASES.name, PURCHASES.nothing), now_us)
     rows = _less_undone(rows, _until(state.get(ORDERS.name, ORDERS.nothing), now_us))
@@ -382,13 +403,19 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     if said is not None:
         rows = _less_returned(rows, _until(said, now_us))
     purchased, lines = _bought(rows, now_us)
-    rhythm, interactions, searches, ordered, promotions, browsed = (
-        feature.value(state.get(feature.name, feature.nothing), now_us)
-        for feature in FEATURES[1:-2]
+    rhythm, interactions, searches, ordered, promotions, browsed, traces = (
+        feature.value(state.get(feature.name, feature.nothing), now_us) for feature in _VIEWED
     )
     return SubjectView(
-        *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed), now_us
+        *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed, traces),
+        now_us,
     )
+
+
+_VIEWED = (
+    *(SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES, ORDERS, PROMOTIONS, BROWSING),
+    TRACES,
+)
 
 
 UNKNOWN = view({}, 0)
@@ -427,20 +454,29 @@ def replay(frame: EventFrame) -> dict[str, SubjectState]:
 
 
 def feature_hash(*parts: object) -> str:
-    """A digest of the definitions of all features of models and of `parts` (encoder and pair
-    feature versions).
+    """A digest of the definitions of all features of products' models and of `parts` (encoder and
+    pair feature versions).
 
     Serving refuses a release that was made for another hash.
     """
-    described = [_described(feature) for feature in FEATURES if feature.of_models]
+    return hash_of((feature for feature in FEATURES if feature.of_products), *parts)
+
+
+def hash_of(features: Iterable[Feature], *parts: object) -> str:
+    """A digest of the definitions of `features` and of `parts`: what a model was made for."""
+    described = [_described(feature) for feature in features]
     text = json.dumps([described, [repr(part) for part in parts]])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_beside() -> str:
-    """A digest of the definitions of the other features."""
-    text = json.dumps([_described(feature) for feature in FEATURES if not feature.of_models])
-    return hashlib.sha256(text.encode()).hexdigest()
+def hashes_beside() -> tuple[str, ...]:
+    """Digests of the definitions of the other features: of none, of the first, of the first two,
+    and so on to all of them, as there were more with time."""
+    beside = [feature for feature in FEATURES if not feature.of_products]
+    return tuple(
+        hashlib.sha256(json.dumps([_described(one) for one in beside[:end]]).encode()).hexdigest()
+        for end in range(len(beside) + 1)
+    )
 
 
 def _described(feature: Feature) -> tuple[Any, ...]:

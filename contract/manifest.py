@@ -88,6 +88,8 @@ class ModelEntry(_Strict):
 
     `precision` is of what is held and computed inside: inputs and outputs are the same in either.
     It is not written where it is float32, as in every release before there was another.
+    `feature_hash` is of a model with features of its own (`own_feature_hash`), and not written
+    where there is none.
     """
 
     name: str
@@ -99,13 +101,22 @@ class ModelEntry(_Strict):
     # real checkouts, which says how far answers were moved. There the gate is what it costs them.
     parity: Annotated[float, Field(ge=0)]
     precision: Precision = "float32"
+    feature_hash: Digest | None = None
 
     @model_serializer(mode="wrap")
     def _as_it_was_sealed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         held: dict[str, Any] = handler(self)
         if self.precision == "float32":
             del held["precision"]
+        if self.feature_hash is None:
+            del held["feature_hash"]
         return held
+
+    @property
+    def usable(self) -> bool:
+        """Whether this version computes the features of its own that the model was trained on. A
+        release is as good without an optional model that is not."""
+        return self.feature_hash == own_feature_hash(self.name)
 
 
 class ReleaseManifest(_Strict):
@@ -171,6 +182,11 @@ def expected_feature_hash() -> str:
         segment_config.RULES,
         segments.NUM_SEGMENTS,
     )
+
+
+def own_feature_hash(model: str) -> str | None:
+    """The hash of features that no other model has; None where the release's holds."""
+    return offer_features.offer_feature_hash() if model == OFFER_UPLIFT else None
 
 
 def verify(content: bytes, digest_of: DigestOf, *, release_id: str | None = None) -> list[str]:
@@ -267,7 +283,7 @@ def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tenso
 def _shape_problems(manifest: ReleaseManifest) -> list[str]:
     problems = []
     for entry in manifest.models:
-        if entry.name not in (*MODELS, *OPTIONAL_MODELS):
+        if entry.name not in (*MODELS, *OPTIONAL_MODELS) or not entry.usable:
             continue
         dimension = manifest.index.dimension
         if entry.name == OFFER_UPLIFT:  # its own, an even number: two figures an arm

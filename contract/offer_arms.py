@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.fields import Name
-from contract.offer_features import OFFER_FEATURES, OFFER_FEATURES_VERSION
+from contract.offer_features import OFFER_FEATURES, OFFER_FEATURES_VERSION, offer_feature_hash
 from contract.offers import Discount, PercentOff
 
 NO_OFFER_ARM: Final = "none"
@@ -26,8 +26,8 @@ class Arm(BaseModel):
 class OfferArms(BaseModel):
     """The columns of the model's answer after the first, which is no offer.
 
-    `features` and their version are what the network was trained on; it must not be asked about
-    others (`problem`).
+    `features`, their version and their hash are what the network was trained on; it must not be
+    asked about others (`problem`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +36,7 @@ class OfferArms(BaseModel):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=64)]
     features: tuple[str, ...] = OFFER_FEATURES
     features_version: int = OFFER_FEATURES_VERSION
+    feature_hash: str = ""  # logs of decisions say none, nor do networks of before there was one
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -44,15 +45,25 @@ class OfferArms(BaseModel):
             raise ValueError(f"arms: names must differ, and none of them is {NO_OFFER_ARM!r}")
         return self
 
+    def of_this_version(self) -> Self:
+        """The same arms as of a network that is fitted by this version."""
+        said = {
+            "features": OFFER_FEATURES,
+            "features_version": OFFER_FEATURES_VERSION,
+            "feature_hash": offer_feature_hash(),
+        }
+        return self.model_copy(update=said)
+
     @property
     def problem(self) -> str | None:
         """Why this version can not ask the model; None where it can."""
-        if (self.features, self.features_version) != (OFFER_FEATURES, OFFER_FEATURES_VERSION):
-            return (
-                f"learned from offer features {self.features_version}, this version has "
-                f"{OFFER_FEATURES_VERSION}; fit with `tillwise-train uplift` and export again"
-            )
-        return None
+        if self.feature_hash == offer_feature_hash():
+            return None
+        return (
+            f"learned from offer features {self.features_version} ({self.feature_hash[:12]}), this "
+            f"version has {OFFER_FEATURES_VERSION} ({offer_feature_hash()[:12]}); fit with "
+            "`tillwise-train uplift` and export again"
+        )
 
     def column(self, discount: Discount) -> int | None:
         """The column of the model's answer that speaks for `discount`: the arm of its kind that is

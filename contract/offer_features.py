@@ -12,18 +12,34 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.behaviour import BEHAVIOUR, behaviour
+from contract.behaviour import BEHAVIOUR, BEHAVIOUR_VERSION, behaviour
 from contract.clock import DAY_US
 from contract.encoding import Situation
 from contract.events import EVENT_TYPE, key_of
+from contract.features import (
+    BROWSING,
+    ORDERS,
+    PROMOTIONS,
+    PURCHASES,
+    RECENT_INTERACTIONS,
+    RECENT_SEARCHES,
+    SHOPPING_RHYTHM,
+    TRACES,
+    hash_of,
+)
+from contract.lasting import LASTING, lasting
 from contract.orders import mean_spend
+from contract.price_levels import PriceLevels
 from contract.segment_config import RULES
+from contract.segments import SEGMENTS_VERSION, held_rules
 from contract.segments import figures as segment_figures
-from contract.segments import held_rules
 
-OFFER_FEATURES_VERSION: Final = 2  # raise it when a figure means something else
+OFFER_FEATURES_VERSION: Final = 3  # raise it when a figure means something else
 _DEVICES: Final = ("desktop", "mobile", "tablet", "other")
-CART: Final = ("log_value", "lines", "log_units", "log_unit_price", "bought_before", "usual_spend")
+CART: Final = (
+    *("log_value", "lines", "log_units", "log_unit_price", "bought_before", "usual_spend"),
+    "cart_level",
+)
 RECENT: Final = ("views", "adds", "sessions", "views_a_session", "adds_a_view", "searches")
 HABITS: Final = (
     *("sessions_a_week", "selects_a_view", "familiar_views", "different_views"),
@@ -38,8 +54,14 @@ OFFER_FEATURES: Final = (
     *RECENT,
     *HABITS,
     *SESSION,
+    *LASTING,
     *_DEVICES,
     *MOMENT,
+)
+# What of a shopper's state they are told from.
+_TOLD_FROM: Final = (
+    *(PURCHASES, SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES, ORDERS),
+    *(PROMOTIONS, BROWSING, TRACES),
 )
 _VIEW, _ADD = EVENT_TYPE["view_item"], EVENT_TYPE["add_to_cart"]
 _SELECT, _PURCHASE = EVENT_TYPE["select_item"], EVENT_TYPE["purchase"]
@@ -58,13 +80,24 @@ class CartLine:
     price: int
 
 
-def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
-    """`OFFER_FEATURES` of a checkout, [len(OFFER_FEATURES)].
+def offer_feature_hash() -> str:
+    """A digest of the definitions of `OFFER_FEATURES` and of the state that they are told from. An
+    uplift network is asked by code of its own hash alone; the models of products have another."""
+    return hash_of(
+        _TOLD_FROM,
+        *(OFFER_FEATURES_VERSION, OFFER_FEATURES),
+        *(BEHAVIOUR_VERSION, SEGMENTS_VERSION, RULES),
+    )
+
+
+def offer_features(situation: Situation, cart: Sequence[CartLine], prices: PriceLevels) -> Vector:
+    """`OFFER_FEATURES` of a checkout in the shop of `prices`, [len(OFFER_FEATURES)].
 
     Amounts and counts of the cart and of the session are log1p, `usual_spend` is the logarithm of
-    the cart's value over the mean order (0 where there is none), `hour_*` are 0 where the local
-    time is not known. The recent figures and the habits are over the interactions that are
-    remembered; what was put in in this session and is not in the cart was taken out again.
+    the cart's value over the mean order (0 where there is none), `cart_level` the mean price level
+    of its lines, `hour_*` are 0 where the local time is not known. The recent figures and the
+    habits are over the interactions that are remembered; what was put in in this session and is not
+    in the cart was taken out again. The lasting ones are `contract.lasting`'s.
     """
     view = situation.view
     known, owned = [key_of(line.item_id) for line in cart], set(view.purchased["item_key"].tolist())
@@ -74,8 +107,9 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
         [
             *behaviour(view),
             *held,
-            *_cart(situation, cart, known, owned),
+            *_cart(situation, cart, known, owned, prices),
             *_recent(situation, known, owned),
+            *lasting(view, prices),
             *(device == name for name in _DEVICES),
             *_moment(situation),
         ],
@@ -84,7 +118,11 @@ def offer_features(situation: Situation, cart: Sequence[CartLine]) -> Vector:
 
 
 def _cart(
-    situation: Situation, cart: Sequence[CartLine], known: Sequence[int], owned: Set[int]
+    situation: Situation,
+    cart: Sequence[CartLine],
+    known: Sequence[int],
+    owned: Set[int],
+    prices: PriceLevels,
 ) -> tuple[float, ...]:
     if not cart:
         return (0.0,) * len(CART)
@@ -92,6 +130,8 @@ def _cart(
     value = sum(line.price * line.quantity for line in cart)
     units = sum(line.quantity for line in cart)
     usual = mean_spend(view.orders, situation.rules.currency_key)
+    level, _ = prices.at(np.array(known, np.uint64))
+    level = level[~np.isnan(level)]
     return (
         math.log1p(value),
         len(cart),
@@ -99,6 +139,7 @@ def _cart(
         math.log1p(value / max(units, 1)),
         _among(known, owned) / len(known),
         math.log((1 + value) / usual) if usual > 0 else 0.0,
+        float(level.mean()) if len(level) else 0.0,
     )
 
 

@@ -21,7 +21,6 @@ from contract.clock import DAY_US
 from contract.events import EVENT_TYPE, EventContext
 from contract.features import (
     BROWSING,
-    FEATURES,
     ORDERS,
     PROMOTIONS,
     PURCHASES,
@@ -55,6 +54,8 @@ _TOLD_FROM: Final[dict[str, tuple[Feature, ...]]] = {
     "promo_seekers": (PROMOTIONS, ORDERS),
 }
 _LEARNED_FROM = (ORDERS, PROMOTIONS, BROWSING, PURCHASES, SHOPPING_RHYTHM)
+# No segment changes with the rows of another feature.
+_TOLD_FROM_ANY = (*_LEARNED_FROM, RECENT_INTERACTIONS, RECENT_SEARCHES)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _moments(state: SubjectState, now_us: int, ages: Mapping[str, tuple[float, .
     """Every moment up to `now_us` at which a row came, or reached one of its feature's `ages` in
     days, newest first."""
     parts: list[Any] = [np.empty(0, np.int64)]
-    for feature in FEATURES:
+    for feature in _TOLD_FROM_ANY:
         rows = state.get(feature.name)
         if rows is not None:
             times = rows["occurred_us"]

@@ -80,7 +80,8 @@ def judged(
     if judge is not None:
         value, lines = checkout.request.cart.value or 0, checkout.request.cart.items
         cart = [CartLine(one.item_id, one.quantity, one.price or 0) for one in lines]
-        chance = judge.chances(offer_features(checkout.asked_about(state), cart), value)
+        prices = checkout.release.price_levels
+        chance = judge.chances(offer_features(checkout.asked_about(state), cart, prices), value)
         with_offer = np.array([chance[column or 0] for _, column in open_to])
         can_tell = np.array([column is not None for _, column in open_to])
         told = with_offer * (margin - amount) - chance[0] * margin

@@ -18,6 +18,7 @@ from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_of
 from contract.manifest import ReleaseManifest
 from contract.popular import PopularLists
+from contract.price_levels import PriceLevels
 from contract.segment_config import SegmentConfig
 from contract.session_knn import SessionKnn
 from serving.inference.assortment import Assortment, Mask
@@ -119,6 +120,13 @@ class Release:
         return np.concatenate((self.popular, order[~np.isin(order, self.popular)]))
 
     @cached_property
+    def price_levels(self) -> PriceLevels:
+        """How dear every item was released to be among its kind."""
+        keys, index = self.vocabulary.by_key
+        paths = [self.catalogue.category_path[place] for place in index.tolist()]
+        return PriceLevels.of(keys, self.catalogue.released.price[index], paths)
+
+    @cached_property
     def is_popular(self) -> Mask:
         """Whether an item is popular with everybody, in a segment or in a region, [N]."""
         mask = np.zeros(len(self.vocabulary), bool)
@@ -139,6 +147,8 @@ class Release:
         has to wait for it."""
         self.by_popularity.flags.writeable = False
         self.is_popular.flags.writeable = False
+        if self.offer_judge is not None:
+            _ = self.price_levels
         for items in (self.popular, *self.popular_lists.lists.values()):
             items.flags.writeable = False
         self.catalogue.derive()

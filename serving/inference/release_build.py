@@ -1,6 +1,7 @@
 """A release from its files: verified, every part of it checked and built, its models run. Whatever
 is wrong is said in lines that name the file."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from serving.inference.offer_judge import OfferJudge
 from serving.inference.probe import warm_up
 from serving.inference.release import STAGES, Release
 from serving.inference.release_files import ReleaseFiles
+
+log = logging.getLogger(__name__)
 
 OnBatch = Callable[[str, int], None]
 T = TypeVar("T")
@@ -131,9 +134,17 @@ def what(error: Exception) -> str:
 
 
 def _offer_judge(files: ReleaseFiles, manifest: ReleaseManifest) -> OfferJudge | None:
-    """None in a release that says nothing of offers."""
+    """None in a release that says nothing of offers, or whose network was trained on features that
+    this version does not compute: its models of products are as good without."""
     name = contract_manifest.OFFER_UPLIFT
     if all(entry.name != name for entry in manifest.models):
+        return None
+    if not manifest.model(name).usable:
+        log.warning(
+            "release %s: its uplift network was trained on other offer features than this version "
+            "has, so nobody is offered anything by it; fit it again and export",
+            manifest.release_id,
+        )
         return None
     judge = OfferJudge(_session(files, manifest, name), release_files.offer_arms(files))
     try:

@@ -292,7 +292,7 @@ class Rights:
         for place, row in enumerate(rows):
             one: dict[str, Any] = {"occurred_at": from_us(row["occurred_us"]).isoformat()}
             one |= {name: row[name].tolist() for name in names if name not in _HIDDEN}
-            if keys:
+            if keys and keys[place]:  # a row may be of an event as a whole
                 one["item_id"] = items.get(keys[place], f"key {keys[place]:016x}")
             told.append(one)
         return told

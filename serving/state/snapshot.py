@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.features import FEATURES, SubjectState, feature_hash, hash_beside
+from contract.features import FEATURES, SubjectState, feature_hash, hashes_beside
 from contract.whole_file import replacing
 from serving.state.sealing import SubjectKeys, Tampered
 
@@ -46,6 +46,7 @@ class Snapshot:
 
     states: dict[str, SubjectState]
     position: Position  # of the event log, one number per partition if it has them
+    older: bool = False  # than some feature, of which the log may tell
 
 
 def write_snapshot(
@@ -67,7 +68,7 @@ def write_snapshot(
             file,
             allow_pickle=False,
             feature_hash=np.array(feature_hash()),
-            hash_beside=np.array(hash_beside()),
+            hash_beside=np.array(hashes_beside()[-1]),
             position=np.array(position, np.int64),
             log_keys=np.frombuffer(b"".join(log_keys), np.uint8).reshape(-1, LOG_KEY_BYTES),
             offsets=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
@@ -82,7 +83,8 @@ def read_snapshot(path: Path, keys: SubjectKeys) -> Snapshot:
         arrays = _arrays(path)
         if "subjects" in arrays:
             raise SnapshotPlainError(f"{path.name} was written unencrypted by an earlier version")
-        return Snapshot(_states(arrays, keys), _position(arrays["position"]))
+        states, position = _states(arrays, keys), _position(arrays["position"])
+        return Snapshot(states, position, _beside(arrays) != hashes_beside()[-1])
     except FileNotFoundError:
         raise SnapshotMissingError(f"there is no {path.name}") from None
     except Tampered:
@@ -127,11 +129,15 @@ def read_plain_snapshot(path: Path) -> Snapshot:
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    # A snapshot of before there were other features than those of models says nothing of them.
-    beside = str(arrays.get("hash_beside", hash_beside()))
-    if str(arrays["feature_hash"]) != feature_hash() or beside != hash_beside():
+    known = _beside(arrays) in hashes_beside()
+    if str(arrays["feature_hash"]) != feature_hash() or not known:
         raise SnapshotUnusableError(f"{path.name} was made for other feature definitions")
     return arrays
+
+
+def _beside(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    # A snapshot of before there were other features than those of products says nothing of them.
+    return str(arrays.get("hash_beside", hashes_beside()[0]))
 
 
 def _packed(state: SubjectState) -> bytes:
@@ -150,7 +156,7 @@ def _unpacked(content: bytes) -> SubjectState:
     buffer, start = bytearray(content), 0
     state: SubjectState = {}
     for feature in FEATURES:
-        if start == len(buffer) and not feature.of_models:
+        if start == len(buffer) and not feature.of_products:
             break  # written before there was this one
         count = int.from_bytes(buffer[start : start + _COUNT.itemsize], "little")
         start += _COUNT.itemsize
@@ -183,7 +189,7 @@ def _position(array: npt.NDArray[Any]) -> Position:
 def _plain_states(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, SubjectState]:
     subjects = arrays["subjects"].tolist()
     states: dict[str, SubjectState] = {subject: {} for subject in subjects}
-    for feature in (one for one in FEATURES if one.of_models):
+    for feature in (one for one in FEATURES if one.of_products):
         rows, offsets = arrays[f"{feature.name}.rows"], arrays[f"{feature.name}.offsets"].tolist()
         if rows.dtype != feature.kind.dtype or len(offsets) != len(subjects) + 1:
             raise ValueError(f"{feature.name} has another form")

@@ -26,6 +26,7 @@ PERSONAL = ("analytics", "personalization")
 NAMES = (
     *("purchase", "purchase", "refund", "view_item", "add_to_cart", "click", "search", "hover"),
     *("select_item", "view_promotion", "select_promotion", "feedback"),
+    *("remove_from_cart", "begin_checkout"),
 )
 
 

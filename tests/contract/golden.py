@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contract import candidates, encoding, pair_features
+from contract import candidates, encoding, offer_features, pair_features
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import FEATURES
 from contract.index_entry import IndexSearch, Recall
@@ -39,6 +39,8 @@ def meaning() -> str:
             for feature in FEATURES
         },
         "pair_features": [pair_features.PAIR_FEATURES_VERSION, *pair_features.PAIR_FEATURES],
+        "offer_feature_hash": offer_features.offer_feature_hash(),
+        "offer_features": [offer_features.OFFER_FEATURES_VERSION, *offer_features.OFFER_FEATURES],
         "max_candidates": candidates.MAX_CANDIDATES,
         "encoder_version": encoding.ENCODER_VERSION,
         "tensors": encoding.QUERY_TOWER_INPUTS | encoding.SEQUENCE_INPUTS,

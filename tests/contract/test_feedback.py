@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from contract import features, feedback
 from contract.clock import DAY_US, to_us
 from contract.events import FEEDBACK_CODE, Event, key_of
-from contract.features import FEEDBACK, PURCHASES, SubjectState, hash_beside
+from contract.features import FEEDBACK, PURCHASES, TRACES, SubjectState, hashes_beside
 from tests.contract.examples import event, frame_of, logs, many, same, us
 
 
@@ -126,7 +126,7 @@ def test_the_value_of_purchases_is_the_views_where_nothing_came_back() -> None:
 
 
 def test_features_that_no_release_knows_have_a_hash_of_their_own() -> None:
-    assert not FEEDBACK.of_models
-    assert features.FEATURES[-1] is FEEDBACK
-    assert len(hash_beside()) == 64
-    assert hash_beside() != features.feature_hash()
+    assert features.FEATURES[-2:] == (FEEDBACK, TRACES)
+    assert not any(feature.of_products for feature in features.FEATURES[-2:])
+    assert all(feature.of_products for feature in features.FEATURES[:-2])
+    assert len({*hashes_beside(), features.feature_hash()}) == 4  # with neither, one and both

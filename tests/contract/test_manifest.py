@@ -7,12 +7,17 @@ from contract.index_entry import IndexEntry
 from contract.manifest import (
     MANIFEST,
     MODELS,
+    OFFER_ARMS,
+    OFFER_UPLIFT,
     RANKER,
     RELEASE_FILES,
     ReleaseManifest,
     Root,
     Tensor,
     expected_feature_hash,
+    own_feature_hash,
+    sha256,
+    tensors,
     verify,
 )
 from tests.contract.examples import PROVE
@@ -195,3 +200,24 @@ def test_model_by_name() -> None:
     assert manifest().model(RANKER) == model(RANKER)
     with pytest.raises(KeyError):
         manifest().model("unheard of")
+
+
+@pytest.mark.parametrize("feature_hash", [None, "0" * 64])
+def test_an_optional_model_of_other_features_spoils_no_release(feature_hash: str | None) -> None:
+    narrow = tuple(
+        tensor.model_copy(update={"shape": (3,)}) for tensor in tensors(OFFER_UPLIFT, 4)[0]
+    )
+    release = Release.complete()
+    release.files["release", OFFER_ARMS] = b"arms"
+    older = model(OFFER_UPLIFT, inputs=narrow, feature_hash=feature_hash)
+    for path in older.files:
+        release.files["models", path] = (b"graph" if "onnx" in path else b"config") + path.encode()
+    held = manifest(models=tuple(model(name) for name in MODELS))
+    listed = held.files | {OFFER_ARMS: sha256(b"arms")}
+    whole = manifest(models=(*held.models, older), files=listed)
+    assert problems(whole, release) == []
+    assert not whole.model(OFFER_UPLIFT).usable
+    ours = older.model_copy(update={"feature_hash": own_feature_hash(OFFER_UPLIFT)})
+    (first, *_) = problems(manifest(models=(*held.models, ours), files=listed), release)
+    assert first.startswith("model offer_uplift: input")
+    assert b"feature_hash" not in model(RANKER).model_dump_json().encode()

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from contract import features
+from contract import offer_features as offer_features_module
 from contract.encoding import Situation
-from contract.events import Event
-from contract.offer_features import HABITS, OFFER_FEATURES, SESSION, CartLine, offer_features
+from contract.events import Event, key_of
+from contract.lasting import LASTING, lasting
+from contract.offer_features import (
+    HABITS,
+    OFFER_FEATURES,
+    SESSION,
+    CartLine,
+    offer_feature_hash,
+    offer_features,
+)
+from contract.price_levels import NOTHING, PriceLevels
 from tests.contract.examples import event, us
 
 FIRST, SECOND = {"session_id": "first"}, {"session_id": "second"}
@@ -28,14 +38,41 @@ LOG = (
 CART = [CartLine("milk", 2, 150)]
 
 
-def told(*log: Event, day: float, cart: list[CartLine]) -> dict[str, float]:
-    state: features.SubjectState = {}
-    for one in log:
-        state = features.update(state, one)
-    view = features.view(state, us(day))
+def told(
+    *log: Event, day: float, cart: list[CartLine], prices: PriceLevels = NOTHING
+) -> dict[str, float]:
+    view = features.view(features.update_all({}, log), us(day))
     situation = Situation(view, [line.item_id for line in cart], us(day))
-    found = offer_features(situation, cart).tolist()
+    found = offer_features(situation, cart, prices).tolist()
     return dict(zip(OFFER_FEATURES, found, strict=True))
+
+
+def test_what_lasts_and_the_level_of_the_cart() -> None:
+    prices = PriceLevels.of(
+        np.array([key_of("milk"), key_of("eggs")], np.uint64), np.array([100, 400]), [None, None]
+    )
+    cart = [*CART, CartLine("eggs", 1, 400), CartLine("of another shop", 1, 9)]
+    found = told(*LOG, day=8.03, cart=[*cart, CartLine("milk", 1, 100)], prices=prices)
+    assert found["cart_level"] == pytest.approx(-math.log(2) / 3)  # the median is 200
+    view = features.view(features.update_all({}, LOG), us(8.03))
+    expected = dict(zip(LASTING, lasting(view, prices), strict=True))
+    assert {name: found[name] for name in LASTING} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_hash_is_of_these_features_and_of_what_they_are_told_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashes = {offer_feature_hash()}
+    for name, other in (
+        ("OFFER_FEATURES_VERSION", 99),
+        ("OFFER_FEATURES", OFFER_FEATURES[:-1]),
+        ("_TOLD_FROM", offer_features_module._TOLD_FROM[:-1]),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(offer_features_module, name, other)
+            hashes.add(offer_feature_hash())
+    assert len(hashes) == 4
+    assert features.feature_hash() not in hashes
 
 
 def test_habits_by_hand() -> None:
@@ -63,6 +100,6 @@ def test_what_left_the_cart_again_is_counted() -> None:
 
 def test_nothing_known_is_nothing_told() -> None:
     found = told(day=8, cart=CART)
-    assert all(found[name] == 0 for name in (*HABITS, *SESSION))
+    assert all(found[name] == 0 for name in (*HABITS, *SESSION, *LASTING))
     assert np.isfinite(list(found.values())).all()
     assert found["log_value"] == pytest.approx(math.log1p(300))

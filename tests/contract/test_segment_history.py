@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract import features
+from contract import features, segment_history
 from contract.behaviour import BEHAVIOUR, LearnedSegments
 from contract.clock import to_us
 from contract.events import Event, EventContext
@@ -93,6 +93,14 @@ def test_a_late_event_counts_as_if_it_had_come_in_time() -> None:
 def test_a_segment_that_was_left_and_entered_again_began_anew() -> None:
     orders = [event(n, day=day) for n, day in enumerate((0, 50, 52), start=1)]
     assert since_days(*orders, day=98) == {"repeat_buyers": 50, "lapsing": 97}
+
+
+def test_what_no_segment_is_told_from_makes_no_moment() -> None:
+    """Hundreds of removals would else use up the moments that a walk may look at."""
+    log = [event(1, day=1), *(event(n, "remove_from_cart", day=n) for n in range(2, 500))]
+    state = state_of(log)
+    assert len(state["traces"]) == 499
+    assert segment_history._moments(state, us(600), {}).tolist() == [us(1)]
 
 
 def test_a_state_that_was_cut_says_so() -> None:

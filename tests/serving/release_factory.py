@@ -231,6 +231,11 @@ class Factory:
             files={path: sha256(held) for path, held in files.items()},
             parity=0.0,
             precision="int8" if name in self.int8 else "float32",
+            feature_hash=(
+                self.uplift[0].feature_hash or None
+                if self.uplift is not None and name == manifest.OFFER_UPLIFT
+                else None
+            ),
         )
 
 

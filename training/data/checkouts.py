@@ -12,21 +12,24 @@ from tqdm import tqdm
 
 from contract.encoding import Situation
 from contract.errors import UserError
-from contract.events import EventContext
+from contract.events import EventContext, key_of
 from contract.features import FEATURES
 from contract.frames import EVENT_SCHEMA, EXPLODED_COLUMNS
 from contract.manifest import OFFER_ARMS
 from contract.offer_arms import OfferArms
 from contract.offer_features import OFFER_FEATURES, CartLine, offer_features
+from contract.price_levels import NOTHING, PriceLevels
 from training.data.baskets import Timelines
 from training.data.logged_checkouts import has_decisions, read_logged_checkouts
 from training.data.offer_arms_file import read_arms
 from training.data.offer_log import Floats, OfferLog
 from training.data.source import segment_rules
 from training.data.storage import (
+    CATALOGUE_FILE,
     CHECKOUTS_FILE,
     CHECKOUTS_SCHEMA,
     event_parts,
+    read_catalogue,
     read_events,
     read_parquet,
 )
@@ -126,22 +129,36 @@ def replayed_features(folder: Path, log: pa.Table) -> npt.NDArray[np.float32]:
     for row, subject in enumerate(log["subject_id"].to_pylist()):
         rows_of.setdefault(subject, []).append(row)
     features, rules = np.zeros((len(log), len(OFFER_FEATURES)), np.float32), segment_rules(folder)
+    prices = price_levels(folder)
     with tqdm(total=len(log), desc="features", unit="checkout", disable=None) as progress:
         for events in _by_subject(folder):
             timelines = Timelines.of(events, rules)
             for subject in set(events["subject_id"].unique().to_pylist()) & set(rows_of):
                 for row in rows_of.pop(subject):
-                    features[row] = _features(timelines, subject, log, row)
+                    features[row] = _features(timelines, prices, subject, log, row)
                     progress.update()
         empty = Timelines({feature.name: {} for feature in FEATURES}, rules)
         for subject, rows in rows_of.items():  # nothing else is known of them
             for row in rows:
-                features[row] = _features(empty, subject, log, row)
+                features[row] = _features(empty, prices, subject, log, row)
     return features
 
 
+def price_levels(folder: Path) -> PriceLevels:
+    """Of the catalogue of `folder`, none where there is none."""
+    if not (folder / CATALOGUE_FILE).exists():
+        return NOTHING
+    catalogue = read_catalogue(folder)
+    ids = catalogue["item_id"].to_pylist()
+    return PriceLevels.of(
+        np.fromiter((key_of(item_id) for item_id in ids), np.uint64, len(ids)),
+        pc.fill_null(catalogue["price"], 0).to_numpy(),
+        catalogue["category_path"].to_pylist(),
+    )
+
+
 def _features(
-    timelines: Timelines, subject: str, log: pa.Table, row: int
+    timelines: Timelines, prices: PriceLevels, subject: str, log: pa.Table, row: int
 ) -> npt.NDArray[np.float32]:
     items, context = log["items"][row].as_py(), log["context"][row].as_py()
     now_us = log["decided_at"][row].value
@@ -153,7 +170,7 @@ def _features(
         rules=timelines.rules,
     )
     cart = [CartLine(item["item_id"], item["quantity"], item["price"]) for item in items]
-    return offer_features(situation, cart)
+    return offer_features(situation, cart, prices)
 
 
 def _by_subject(folder: Path) -> Iterator[pa.Table]:

@@ -25,7 +25,7 @@ from contract.offer_features import OFFER_FEATURES, CartLine, offer_features
 from contract.offers import reduction
 from contract.policy import NO_OFFER
 from training.data.baskets import Timelines
-from training.data.checkouts import read_checkouts
+from training.data.checkouts import price_levels, read_checkouts
 from training.data.completejourney import PACKAGE, subject_of
 from training.data.demographics import Groups
 from training.data.offer_log import OfferLog, margins
@@ -113,7 +113,7 @@ def basket_checkouts(
     most `most`, of people whose group is known, with features replayed from what was before."""
     events = read_events(folder, [*EXPLODED_COLUMNS, "context"])
     known = set().union(*groups.values())
-    timelines = Timelines.of(events)
+    timelines, prices = Timelines.of(events), price_levels(folder)
     bought = events.filter(pc.equal(events["event_name"], "purchase"))
     bought = bought.filter(pa.array(holds(bought["purposes"], "personalization")))
     bought = bought.filter(pc.is_in(bought["subject_id"], value_set=pa.array(sorted(known))))
@@ -129,7 +129,7 @@ def basket_checkouts(
         cart = [CartLine(one["item_id"], one["quantity"], one["price"] or 0) for one in items]
         view = timelines.view(subject, now_us, now_us)
         asked = Situation(view, [one.item_id for one in cart], now_us, rules=timelines.rules)
-        features.append(offer_features(asked, cart))
+        features.append(offer_features(asked, cart, prices))
         value.append(sum(one.price * one.quantity for one in cart))
     who = np.unique(subjects, return_inverse=True)[1].astype(np.int64)
     log = _as_log(arms, np.array(features, np.float32), who, when, np.array(value, np.int64))

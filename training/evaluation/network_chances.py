@@ -58,6 +58,8 @@ def released_network(releases: Path, models: Path, release_id: str) -> Network:
     version = manifest.model(OFFER_UPLIFT).version
     network = session((models / OFFER_UPLIFT / str(version) / "model.onnx").read_bytes())
     arms = read_arms(folder)
+    if arms.problem is not None:
+        raise UserError(f"release {release_id}: {arms.problem}")
 
     def answer(log: OfferLog) -> Floats:
         value = log.value.astype(np.float32)[:, None]

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import GateRefused
-from contract.manifest import MANIFEST, ModelEntry, Precision, Root, sha256, tensors, verify
+from contract.manifest import (
+    MANIFEST,
+    ModelEntry,
+    Precision,
+    Root,
+    own_feature_hash,
+    sha256,
+    tensors,
+    verify,
+)
 from training.export import model_config
 
 
@@ -49,6 +58,7 @@ def publish(name: str, model: Model, models_dir: Path, numbered_after: Path | No
         files={f"{name}/{version}/{file}": sha256(held) for file, held in served.items()},
         parity=model.difference,
         precision=model.precision,
+        feature_hash=own_feature_hash(name),
     )
 
 

@@ -22,7 +22,8 @@ def write_uplift(folder: Path, model: Members, arms: OfferArms, recipe: UpliftRe
     make_folder(folder)
     torch.save(model.state_dict(), folder / WEIGHTS)
     (folder / RECIPE).write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    (folder / OFFER_ARMS).write_text(arms.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    told = arms.of_this_version().model_dump_json(indent=1)
+    (folder / OFFER_ARMS).write_text(told + "\n", encoding="utf-8")
 
 
 def read_uplift(folder: Path) -> tuple[Members, OfferArms]:

@@ -17,7 +17,7 @@ from tests.serving.api.test_offers import CART, TEN, put, refused
 from tests.serving.conftest import ALL, Running, Start
 from tests.serving.release_factory import Factory
 
-ARMS = OfferArms(arms=(Arm(name="ten", discount=PercentOff(percent=10)),))
+ARMS = OfferArms(arms=(Arm(name="ten", discount=PercentOff(percent=10)),)).of_this_version()
 PICKED = TEN | {"unconditional": False}
 MIDNIGHT = datetime(2017, 11, 20, tzinfo=UTC)
 OFF = 499  # of the usual cart

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from contract.errors import UserError
+from contract.manifest import OFFER_ARMS, ReleaseManifest, sha256
 from contract.offer_arms import Arm, OfferArms
 from contract.offers import AmountOff, PercentOff
 from serving.inference.releases import load_release
@@ -18,7 +19,7 @@ ARMS = OfferArms(
         Arm(name="ten", discount=PercentOff(percent=10)),
         Arm(name="five-hundred", discount=AmountOff(amount=500)),
     )
-)
+).of_this_version()
 PERCENT = TEN | {"unconditional": False}
 AMOUNT = PERCENT | {"offer_id": "amount", "discount": {"kind": "amount", "amount": 600}}
 RATE = 0.4
@@ -173,13 +174,34 @@ async def test_exploring_and_holding_out_are_exact_shares(start: Start, tmp_path
     assert 1 <= shown.count("amount") <= 30
 
 
-def test_a_network_of_another_version_or_size_is_refused(tmp_path: Path) -> None:
-    other = Factory(
-        tmp_path / "other",
-        uplift=(ARMS.model_copy(update={"features_version": 99}), (0.1, 0.2, 0.3)),
-    )
-    with pytest.raises(UserError, match=r"offer_arms\.json: learned from offer features 99"):
-        load_release(other.releases_dir, other.models_dir, other.write())
+@pytest.mark.parametrize("feature_hash", ["0" * 64, ""])
+async def test_a_release_is_as_good_without_a_network_of_other_features(
+    start: Start, tmp_path: Path, feature_hash: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of an earlier version says no hash at all."""
+    older = ARMS.model_copy(update={"features_version": 2, "feature_hash": feature_hash})
+    factory = Factory(tmp_path / "release", uplift=(older, (0.3, 0.5, 0.5)))
+    factory.write()
+    running = await start(releases=factory.releases_dir, models=factory.models_dir)
+    assert "its uplift network was trained on other offer features" in caplog.text
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE)
+    decision = await offered(running)
+    assert decision["recommendations"]
+    assert decision["offers"] == []
+
+
+def test_a_network_whose_arms_say_otherwise_or_of_another_size_is_refused(tmp_path: Path) -> None:
+    other = Factory(tmp_path / "other", uplift=(ARMS, (0.1, 0.2, 0.3)))
+    release_id = other.write()
+    described = other.releases_dir / release_id / "manifest.json"
+    older = ARMS.model_copy(update={"features_version": 2, "feature_hash": "0" * 64})
+    content = older.model_dump_json().encode()
+    (described.parent / OFFER_ARMS).write_bytes(content)
+    manifest = ReleaseManifest.model_validate_json(described.read_bytes())
+    files = manifest.files | {OFFER_ARMS: sha256(content)}
+    described.write_bytes(manifest.model_copy(update={"files": files}).sealed().as_bytes())
+    with pytest.raises(UserError, match=r"offer_arms\.json: learned from offer features 2"):
+        load_release(other.releases_dir, other.models_dir, release_id)
     small = Factory(tmp_path / "small", uplift=(ARMS, (0.1, 0.2)))
     with pytest.raises(UserError, match="answers for 1 arms, not 2"):
         load_release(small.releases_dir, small.models_dir, small.write())

@@ -15,7 +15,7 @@ ARMS = OfferArms(
         Arm(name="percent_5", discount=PercentOff(percent=5)),
         Arm(name="amount_100", discount=AmountOff(amount=100)),
     )
-)
+).of_this_version()
 
 
 async def test_examples_are_written_once_and_apply(running: Running) -> None:

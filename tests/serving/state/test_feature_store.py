@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contract.events import Event
-from contract.features import FEATURES, SubjectState
+from contract.features import FEATURES, SubjectState, hashes_beside
 from serving.state import snapshot as snapshots
 from serving.state.feature_merge import merged
 from serving.state.feature_store import (
@@ -145,22 +145,45 @@ async def test_an_unusable_snapshot_is_replayed_from_the_log(
     assert "replaying the whole event log" in caplog.text
 
 
-async def test_a_snapshot_of_before_there_was_feedback_is_still_good(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("beside", [0, 1])
+async def test_a_snapshot_of_before_there_were_some_features(
+    stores: Stores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    beside: int,
 ) -> None:
+    """Of none or one beside those of products. The log tells of the others; of an import there is
+    no log, and what it left is kept."""
+    events = random_events(seed=6, count=100)
+    seeded = await live(tmp_path, events[:40])
     log = stores.log
-    await log.append(random_events(seed=6, count=100))
+    await log.append(events[40:])
     store = stores.restarted_features()
     store.restore(log)
-    older = [feature for feature in FEATURES if feature.of_models]
+    products = [feature for feature in FEATURES if feature.of_products]
     with monkeypatch.context() as patched:
-        patched.setattr(snapshots, "FEATURES", older)
+        patched.setattr(snapshots, "FEATURES", FEATURES[: len(products) + beside])
+        patched.setattr(snapshots, "hashes_beside", lambda: hashes_beside()[: beside + 1])
         await store.snapshot()
-    content = dict(np.load(tmp_path / SNAPSHOT))
-    np.savez(tmp_path / SNAPSHOT, **{k: v for k, v in content.items() if k != "hash_beside"})
+        states = {subject: await seeded.read(subject) for subject in SUBJECTS}
+        write_snapshot(tmp_path / SEED, states, 0, stores.keys)
+    for path in (tmp_path / SNAPSHOT, tmp_path / SEED):
+        content = dict(np.load(path))
+        if not beside:  # then nobody said so
+            del content["hash_beside"]
+        np.savez(path, **content)
     restarted = stores.restarted_features()
-    assert restarted.restore(log) == 0
+    assert restarted.restore(log) == 60
+    assert "older than some features; replaying the whole event log" in caplog.text
     await assert_same(restarted, store)
+    (tmp_path / SNAPSHOT).unlink()
+    restarted = stores.restarted_features()
+    assert restarted.restore(log) == 60
+    whole = await live(tmp_path, events)
+    for subject in SUBJECTS:
+        found, wanted = await restarted.read(subject), await whole.read(subject)
+        assert all(same({n.name: found[n.name]}, {n.name: wanted[n.name]}) for n in products)
 
 
 async def test_a_snapshot_of_another_feedback_is_made_anew(
@@ -171,7 +194,7 @@ async def test_a_snapshot_of_another_feedback_is_made_anew(
     store = stores.restarted_features()
     store.restore(log)
     with monkeypatch.context() as patched:
-        patched.setattr(snapshots, "hash_beside", lambda: "0" * 64)
+        patched.setattr(snapshots, "hashes_beside", lambda: ("0" * 64,))
         await store.snapshot()
     assert stores.restarted_features().restore(log) == 100
 

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from contract.errors import UserError
 from contract.manifest import MANIFEST, MODELS, OFFER_ARMS, OFFER_UPLIFT, Root, sha256, verify
 from contract.offer_arms import Arm, OfferArms, split_answer
-from contract.offer_features import OFFER_FEATURES
+from contract.offer_features import OFFER_FEATURES, offer_feature_hash
 from contract.offers import AmountOff, Discount, FreeShipping, PercentOff
 from tests.training.export.test_release import NOON
 from tests.training.uplift.test_uplift import planted
@@ -28,7 +28,7 @@ ARMS = OfferArms(
         Arm(name="first", discount=PercentOff(percent=10)),
         Arm(name="second", discount=AmountOff(amount=300)),
     )
-)
+)  # as of a log: a network that is written says of which features it is
 RECIPE = UpliftRecipe(members=2, most_epochs=2)
 
 
@@ -74,7 +74,10 @@ def test_a_release_carries_it_and_verifies(run: Run, folder: Path, tmp_path: Pat
         return sha256(path.read_bytes()) if path.is_file() else None
 
     assert verify((place / MANIFEST).read_bytes(), digest_of) == []
-    assert OfferArms.model_validate_json((place / OFFER_ARMS).read_bytes()) == ARMS
+    said = OfferArms.model_validate_json((place / OFFER_ARMS).read_bytes())
+    assert said == ARMS.of_this_version()
+    assert said.feature_hash == manifest.model(OFFER_UPLIFT).feature_hash == offer_feature_hash()
+    assert all(manifest.model(name).feature_hash is None for name in MODELS)
     config = (models / OFFER_UPLIFT / "config.pbtxt").read_text()
     parsed = text_format.Parse(config, model_config_pb2.ModelConfig())
     assert list(parsed.output[0].dims) == [-1]  # as many as a release has arms
@@ -100,10 +103,11 @@ def test_an_arm_speaks_for_offers_like_it(discount: Discount, column: int | None
 def test_a_folder_without_a_network_is_one_line(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"offer_arms\.json: missing"):
         read_uplift(tmp_path)
-    older = ARMS.model_copy(update={"features_version": 0})
-    (tmp_path / OFFER_ARMS).write_text(older.model_dump_json())
-    with pytest.raises(UserError, match="learned from offer features 0"):
-        read_uplift(tmp_path)
-    (tmp_path / OFFER_ARMS).write_text(ARMS.model_dump_json())
+    older = ARMS.model_copy(update={"features_version": 0, "feature_hash": "0" * 64})
+    for without in (older, ARMS):
+        (tmp_path / OFFER_ARMS).write_text(without.model_dump_json())
+        with pytest.raises(UserError, match="learned from offer features"):
+            read_uplift(tmp_path)
+    (tmp_path / OFFER_ARMS).write_text(ARMS.of_this_version().model_dump_json())
     with pytest.raises(UserError, match="make it with `tillwise-train uplift`"):
         read_uplift(tmp_path)
