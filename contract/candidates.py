@@ -9,14 +9,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import INT, INTS, KEYS, compiled, records
+from contract.compiled import FLOATS, INT, INTS, KEYS, MASK, compiled, records
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.events import EVENT_TYPE
 from contract.features import BASKET_LINE, PURCHASED
-from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse
+from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse, best_within
 from contract.own_baskets import OwnBaskets
-from contract.session_knn import SessionKnn
+from contract.session_knn import SessionKnn, ascending
 
+Mask = npt.NDArray[np.bool_]
 MAX_CANDIDATES = 256
 LOOKED = 5  # items looked at that count beside the cart
 LOOKED_MINUTES = 30  # as long as a visit lasts without anything happening
@@ -85,7 +86,7 @@ def _in_vocabulary(
 ) -> tuple[Indices, Indices, Floats, Indices, int]:
     """The first three of `Purchased`; basket and item of the lines whose item is known, [2, L]; how
     many baskets there are of all lines."""
-    index = np.full(len(rows), -1, np.int64)
+    index, row, held = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64), 0
     bits = 0
     while len(starts) >> (bits + 1):
         bits += 1
@@ -94,11 +95,13 @@ def _in_vocabulary(
         near = starts[np.int64(key >> np.uint64(64 - bits))]
         while near < len(known) and known[near] < key:
             near += 1
-        if near < len(known) and known[near] == rows[at].item_key and index_of[near] >= first_item:
-            index[at] = index_of[near]
-    order = np.argsort(index, kind="mergesort")
-    order = order[(index < 0).sum() :]
-    columns, place = np.zeros((7, len(order)), np.float32), np.full(len(index), -1, np.int64)
+        if near < len(known) and known[near] == key and index_of[near] >= first_item:
+            index[held], row[held] = index_of[near], at
+            held += 1
+    index = index[:held]
+    order = ascending(index)
+    index, order = index[order], row[order]
+    columns, place = np.zeros((7, held), np.float32), np.full(len(rows), -1, np.int64)
     day_us = 86_400_000_000
     for new in range(len(order)):
         one = rows[order[new]]
@@ -117,7 +120,7 @@ def _in_vocabulary(
             own[0, at], own[1, at] = lines[line].basket, place[lines[line].row]
             at += 1
     by_weight = np.argsort(-columns[1], kind="mergesort")
-    return index[order], by_weight, columns, own[:, :at].copy(), count
+    return index, by_weight, columns, own[:, :at].copy(), count
 
 
 _EMPTY: Indices = np.empty(0, np.int64)
@@ -272,3 +275,82 @@ def sources_of(evidence: Evidence, popular: Indices) -> dict[str, Indices]:
         "session_knn": evidence.knn.best(quota["session_knn"]),
         "popular": popular[: quota["popular"]],
     }
+
+
+def sources_within(
+    evidence: Evidence, mask: Mask, allowed: int, usual: Indices, by_popularity: Indices
+) -> dict[str, Indices]:
+    """The same of the `allowed` items that `mask` [N] lets through; the popular ones are those of
+    `usual`, and only where that says too few of `by_popularity`."""
+    own, near, knn = evidence.purchased, evidence.near, evidence.knn
+    items, ends = _within(
+        *(own.index, own.by_weight, near.index, near.value, knn.index, knn.value),
+        *(mask, allowed, usual, by_popularity, _COUNTING_QUOTAS),
+    )
+    begin, found = 0, {}
+    for name, end in zip(_COUNTING, ends.tolist(), strict=True):
+        found[name] = items[begin:end]
+        begin = end
+    return found
+
+
+_COUNTING = ("personal", "neighbours", "session_knn", "popular")
+_COUNTING_QUOTAS = np.array([QUOTAS[name] for name in _COUNTING], np.int64)
+
+
+@compiled(INTS, INTS, MASK, INT, INT)
+def popular_within(
+    usual: Indices, by_popularity: Indices, mask: Mask, limit: int, allowed: int
+) -> Indices:
+    """The first `limit` of `usual` that `mask` lets through, filled up from `by_popularity`; fewer
+    only if no more than `allowed` exist."""
+    wanted = min(limit, allowed)
+    found, count = np.empty(wanted, np.int64), 0
+    for item in usual:
+        if count < wanted and mask[item]:
+            found[count] = item
+            count += 1
+    first = count
+    for item in by_popularity:
+        if count == wanted:
+            break
+        if mask[item] and not (found[:first] == item).any():
+            found[count] = item
+            count += 1
+    return found[:count]
+
+
+@compiled(*(INTS, INTS, INTS, FLOATS, INTS, FLOATS, MASK, INT, INTS, INTS, INTS))
+def _within(
+    own_index: Indices,
+    by_weight: Indices,
+    near_index: Indices,
+    near_value: Floats,
+    knn_index: Indices,
+    knn_value: Floats,
+    mask: Mask,
+    allowed: int,
+    usual: Indices,
+    by_popularity: Indices,
+    quotas: Indices,
+) -> tuple[Indices, Indices]:
+    """What each of `_COUNTING` brings, one after another, and where each ends."""
+    items, ends, count = np.empty(quotas.sum(), np.int64), np.empty(4, np.int64), 0
+    for place in by_weight:
+        if count < quotas[0] and mask[own_index[place]]:
+            items[count] = own_index[place]
+            count += 1
+    ends[0] = count
+    for item in best_within(near_index, near_value, mask, quotas[1]):
+        items[count] = item
+        count += 1
+    ends[1] = count
+    for item in best_within(knn_index, knn_value, mask, quotas[2]):
+        items[count] = item
+        count += 1
+    ends[2] = count
+    for item in popular_within(usual, by_popularity, mask, quotas[3], allowed):
+        items[count] = item
+        count += 1
+    ends[3] = count
+    return items, ends

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, MASK, compiled
 from contract.encoding import FIRST_ITEM
 from contract.events import key_of
+from contract.session_knn import ascending
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -203,13 +204,13 @@ class Sparse:
 
     def best_within(self, mask: npt.NDArray[np.bool_], limit: int) -> Indices:
         """The same of what `mask` lets through."""
-        best: Indices = _best_within(self.index, self.value, mask, limit)
+        best: Indices = best_within(self.index, self.value, mask, limit)
         return best
 
 
 @compiled(INTS, FLOATS)
 def _summed(index: Indices, value: Floats) -> tuple[Indices, Floats]:
-    order = np.argsort(index, kind="mergesort")
+    order = ascending(index)
     items, totals, count = np.empty(len(index), np.int64), np.empty(len(index)), 0
     for row in order:
         if count == 0 or items[count - 1] != index[row]:
@@ -245,7 +246,8 @@ def _best(index: Indices, value: Floats, limit: int) -> Indices:
 
 
 @compiled(INTS, FLOATS, MASK, INT)
-def _best_within(index: Indices, value: Floats, mask: npt.NDArray[np.bool_], limit: int) -> Indices:
+def best_within(index: Indices, value: Floats, mask: npt.NDArray[np.bool_], limit: int) -> Indices:
+    """`Sparse.best_within`."""
     items, scores, count = np.empty(len(index), np.int64), np.empty(len(index), np.float32), 0
     for place in range(len(index)):
         if mask[index[place]]:

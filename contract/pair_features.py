@@ -111,6 +111,19 @@ _OWN = _rows(
 )
 
 
+@compiled(INTS, INT)
+def _place_of(ascending: Indices, item: int) -> int:
+    """Where `item` stands, -1 where it does not."""
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) >> 1
+        if ascending[middle] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(ascending) and ascending[low] == item else -1
+
+
 @compiled(INTS, INTS, INTS, FLOATS_2D, FLOATS_2D, *[FLOATS] * 3, FLOAT)
 def _of_purchases(
     index: Indices,
@@ -142,8 +155,8 @@ def _of_purchases(
         item = index[candidate]
         if total > 0 and price_level[item] > 0:
             found[9, candidate] = price_level[item] - weighed / total
-        place = np.searchsorted(own_index, item)
-        if place == count or own_index[place] != item:
+        place = _place_of(own_index, item)
+        if place < 0:
             continue
         days, gap = days_since[place], gap_days[place]
         usual = gap if gap > 0 else usual_gap_days[item]
@@ -262,13 +275,11 @@ def _together(
         for row in range(len(habit)):
             told[at] = habit[row, candidate] if row < last else np.log1p(habit[row, candidate])
             at += 1
-        place = np.searchsorted(near_index, item)
-        has = place < len(near_index) and near_index[place] == item
-        told[at] = near_value[place] if has else 0.0
+        place = _place_of(near_index, item)
+        told[at] = near_value[place] if place >= 0 else 0.0
         told[at + 1] = told[at] / max(cart_size, 1)
-        place = np.searchsorted(knn_index, item)
-        has = place < len(knn_index) and knn_index[place] == item
-        told[at + 2] = np.log1p(knn_value[place]) if has else 0.0
+        place = _place_of(knn_index, item)
+        told[at + 2] = np.log1p(knn_value[place]) if place >= 0 else 0.0
         at += 3
         for row in range(len(fit)):
             told[at] = fit[row, candidate] if row < counted else np.log1p(fit[row, candidate])
@@ -285,8 +296,8 @@ def _in_cart(own: Indices, cart: Indices) -> Floats:
     """1 for those of `own`, ascending, that stand in `cart`."""
     found = np.zeros(len(own), np.float32)
     for item in cart:
-        place = np.searchsorted(own, item)
-        if place < len(own) and own[place] == item:
+        place = _place_of(own, item)
+        if place >= 0:
             found[place] = 1.0
     return found
 

@@ -83,21 +83,14 @@ def counting_sources(
     """contract.candidates.sources_of over the items of `pool` alone; the popular ones are those of
     the shopper's segment and region."""
     usual = release.popular_lists.of_situation(situation)
-    own = evidence.purchased
-    by_weight = own.index[own.by_weight]
-    return {
-        "personal": pool.of(by_weight)[: QUOTAS["personal"]],
-        "neighbours": evidence.near.best_within(pool.mask, QUOTAS["neighbours"]),
-        "session_knn": evidence.knn.best_within(pool.mask, QUOTAS["session_knn"]),
-        "popular": popular(release, pool, QUOTAS["popular"], usual),
-    }
+    return candidates.sources_within(evidence, pool.mask, pool.count, usual, release.by_popularity)
 
 
 def popular(release: Release, pool: Eligible, limit: int, usual: Indices | None = None) -> Indices:
     """The most popular items of `pool`, best first, those of the list `usual` (default: what is
     popular with everybody) before others; fewer than `limit` only if no more exist."""
-    first = pool.of(release.popular if usual is None else usual)
-    if len(first) >= min(limit, pool.count):
-        return first[:limit]
-    rest = pool.of(release.by_popularity)
-    return np.concatenate((first, rest[~np.isin(rest, first)]))[:limit]
+    listed = release.popular if usual is None else usual
+    found: Indices = candidates.popular_within(
+        listed, release.by_popularity, pool.mask, limit, pool.count
+    )
+    return found

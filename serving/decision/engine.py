@@ -282,7 +282,8 @@ class Engine:
         return held is not None
 
     def _take(self, model: str, output: str, source: str, work: Work, outputs: Outputs) -> None:
-        vector = work.vectors[source] = towers.vector_of(outputs, output)
+        vector: Floats = np.asarray(outputs[output], np.float32)  # embedded, so it is finite
+        work.vectors[source] = vector
         self._cache.put(work.keys[model], vector, work.checkout.generation)
 
     def _search(self, batch: Sequence[Work]) -> None:

@@ -6,6 +6,7 @@ from contract.candidates import (
     MAX_CANDIDATES,
 )
 from contract.encoding import Encoded
+from contract.items import Floats
 from contract.manifest import RANKER
 from contract.pair_features import (
     PAIR_FEATURES,
@@ -17,7 +18,9 @@ from serving.inference.backend import InferenceBackend, InferenceFailed, Outputs
 
 async def rank(models: InferenceBackend, candidates: CandidateSet, limit: int) -> Ranked:
     """The best `limit` candidates; raises InferenceFailed."""
-    return ranked(candidates, await models.run(RANKER, inputs(candidates)), limit)
+    outputs = await models.run(RANKER, inputs(candidates))
+    finite(outputs, "scores")
+    return ranked(candidates, outputs, limit)
 
 
 def inputs(candidates: CandidateSet) -> Encoded:
@@ -28,8 +31,8 @@ def inputs(candidates: CandidateSet) -> Encoded:
 
 
 def ranked(candidates: CandidateSet, outputs: Outputs, limit: int) -> Ranked:
-    """The best `limit` by the ranker's `outputs`; raises InferenceFailed."""
-    scores = finite({"scores": outputs["scores"][: len(candidates)]}, "scores")
+    """The best `limit` by the ranker's `outputs`, which are finite; raises InferenceFailed."""
+    scores: Floats = np.asarray(outputs["scores"][: len(candidates)], np.float32)
     if scores.shape != (len(candidates),):
         raise InferenceFailed(f"scores have shape {scores.shape}")
     return best(scores, limit)

@@ -17,6 +17,7 @@ from contract.candidates import (
     merge,
     purchased,
     sources_of,
+    sources_within,
 )
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary
 from contract.events import Event
@@ -217,6 +218,22 @@ def test_a_shop_that_knows_nothing() -> None:
 
 def test_counting_features_need_no_model() -> None:
     assert set(PAIR_FEATURES) - set(COUNTING_FEATURES) == {"query_tower", "sequence"}
+
+
+@pytest.mark.parametrize("away", [(), (MILK,), (BREAD, TEA), (MILK, SOAP, EGGS, TEA)])
+def test_sources_within_what_may_be_shown(away: tuple[int, ...]) -> None:
+    """The same sources without `away`; popular ones are filled up with others."""
+    evidence = gather(TOLD, VOCABULARY, neighbours(), sessions())
+    mask = np.ones(len(VOCABULARY), bool)
+    mask[[*range(FIRST_ITEM), *away]] = False
+    usual, every = indices(TEA, MILK), indices(TEA, MILK, EGGS, BREAD, SOAP)
+    every.flags.writeable = False  # as those of a release are
+    found = sources_within(evidence, mask, int(mask.sum()), usual, every)
+    expected = sources_of(evidence, every)
+    assert list(found) == list(expected)
+    assert {name: items.tolist() for name, items in found.items()} == {
+        name: [item for item in items.tolist() if mask[item]] for name, items in expected.items()
+    }
 
 
 def test_sources_by_hand() -> None:

@@ -126,6 +126,15 @@ async def test_one_bad_request_does_not_fail_its_neighbours(
     backend.close()
 
 
+async def test_an_answer_that_is_no_number_fails_alone(sessions: dict[str, Session]) -> None:
+    backend = EmbeddedBackend(sessions)
+    rows = [np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32) for _ in range(3)]
+    rows[1][5, 0] = np.nan
+    found = backend.infer(RANKER, [{"pair_features": row} for row in rows])
+    assert [isinstance(one, InferenceFailed) for one in found] == [False, True, False]
+    backend.close()
+
+
 async def test_failures_come_out_as_inference_failed(sessions: dict[str, Session]) -> None:
     broken = session(QUERY_TOWER, failing(QUERY_TOWER, 8), 8)
     backend = EmbeddedBackend({**sessions, QUERY_TOWER: broken})
