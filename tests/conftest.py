@@ -13,6 +13,7 @@ from benchmarks.valkey_process import ValkeyServer, valkey
 # reckons comes first, so that what looks at the clock runs beside the short ones.
 LONG = (
     "training/retraining/test_pipeline.py",
+    "training/retraining/test_kills.py",
     "training/test_distributed.py",
     "k8s/test_image.py",
     "training/commands/test_commands.py",
@@ -21,6 +22,8 @@ LONG = (
     "training/export/test_release.py",
     "training/export/test_int8.py",
     "training/test_fit.py",
+    "training/data/test_completejourney.py",
+    "serving/commands/test_worker.py",
     "e2e/test_demo_page.py",
     "e2e/test_snippet.py",
     "e2e/test_live_shopper.py",

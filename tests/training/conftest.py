@@ -1,7 +1,7 @@
 """One small shop and one fit of it, shared by the tests of training."""
 
 import hashlib
-import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import torch
 
 from contract.clock import FixedClock, from_us
 from contract.whole_file import replace
+from tests.once import made_once, shared_folder
+from tests.training.processes import Launcher, launcher
 from tests.training.shop import build_shop
 from training.data.source import Source, read_source
 from training.export import graphs
@@ -46,13 +48,17 @@ def _traced_once(folder: Path) -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session", autouse=True)
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    base = tmp_path_factory.getbasetemp()
-    # Beside those of the processes that run other files.
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
+    folder = shared_folder(tmp_path_factory) / "traced"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "to_onnx", _traced_once(folder))
         yield
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    with launcher(tmp_path_factory.mktemp("launched")) as launch:
+        yield launch
 
 
 SMALL = [
@@ -90,9 +96,14 @@ def source(shop_folder: Path) -> Source:
 
 
 @pytest.fixture(scope="session")
-def fitted(source: Source) -> tuple[Fit, Recommender]:
-    fit = Fit(source, small_recipe(), device=torch.device("cpu"))
-    return fit, fit.run()
+def fitted(source: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, Recommender]:
+    def make(folder: Path) -> None:
+        fit = Fit(source, small_recipe(), device=torch.device("cpu"))
+        (folder / "fitted").write_bytes(pickle.dumps((fit, fit.run())))
+
+    folder = made_once(tmp_path_factory, "fitted", make)
+    found: tuple[Fit, Recommender] = pickle.loads((folder / "fitted").read_bytes())
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ from importlib import import_module
 from torch.distributed import run
 
 from training.__main__ import main
+from training.data.item_text import sentence_model
 
 PROGRAMS = {"torchrun": run.main, "tillwise-train": main}
 # What the commands import late.
-USED = ("fit", "run_folder", "pipeline", "evaluation.cross_validation", "data.fresh_events")
+USED = ("fit", "run_folder", "pipeline", "evaluation.cross_validation")
 
 
 def forked(program: str, arguments: list[str], *files: str) -> None:
@@ -27,6 +28,7 @@ def forked(program: str, arguments: list[str], *files: str) -> None:
 if __name__ == "__main__":
     for name in USED:
         import_module(f"training.{name}")
+    sentence_model()
     for line in sys.stdin:
         fork = multiprocessing.get_context("fork").Process(target=forked, args=json.loads(line))
         fork.start()

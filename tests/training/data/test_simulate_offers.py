@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from contract.errors import UserError
@@ -105,11 +106,9 @@ def test_only_those_who_agreed_are_offered_something(
 
 
 def test_the_log_and_the_events_tell_the_same(folder: Path, rows: list[dict[str, Any]]) -> None:
-    bought = {
-        event["session_id"]: event
-        for event in read_events(folder).to_pylist()
-        if event["event_name"] == "purchase"
-    }
+    events = read_events(folder)
+    purchases = events.filter(pc.equal(events["event_name"], "purchase")).to_pylist()
+    bought = {event["session_id"]: event for event in purchases}
     for row in rows:
         event = bought.get(row["session_id"])
         assert row["purchased"] == (event is not None)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from contract.clock import FixedClock
+from tests.once import made_once
 from tests.training.conftest import small_recipe
 from tests.training.data.conftest import catalogue_file
 from training.export.release import export
 from training.gates.limits import Limits
 from training.pipeline import Outcome, retrain
-from training.retraining.plan import Wish
+from training.retraining.plan import Wish, live_release
 from training.run_folder import Run
 
 __all__ = ["catalogue_file"]
@@ -36,9 +37,8 @@ def shelves(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _shop(root: Path, shelves: Path, shop_folder: Path, **changed: Any) -> Wish:
-    """A wish over a copy of the shelves in `root`."""
-    shutil.copytree(shelves, root, dirs_exist_ok=True)
+def _wish(root: Path, shop_folder: Path, **changed: Any) -> Wish:
+    """A wish over the shelves in `root`."""
     usual = Wish(
         data=shop_folder,
         champion="live",
@@ -61,8 +61,8 @@ def wish(shelves: Path, shop_folder: Path, tmp_path: Path) -> MakeWish:
     """A wish over a copy of the shelves in a folder of its own."""
 
     def make(name: str = "shop", **changed: Any) -> Wish:
-        assert not (tmp_path / name).exists()
-        return _shop(tmp_path / name, shelves, shop_folder, **changed)
+        shutil.copytree(shelves, tmp_path / name)
+        return _wish(tmp_path / name, shop_folder, **changed)
 
     return make
 
@@ -71,7 +71,15 @@ def wish(shelves: Path, shop_folder: Path, tmp_path: Path) -> MakeWish:
 def passed(
     shelves: Path, shop_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Wish, Outcome]:
-    """A clean retraining from beginning to end, without an interruption."""
-    root = tmp_path_factory.mktemp("passed")
-    asked = _shop(root, shelves, shop_folder, folds=2, rollout="promote")
+    """A clean retraining from beginning to end, without an interruption, read back at its end."""
+    champion = live_release(shelves / "releases")
+
+    def wish_in(root: Path) -> Wish:
+        return _wish(root, shop_folder, champion=champion, folds=2, rollout="promote")
+
+    def make(root: Path) -> None:
+        shutil.copytree(shelves, root, dirs_exist_ok=True)
+        assert retrain(wish_in(root), NOW).steps.resumed == []
+
+    asked = wish_in(made_once(tmp_path_factory, "passed", make))
     return asked, retrain(asked, NOW)

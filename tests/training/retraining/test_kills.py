@@ -1,11 +1,10 @@
 """A retraining whose process is killed, for real and at any moment, ends as one that was not."""
 
+import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.contract.examples import PROVE
 from tests.training.conftest import SMALL
+from tests.training.processes import Launcher
 from tests.training.retraining.conftest import NOW, MakeWish
 from tests.training.retraining.test_pipeline import ROLLED_OUT, STEPS, assert_same
 from training.data.fresh_events import read_fresh_events
@@ -21,7 +21,6 @@ from training.gates.limits import Limits
 from training.pipeline import Outcome, retrain
 from training.retraining.plan import Wish, champion_id, planned
 
-ROOT = Path(__file__).resolve().parents[3]
 # Each kills the process once, at a moment of its own: before which step, and how long after the one
 # before it was done.
 MOMENTS = (*STEPS, *ROLLED_OUT) if PROVE else ("challenger", "gates", "promote")
@@ -42,37 +41,31 @@ def command(wish: Wish) -> list[str]:
     for one in fields(Limits):
         if getattr(wish.limits, one.name) != getattr(usual, one.name):
             told += ["--gate", f"{one.name}={getattr(wish.limits, one.name)}"]
-    return [sys.executable, "-m", "training", *map(str, told)]
+    return [str(word) for word in told]
 
 
-def started(wish: Wish) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(wish), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-
-def killed_before(wish: Wish, folder: Path, step: str, chance: random.Random) -> None:
+def killed_before(
+    launch: Launcher, wish: Wish, folder: Path, step: str, chance: random.Random
+) -> None:
     """Start it, and kill it somewhere in `step`, after those before it were recorded."""
     order = (*STEPS, *ROLLED_OUT)
     place = order.index(step)
     recorded = folder / "steps" / f"{order[place - 1]}.json" if place else folder / "plan.json"
-    process = started(wish)
-    try:
-        until = time.monotonic() + 600
-        while not recorded.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-        assert recorded.exists(), process.communicate()[1].decode()[-500:]
-        # Steps take from milliseconds to seconds, so the moments are spread over their magnitudes.
-        time.sleep(10 ** chance.uniform(-3, 0.5))
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    process = launch.train(*command(wish))
+    until = time.monotonic() + 600
+    while not recorded.exists() and process.runs() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert recorded.exists(), process.end()[2][-500:]
+    # Steps take from milliseconds to seconds, so the moments are spread over their magnitudes.
+    time.sleep(10 ** chance.uniform(-3, 0.5))
+    with contextlib.suppress(ProcessLookupError):  # the last step may be through
+        os.kill(process.pid, signal.SIGKILL)
+    process.end()
 
 
 @pytest.mark.timeout(1_800)
 def test_killed_at_any_moment_it_goes_on_and_ends_the_same(
-    wish: MakeWish, passed: tuple[Wish, Outcome]
+    launch: Launcher, wish: MakeWish, passed: tuple[Wish, Outcome]
 ) -> None:
     whole, expected = passed
     asked = wish(folds=2, rollout="promote")
@@ -81,10 +74,9 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(
     _, folder = planned(asked, int(read_fresh_events(asked.data).occurred_us[-1]), NOW)
     chance = random.Random(7)
     for step in MOMENTS:
-        killed_before(asked, folder, step, chance)
-    process = started(asked)
-    said = process.communicate()[1].decode()
-    assert process.returncode == 0, said[-1_000:]
+        killed_before(launch, asked, folder, step, chance)
+    status, _, complained = launch.train(*command(asked)).end()
+    assert status == 0, complained[-1_000:]
     outcome = retrain(asked, NOW)  # what is recorded, read once more
     assert outcome.folder == folder
     assert outcome.steps.resumed == [*STEPS, *ROLLED_OUT]
