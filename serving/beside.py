@@ -56,6 +56,7 @@ async def running_beside(gateway: Gateway, *, follow_pointer: bool) -> AsyncIter
 async def _follow_store(gateway: Gateway) -> None:
     if gateway.follow_erasures():
         await gateway.features.drop_erased()
+    gateway.known.check(gateway.control.version(), gateway.control.key_by_id)
     gateway.rules.follow()
     gateway.experiments.follow()
     await gateway.follow_catalogue()
@@ -87,13 +88,18 @@ def _every(
     """A task that does `act` again and again; one failure does not end it."""
 
     async def repeat() -> None:
-        wait = not at_once
+        wait, told = not at_once, False
         while True:
             if wait:
                 await asyncio.sleep(seconds)
             wait = True
             try:
                 await act()
+                told = False
+            except StoreError as error:  # what is away is looked for again, and told of once
+                if not told:
+                    log.warning("the %s task waits: %s", name, error)
+                told = True
             except Exception:
                 log.exception("the %s task failed; it goes on", name)
 

@@ -39,21 +39,29 @@ def require_control(settings: Settings, wanted: str = "control store") -> None:
 
 
 def open_control(
-    settings: Settings, secrets: Secrets, clock: Clock | None = None
+    settings: Settings,
+    secrets: Secrets,
+    clock: Clock | None = None,
+    *,
+    may_be_away: bool = False,
 ) -> SqlControlStore:
-    """The control store, made if need be. Raises UserError."""
+    """The control store, made if need be. `may_be_away`: one that this state folder was used with
+    before need not be there yet. Raises UserError."""
     if settings.control_store == "sqlite":
         return SqliteControlStore(settings.state / CONTROL, secrets, clock)
     try:
         from serving.state.postgres_control_store import PostgresControlStore
     except ImportError:
         raise UserError(_NO_DRIVER) from None
-    return PostgresControlStore(_postgres(settings), settings.state / COPIES, secrets, clock)
+    return PostgresControlStore(
+        *(_postgres(settings), settings.state / COPIES, secrets, clock), may_be_away=may_be_away
+    )
 
 
-def open_ledger(settings: Settings) -> "SqlCouponLedger":
+def open_ledger(settings: Settings, *, at_once: bool = True) -> "SqlCouponLedger":
     """The coupon ledger, in the database of the control store or in a file beside its file, made if
-    need be. Raises UserError, StoreError."""
+    need be; not `at_once`: a database is asked for when it is first used. Raises UserError,
+    StoreError."""
     from serving.state.ledger_database import sqlite_ledger_database
     from serving.state.sql_coupon_ledger import SqlCouponLedger
 
@@ -63,7 +71,7 @@ def open_ledger(settings: Settings) -> "SqlCouponLedger":
         from serving.state.postgres_ledger import postgres_ledger_database
     except ImportError:
         raise UserError(_NO_DRIVER) from None
-    return SqlCouponLedger(postgres_ledger_database(_postgres(settings)))
+    return SqlCouponLedger(postgres_ledger_database(_postgres(settings), at_once=at_once))
 
 
 def save_ledger(settings: Settings, path: Path) -> None:

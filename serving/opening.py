@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from contract.clock import Clock
 from contract.experiments import Assigner
 from contract.rule_set import RuleSet
 from serving.api.gateway import Gateway
+from serving.api.known_callers import KnownCallers
 from serving.api.page_limits import PageLimits
 from serving.api.subjects import item_names
 from serving.control import open_control, open_ledger, secrets_of
@@ -47,6 +49,7 @@ from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import Tracing, open_tracing
 from serving.settings import Settings
 from serving.settings_of_parts import decision_settings, guard_limits, webhook_place
+from serving.state.callers_file import CallersFile
 from serving.state.control_store import ControlStore
 from serving.state.coupon_holders import CouponHolders
 from serving.state.fact_file import FactFile
@@ -57,6 +60,7 @@ from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Secrets
 from serving.state.sql_coupon_ledger import SqlCouponLedger
 from serving.state.sqlite_writer import StoreError
+from serving.state.state_folder import CALLERS
 from serving.stores import open_stores
 
 if TYPE_CHECKING:
@@ -109,7 +113,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
     triton = _triton(settings, counted)
     live, problem = await _release(settings, counted, triton, release_id)
     secrets = secrets_of(settings)
-    control = open_control(settings, secrets, clock)
+    control = open_control(settings, secrets, clock, may_be_away=True)
     ground = _Ground(settings, clock, registry, secrets, control)
     opened = open_stores(settings, SubjectKeys(control))
     StoreMetrics(registry, opened.feed)
@@ -150,6 +154,7 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
         rights=await _rights(stores, ingest, clock, live, offers, decisions),
         follower=await _watched(settings, live, decisions, problem),
         answer_key=control.service_key("answers"),
+        known=_known_callers(settings, secrets),
         impressions=ImpressionLog(subjects, opened.event_log, settings.impression_queue, lost),
         traffic=Traffic(settings.internal_networks),
         page_limits=_page_limits(settings),
@@ -207,10 +212,18 @@ def _collect_rarely() -> None:
     gc.set_threshold(_OBJECTS_TO_COLLECT)
 
 
+def _if_there(follow: Callable[[], object]) -> None:
+    """What a control store says that is away now is followed later, as all that comes later is."""
+    try:
+        follow()
+    except StoreError as error:
+        log.warning("not followed yet: %s", error)
+
+
 def _overlay(control: ControlStore, live: LiveRelease) -> CatalogueOverlay:
     """What was said of items, laid over the release that is live and over those that will be."""
     overlay = CatalogueOverlay(control.items_changed_since)
-    overlay.follow([live.current])
+    _if_there(lambda: overlay.follow([live.current]))
     live.overlay = overlay.lay
     return overlay
 
@@ -218,7 +231,8 @@ def _overlay(control: ControlStore, live: LiveRelease) -> CatalogueOverlay:
 def _offers(ground: _Ground) -> _Offers:
     """The offers as they stand now, and where their uses are counted."""
     secrets, control = ground.secrets, ground.control
-    ledger, holders = open_ledger(ground.settings), CouponHolders(control)
+    ledger = open_ledger(ground.settings, at_once=control.opened)
+    holders = CouponHolders(control)
     shelf = OfferShelf(
         *(FollowedDocument(control, DOCUMENT, compiled, CompiledBook()), ledger, holders),
         OfferSigner([secrets.derive("offer", one) for one in secrets.masters], ground.clock),
@@ -227,13 +241,13 @@ def _offers(ground: _Ground) -> _Offers:
         ledger.pacing,
         OfferPacing(ledger.pacing, PacingMetrics(ground.registry)),
     )
-    shelf.follow_book()
+    _if_there(shelf.follow_book)
     return _Offers(ledger, holders, shelf)
 
 
 def _rules(control: ControlStore) -> FollowedDocument[RuleSet]:
     rules = FollowedDocument(control, rule_book.DOCUMENT, rule_book.compiled, RuleSet())
-    rules.follow()
+    _if_there(rules.follow)
     return rules
 
 
@@ -241,7 +255,7 @@ def _experiments(control: ControlStore) -> FollowedDocument[Assigner]:
     experiments = FollowedDocument(
         control, experiment_arms.DOCUMENT, experiment_arms.assigner_of, Assigner()
     )
-    experiments.follow()
+    _if_there(experiments.follow)
     return experiments
 
 
@@ -313,6 +327,13 @@ async def _watched(
     if problem is not None:
         await follower.note_refused()
     return follower
+
+
+def _known_callers(settings: Settings, secrets: Secrets) -> KnownCallers:
+    """Those of a store that may be away when this process starts outlive the process."""
+    if settings.control_store == "sqlite":
+        return KnownCallers()
+    return KnownCallers(file=CallersFile(settings.state / CALLERS, secrets))
 
 
 def _page_limits(settings: Settings) -> PageLimits:

@@ -20,6 +20,7 @@ from serving.state.feature_store import SEED, FeatureStore, MemoryFeatureStore
 from serving.state.records import Codec
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.snapshot import SnapshotUnusableError, name_of, read_snapshot
+from serving.state.sqlite_writer import StoreError
 from serving.state.state_folder import EVENTS
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def open_stores(settings: Settings, keys: SubjectKeys) -> OpenStores:
     event_log = open_event_log(settings, SealedCodec(keys))
     if settings.feature_store == "memory":
         memory = MemoryFeatureStore(settings.state, keys)
-        memory.restore(event_log)
+        try:
+            memory.restore(event_log)
+        except StoreError as error:  # what seals them, or the log, is away: they come later
+            log.error("features are not restored yet: %s", error)
+            feed = FeatureFeed(event_log, memory, group=None, before=memory.restore_base)
+            return OpenStores(event_log, memory, None, feed)
         if isinstance(event_log, SqliteEventLog):  # nobody else writes there
             return OpenStores(event_log, memory, memory, None)
         return OpenStores(event_log, memory, None, FeatureFeed(event_log, memory, group=None))

@@ -35,8 +35,8 @@ class Readiness(BaseModel):
     trial_release_id: str | None = None  # the canary or the shadow
     int8: list[str] | None = None  # the live release's quantised models
     problems: list[str] | None = None  # why another release is served than is wanted
-    # What a lower rung does without. A model server or a feature store that is away is no fault of
-    # this gateway: to take all of them out of service would leave every checkout without an answer.
+    # What a checkout is answered without. What gateways share is away for all of them: to take them
+    # out of service for it would leave every checkout without an answer.
     degraded: list[str] | None = None
 
 
@@ -49,8 +49,9 @@ async def healthz(request: Request) -> Response:
 @router.get("/readyz", summary="Ready", response_model=Readiness, responses=documented(503))
 async def readyz(request: Request) -> Response:
     """Runs every model of the live release once and writes to the event log; 503 names what
-    failed. `problems`, with 200, say why the live release is not the one that is wanted; a model
-    server's or a shared feature store's failure is named in `degraded`, with 200 as well."""
+    failed. `problems`, with 200, say why the live release is not the one that is wanted; what lies
+    elsewhere (model server, feature store, event log, control store) and failed is named in
+    `degraded`, with 200 as well: checkouts are answered without it."""
     gateway = gateway_of(request)
     async with gateway.checking:  # a storm of probes costs no more than one at a time
         found = await asyncio.gather(
@@ -60,7 +61,8 @@ async def readyz(request: Request) -> Response:
         )
     problems = [problem for problem in found if problem is not None]
     release = gateway.live.current
-    elsewhere = [one for one in problems if one.field == "models" and release.models.remote]
+    shared = _elsewhere(gateway)
+    elsewhere = [one for one in problems if one.field in shared]
     if gateway.feed is not None and gateway.feed.problem is not None:
         elsewhere.append(FieldProblem(field="features", message=gateway.feed.problem))
     problems = [one for one in problems if one not in elsewhere]
@@ -84,6 +86,17 @@ async def metrics(request: Request) -> Response:
     return Response(
         generate_latest(gateway_of(request).registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
     )
+
+
+def _elsewhere(gateway: Gateway) -> set[str]:
+    """What lies outside this process and its folder."""
+    settings = gateway.settings
+    outside = {
+        "models": gateway.live.current.models.remote,
+        "event_log": settings.event_log != "sqlite",
+        "control_store": settings.control_store != "sqlite",
+    }
+    return {part for part, is_outside in outside.items() if is_outside}
 
 
 async def _failure(part: str, check: Awaitable[None]) -> FieldProblem | None:

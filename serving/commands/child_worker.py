@@ -24,15 +24,21 @@ PAUSE_S: Final = 10.0  # before it is started anew
 
 class ChildWorker:
     """`tillwise-serve worker` on the state folder of `settings`, with its own settings from the
-    environment as the gateway's are. Its metrics are on a port of its own, in its log."""
+    environment as the gateway's are. Its metrics are on a port of its own, in its log; it writes
+    what is at least of `log_level` there."""
 
     def __init__(
-        self, settings: Settings, *arguments: str, port: int = 0, pause_s: float = PAUSE_S
+        self,
+        settings: Settings,
+        *arguments: str,
+        port: int = 0,
+        pause_s: float = PAUSE_S,
+        log_level: str = "warning",
     ) -> None:
         folders = ("--state", str(settings.state), "--releases", str(settings.releases))
         told = (*folders, "--port", str(port), "--with-parent", *arguments)
         self._command = [sys.executable, "-m", "serving", "worker", *told]
-        self._pause_s, self._ended = pause_s, Flag()
+        self._pause_s, self._log_level, self._ended = pause_s, log_level, Flag()
         self._process = self._started()
         self._watch = Thread(target=self._keep, name="worker", daemon=True)
         self._watch.start()
@@ -56,7 +62,7 @@ class ChildWorker:
     def _started(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             self._command,
-            env=os.environ | {"TILLWISE_LOG_LEVEL": "warning"},
+            env=os.environ | {"TILLWISE_LOG_LEVEL": self._log_level},
             stdin=subprocess.PIPE,
         )
 

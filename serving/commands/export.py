@@ -3,11 +3,15 @@ and takes out what is no longer agreed to; a gateway may be running on the log m
 
 import argparse
 import asyncio
+import logging
 import os
+import signal
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event as Flag
 from uuid import uuid4
 
 import pyarrow as pa
@@ -25,15 +29,21 @@ from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
 from serving.inference.releases import live_release_id
+from serving.monitoring.http import configure_logging
 from serving.settings import Settings
 from serving.state.control_records import Export
 from serving.state.control_store import ControlStore
 from serving.state.exports import erase_from, keep_only, narrow, row_of
+from serving.state.group_writer import StoreError
 from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, open_parts
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
 from serving.state.state_folder import EVENTS
 from serving.stores import open_event_log
+
+log = logging.getLogger(__name__)
+
+_AGAIN_S, _MOST_S = 300.0, 30 * 86_400.0
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,14 +57,40 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="the catalogue to put beside the events (default: what DIR has, or else that of the "
         "live release)",
     )
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="again and again, until told to end; what fails is said and tried again",
+    )
     add_folders(parser, "state", "releases")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> Figures:
-    """Bring the export up to the end of the log."""
+    """Bring the export up to the end of the log, once or until SIGTERM or SIGINT."""
     settings = settings_of(args)
+    if args.every is None:
+        return _bring_up(settings, args)
+    if not 0 < args.every <= _MOST_S:
+        raise UserError("--every: must be more than 0 seconds, at most 30 days")
+    configure_logging(settings.log_level)
+    ended = Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    wait_s = 0.0
+    while not ended.wait(wait_s):
+        try:
+            _bring_up(settings, args)
+            wait_s = args.every
+        except (UserError, StoreError, OSError, sqlite3.Error) as error:
+            log.error("%s; trying again", error)
+            wait_s = min(args.every, _AGAIN_S)
+    return Figures("export")
+
+
+def _bring_up(settings: Settings, args: argparse.Namespace) -> Figures:
     require_control(settings)
     if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
         raise UserError(f"state folder {settings.state} holds no event log")

@@ -21,6 +21,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.file_lock import alone_if_free
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
+from serving.commands.child_worker import ChildWorker
 from serving.commands.experiment import ReportRound
 from serving.control import open_control, open_ledger, require_control, secrets_of
 from serving.experiments.rollup import FILE, Rollup
@@ -80,6 +81,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--with-parent", action="store_true", help="end when standard input is closed"
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="work in a process beside this one and start it anew whenever it ends; for pods, "
+        "which are out of service while one of their containers is",
+    )
     add_folders(parser, "state", "releases")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -92,16 +99,14 @@ def run(args: argparse.Namespace) -> Figures:
         raise UserError("--every and --reports-every are seconds above 0, at most a day")
     args.host = args.port = None  # they are not the gateway's
     settings = settings_of(args)
+    if args.keep:
+        return _keep(args, settings, host, port)
     require_control(settings)
     if settings.event_log == "sqlite" and not (settings.state / EVENTS).is_file():
         raise UserError(f"state folder {settings.state} holds no event log")
     clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
     configure_logging(settings.log_level)
-    stop = Flag()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if args.with_parent:
-        Thread(target=_await_end, args=(stop,), name="parent", daemon=True).start()
+    stop = _told_to_end(args)
     with ExitStack() as held:
         if not held.enter_context(alone_if_free(settings.state / LOCK)):
             raise UserError(f"another worker keeps the files of state folder {settings.state}")
@@ -139,6 +144,30 @@ class _LatestClock:
 
     def now(self) -> datetime:
         return max(self.clock.now(), from_us(self.rollup.kpis.latest_us))
+
+
+def _keep(args: argparse.Namespace, settings: Settings, host: str, port: int) -> Figures:
+    """Have another process work, until SIGTERM or SIGINT; whatever ends it, it is started anew."""
+    configure_logging(settings.log_level)
+    stop = _told_to_end(args)
+    told = [f"--every={args.every}", f"--reports-every={args.reports_every}", f"--host={host}"]
+    told += [] if args.as_of is None else [f"--as-of={args.as_of}"]
+    child = ChildWorker(settings, *told, port=port, log_level=settings.log_level)
+    try:
+        stop.wait()
+    finally:
+        child.close()
+    return Figures("worker")
+
+
+def _told_to_end(args: argparse.Namespace) -> Flag:
+    """Set by SIGTERM or SIGINT, and with `--with-parent` when the parent ends."""
+    stop = Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if args.with_parent:
+        Thread(target=_await_end, args=(stop,), name="parent", daemon=True).start()
+    return stop
 
 
 def duties(bench: Bench, every_s: float, reports_s: float) -> list[Duty]:

@@ -60,12 +60,15 @@ class Puller:
         `or_keep`: be content with the release that `current` names if the store can not be reached,
         what it holds is refused, or it can not be written here.
         """
+        able = or_keep and self._usable()
         try:
+            if able:  # what waits for this pod must not wait for a store that says nothing
+                ReleaseStore(self._store.url, hurried=True).live()
             self._step()
         except (UserError, OSError) as error:
-            kept = rollout_file.named(self._folders.releases)
-            if not or_keep or kept is None or not (self._folders.releases / kept).is_dir():
+            if not (able or (or_keep and self._usable())):
                 raise
+            kept = rollout_file.named(self._folders.releases)
             log.warning("%s; keeping release %s", error, kept)
         live = rollout_file.named(self._folders.releases)
         assert live is not None  # `_step` and the check above see to it

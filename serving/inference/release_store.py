@@ -30,6 +30,9 @@ HISTORY: Final = 5
 _SCHEMES = ("file", "s3", "gs", "az")
 _RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _TIMES = {"connect_timeout": "3s", "timeout": "20s"}
+# To hear whether it answers at all.
+_NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=2)}
+_SHORT_TIMES = {"connect_timeout": "2s", "timeout": "3s"}
 
 
 class StoreUnreachable(UserError):  # noqa: N818 - it names what happened
@@ -69,9 +72,10 @@ class Live(BaseModel):
 class ReleaseStore:
     """One shop's releases under one address. Every method raises StoreUnreachable."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, hurried: bool = False) -> None:
         """`url`: `s3://bucket/prefix`, `gs://...`, `az://...` or `file:///folder`; credentials come
-        from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT and so on). UserError otherwise."""
+        from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT and so on). UserError otherwise.
+        `hurried`: give a store up that says nothing for three seconds."""
         scheme = url.partition("://")[0]
         if scheme not in _SCHEMES:
             named = ", ".join(f"{name}://" for name in _SCHEMES)
@@ -83,7 +87,7 @@ class ReleaseStore:
         try:
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-            self._store: ObjectStore = from_url(url, **_options(scheme))
+            self._store: ObjectStore = from_url(url, **_options(scheme, hurried))
         except (BaseError, ValueError, TypeError, OSError) as error:
             raise UserError(f"release store {url}: {_said(error)}") from None
 
@@ -280,13 +284,13 @@ def _path(release_id: str, root: Root, name: str) -> str:
     return f"releases/{release_id}/{root}/{name}"
 
 
-def _options(scheme: str) -> dict[str, Any]:
+def _options(scheme: str, hurried: bool) -> dict[str, Any]:
     if scheme == "file":
         return {}
-    client: dict[str, Any] = dict(_TIMES)
+    client: dict[str, Any] = dict(_SHORT_TIMES if hurried else _TIMES)
     if os.environ.get("AWS_ENDPOINT", "").startswith("http://"):  # a store on one's own network
         client["allow_http"] = True
-    return {"retry_config": _RETRIES, "client_options": client}
+    return {"retry_config": _NO_RETRIES if hurried else _RETRIES, "client_options": client}
 
 
 def _parsed(content: bytes) -> Live:

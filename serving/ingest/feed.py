@@ -65,10 +65,12 @@ class FeatureFeed:
             self._task = None
 
     async def _run(self) -> None:
-        tail = self._log.tail(self._group)
+        tail: Tail | None = None
         try:
             while True:
                 try:
+                    if tail is None:  # a log that is away can not be followed yet
+                        tail = await asyncio.to_thread(self._log.tail, self._group)
                     await self._step(tail)
                     if self.problem is not None:
                         log.info("features are written again")
@@ -81,13 +83,15 @@ class FeatureFeed:
                     log.exception("following the event log failed")
                     await asyncio.sleep(_AGAIN_S)
         finally:
-            await tail.close()
+            if tail is not None:
+                await tail.close()
 
-    def _failed(self, tail: Tail, problem: str) -> None:
+    def _failed(self, tail: Tail | None, problem: str) -> None:
         if self.problem is None:
             log.warning("features are not written: %s", problem)
         self.problem = problem
-        tail.rewind()
+        if tail is not None:
+            tail.rewind()
 
     async def _step(self, tail: Tail) -> None:
         events = await tail.take(_AT_ONCE, _UNPLACED_WAIT_S if tail.unplaced else _WAIT_S)

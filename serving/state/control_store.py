@@ -38,6 +38,11 @@ class ControlStore(Protocol):
     its erasure are the first one's.
     """
 
+    @property
+    def opened(self) -> bool:
+        """False while it was not there since it was to be opened."""
+        ...
+
     def look_up(self, visitor: Pseudonyms, user: Pseudonyms | None) -> Identity:
         """Who this is, writing nothing. Raises StoreError."""
         ...

@@ -108,6 +108,7 @@ class MemoryFeatureStore:
         self._states: dict[str, SubjectState] = {}
         self.position: Position = 0  # every event of the log up to here has been applied
         self._written: Position | None = None  # the position of the snapshot on disk
+        self._based = True  # False: the one on disk is still to be read
 
     async def read(self, subject_id: str) -> SubjectState:
         return self._states.get(subject_id, {})
@@ -193,8 +194,11 @@ class MemoryFeatureStore:
         return len(self._states)
 
     def restore(self, event_log: EventLog) -> int:
-        """Load the snapshot and apply the log's tail; returns how many events that were."""
+        """Load the snapshot and apply the log's tail; returns how many events that were. Raises
+        StoreError: then `restore_base` and a feed bring what is missing."""
+        self._based = False
         self._states, self.position = self._base()
+        self._based = True
         last = event_log.last_position
         if isinstance(last, int) and isinstance(self.position, int) and self.position > last:
             log.warning("the event log ends before the snapshot does; replaying all of it")
@@ -206,6 +210,12 @@ class MemoryFeatureStore:
             replayed += len(chunk)
         log.info("features restored: %d subjects, %d events replayed", len(self), replayed)
         return replayed
+
+    async def restore_base(self) -> None:
+        """Load the snapshot where `restore` could not. Raises StoreError."""
+        if not self._based:
+            self._states, self.position = await asyncio.to_thread(self._base)
+            self._based = True
 
     def _base(self) -> tuple[dict[str, SubjectState], Position]:
         if self._keys is None:
@@ -240,6 +250,8 @@ class MemoryFeatureStore:
     async def snapshot(self) -> None:
         """Write the snapshot beside the running traffic, unless the one on disk says the same."""
         if self._written == self.position or self._keys is None:
+            return
+        if not self._based:  # it would take the place of the one that is not read yet
             return
         # A shallow copy is a consistent picture, because states are replaced, never changed.
         states, position = dict(self._states), self.position

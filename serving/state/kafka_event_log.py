@@ -11,6 +11,7 @@ sealed records is a random name that the control store forgets with the key.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -36,8 +37,12 @@ from serving.state.kafka_tail import KafkaTail, Once
 from serving.state.records import Codec, PlainCodec, Record
 from serving.state.sqlite_writer import StoreError
 
+log = logging.getLogger(__name__)
+
 _DELIVERY_MS = 5_000
 _METADATA_S = 10.0
+_FIRST_METADATA_S = 2.0  # a start goes on without brokers, and must not wait for them
+_AWAY = {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
 _STILL_S = 10.0  # a read that gets nothing for so long has failed
 _REMEMBERED = 100_000
 _BREATH = 64
@@ -68,9 +73,11 @@ class _Delivery:
 
 
 class KafkaEventLog:
-    """An `EventLog` in a topic that exists or that the brokers create."""
+    """An `EventLog` in a topic that exists or that the brokers create. Brokers that are away when
+    it is opened are asked again when something is to be read."""
 
     def __init__(self, place: KafkaPlace, codec: Codec | None = None) -> None:
+        """Raises UserError where the brokers refuse the topic."""
         self._place = place
         self._codec = codec or PlainCodec()
         self.log_id = place.log_id
@@ -78,7 +85,11 @@ class KafkaEventLog:
         self._written: OrderedDict[bytes, _Delivery | None] = OrderedDict()
         self._closing = False
         self._producer = self._new_producer()
-        self._partitions = self._known_partitions()
+        self._known: list[int] | None = None
+        try:
+            self._partitions(_FIRST_METADATA_S)
+        except StoreError as error:
+            log.error("%s; going on without it", error)
         self._poller = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
         self._poller.start()
 
@@ -94,19 +105,27 @@ class KafkaEventLog:
             )
         )
 
-    def _known_partitions(self) -> list[int]:
-        topic, until = self._place.topic, time.monotonic() + _METADATA_S
+    def _partitions(self, patience_s: float = _METADATA_S) -> list[int]:
+        """Raises StoreError while the brokers are away, UserError where they refuse the topic."""
+        if self._known is None:
+            self._known = self._asked_partitions(patience_s)
+        return self._known
+
+    def _asked_partitions(self, patience_s: float) -> list[int]:
+        topic, until = self._place.topic, time.monotonic() + patience_s
         try:
             while True:
-                found = self._producer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+                found = self._producer.list_topics(topic, timeout=patience_s).topics[topic]
                 if found.error is None:
                     return sorted(found.partitions)
                 if not found.error.retriable() or time.monotonic() > until:
                     break
                 time.sleep(0.1)  # the brokers are making it
         except KafkaException as error:
-            raise UserError(f"event log {self._place.brokers}: {_said(error)}") from None
-        raise UserError(f"event log {self._place.brokers}/{topic}: {found.error.str()}")
+            said = f"event log {self._place.brokers}: {_said(error)}"
+            raise (StoreError if error.args[0].code() in _AWAY else UserError)(said) from None
+        said = f"event log {self._place.brokers}/{topic}: {found.error.str()}"
+        raise (StoreError if found.error.retriable() else UserError)(said)
 
     def _poll(self) -> None:
         while not self._closing:
@@ -275,7 +294,7 @@ class KafkaEventLog:
 
     def _ends(self, consumer: Consumer) -> list[tuple[int, int]]:
         """Of every partition the first offset that is held and the next one to be written."""
-        parts = [TopicPartition(self._place.topic, number) for number in self._partitions]
+        parts = [TopicPartition(self._place.topic, number) for number in self._partitions()]
         try:
             return [consumer.get_watermark_offsets(part, timeout=_METADATA_S) for part in parts]
         except KafkaException as error:

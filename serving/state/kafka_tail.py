@@ -43,8 +43,14 @@ class KafkaTail:
     """The `Tail` of a topic. The consumer is used from a thread of its own, as it waits."""
 
     def __init__(
-        self, place: KafkaPlace, codec: Codec, group: str | None, partitions: Sequence[int]
+        self,
+        place: KafkaPlace,
+        codec: Codec,
+        group: str | None,
+        partitions: Callable[[], Sequence[int]],
     ) -> None:
+        """`partitions`: all there are; may raise StoreError."""
+        held = frozenset[int]() if group is not None else frozenset(partitions())
         self._topic, self._codec, self._once = place.topic, codec, Once()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-tail")
         self._offsets: dict[int, int] = {}
@@ -68,7 +74,7 @@ class KafkaTail:
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked
             )
         else:
-            self._held = self._unplaced = frozenset(partitions)
+            self._held = self._unplaced = held
 
     @property
     def unplaced(self) -> frozenset[int]:

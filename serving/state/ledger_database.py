@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
@@ -38,24 +39,39 @@ class LedgerDatabase:
         threads: int,
         lock: Callable[[Connection], None],
         beside: Callable[[], sqlite3.Connection] | None = None,
+        *,
+        at_once: bool = True,
     ) -> None:
         """`lock` keeps others from migrating at the same time; `beside` opens one more connection,
-        to look things up at once, where the database is a file. Raises UserError, StoreError."""
-        self._engine = engine
+        to look things up at once, where the database is a file. `at_once`: open it now, instead of
+        when it is first used. Raises UserError, StoreError."""
+        self._engine, self._lock = engine, lock
+        self._opened, self._opening = False, Lock()
         self._beside: sqlite3.Connection | None = None
         self._writers = ThreadPoolExecutor(threads, "ledger")
         self._readers = ThreadPoolExecutor(1, "ledger-reads")
-        try:
-            with engine.begin() as connection:
-                lock(connection)
-                _migrate(connection)
-        except (SQLAlchemyError, UserError) as error:
-            self.close()
-            if isinstance(error, UserError):
+        if at_once:
+            try:
+                self._open()
+            except (StoreError, UserError):
+                self.close()
                 raise
-            raise StoreError(f"the coupon ledger can not be opened: {_said(error)}") from error
         if beside is not None:
             self._beside = beside()
+
+    def _open(self) -> None:
+        """Take the steps that are missing, once. Raises UserError, StoreError."""
+        with self._opening:
+            if self._opened:
+                return
+            try:
+                with self._engine.begin() as connection:
+                    self._lock(connection)
+                    _migrate(connection)
+            except SQLAlchemyError as error:
+                said = f"the coupon ledger can not be opened: {_said(error)}"
+                raise StoreError(said) from error
+            self._opened = True
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, durable. Raises what it raises, then nothing was written, and
@@ -90,6 +106,11 @@ class LedgerDatabase:
         self._engine.dispose()
 
     def _attempts(self, work: Callable[[Connection], T], reads: bool) -> T:
+        if not self._opened:
+            try:
+                self._open()
+            except UserError as error:
+                raise StoreError(str(error)) from error
         for left in reversed(range(_TRIES)):
             try:
                 opened = self._engine.connect().execution_options(**{_READS: reads})

@@ -4,7 +4,7 @@ What is written goes to the database; what is read comes from a copy on this mac
 (`LocalCopy`). So a look-up takes microseconds and no round trip, and what one gateway wrote the
 others know as soon as they are told: at once by NOTIFY, and after a quarter of a second at the
 latest because they ask. While the database is away, the copy counts for a second and then nothing
-is known: purposes fall back to none.
+is known: purposes fall back to none. So it is too where the database is away from the start on.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import psycopg
 
 from contract.clock import Clock
 from contract.errors import UserError
-from serving.state import control_schema, postgres_transfer
+from serving.state import control_keys, control_schema, postgres_transfer, remembered_keys
 from serving.state.group_writer import StoreError
 from serving.state.local_copy import LocalCopy
 from serving.state.postgres_changes import CHANNEL, LOCK, forget_gone, track
@@ -39,18 +39,29 @@ _POLL_SECONDS = 0.25
 _FOLLOWER_LIMIT_SECONDS = 1.0
 _MIGRATION_LIMIT_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
+# What an administrator must put right, as the server says it when it refuses a connection.
+_REFUSALS = ("authentication", "does not exist", "no pg_hba.conf entry", "permission denied")
 
 
 class PostgresControlStore(SqlControlStore):
     """A `ControlStore`; `folder` is where the copy lies."""
 
     def __init__(
-        self, place: PostgresPlace, folder: Path, secrets: Secrets, clock: Clock | None = None
+        self,
+        place: PostgresPlace,
+        folder: Path,
+        secrets: Secrets,
+        clock: Clock | None = None,
+        *,
+        may_be_away: bool = False,
     ) -> None:
         """Raises UserError when the database can not be reached, or belongs to another version or
-        another master key."""
+        another master key. `may_be_away`: not for the first of these where this folder was used
+        before; then the database is followed as soon as it is there."""
         super().__init__(secrets, clock)
-        self._place = place
+        self._place, self._folder = place, folder
+        self._service_keys: dict[str, bytes] = {}
+        self._opened = False
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="control-store", daemon=True)
         self._copy = LocalCopy(
@@ -61,11 +72,23 @@ class PostgresControlStore(SqlControlStore):
         try:
             self._open()
         except psycopg.Error as error:
-            self.close()
-            raise UserError(f"control store {place.name}: {said(error)}") from None
+            if not (may_be_away and _is_away(error) and self._remember()):
+                self.close()
+                raise UserError(f"control store {place.name}: {said(error)}") from None
+            log.error("control store %s: %s; nobody is known meanwhile", place.name, said(error))
         except Exception:
             self.close()
             raise
+        self._follower.start()
+
+    @property
+    def opened(self) -> bool:
+        return self._opened
+
+    def _remember(self) -> bool:
+        """Whether the shop's own keys are known without the database."""
+        self._service_keys = remembered_keys.remembered(self._folder, self._secrets) or {}
+        return bool(self._service_keys)
 
     def _open(self) -> None:
         with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection, connection.transaction():
@@ -76,9 +99,13 @@ class PostgresControlStore(SqlControlStore):
         with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection:
             self._copy.catch_up(connection)  # which may take longer than it counts
             self._copy.catch_up(connection)
-        self._reader = connect(self._copy.path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
-        self._audit_key = self.service_key("audit")
-        self._follower.start()
+        if self._reader is None:
+            self._reader = connect(self._copy.path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
+        self._audit_key = self._read(
+            lambda copy: control_keys.service_key(copy, self._secrets, "audit")
+        )
+        self._read(lambda copy: remembered_keys.remember(self._folder, copy))
+        self._opened = True
 
     def _migrate(self, connection: BoundConnection, steps: Sequence[Step]) -> None:
         if migrate_postgresql(PostgresSql(connection), "control", steps, self._place.name):
@@ -89,6 +116,8 @@ class PostgresControlStore(SqlControlStore):
         away = False
         while not self._closing.is_set():
             try:
+                if not self._opened:
+                    self._open()
                 with self._place.connect(_FOLLOWER_LIMIT_SECONDS) as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     if away:
@@ -99,13 +128,19 @@ class PostgresControlStore(SqlControlStore):
                         self._copy.clean()
                         for _ in connection.notifies(timeout=_POLL_SECONDS, stop_after=1):
                             pass
-            except (psycopg.Error, StoreError, OSError) as error:
+            except (psycopg.Error, StoreError, UserError, OSError) as error:
                 if not away and not self._closing.is_set():
                     log.error("the control store can not be followed: %s", said(error))
                 away = True
                 self._closing.wait(_PAUSE_SECONDS)
 
+    def service_key(self, name: str) -> bytes:
+        held = self._service_keys.get(name)
+        return super().service_key(name) if held is None else held
+
     async def _run(self, work: Callable[[Any], Result]) -> Result:
+        if not self._opened:
+            raise StoreError("the control store was away at the start and is not back yet")
         return await self._writer.run(work)
 
     def _read(self, step: Callable[[Sql], Result]) -> Result:
@@ -120,6 +155,8 @@ class PostgresControlStore(SqlControlStore):
     @contextmanager
     def _true_copy(self) -> Iterator[None]:
         self._copy.check()
+        if self._reader is None:
+            raise StoreError("the control store is being opened")
         try:
             yield
         except sqlite3.Error as error:
@@ -179,3 +216,9 @@ class PostgresControlStore(SqlControlStore):
         if self._reader is not None:
             self._reader.close()
         self._copy.close()
+
+
+def _is_away(error: psycopg.Error) -> bool:
+    """Whether the server could not be reached, or says that it is not there for anybody."""
+    told = str(error)
+    return isinstance(error, psycopg.OperationalError) and not any(one in told for one in _REFUSALS)

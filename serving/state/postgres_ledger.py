@@ -13,7 +13,7 @@ _LIMIT_SECONDS = 5.0
 _THREADS = 8
 
 
-def postgres_ledger_database(place: PostgresPlace) -> LedgerDatabase:
+def postgres_ledger_database(place: PostgresPlace, *, at_once: bool = True) -> LedgerDatabase:
     """The database at `place`; its schema is made if need be. Raises UserError, StoreError."""
 
     def open_one() -> BoundConnection:
@@ -30,4 +30,4 @@ def postgres_ledger_database(place: PostgresPlace) -> LedgerDatabase:
         if place.schema is not None:
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {place.schema}")
 
-    return LedgerDatabase(engine, _THREADS, lock)
+    return LedgerDatabase(engine, _THREADS, lock, at_once=at_once)

@@ -31,6 +31,10 @@ class SqlControlStore(SqlSubjects, SqlKeys, SqlErasures, SqlReviews):
     """A `ControlStore` but for where its tables lie: how to read them, to write them, and to see to
     it that what was erased is gone from the files."""
 
+    @property
+    def opened(self) -> bool:
+        return True
+
     @abstractmethod
     def see_all(self) -> None:
         """As of any control store."""

@@ -12,6 +12,7 @@ EVENTS = "events.sqlite"
 CONTROL = "control.sqlite"
 LEDGER = "coupons.sqlite"
 COPIES = "copies"  # of a control store that lies elsewhere
+CALLERS = "callers.sealed"  # whom it vouched for
 _LOCK = "lock"
 
 

@@ -28,6 +28,7 @@ FUNCTIONS = frozenset(
     [
         *("sum", "rate", "increase", "absent", "min", "max", "count", "by", "le", "and", "or"),
         *("unless", "on", "ignoring", "clamp_min", "histogram_quantile", "label_values", "avg"),
+        "time",
     ]
 )
 OF_PROMETHEUS = {"up"}
@@ -225,7 +226,10 @@ def test_promtool_parses_every_other_expression(tmp_path: Path) -> None:
 
 
 # alert, the series of one hour (promtool's notation), at a minute each
-UP = {'up{job="tillwise-gateway"}': "1x60", 'up{job="tillwise-triton"}': "1x60"}
+UP = {
+    f'up{{job="{job}"}}': "1x60"
+    for job in ("tillwise-gateway", "tillwise-gateway-pods", "tillwise-triton")
+}
 CASES: list[tuple[str, dict[str, str]]] = [
     ("TillwiseGatewayDown", {'up{job="tillwise-gateway"}': "0x60"}),
     (
@@ -258,6 +262,11 @@ CASES: list[tuple[str, dict[str, str]]] = [
         },
     ),
     ("TillwiseWorkerFailing", {'tillwise_worker_failures_total{duty="rollup"}': "0+1x60"}),
+    ("TillwiseWorkerDown", {'up{job="tillwise-gateway-pods"}': "0x60"}),
+    (
+        "TillwiseWorkerStill",
+        {'tillwise_worker_last_success_timestamp_seconds{duty="tidy"}': "-10800x60"},
+    ),
     ("TillwiseOverloaded", {"tillwise_decisions_rejected_total": "0+1x60"}),
     ("TillwiseImpressionsLost", {"tillwise_impressions_lost_total": "0+1x60"}),
     ("TillwiseIdentityDegraded", {"tillwise_identity_degraded_total": "0+60x60"}),

@@ -21,6 +21,7 @@ from serving.settings import Settings, load_settings
 from serving.state.kafka_place import kafka_place
 from serving.state.postgres_place import postgres_place
 from serving.state.valkey_client import valkey_place
+from tests.k8s.formats import amount
 from tests.k8s.objects import K8S, ROOT, Object, containers, pods, ports, templates
 from tests.k8s.overlays import OVERLAYS, overlay
 from tests.k8s.references import deploy_section, secrets
@@ -63,7 +64,7 @@ def named(name: str, kind: str, of: str) -> Object:
 
 
 def test_the_overlays_hold_what_they_are_for() -> None:
-    assert OVERLAYS == ("cpu", "gpu", "scale", "training")
+    assert OVERLAYS == ("cpu", "gpu", "learning", "scale", "training")
     kinds = {each["kind"] for name in OVERLAYS for each in overlay(name)}
     assert kinds >= {
         *("StatefulSet", "Deployment", "CronJob", "ServiceAccount", "PodDisruptionBudget"),
@@ -144,7 +145,7 @@ def settings_map(name: str) -> Object:
     return found[0]
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "learning", "scale"])
 def test_the_settings_are_fields_of_the_code_and_load(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +219,90 @@ def test_a_probe_asks_what_is_answered(pod: Object, container: Object) -> None:
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "learning", "scale"])
+def test_a_pod_is_ready_when_its_gateway_is(name: str) -> None:
+    """Kubernetes sends nothing to a pod while any of its containers is not ready, or has ended."""
+    pod = named("tillwise-gateway", "StatefulSet", name)["spec"]["template"]["spec"]
+    gateway, *beside = pod["containers"]
+    assert gateway["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    learns = ["export"] if name == "learning" else []
+    assert [one["name"] for one in beside] == ["follow-releases", "worker", *learns]
+    for one in beside:
+        assert not {"startupProbe", "readinessProbe", "livenessProbe"} & one.keys()
+        program, *arguments = command_of(one)
+        told = vars(COMMANDS[program]().parse_args(arguments))
+        assert told.get("keep") or told["every"], "it may end"
+
+
+def test_retraining_reads_what_the_gateways_export() -> None:
+    pod = named("tillwise-gateway", "StatefulSet", "learning")["spec"]["template"]["spec"]
+    job = named("tillwise-retrain", "CronJob", "learning")["spec"]["jobTemplate"]["spec"]
+    folder = folders(pod, "export")[1].output
+    trained = job["template"]["spec"]
+    mounts, told = folders(trained, "retrain")
+    assert told.data == folder
+    assert claim_of(trained, mounts, folder) == "tillwise-data"
+    # An erasure reaches the export too, which is registered by its folder.
+    for name in ("gateway", "export"):
+        mounts = folders(pod, name)[0]
+        assert claim_of(pod, mounts, folder) == "tillwise-data"
+        assert not any(one.get("readOnly") for one in mounts if one["name"] == "data")
+    assert pod["securityContext"]["runAsUser"] == trained["securityContext"]["runAsUser"]
+    claim = named("tillwise-data", "PersistentVolumeClaim", "learning")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def folders(pod: Object, name: str) -> tuple[list[Object], argparse.Namespace]:
+    """The mounts of a container of ours and what it is told."""
+    (found,) = [one for one in containers(pod) if one["name"] == name]
+    program, *arguments = command_of(found)
+    return found["volumeMounts"], COMMANDS[program]().parse_args(arguments)
+
+
+def claim_of(pod: Object, mounts: list[Object], folder: Path) -> str:
+    """The claim that `folder` lies on."""
+    (mount,) = [one for one in mounts if folder.is_relative_to(one["mountPath"])]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    return str(volume["persistentVolumeClaim"]["claimName"])
+
+
+def test_valkey_refuses_before_it_is_killed() -> None:
+    pod = named("tillwise-valkey", "StatefulSet", "scale")["spec"]["template"]["spec"]
+    (valkey,) = pod["containers"]
+    said = dict(zip(valkey["args"][::2], valkey["args"][1::2], strict=True))
+    assert said["--maxmemory-policy"] == "noeviction"
+    most = amount(valkey["resources"]["limits"]["memory"])
+    # A child that rewrites the file may come to hold as much again of what changes meanwhile.
+    assert 2 * int(said["--maxmemory"].removesuffix("gb")) * 2**30 <= most
+
+
+def test_an_id_that_begins_with_a_dash_is_no_option() -> None:
+    """One of 64 random ids does."""
+    pod = named("tillwise-kafka", "StatefulSet", "scale")["spec"]["template"]["spec"]
+    assert '--cluster-id="$(CLUSTER_ID)"' in pod["containers"][0]["args"][0]
+
+
+def test_pods_reach_what_their_settings_may_name() -> None:
+    """Traces, and the identity that a cloud gives to pods without keys."""
+    gateway = named("gateway", "NetworkPolicy", "cpu")["spec"]["egress"]
+    ends = {port["port"] for rule in gateway for port in rule["ports"]}
+    assert ends == {"http", "grpc", "valkey", 4318}
+    store = named("release-store", "NetworkPolicy", "cpu")["spec"]["egress"]
+    cloud = {
+        (to["ipBlock"]["cidr"], port["port"])
+        for rule in store
+        for to in rule["to"]
+        for port in rule["ports"]
+    }
+    assert cloud == {
+        ("0.0.0.0/0", 443),
+        ("169.254.169.254/32", 80),
+        ("169.254.169.252/32", 988),
+        ("169.254.170.23/32", 80),
+    }
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "learning", "scale"])
 def test_pods_that_stay_are_spread_and_have_an_account_of_their_own(name: str) -> None:
     made = [t for t in templates(overlay(name)) if t.owner["kind"] in ("StatefulSet", "Deployment")]
     assert len(made) == (5 if name == "scale" else 3)
@@ -227,7 +311,7 @@ def test_pods_that_stay_are_spread_and_have_an_account_of_their_own(name: str) -
         assert template.pod["serviceAccountName"] == template.owner["metadata"]["name"]
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "scale"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "learning", "scale"])
 def test_every_pod_is_shut_in_by_default(name: str) -> None:
     policy = named("default-deny", "NetworkPolicy", name)["spec"]
     assert policy == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}

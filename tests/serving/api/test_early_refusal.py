@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -15,7 +16,9 @@ from serving.api.arrivals import arrival_of, patient, ready_of, waiting_beside
 from serving.api.known_callers import KnownCallers
 from serving.commands.process import bind
 from serving.decision.admission import Admission, Overloaded
+from serving.state.callers_file import CallersFile
 from serving.state.control_records import ApiKey
+from serving.state.secrets import Secrets
 from tests.serving.api.test_auth import page_token
 from tests.serving.conftest import NOON, Start
 
@@ -201,6 +204,41 @@ def test_tokens_are_remembered_in_bounds_and_end_with_their_key() -> None:
     assert known.by_digest("secret") is None
     assert known.by_id("k") is None
     assert not known.knows_token("a", 9.0)
+
+
+def test_callers_outlive_the_process_that_met_them(tmp_path: Path) -> None:
+    secrets = Secrets((bytes(32),))
+    file = CallersFile(tmp_path / "callers", secrets)
+    kept, gone, by_token = (ApiKey(one, "checkout", NOON, None, b"sealed") for one in "kgt")
+    before = KnownCallers(file=file)
+    before.learn(kept, "digest-k")
+    before.learn(gone, "digest-g")
+    before.learn(by_token)
+    before.check(1, lambda key_id: None if key_id == "g" else kept)
+    after = KnownCallers(file=file)
+    assert after.by_digest("digest-k") == kept
+    assert after.by_id("t") == by_token
+    assert after.by_digest("digest-g") is None
+    assert after.by_id("g") is None
+    assert b"digest-k" not in file.path.read_bytes()
+    # Whoever may write there, but has not the master key, adds nobody.
+    assert KnownCallers(file=CallersFile(file.path, Secrets((b"1" * 32,)))).by_id("k") is None
+    file.path.write_bytes(file.path.read_bytes()[:-1])
+    assert KnownCallers(file=file).by_id("k") is None
+
+
+def test_callers_are_looked_for_again_when_the_store_has_changed() -> None:
+    known, asked = KnownCallers(), []
+    known.learn(ApiKey("k", "checkout", NOON, None, b""))
+
+    def in_force(key_id: str) -> None:
+        asked.append(key_id)
+
+    known.check(7, in_force)
+    known.learn(ApiKey("l", "checkout", NOON, None, b""))
+    known.check(7, in_force)
+    assert asked == ["k"]
+    assert known.by_id("k") is None
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import pytest
 from serving.commands.child_worker import ChildWorker
 from serving.monitoring.kpis import FILE, KpiReader
 from tests.serving.commands.processes import ROOT, Place, answers, free_port
-from tests.serving.conftest import Running, event, purchase
+from tests.serving.conftest import Running, Start, event, purchase
 from tests.serving.release_factory import Factory
 
 AS_OF = "2017-11-20"
@@ -117,6 +117,23 @@ async def test_a_child_that_is_killed_is_started_anew_and_ends_with_its_parent(
     finally:
         child.close()
     assert not Path(f"/proc/{child.pid}").exists()
+
+
+async def test_one_that_is_kept_waits_for_its_stores_and_ends_when_told(
+    start: Start, release_root: Factory, tmp_path: Path
+) -> None:
+    """As a container of a pod, which would be out of service each time that it ends."""
+    place = Place(release_root, tmp_path / "state")
+    with working(place, "--keep") as process:
+        assert process.stderr is not None
+        while "the worker ended with 2" not in process.stderr.readline():
+            assert process.poll() is None
+        running = await start(state=place.state)
+        sent = {"events": _visit("v", "s", "t")}
+        assert (await running.post("/v1/events", sent)).status_code == 202
+        assert awaited(place, "orders", 1) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
 
 
 def test_one_machine_is_one_command(release_root: Factory, tmp_path: Path) -> None:

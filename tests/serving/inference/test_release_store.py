@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -397,6 +398,23 @@ def test_a_store_that_is_away_stops_nobody_who_has_a_release(made: Factory, pod:
         with pytest.raises(StoreUnreachable):
             in_step(store, pod, or_keep=True)  # nothing here to keep
         assert in_step(store, trainer(made), or_keep=True) == "one"
+
+
+def test_a_store_that_says_nothing_is_asked_once_where_a_release_is_at_hand(made: Factory) -> None:
+    """A gateway that starts waits for it, and checkouts wait for the gateway."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        silent.setblocking(False)
+        away = {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+        }
+        with mock.patch.dict(os.environ, away):
+            store = ReleaseStore(f"s3://{BUCKET}/x")
+            assert in_step(store, trainer(made), or_keep=True) == "one"
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 @pytest.mark.parametrize("url", ["releases", "ftp://host/x", "file://relative", "s3:/bucket"])
