@@ -96,6 +96,11 @@ def behaviour(view: SubjectView) -> Vectors:
     return vector
 
 
+def never_ordered(vectors: Vectors) -> Any:
+    """Of each of `behaviour` vectors [..., len(BEHAVIOUR)], whether there was no order."""
+    return vectors[..., _ITEMS] == 0
+
+
 def in_units(vectors: Vectors) -> Vectors:
     """The figures of `behaviour` vectors [..., len(BEHAVIOUR)] back in their own units."""
     figures = vectors.copy()
@@ -132,6 +137,8 @@ class LearnedSegments:
     mean: Vectors  # [B]
     scale: Vectors  # [B] standard deviation; 0 where everybody was alike: counts for nothing
     centroids: Vectors  # [k, B] standardised
+    # Whether they are also of those who have never ordered: a share of whom they were learned from.
+    of_browsers: bool = True
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -149,8 +156,14 @@ class LearnedSegments:
         return nearest
 
     def of(self, view: SubjectView) -> int | None:
-        """The segment of a shopper; None for one nothing is known about."""
-        return int(self.nearest(behaviour(view)[None])[0]) if view.known else None
+        """The segment of a shopper; None for one nothing is known about, or who is none of those
+        that they were learned from."""
+        if not view.known:
+            return None
+        vector = behaviour(view)
+        if not self.of_browsers and never_ordered(vector):
+            return None
+        return int(self.nearest(vector[None])[0])
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What is written to `segments.npz`."""
@@ -161,6 +174,7 @@ class LearnedSegments:
             "mean": self.mean,
             "scale": self.scale,
             "centroids": self.centroids,
+            "of_browsers": np.array(self.of_browsers),
         }
 
     @classmethod
@@ -185,7 +199,8 @@ class LearnedSegments:
             raise ValueError("holds a value that is not a finite number")
         if (scale < 0).any():
             raise ValueError("a standard deviation is below zero")
-        return cls(titles, mean, scale, centroids)
+        # Earlier files do not say it.
+        return cls(titles, mean, scale, centroids, bool(arrays.get("of_browsers", True)))
 
 
 def in_effect(

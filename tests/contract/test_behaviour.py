@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,21 @@ def test_names_in_effect() -> None:
     assert learned().keys[1] == "learned/many_orders_promo_driven"
     nobody = features.UNKNOWN
     assert in_effect(nobody, assign(nobody, None, None), DEFAULT, learned()) == ("unknown",)
+
+
+def test_who_has_never_ordered_is_in_no_segment_of_those_who_have() -> None:
+    browser = view_of(*LOG[3:], day=92)
+    assert browser.known
+    buyer = view_of(*LOG, day=110.5)
+    only_buyers = replace(learned(), of_browsers=False)
+    assert learned().of(browser) is not None
+    assert only_buyers.of(browser) is None
+    assert only_buyers.of(buyer) == learned().of(buyer) == 0
+    again = LearnedSegments.from_arrays(only_buyers.arrays())
+    assert again.of(browser) is None
+    earlier = only_buyers.arrays()
+    del earlier["of_browsers"]  # which did not say it
+    assert LearnedSegments.from_arrays(earlier).of(browser) is not None
 
 
 def test_arrays_come_back() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from contract.behaviour import BEHAVIOUR, LearnedSegments, behaviour, in_units
+from contract.behaviour import BEHAVIOUR, LearnedSegments, behaviour, in_units, never_ordered
 from contract.clock import from_us, to_us
 from contract.errors import UserError
 from contract.frames import EXPLODED_COLUMNS
@@ -24,6 +24,9 @@ from training.segments.clustering import Labels, Tree, Vectors, grown
 from training.segments.naming import largest_first, named
 
 FEWEST_SHOPPERS = 100
+# Segments are of those who have never ordered as well, where so many of whom they were learned have
+# not.
+LEAST_BROWSERS = 0.01
 SUMMARY, SCATTER, DENDROGRAM = "segments.json", "scatter", "dendrogram"
 
 
@@ -105,7 +108,12 @@ def learn(vectors: Vectors, seed: int, clusters: int | None = None) -> Learned:
     best = choice.chosen(found) if clusters is None else found[0]
     order = largest_first(best.labels, best.k)
     centroids = best.centroids[order]
-    segments = replace(scaler, names=named(centroids), centroids=centroids)
+    segments = replace(
+        scaler,
+        names=named(centroids),
+        centroids=centroids,
+        of_browsers=bool(never_ordered(vectors).mean() >= LEAST_BROWSERS),
+    )
     return Learned(segments, segments.nearest(vectors), standardised, best, found, tree)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from contract.behaviour import BEHAVIOUR, LearnedSegments
+from contract.behaviour import BEHAVIOUR, LearnedSegments, never_ordered
 from contract.errors import UserError
 from contract.events import Event, EventItem
 from contract.frames import EVENT_SCHEMA, event_row
@@ -110,6 +110,12 @@ def test_planted_kinds_are_found_again(data: tuple[Path, dict[str, int]]) -> Non
     assert "many" in names[0]
     assert "large baskets" in names[1]
     assert "looks at much" in names[2]
+    assert learned.segments.of_browsers
+    # One in a hundred and more who never ordered make a kind; a stray one is none.
+    browses = never_ordered(found.vectors)
+    some = np.concatenate((found.vectors[~browses], found.vectors[browses][:1]))
+    assert len(some) > 100
+    assert not learn(some, seed=0, clusters=2).segments.of_browsers
 
 
 def test_the_command_writes_what_it_found_and_the_same_again(
