@@ -106,13 +106,14 @@ async def decide(request: Request) -> Response:
         raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:
         return _json(Validated(missing_item_ids=_missing(gateway, asked)))
-    if is_page(caller):
+    from_page = is_page(caller)
+    if from_page:
         asked = _without_word(asked)
     # Of a crawler nothing is kept and nothing is known, as of a browser that says so.
     nothing = asked.gpc or says_gpc(request) or bool(foreign_to_shoppers(request, gateway, caller))
-    if is_page(caller) and not nothing:
+    if from_page and not nothing:
         nothing = await _is_one_too_many(request, gateway, asked)
-    source: Source = "page" if is_page(caller) else "request"
+    source: Source = "page" if from_page else "request"
     return await answer(gateway, asked, began, gpc=nothing, source=source)
 
 

@@ -4,8 +4,10 @@ documentation included, is FastAPI's.
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +17,26 @@ from serving.api.problems import ApiProblem, on_problem
 from serving.state.sqlite_writer import StoreError
 
 _FROM_A_PAGE = b"origin"
+
+
+class _Found(Headers):
+    """Headers that are asked for by a few names, each found at once. Names in a scope are in small
+    letters; of one that stands twice the first counts, as always."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope=scope)
+        self._first = dict(reversed(scope["headers"]))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """See Mapping."""
+        said = self._first.get(key.encode())
+        return default if said is None else said.decode("latin-1")
+
+
+class _HotRequest(Request):
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self._headers = _Found(scope)
 
 
 class HotRoute:
@@ -28,7 +50,7 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self._route  # by which requests are counted
-        request = Request(scope, receive)
+        request = _HotRequest(scope, receive)
         try:
             answer = await self._endpoint(request)
         except (ApiProblem, StoreError) as error:

@@ -13,7 +13,7 @@ from uuid import UUID
 from contract.candidates import MAX_CANDIDATES
 from contract.clock import Clock, to_us
 from contract.encoding import Encoded, Situation
-from contract.events import honoured_time
+from contract.events import honoured_time, unchecked
 from contract.expression_variables import Value
 from contract.features import UNKNOWN, SubjectState
 from contract.manifest import RANKER
@@ -266,21 +266,23 @@ class Decider:
         listed = suggestions(checkout, done, {} if drawn is None else drawn.chances)
         decision_id = random_id()
         issued = self._issued(draft, offered, decision_id, now)
-        response = DecideResponse(
-            decision_id=decision_id,
-            attribution_token=self._signer.sign(decision_id, release.release_id),
-            recommendations=listed.told,
-            offers=issued,
-            rejected_offers=offers.rejections(offered),
-            payment_method_order=done.payments,
-            shipping_option_order=done.shipping,
-            applied_rules=done.applied,
-            missing_item_ids=checkout.missing_item_ids(),
-            degraded=tuple(deadline.degraded),
-            rung=answer.rung,
-            release_id=release.release_id,
-            timings_ms=deadline.told_ms(),
-        )
+        said = {
+            "decision_id": decision_id,
+            "attribution_token": self._signer.sign(decision_id, release.release_id),
+            "recommendations": listed.told,
+            "offers": issued,
+            "rejected_offers": offers.rejections(offered),
+            "payment_method_order": done.payments,
+            "shipping_option_order": done.shipping,
+            "applied_rules": done.applied,
+            "experiments": (),
+            "missing_item_ids": checkout.missing_item_ids(),
+            "degraded": tuple(deadline.degraded),
+            "rung": answer.rung,
+            "release_id": release.release_id,
+            "timings_ms": deadline.told_ms(),
+        }
+        response = unchecked(DecideResponse, said)
         segments = None if known is None else checkout.segments(known)
         return Decision(
             *(response, request, checkout.subject, now, listed.shown, segments),
@@ -367,7 +369,8 @@ class Decider:
     ) -> tuple[offers.Offered, SubjectState | None]:
         """What may be offered and what is, or nothing where that could not be said in time; and
         the state, read now if it was not."""
-        if shelf is None or "offers" not in checkout.request.placements:
+        asked = "offers" in checkout.request.placements
+        if not asked or shelf is None or not shelf.current.book.offers:
             return offers.NOTHING, state
         if state is None and "offers" in checkout.subject.purposes:
             state = await self._features(checkout)

@@ -19,7 +19,7 @@ from pydantic import (
 
 from contract.catalogue import MOST_MINOR, Currency, ItemId, MinorUnits
 from contract.consent import Purpose
-from contract.events import EventContext, RawId, SessionId, Text
+from contract.events import EventContext, RawId, SessionId, Text, unchecked
 from contract.fields import Name, distinct
 from contract.offer_checks import RejectionReason
 
@@ -103,6 +103,9 @@ class Cart(_Message):
         return hashlib.sha256(said.encode()).hexdigest()
 
 
+_OF_EVENTS = tuple(EventContext.model_fields)
+
+
 class DecideContext(EventContext):
     """Where, on what and when. `occurred_at` counts for behaviour up to now; `first_order` is the
     caller's word, which only offers use."""
@@ -112,9 +115,8 @@ class DecideContext(EventContext):
 
     def event_context(self) -> EventContext:
         """The part that is kept with events."""
-        return EventContext(
-            device=self.device, country=self.country, region=self.region, timezone=self.timezone
-        )
+        said = self.__dict__
+        return unchecked(EventContext, {name: said[name] for name in _OF_EVENTS})
 
 
 class ShippingOption(_Message):

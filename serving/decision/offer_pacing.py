@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from contract.clock import DAY_US, from_us, to_us
-from contract.offers import DailyBudget, OfferBook
+from contract.offers import DailyBudget, OfferBook, ShopDay
 from contract.pacing import DAYS_LOOKED_AT, SLOT_US, Row, Slot, price_of, traffic, usable
 from contract.policy import Budget
 from serving.monitoring.offer_pacing import PacingMetrics
@@ -80,6 +80,7 @@ class OfferPacing:
         self._records = records
         self._metrics = metrics
         self._day = ""
+        self._held_day: tuple[str, ShopDay] | None = None  # with the zone that it is of
         self._standing: Standing | None = None  # None: it is not known
         self._filling: _Filling | None = None
         self._full: list[Slot] = []
@@ -92,7 +93,7 @@ class OfferPacing:
         standing = self._standing
         if standing is None:
             return None
-        day, price = budget.day(now), standing.price
+        day, price = self._shop_day(budget, now), standing.price
         # At midnight a new day has begun that nothing was read of yet; the ledger knows.
         spent = standing.spent if day.name == self._day else 0
         usual = None if price is None else price.usual
@@ -100,6 +101,17 @@ class OfferPacing:
         if price is None:
             return Pace(day.name, 0.0, left, None)
         return Pace(day.name, price.price, left, from_us(price.solved_us))
+
+    def _shop_day(self, budget: DailyBudget, now: datetime) -> ShopDay:
+        """The day that it is, asked of the calendar once a day."""
+        held = self._held_day
+        if held is not None and held[0] == budget.timezone:
+            day = held[1]
+            if day.start_us <= to_us(now) < day.end_us:
+                return day
+        day = budget.day(now)
+        self._held_day = budget.timezone, day
+        return day
 
     def note(self, gain: Sequence[float], cost: Sequence[float], now: datetime) -> None:
         """A decision: what each arm but no offer was expected to bring and to cost; none, where no

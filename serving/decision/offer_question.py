@@ -38,6 +38,11 @@ class Question:
         """What is known of the checkout and the shopper."""
         return offer_facts(self.checkout, self.state, self.now)
 
+    @cached_property
+    def margin(self) -> int | None:
+        """What the cart's goods leave; None where it is not known."""
+        return margin_of(self.checkout, self.shelf.current.book.margin_rate)
+
     def holds(self, offer: Offer) -> bool:
         """Whether the condition of `offer` does."""
         condition = self.shelf.current.conditions.get(offer.offer_id)
@@ -69,7 +74,7 @@ def _asked(question: Question) -> Asked:
         catalogue_currency=checkout.release.catalogue.currency,
         value=request.cart.value,
         shipping={one.id: one.price for one in request.shipping_options if one.price is not None},
-        margin=margin_of(question),
+        margin=question.margin,
         context=checkout.context,
         first_order=request.context.first_order,
         identified=request.user_id is not None,
@@ -78,11 +83,10 @@ def _asked(question: Question) -> Asked:
     )
 
 
-def margin_of(question: Question) -> int | None:
+def margin_of(checkout: Checkout, rate: float | None) -> int | None:
     """What the cart's goods leave, by the cost that the shop said of each, else by its usual rate;
     None where neither is known of a line, or the cart is in another currency than the costs."""
-    release, rate = question.checkout.release, question.shelf.current.book.margin_rate
-    cart = question.checkout.request.cart
+    release, cart = checkout.release, checkout.request.cart
     if cart.currency != release.catalogue.currency:
         return None
     cost = release.catalogue.now.cost

@@ -23,7 +23,7 @@ from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.messages import RejectedOffer
 from serving.decision.offer_policy import UNKNOWN_GAIN, Judged, judged, may_be_judged
-from serving.decision.offer_question import Question, evaluated, margin_of
+from serving.decision.offer_question import Question, evaluated
 from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_terms import FREE, Terms, affordable, terms_of
 from serving.decision.offer_tokens import Grant
@@ -146,7 +146,7 @@ async def consider(
 def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offered:
     checkout, shelf = question.checkout, question.shelf
     book, value = shelf.current.book, checkout.request.cart.value
-    share, margin = book.holdout_share, margin_of(question) if found.valid else None
+    share, margin = book.holdout_share, question.margin if found.valid else None
     draw = shelf.draw(stable_id(checkout.request, checkout.subject), question.now)
     offered = Offered(
         valid=found.valid,

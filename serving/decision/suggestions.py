@@ -4,6 +4,7 @@ answer and for the record."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from contract.events import unchecked
 from contract.items import Floats
 from serving.decision import reasons, rules
 from serving.decision.checkout import Checkout
@@ -51,7 +52,8 @@ def suggestions(
     falling = _falling(scores)
     for place, item in enumerate(index):
         item_id, said = release.vocabulary.item_id(item), why[place]
-        told.append(Recommendation(item_id=item_id, score=falling[place], reasons=said))
+        made = {"item_id": item_id, "score": falling[place], "reasons": said}
+        told.append(unchecked(Recommendation, made))
         codes = tuple([one.code for one in said])
         shown.append(
             Shown(

@@ -104,11 +104,8 @@ class DecisionMetrics:
 
     def stages(self, timings_ms: Mapping[str, float]) -> None:
         """How long each stage of a decision took; `total` is none."""
-        for name, spent_ms in timings_ms.items():
-            if name in self._stages:
-                self._stages.observe(name, spent_ms / 1_000)
-            elif name != TOTAL:
-                self._stages.observe(OTHER, spent_ms / 1_000)
+        spent_s = [(name, ms / 1_000) for name, ms in timings_ms.items() if name != TOTAL]
+        self._stages.observe_all(spent_s, OTHER)
 
     def vector_looked_up(self, model: str, held: bool) -> None:
         """The cache of query vectors was asked for one of `model`."""

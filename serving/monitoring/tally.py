@@ -38,6 +38,15 @@ class Tally(Collector):
         self._counts[value][bisect_left(self._bounds, amount)] += 1
         self._sums[value] += amount
 
+    def observe_all(self, amounts: Iterable[tuple[str, float]], other: str) -> None:
+        """One observation of each (value, amount), under `other` where the value was not
+        announced."""
+        counts, sums, bounds = self._counts, self._sums, self._bounds
+        for value, amount in amounts:
+            known = value if value in counts else other
+            counts[known][bisect_left(bounds, amount)] += 1
+            sums[known] += amount
+
     def __contains__(self, value: Hashable) -> bool:
         return value in self._counts
 

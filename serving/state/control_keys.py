@@ -13,8 +13,9 @@ from serving.state.sql import Sql
 SERVICE_KEYS = ("audit", "receipt", "answers", "coupons")
 # In one statement, as each hands the interpreter to other threads and has to win it back.
 _WITH_HISTORIES = """
-SELECT subject_id, log_key, wrapped FROM subject_keys WHERE subject_id = ? OR subject_id IN
-    (SELECT visitor_subject FROM links WHERE history_owner = ?)
+SELECT subject_id, log_key, wrapped FROM subject_keys WHERE subject_id = ?
+UNION ALL SELECT subject_id, log_key, wrapped FROM links
+    JOIN subject_keys ON subject_id = visitor_subject WHERE history_owner = ?
 """
 _AT_ONCE = 500
 _REWRAP_AT_ONCE = 5_000

@@ -112,6 +112,12 @@ async def test_the_whole_life_of_a_coupon(running: Running) -> None:
     assert (await running.post(path, b"")).json() == undone.json()
 
 
+async def test_a_shop_without_offers_is_not_asked_for_any(running: Running) -> None:
+    decision = (await running.decide(cart=CART, consent=ALL)).json()
+    assert decision["offers"] == []
+    assert "offers" not in decision["timings_ms"]
+
+
 async def test_deciding_reserves_nothing(running: Running) -> None:
     await put(running, TEN | {"limits": {"total": 1}})
     for _ in range(3):

@@ -16,6 +16,7 @@ from contract.rule_set import RuleSet
 from contract.rules import RuleBook
 from serving.decision.decide import Decider
 from serving.decision.limits import NoRules
+from serving.decision.messages import DecideResponse
 from serving.decision.outcome import Decision
 from serving.inference.breaker import Breaker
 from serving.inference.release import Release
@@ -53,6 +54,10 @@ async def test_full(release: Release, store: MemoryFeatureStore) -> None:
     assert scores == sorted(scores, reverse=True)
     stages = {"features", "encode", "query_tower", "sequence_encoder", "retrieval", "ranker"}
     assert stages | {"total"} <= decision.response.timings_ms.keys()
+    # It is made of parts that are known to be valid, so nobody checked them.
+    said = decision.response
+    assert DecideResponse.model_validate_json(said.model_dump_json()) == said
+    assert list(said.model_dump()) == list(DecideResponse.model_fields)
 
 
 async def test_an_empty_cart_of_an_unknown_shopper_is_still_full(release: Release) -> None:

@@ -21,6 +21,8 @@ def test_a_token_says_what_was_signed_until_it_expires() -> None:
     assert len(token) <= 512
     assert signer.read(token).decision_id == decision_id
     assert signer.read(token).release_id == "r" * 64
+    odd = 'r"\\u00e9\u00e9'  # whatever is in a release's name
+    assert signer.read(signer.sign(decision_id, odd)).release_id == odd
     clock.at = BUILT_AT + timedelta(minutes=59)
     assert signer.read(token).expires_at == BUILT_AT + timedelta(hours=1)
     clock.at = BUILT_AT + timedelta(hours=1)

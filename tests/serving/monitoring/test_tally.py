@@ -30,6 +30,10 @@ def test_as_the_library_counts() -> None:
             tally.observe(stage, value)
             usual.labels(stage).observe(value)
     assert samples(ours) == pytest.approx(samples(theirs))
+    tally.observe_all([("a", 0.01), ("new", 0.7), ("a", 2.0)], "b")
+    for stage, value in (("a", 0.01), ("b", 0.7), ("a", 2.0)):
+        usual.labels(stage).observe(value)
+    assert samples(ours) == pytest.approx(samples(theirs))
 
 
 def test_without_a_label_and_with_an_unknown_one() -> None:
