@@ -30,6 +30,7 @@ from serving.state.postgres_writer import LIMIT_SECONDS, PostgresWriter
 from serving.state.secrets import Secrets
 from serving.state.sql import Sql, Step, migrate_postgresql
 from serving.state.sql_control_store import SqlControlStore
+from serving.state.sqlite_readers import SqliteReaders
 from serving.state.sqlite_writer import READ_WAIT_SECONDS, connect
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class PostgresControlStore(SqlControlStore):
         self._copy = LocalCopy(
             folder, control_schema.make_tables, control_schema.COPIED, control_schema.TRACES
         )
-        self._reader: Any = None
+        self._readers: SqliteReaders | None = None
         self._writer = PostgresWriter(place, self._copy.catch_up)
         try:
             self._open()
@@ -99,8 +100,8 @@ class PostgresControlStore(SqlControlStore):
         with self._place.connect(_MIGRATION_LIMIT_SECONDS) as connection:
             self._copy.catch_up(connection)  # which may take longer than it counts
             self._copy.catch_up(connection)
-        if self._reader is None:
-            self._reader = connect(self._copy.path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
+        if self._readers is None:
+            self._readers = SqliteReaders(self._copy.path, READ_WAIT_SECONDS)
         self._audit_key = self._read(
             lambda copy: control_keys.service_key(copy, self._secrets, "audit")
         )
@@ -144,8 +145,8 @@ class PostgresControlStore(SqlControlStore):
         return await self._writer.run(work)
 
     def _read(self, step: Callable[[Sql], Result]) -> Result:
-        with self._true_copy():
-            return step(self._reader)
+        with self._true_copy() as readers:
+            return step(readers.own())
 
     @contextmanager
     def _read_beside(self) -> Iterator[Sql]:
@@ -153,12 +154,12 @@ class PostgresControlStore(SqlControlStore):
             yield connection
 
     @contextmanager
-    def _true_copy(self) -> Iterator[None]:
+    def _true_copy(self) -> Iterator[SqliteReaders]:
         self._copy.check()
-        if self._reader is None:
+        if self._readers is None:
             raise StoreError("the control store is being opened")
         try:
-            yield
+            yield self._readers
         except sqlite3.Error as error:
             raise StoreError(f"the control store could not be read: {error}") from error
 
@@ -213,8 +214,8 @@ class PostgresControlStore(SqlControlStore):
         if self._follower.is_alive():
             self._follower.join()
         self._writer.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._readers is not None:
+            self._readers.close()
         self._copy.close()
 
 

@@ -11,6 +11,7 @@ from contract.clock import Clock
 from serving.state.secrets import Secrets
 from serving.state.sql import Sql, migrate_sqlite
 from serving.state.sql_control_store import SqlControlStore
+from serving.state.sqlite_readers import SqliteReaders
 from serving.state.sqlite_scrub import scrub
 from serving.state.sqlite_writer import (
     READ_WAIT_SECONDS,
@@ -24,17 +25,17 @@ Result = TypeVar("Result")
 
 
 class SqliteControlStore(SqlControlStore):
-    """A `ControlStore`; SQLite itself keeps the threads that read apart."""
+    """A `ControlStore`; every thread reads by itself."""
 
     def __init__(self, path: Path, secrets: Secrets, clock: Clock | None = None) -> None:
         """Raises UserError when the file belongs to another version or another master key."""
         super().__init__(secrets, clock)
         self._path = path
         self._writer = GroupCommitWriter(path)
-        self._reader: Any = None
+        self._readers: SqliteReaders | None = None
         try:
             self._writer.submit(self._prepare_file).result()
-            self._reader = connect(path, read_only=True, busy_seconds=READ_WAIT_SECONDS)
+            self._readers = SqliteReaders(path, READ_WAIT_SECONDS)
             self._audit_key = self.service_key("audit")
         except Exception:
             self.close()
@@ -48,8 +49,9 @@ class SqliteControlStore(SqlControlStore):
 
     def _read(self, step: Callable[[Sql], Result]) -> Result:
         # Not `_said`: every checkout comes through here.
+        assert self._readers is not None
         try:
-            return step(self._reader)
+            return step(self._readers.own())
         except sqlite3.Error as error:
             raise _unread(error) from error
 
@@ -77,8 +79,8 @@ class SqliteControlStore(SqlControlStore):
 
     def close(self) -> None:
         self._writer.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._readers is not None:
+            self._readers.close()
 
 
 @contextmanager

@@ -166,7 +166,8 @@ class Sequence:
         sent = event(consent=self._as_sent(said), gpc=gpc, **who.ids)
         answer = await self.running.post("/v1/events", {"events": [sent]})
         allowed = bool(self._in_effect(who, said, gpc=gpc) & _STORES)
-        assert answer.json()["results"][0]["status"] == ("accepted" if allowed else "rejected")
+        result = answer.json()["results"][0]
+        assert result["status"] == ("accepted" if allowed else "rejected"), answer.text
         if allowed:
             who.speaker.stored.add(sent["event_id"])
             await self._resolve(who)

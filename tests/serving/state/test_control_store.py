@@ -3,7 +3,9 @@
 import asyncio
 import random
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -78,6 +80,30 @@ async def test_what_was_written_is_read_at_once_where_it_was_written(two_replica
         assert identity.subject_id is not None
         assert store.exists(identity.subject_id)
         assert store.subject_key(identity.subject_id) is not None
+
+
+async def test_what_was_written_is_read_while_other_threads_read(two_replicas: Two) -> None:
+    store, _ = two_replicas
+    names = (SECRETS.pseudonyms(f"v{number}", "visitor") for number in range(300))
+    known = await asyncio.gather(*(store.establish(name, None, AGREED) for name in names))
+    subject = known[0].subject_id
+    assert subject is not None
+    read_on, words = threading.Event(), [frozenset[str](), frozenset({"analytics"})]
+
+    def many_rows() -> None:
+        while not read_on.is_set():
+            store.subject_ids()
+
+    with ThreadPoolExecutor(1) as another:
+        beside = another.submit(many_rows)
+        try:
+            for number in range(50):
+                word = replace(AGREED, purposes=words[number % 2])
+                await store.record_consent(subject, word, COMMAND_LINE)
+                assert store.consent_of(subject) == word
+        finally:
+            read_on.set()
+        beside.result()
 
 
 async def test_two_replicas_make_one_subject(two_replicas: Two) -> None:
