@@ -100,6 +100,7 @@ def ranker(setting: Setting) -> Case:
         features.astype(np.float32),
         relevant,
         np.zeros(shape, bool),
+        np.ones(count, np.float32),
     )
     task = RankerTask(
         Ranker(len(PAIR_FEATURES), recipe.ranker_hidden, recipe.ranker_dropout),

@@ -21,8 +21,10 @@ from contract.errors import UserError
 from training.commands import peak_mib
 from training.data import ranking_examples
 from training.data.baskets import Numbers
+from training.data.drawn_questions import drawn_questions
 from training.data.item_tables import ItemTables, count
 from training.data.item_text import text_vectors
+from training.data.ranking_examples import DrawnQuestion
 from training.data.source import Source
 from training.data.tower_examples import Question, questions, tower_examples
 from training.data.usual_candidates import usual_items
@@ -61,6 +63,7 @@ class RankerWindow:
 
     asked: list[Question]
     tables: ItemTables
+    drawn: list[DrawnQuestion] = field(default_factory=list)  # that exploration asked in it
 
 
 class Fit:
@@ -98,6 +101,8 @@ class Fit:
         self.vocabulary = vocabulary or source.baskets.vocabulary(
             self.cut_us, recipe.min_item_baskets
         )
+        explored = source.drawn if recipe.explored_weight else None
+        self.drawn = None if explored is None else explored.known_at(self.cut_us)
         self._identity = self._described()
         self.report = Report()
 
@@ -111,6 +116,8 @@ class Fit:
         digest.update(self.source.timelines.said)
         for column in (baskets.subject, baskets.occurred_us, baskets.offsets, baskets.item):
             digest.update(np.ascontiguousarray(column).tobytes())
+        if self.drawn is not None and len(self.drawn):
+            digest.update(repr(vars(self.drawn)).encode())
         return digest.hexdigest()
 
     def run(self) -> Recommender:
@@ -127,8 +134,9 @@ class Fit:
             [self._examples(window, towers, "candidates") for window in windows]
         )
         asked = [question for window in windows for question in window.asked]
-        early = [q.situation.now_us < self.validate_us for q in asked]
-        first = self._train_ranker(examples.where(np.array(early)), chosen_on, "ranker", None)
+        early = examples.where(np.array([q.situation.now_us < self.validate_us for q in asked]))
+        drawn, drawn_early = self._drawn_examples(windows, towers)
+        first = self._train_ranker(_both(early, drawn_early), chosen_on, "ranker", None)
         self.report.gap = gap.measured(
             Recommender(self.vocabulary, windows[0].tables, towers, first),
             self.source,
@@ -138,7 +146,7 @@ class Fit:
             seed=self.recipe.seed,
         )
         epochs = max(1, self.report.histories["ranker"].best_epoch)
-        ranker = self._train_ranker(examples, None, "ranker refit", epochs)
+        ranker = self._train_ranker(_both(examples, drawn), None, "ranker refit", epochs)
 
         after = self._count(self.cut_us)
         self._train_towers(towers, after, self.cut_us, "towers refit", None)
@@ -164,10 +172,25 @@ class Fit:
         """What the ranker learns from, the newest window first, and what it is chosen on."""
         starts, ends = self.window_starts, [self.cut_us, *self.window_starts]
         windows = [
-            RankerWindow(self._questions(start, end, "ranking", start), self._count(start))
+            RankerWindow(
+                self._questions(start, end, "ranking", start),
+                self._count(start),
+                self._drawn_questions(start, end),
+            )
             for start, end in zip(starts, ends, strict=False)
         ]
         return windows, RankerWindow(self._held_out(), windows[0].tables)
+
+    def _drawn_questions(self, start_us: int, end_us: int) -> list[DrawnQuestion]:
+        if self.drawn is None:
+            return []
+        return drawn_questions(
+            self.drawn,
+            self.source.timelines,
+            self.vocabulary,
+            (start_us, end_us),
+            self.recipe.explored_weight,
+        )
 
     def _held_out(self) -> list[Question]:
         return self._questions(self.validate_us, self.cut_us, "held-out", self.ranker_us)
@@ -260,6 +283,28 @@ class Fit:
             refused=[question.refused for question in window.asked],
         )
 
+    def _drawn_examples(
+        self, windows: list[RankerWindow], towers: RetrievalModel
+    ) -> tuple[ranking_examples.RankingExamples, ranking_examples.RankingExamples]:
+        """Of all drawn places, and of those of which was known before validation what came."""
+        built = ranking_examples.RankingExamples.joined(
+            [
+                ranking_examples.build_drawn(
+                    window.drawn,
+                    self.vocabulary,
+                    window.tables,
+                    neural_side(towers, [one.situation for one in window.drawn], self.vocabulary),
+                    label="drawn places",
+                )
+                for window in windows
+                if window.drawn
+            ]
+            or [ranking_examples.RankingExamples.empty(0)]
+        )
+        asked = [one for window in windows for one in window.drawn]
+        early = np.array([one.known_us < self.validate_us for one in asked], bool)
+        return built, built.where(early)
+
     def _train_ranker(
         self,
         examples: ranking_examples.RankingExamples,
@@ -303,6 +348,12 @@ class Fit:
             compiled=self.compiled,
             lower=_LOWER[type(task)],
         )
+
+
+def _both(
+    baskets: ranking_examples.RankingExamples, drawn: ranking_examples.RankingExamples
+) -> ranking_examples.RankingExamples:
+    return ranking_examples.RankingExamples.joined([baskets, drawn] if len(drawn) else [baskets])
 
 
 def new_towers(

@@ -239,7 +239,7 @@ class Retraining:
             "train_until": f"{window.train_until:%Y-%m-%d}",
             "test_until": f"{window.test_until:%Y-%m-%d}",
         }
-        return read_source(self.wish.data, days)
+        return read_source(self.wish.data, days, drawn=self.wish.recipe.explored_weight > 0)
 
     @cached_property
     def champion(self) -> Released:

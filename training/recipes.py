@@ -16,6 +16,7 @@ _MAY_BE_ZERO = frozenset(
         "search_share",
         "content_weight",
         "synthetic_share",
+        "explored_weight",
         "ranker_dropout",
         "unknown_share",
         "empty_share",
@@ -77,6 +78,9 @@ class Recipe:
     validation_examples: int = 2_000
     # As how many an item counts, among those that were not bought, that its shopper refused.
     refused_weight: float = 4.0
+    # As how many baskets a place counts that was drawn by chance and whose item was bought, before
+    # the inverse of its chance; 0 learns nothing of them.
+    explored_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

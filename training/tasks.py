@@ -88,7 +88,7 @@ class RetrievalTask:
         return total / (2 * len(self.held_out))
 
 
-RankBatch = tuple[Tensor, Tensor, Tensor, Tensor]  # features, relevance, mask, refused
+RankBatch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # features to weight, as loss has them
 _STANDARDISED_ON = 2_000
 
 
@@ -110,7 +110,7 @@ class RankerTask:
         self._examples = _tensors(examples)
         self._held_out = None if held_out is None else _tensors(held_out)
         self.num_batches = -(-len(self._examples[0]) // batch_size)
-        features, _, mask, _ = self._examples
+        features, _, mask, *_ = self._examples
         # Checkouts from all over: a few hundred thousand candidates say it well enough.
         some = slice(None, None, max(1, len(features) // _STANDARDISED_ON))
         model.standardise_on(features[some][mask[some]].float())
@@ -123,10 +123,10 @@ class RankerTask:
         return (self._part(self._examples, distributed.part(rows)) for rows in split)
 
     def loss(self, batch: RankBatch, generator: torch.Generator) -> Tensor:
-        features_BCF, relevant_BC, mask_BC, refused_BC = batch
+        features_BCF, relevant_BC, mask_BC, refused_BC, weight_B = batch
         # To count an item as several is to raise its score by the logarithm.
         scores_BC = self.model(features_BCF) + refused_BC * math.log(self._refused_weight)
-        loss = listwise_softmax(scores_BC, relevant_BC, mask_BC)
+        loss = listwise_softmax(scores_BC, relevant_BC, mask_BC, weight_B)
         return loss * distributed.share(loss.new_tensor(len(features_BCF)))
 
     def validate(self) -> float | None:
@@ -139,7 +139,7 @@ class RankerTask:
         return 1.0 - float(torch.cat(gains).mean())
 
     def _ndcg(
-        self, features_BCF: Tensor, relevant_BC: Tensor, mask_BC: Tensor, _: Tensor, k: int = 5
+        self, features_BCF: Tensor, relevant_BC: Tensor, mask_BC: Tensor, *_: Tensor, k: int = 5
     ) -> Tensor:
         scores_BC = self._plain(features_BCF).masked_fill(~mask_BC, float("-inf"))
         hit_Bk = relevant_BC.gather(1, scores_BC.topk(k, dim=1).indices)
@@ -148,8 +148,9 @@ class RankerTask:
         return (hit_Bk * discount_k).sum(dim=1) / discount_k.cumsum(dim=0)[count_B - 1]
 
     def _part(self, whole: RankBatch, rows: Tensor) -> RankBatch:
-        features, relevant, mask, refused = (tensor[rows].to(self.device) for tensor in whole)
-        return features.float(), relevant, mask, refused
+        features, *others = (tensor[rows].to(self.device) for tensor in whole)
+        relevant, mask, refused, weight = others
+        return features.float(), relevant, mask, refused, weight
 
 
 def _tensors(examples: RankingExamples) -> RankBatch:
@@ -160,4 +161,5 @@ def _tensors(examples: RankingExamples) -> RankBatch:
         torch.from_numpy(examples.relevant[kept].astype(np.float32)),
         torch.from_numpy(examples.mask[kept]),
         torch.from_numpy(examples.refused[kept]),
+        torch.from_numpy(examples.weight[kept]),
     )

@@ -68,7 +68,7 @@ def _checkout(args: argparse.Namespace) -> Figures:
     from training.run_folder import write_run
 
     device = distributed.device_named(args.device)
-    source = read_source(args.data, window_days(args))
+    source = read_source(args.data, window_days(args), drawn=chosen.explored_weight > 0)
     with _processes(device):
         folds: list[Fold] = []
         if args.folds:

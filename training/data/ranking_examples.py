@@ -62,6 +62,19 @@ class NeuralSide:
 
 
 @dataclass(frozen=True)
+class DrawnQuestion:
+    """A place that was drawn by chance and whose item was bought: the situation, what could have
+    been shown there, [P] of the vocabulary, what was, as how many cases it counts, and since when
+    that is known."""
+
+    situation: Situation
+    pool: npt.NDArray[np.int64]
+    shown: int
+    weight: float
+    known_us: int
+
+
+@dataclass(frozen=True)
 class RankingExamples:
     """Shapes: B cases, C = MAX_CANDIDATES, F = len(PAIR_FEATURES)."""
 
@@ -69,6 +82,10 @@ class RankingExamples:
     features: npt.NDArray[np.float16]  # [B, C, F]; half the memory, and three digits are enough
     relevant: npt.NDArray[np.bool_]  # [B, C]
     refused: npt.NDArray[np.bool_]  # [B, C] the shopper said that it is not for them
+    weight: Floats  # [B] as how many cases each counts
+
+    def __len__(self) -> int:
+        return len(self.index)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -77,18 +94,26 @@ class RankingExamples:
 
     def where(self, kept: npt.NDArray[np.bool_]) -> "RankingExamples":
         """The cases that `kept` [B] holds."""
-        return RankingExamples(
-            self.index[kept], self.features[kept], self.relevant[kept], self.refused[kept]
-        )
+        return RankingExamples(*(column[kept] for column in vars(self).values()))
 
     @classmethod
     def joined(cls, parts: Sequence["RankingExamples"]) -> "RankingExamples":
         """The cases of all `parts`, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(np.concatenate(one) for one in columns))
+
+    @classmethod
+    def empty(cls, cases: int) -> "RankingExamples":
+        """As many cases without any candidate."""
+        shape = (cases, MAX_CANDIDATES)
         return cls(
-            np.concatenate([part.index for part in parts]),
-            np.concatenate([part.features for part in parts]),
-            np.concatenate([part.relevant for part in parts]),
-            np.concatenate([part.refused for part in parts]),
+            np.zeros(shape, np.int64),
+            np.zeros((*shape, len(PAIR_FEATURES)), np.float16),
+            np.zeros(shape, bool),
+            np.zeros(shape, bool),
+            np.ones(cases, np.float32),
         )
 
 
@@ -99,8 +124,10 @@ def rank_inputs(
     neural: NeuralSide,
     *,
     label: str,
+    also: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[Evidence, Candidates, Floats]]:
-    """Evidence, candidates and pair features of each situation, in order."""
+    """Evidence, candidates and pair features of each situation, in order. `also`: items that are
+    candidates of each whatever the sources bring, at most MAX_CANDIDATES."""
     for case, situation in enumerate(tqdm(situations, desc=label, unit="case", disable=None)):
         evidence = gather(
             situation,
@@ -114,6 +141,8 @@ def rank_inputs(
         sources["query_tower"] = neural.query_nearest[case]
         sources["sequence"] = neural.sequence_nearest[case]
         merged = merge(sources, evidence.cart)
+        if also is not None:
+            merged = _with(merged, also[case])
         features = pair_features(evidence, merged.index, tables.statistics, neural.item_vectors)
         yield evidence, merged, features
 
@@ -130,16 +159,52 @@ def build(
 ) -> RankingExamples:
     """Candidates with features, relevance and, where it is given, what was `refused`, for every
     situation."""
-    shape = (len(situations), MAX_CANDIDATES)
-    index = np.zeros(shape, np.int64)
-    features = np.zeros((*shape, len(PAIR_FEATURES)), np.float16)
-    relevant, said_no = np.zeros(shape, bool), np.zeros(shape, bool)
+    found = RankingExamples.empty(len(situations))
     rows = rank_inputs(situations, vocabulary, tables, neural, label=label)
     for row, (_, merged, computed) in enumerate(rows):
         count = len(merged.index)
-        index[row, :count] = merged.index
-        features[row, :count] = computed
-        relevant[row, :count] = np.isin(merged.index, targets[row])
+        found.index[row, :count] = merged.index
+        found.features[row, :count] = computed
+        found.relevant[row, :count] = np.isin(merged.index, targets[row])
         if refused is not None and len(refused[row]):
-            said_no[row, :count] = np.isin(merged.index, refused[row])
-    return RankingExamples(index, features, relevant, said_no)
+            found.refused[row, :count] = np.isin(merged.index, refused[row])
+    return found
+
+
+def build_drawn(
+    asked: Sequence[DrawnQuestion],
+    vocabulary: Vocabulary,
+    tables: Tables,
+    neural: NeuralSide,
+    *,
+    label: str,
+) -> RankingExamples:
+    """What was shown and bought at a place that was drawn, among all that could have been shown
+    there and nothing else. Its features are made among the candidates of the checkout: some of them
+    are told by the others."""
+    found = RankingExamples.empty(len(asked))
+    situations, pools = [one.situation for one in asked], [one.pool for one in asked]
+    rows = rank_inputs(situations, vocabulary, tables, neural, label=label, also=pools)
+    for row, (one, (_, merged, computed)) in enumerate(zip(asked, rows, strict=True)):
+        count = len(one.pool)
+        at = np.argsort(merged.index)
+        at = at[np.searchsorted(merged.index, one.pool, sorter=at)]
+        found.index[row, :count] = one.pool
+        found.features[row, :count] = computed[at]
+        found.relevant[row, :count] = one.pool == one.shown
+        found.weight[row] = one.weight
+    return found
+
+
+def _with(candidates: Candidates, also: npt.NDArray[np.int64]) -> Candidates:
+    """`candidates` with what they lack of `also`, in the place of the last where they are full."""
+    more = also[~np.isin(also, candidates.index)]
+    kept = np.flatnonzero(
+        np.isin(candidates.index, also)
+        | (np.arange(len(candidates.index)) < MAX_CANDIDATES - len(also))
+    )
+    brought = np.zeros((len(more), candidates.brought.shape[1]), bool)
+    return Candidates(
+        np.concatenate((candidates.index[kept], more)),
+        np.concatenate((candidates.brought[kept], brought)),
+    )

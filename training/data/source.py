@@ -18,6 +18,7 @@ from contract.frames import EXPLODED_COLUMNS, holds
 from contract.manifest import SEGMENT_CONFIG
 from contract.segment_config import DEFAULT, SegmentConfig
 from training.data.baskets import Baskets, Timelines, read_baskets
+from training.data.drawn_places import DrawnPlaces, drawn_places
 from training.data.etl import PURPOSE
 from training.data.storage import SPLIT_FILE, SUBJECTS_FILE, read_catalogue, read_events
 from training.evaluation.protocols import Window
@@ -37,6 +38,8 @@ class Source:
     synthetic: bool
     purposes: Mapping[str, int]  # purchases that were learned from, by what they were written under
     imported: bool  # so that the import wrote the purposes, and nobody's word is on record
+    # Places of lists that were drawn by chance; None where they were not asked for.
+    drawn: DrawnPlaces | None = None
 
     def facts(self) -> dict[str, Any]:
         """What a fit learned from, counted; a run keeps it for the cards of its releases."""
@@ -62,15 +65,19 @@ class Source:
             "synthetic": self.synthetic,
             "purposes": dict(self.purposes),
             "consent_recorded": not self.imported,
+            "places_drawn_by_chance": 0 if self.drawn is None else len(self.drawn.known_at(cut_us)),
         }
 
 
-def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Source:
+def read_source(
+    folder: Path, days: dict[str, str | None] | None = None, *, drawn: bool = False
+) -> Source:
     """Read `folder` (events/*.parquet, catalogue.parquet, and segment_config.json where there is
     one).
 
     The window is what `days` says (ISO dates by field name of `Window`), else what the importer
     wrote to split.json, else the last 12 % of the time for testing and 5 % before it for choosing.
+    `drawn`: with what exploration has drawn, for who learns from it.
     """
     events = read_events(folder, _COLUMNS)
     catalogue = read_catalogue(folder)
@@ -84,6 +91,7 @@ def read_source(folder: Path, days: dict[str, str | None] | None = None) -> Sour
         bool(synthetic),
         _purposes(events, window),
         (folder / SUBJECTS_FILE).exists() and not synthetic,
+        drawn_places(folder) if drawn else None,
     )
 
 

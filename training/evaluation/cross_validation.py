@@ -72,7 +72,10 @@ def cross_validate(
                 f"--folds {folds}: no basket of the validation days is left for fold "
                 f"{number + 1}; use fewer folds"
             )
-        learned = replace(source, baskets=source.baskets.take(kept), window=window)
+        own_names = np.array(source.baskets.subjects)[fold != number].tolist()
+        drawn = None if source.drawn is None else source.drawn.of(own_names)
+        baskets = source.baskets.take(kept)
+        learned = replace(source, baskets=baskets, drawn=drawn, window=window)
         fit = Fit(learned, recipe, device=device, vocabulary=vocabulary)
         recommender = fit.run()
         yield Fold(

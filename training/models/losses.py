@@ -123,8 +123,12 @@ def full_softmax(
     return loss
 
 
-def listwise_softmax(scores_BC: Tensor, relevant_BC: Tensor, mask_BC: Tensor) -> Tensor:
-    """Cross entropy between the softmax of the scores and the relevant candidates, equal shares."""
+def listwise_softmax(
+    scores_BC: Tensor, relevant_BC: Tensor, mask_BC: Tensor, weight_B: Tensor | None = None
+) -> Tensor:
+    """Cross entropy between the softmax of the scores and the relevant candidates, equal shares;
+    each checkout counts `weight_B` times (once)."""
     log_share = functional.log_softmax(scores_BC.masked_fill(~mask_BC, float("-inf")), dim=1)
     share = relevant_BC / relevant_BC.sum(dim=1, keepdim=True)
-    return -(torch.where(relevant_BC > 0, share * log_share, 0.0)).sum(dim=1).mean()
+    loss_B = -(torch.where(relevant_BC > 0, share * log_share, 0.0)).sum(dim=1)
+    return loss_B.mean() if weight_B is None else (loss_B * weight_B).mean()

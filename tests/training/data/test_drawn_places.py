@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from contract.clock import to_us
 from contract.errors import UserError
+from contract.off_policy import MOST_WEIGHT
 from tests.training.data.event_logs import write
-from tests.training.data.test_logged_checkouts import END, purchase
+from tests.training.data.test_logged_checkouts import END, NOON, purchase
 from tests.training.data.test_logged_checkouts import decision as decided
 from training.data.drawn_places import read_drawn_places
 from training.evaluation.places import place_figures, place_logs
@@ -51,6 +53,34 @@ def test_what_was_drawn_how_likely_and_what_came_of_it(tmp_path: Path) -> None:
     assert found.bought.tolist() == [1.0, 0.0, 1.0]
     mean = (1 / 0.7 + 10 + 10) / 3
     assert found.weight.tolist() == pytest.approx([1 / 0.7 / mean, 10 / mean, 10 / mean])
+
+
+def test_what_was_known_of_the_checkout_and_when_what_came_of_it(tmp_path: Path) -> None:
+    data = write(
+        tmp_path,
+        [
+            *(drawn("a", "eggs"), purchase("a", "eggs", hours=30)),
+            *(drawn("b", "tea", hours=1), purchase("b", "bread", hours=2)),
+            purchase("c", "milk", hours=60),
+        ],
+    )
+    found = read_drawn_places(data)
+    assert found.cart == [("milk", "bread")] * 2
+    assert found.could_be == [("eggs", "milk", "tea", "jam")] * 2
+    assert found.subject == ["a", "b"]
+    assert found.of(["b"]).item_id == ["tea"]
+    noon = to_us(NOON)
+    hours = [(us - noon) / 3_600_000_000 for us in found.bought_us.tolist()]
+    assert hours == [30, 25]  # b's is known once its day is over
+    told = {hour: found.known_at(noon + hour * 3_600_000_000).subject for hour in (23, 26, 31)}
+    assert told == {23: [], 26: ["b"], 31: ["a", "b"]}
+
+
+def test_no_chance_weighs_more_than_what_is_clipped(tmp_path: Path) -> None:
+    data = write(tmp_path, [drawn("a", "eggs", share=0.02), drawn("b", "tea", share=0.02), END])
+    often = 1 / (4 * (0.98 + 0.02 / 4))
+    mean = (often + MOST_WEIGHT) / 2  # instead of 1 / (4 * .005) = 50
+    assert read_drawn_places(data).weight.tolist() == pytest.approx([often / mean, 20 / mean])
 
 
 def test_estimates_of_both_policies(tmp_path: Path) -> None:

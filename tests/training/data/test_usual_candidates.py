@@ -17,7 +17,7 @@ def examples(*rows: float) -> RankingExamples:
     index = np.zeros((1, len(rows) + 2), np.int64)
     index[0, : len(rows)] = np.arange(2, 2 + len(rows))
     none = np.zeros(index.shape, bool)
-    return RankingExamples(index, features, none, none)
+    return RankingExamples(index, features, none, none, np.ones(1, np.float32))
 
 
 def test_most_of_it_is_shown_and_the_rest_are_candidates() -> None:

@@ -63,3 +63,11 @@ def test_listwise_softmax_ignores_what_is_masked() -> None:
     mask = torch.tensor([[True, True, False]])
     expected = -math.log(math.exp(1) / (math.exp(1) + math.exp(2)))
     assert listwise_softmax(scores, relevant, mask).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_listwise_softmax_counts_a_checkout_as_often_as_it_weighs() -> None:
+    scores, mask = torch.tensor([[0.0, math.log(3.0)]] * 2), torch.ones(2, 2, dtype=torch.bool)
+    relevant, weight = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([3.0, 0.5])
+    expected = (3.0 * math.log(4.0) + 0.5 * math.log(4.0 / 3.0)) / 2
+    found = listwise_softmax(scores, relevant, mask, weight)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
