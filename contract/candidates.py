@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOATS, INT, INTS, KEYS, MASK, compiled, records
-from contract.encoding import FIRST_ITEM, Situation, Vocabulary
+from contract.compiled import FLOATS, INT, INTS, KEYS_2D, MASK, compiled, records
+from contract.encoding import FIRST_ITEM, Situation, Vocabulary, index_of_key
 from contract.events import EVENT_TYPE
 from contract.features import BASKET_LINE, PURCHASED
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse, best_within
@@ -67,18 +67,15 @@ def purchased(situation: Situation, vocabulary: Vocabulary) -> Purchased:
     rows, lines = situation.view.purchased, situation.view.lines
     if not len(rows):
         return _NO_PURCHASES
-    known, index_of = vocabulary.by_key
     index, by_weight, columns, own, count = _in_vocabulary(
-        *(known, index_of, vocabulary.key_starts, FIRST_ITEM, situation.now_us, rows, lines)
+        *(vocabulary.key_table, FIRST_ITEM, situation.now_us, rows, lines)
     )
     return Purchased(index, by_weight, columns, OwnBaskets(own[0], own[1], count))
 
 
-@compiled(KEYS, INTS, INTS, INT, INT, records(PURCHASED), records(BASKET_LINE))
+@compiled(KEYS_2D, INT, INT, records(PURCHASED), records(BASKET_LINE))
 def _in_vocabulary(
-    known: npt.NDArray[np.uint64],
-    index_of: Indices,
-    starts: Indices,
+    table: npt.NDArray[np.uint64],
     first_item: int,
     now_us: int,
     rows: Any,
@@ -87,16 +84,10 @@ def _in_vocabulary(
     """The first three of `Purchased`; basket and item of the lines whose item is known, [2, L]; how
     many baskets there are of all lines."""
     index, row, held = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64), 0
-    bits = 0
-    while len(starts) >> (bits + 1):
-        bits += 1
     for at in range(len(rows)):
-        key = rows[at].item_key
-        near = starts[np.int64(key >> np.uint64(64 - bits))]
-        while near < len(known) and known[near] < key:
-            near += 1
-        if near < len(known) and known[near] == key and index_of[near] >= first_item:
-            index[held], row[held] = index_of[near], at
+        found = index_of_key(table, rows[at].item_key)
+        if found >= first_item:
+            index[held], row[held] = found, at
             held += 1
     index = index[:held]
     order = ascending(index)

@@ -200,7 +200,7 @@ def _times_in(categories: Indices, index: Indices, cart: Indices, level: int) ->
 
 
 @compiled(
-    *(INTS32_2D, FLOATS_2D, FLOAT, INTS, INTS, INTS, FLOATS, FLOATS),
+    *(INTS32_2D, FLOATS_2D, FLOAT, INTS, INTS, INTS, FLOATS, FLOATS, FLOATS),
     *(INTS32, FLOATS_2D, INTS32, FLOATS_2D, INTS_2D),
 )
 def beside(
@@ -212,6 +212,7 @@ def beside(
     staples: Indices,
     weight: Floats,
     baskets: Floats,
+    cart_baskets: Floats,
     narrow: Indices,
     narrow_lift: Floats,
     wide: Indices,
@@ -220,11 +221,12 @@ def beside(
 ) -> Floats:
     """All of the above for the candidates `index` [C], each row what one of these functions gives:
     `staples_similarity`, `CART_FIT`, `category_fit` on the narrow and on the wide level, `times_in`
-    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [N] held each item."""
+    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [C] and `cart_baskets` [K] held
+    each candidate and each of `cart`."""
     found = np.empty((10 + levels.shape[1], len(index)), np.float32)
     found[0] = _staples_similarity(neighbours, similarity, index, staples, weight)
     shared = _similarity(neighbours, similarity, index, cart)
-    found[1:6] = _cart_fit(shared, baskets[index], baskets[cart], all_baskets)
+    found[1:6] = _cart_fit(shared, baskets, cart_baskets, all_baskets)
     found[6:8] = _category_fit(narrow, narrow_lift, index, cart)
     found[8:10] = _category_fit(wide, wide_lift, index, cart)
     for level in range(levels.shape[1]):

@@ -48,9 +48,10 @@ INTS, FLOATS = array(types.int64), array(types.float32)
 INTS32, KEYS, CODES, MASK = (
     array(one) for one in (types.int32, types.uint64, types.uint8, types.boolean)
 )
-INTS_2D, INTS32_2D, FLOATS_2D, BYTES_2D, MASK_2D = (
-    array(one, 2) for one in (types.int64, types.int32, types.float32, types.uint8, types.boolean)
+INTS_2D, INTS32_2D, FLOATS_2D, KEYS_2D = (
+    array(one, 2) for one in (types.int64, types.int32, types.float32, types.uint64)
 )
+BYTES_2D, MASK_2D = (array(one, 2) for one in (types.uint8, types.boolean))
 
 
 def _files_of(function: Any) -> list[str]:

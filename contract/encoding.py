@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract import segments
-from contract.compiled import INT, INTS, KEY, KEYS, compiled, records
+from contract.compiled import INT, INTS, KEY, KEYS, KEYS_2D, compiled, records
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import PURCHASED, SubjectView
 from contract.rows import INTERACTION
@@ -87,12 +87,12 @@ class Vocabulary:
         return keys[order], order.astype(np.int64) + FIRST_ITEM
 
     @cached_property
-    def key_starts(self) -> Indices:
-        """Where in `by_key` the keys begin whose first bits are 0, 1, 2, ..., [about as many as
-        there are keys]. Keys are spread evenly, so the one that is wanted stands there or next."""
-        bits = max(len(self.item_ids), 2).bit_length() - 1
-        firsts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
-        return np.searchsorted(self.by_key[0], firsts).astype(np.int64)
+    def key_table(self) -> npt.NDArray[np.uint64]:
+        """Keys and indices by the last bits of the key, with room for twice as many, a power of
+        two, [room, 2]; index 0 where it is free. What is looked for stands there or behind."""
+        keys, index = self.by_key
+        table: npt.NDArray[np.uint64] = _table_of(keys, index)
+        return table
 
     def index(self, item_id: str) -> int:
         """The index of `item_id`, OOV when it is not known."""
@@ -202,13 +202,10 @@ def _search_tokens(situation: Situation) -> Indices:
 
 def _history(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Encoded:
     """What was bought most, and the latest interactions."""
-    known, index_of = vocabulary.by_key
     view, looked_at = situation.view, vocabulary.indices(situation.recent_items)
     items, weights, sequence = _of_history(
         *(
-            known,
-            index_of,
-            vocabulary.key_starts,
+            vocabulary.key_table,
             view.purchased,
             view.interactions,
             looked_at,
@@ -220,15 +217,29 @@ def _history(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Enc
     return frequent | dict(zip(SEQUENCE_INPUTS, sequence, strict=True))
 
 
-@compiled(KEYS, INTS, INTS, INT, KEY)
-def _index_of_key(
-    known: npt.NDArray[np.uint64], index_of: Indices, starts: Indices, bits: int, key: Any
-) -> int:
-    """`starts` says where to begin by the first `bits` of `key`."""
-    place = starts[np.int64(key >> np.uint64(64 - bits))]
-    while place < len(known) and known[place] < key:
-        place += 1
-    return int(index_of[place]) if place < len(known) and known[place] == key else OOV
+@compiled(KEYS, INTS)
+def _table_of(keys: npt.NDArray[np.uint64], index: Indices) -> npt.NDArray[np.uint64]:
+    room = 16
+    while room < 2 * len(keys):
+        room *= 2
+    table = np.zeros((room, 2), np.uint64)
+    for place in range(len(keys)):
+        slot = np.int64(keys[place] & np.uint64(room - 1))
+        while table[slot, 1] != 0:
+            slot = (slot + 1) & (room - 1)
+        table[slot, 0], table[slot, 1] = keys[place], np.uint64(index[place])
+    return table
+
+
+@compiled(KEYS_2D, KEY)
+def index_of_key(table: npt.NDArray[np.uint64], key: Any) -> int:
+    """The index of `key` in a `Vocabulary.key_table`, OOV where it is not known."""
+    slot = np.int64(key & np.uint64(len(table) - 1))
+    while table[slot, 1] != 0:
+        if table[slot, 0] == key:
+            return int(np.int64(table[slot, 1]))
+        slot = (slot + 1) & (len(table) - 1)
+    return OOV
 
 
 @compiled(INT)
@@ -241,13 +252,11 @@ def _gap_bucket(gap_us: int) -> int:
 
 
 @compiled(
-    *(KEYS, INTS, INTS, records(PURCHASED), records(INTERACTION.dtype), INTS, INTS),
+    *(KEYS_2D, records(PURCHASED), records(INTERACTION.dtype), INTS, INTS),
     *(INT, INT, INT),
 )
 def _of_history(
-    known: npt.NDArray[np.uint64],
-    index_of: Indices,
-    starts: Indices,
+    table: npt.NDArray[np.uint64],
     purchased: Any,
     interactions: Any,
     looked_at: Indices,
@@ -260,9 +269,6 @@ def _of_history(
     sum to one. Then `SEQUENCE_INPUTS`, [3, LENGTH]: latest interactions, what was looked at here,
     the cart; padded on the left, so that the last position is always the latest. A gap is the time
     since the interaction before."""
-    bits = 0
-    while len(starts) >> (bits + 1):
-        bits += 1
     weight = np.empty(len(purchased), np.float32)
     for row in range(len(purchased)):
         weight[row] = purchased[row].weight_60d
@@ -270,9 +276,7 @@ def _of_history(
     items, weights = np.zeros(FREQUENT, np.int64), np.zeros(FREQUENT, np.float32)
     total = np.float32(weight[order].astype(np.float64).sum())
     for place in range(len(order)):
-        items[place] = _index_of_key(
-            known, index_of, starts, bits, purchased[order[place]].item_key
-        )
+        items[place] = index_of_key(table, purchased[order[place]].item_key)
         if total > 0:
             weights[place] = weight[order[place]] / total
     sequence = np.zeros((3, LENGTH), np.int64)
@@ -283,7 +287,7 @@ def _of_history(
         at, at_us = LENGTH - count + place, now_us
         if place < remembered:
             row = interactions[place]
-            sequence[0, at] = _index_of_key(known, index_of, starts, bits, row.item_key)
+            sequence[0, at] = index_of_key(table, row.item_key)
             at_us = row.occurred_us
             sequence[1, at] = row.event_type
         elif place < remembered + beside:

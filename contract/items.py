@@ -85,8 +85,10 @@ class ItemTable:
 
     @cached_property
     def for_ranking(self) -> Floats:
-        """What the ranker is told about an item alone, [N, 9]: popularity, recent, weekly, trend,
-        repeat rate, log1p of the gap, price, buyers, log1p of baskets per buyer."""
+        """What the ranker is told about an item alone: popularity, recent, weekly, trend, repeat
+        rate, log1p of the gap, price, buyers, log1p of baskets per buyer; and what else its
+        features are made of, baskets and the gap. One row an item, [N, 11], so that one look at it
+        brings all."""
         baskets, buyers = self.baskets, np.expm1(self.buyers)
         columns = (
             *(self.popularity, self.recent_popularity, self.weekly_popularity),
@@ -95,6 +97,7 @@ class ItemTable:
             np.log1p(self.gap_days),
             *(self.price_level, self.buyers),
             np.log1p(baskets / np.maximum(buyers, 1.0)),
+            *(baskets, self.gap_days),
         )
         return np.column_stack(columns).astype(np.float32)
 

@@ -94,8 +94,8 @@ def pair_features(
         *(near.index, near.value, knn.index, knn.value),
         *(neighbours.neighbours, neighbours.similarity, neighbours.baskets, STAPLES),
         *(narrow.group, narrow.log_lift, wide.group, wide.log_lift),
-        *(table.for_ranking, table.levels, table.baskets, table.gap_days, table.price_level),
-        *(item_vectors, _SILENT if query is None else query),
+        *(table.for_ranking, table.levels, item_vectors),
+        _SILENT if query is None else query,
         _SILENT if sequence is None else sequence,
     )
     return found
@@ -111,6 +111,18 @@ _OWN = _rows(
 )
 
 
+# Columns of ItemTable.for_ranking: so many are features, and where the others stand.
+_TOLD, _PRICE, _BASKETS, _GAP = 9, 6, 9, 10
+
+
+@compiled(FLOATS_2D, INTS)
+def _baskets_of(of_items: Floats, index: Indices) -> Floats:
+    found = np.empty(len(index), np.float32)
+    for place in range(len(index)):
+        found[place] = of_items[index[place], _BASKETS]
+    return found
+
+
 @compiled(INTS, INT)
 def _place_of(ascending: Indices, item: int) -> int:
     """Where `item` stands, -1 where it does not."""
@@ -124,7 +136,7 @@ def _place_of(ascending: Indices, item: int) -> int:
     return low if low < len(ascending) and ascending[low] == item else -1
 
 
-@compiled(INTS, INTS, INTS, FLOATS_2D, FLOATS_2D, *[FLOATS] * 3, FLOAT)
+@compiled(INTS, INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS, FLOATS_2D, FLOAT)
 def _of_purchases(
     index: Indices,
     own_index: Indices,
@@ -132,8 +144,7 @@ def _of_purchases(
     purchased: Floats,
     beside: Floats,
     weight: Floats,
-    usual_gap_days: Floats,
-    price_level: Floats,
+    of_items: Floats,
     subject_baskets: float,
 ) -> Floats:
     """`_OWN` of each candidate, and its recency weight last; an empty history says nothing."""
@@ -147,19 +158,20 @@ def _of_purchases(
         rank[by_weight[place]] = 1.0 / (place + 1)
     weighed, total = 0.0, 0.0
     for place in range(count):
-        level = price_level[own_index[place]]
+        level = of_items[own_index[place], _PRICE]
         if level > 0:
             weighed += level * weight_60d[place]
             total += weight_60d[place]
     for candidate in range(len(index)):
         item = index[candidate]
-        if total > 0 and price_level[item] > 0:
-            found[9, candidate] = price_level[item] - weighed / total
+        level = of_items[item, _PRICE]
+        if total > 0 and level > 0:
+            found[9, candidate] = level - weighed / total
         place = _place_of(own_index, item)
         if place < 0:
             continue
         days, gap = days_since[place], gap_days[place]
-        usual = gap if gap > 0 else usual_gap_days[item]
+        usual = gap if gap > 0 else of_items[item, _GAP]
         found[0, candidate] = np.log1p(baskets[place])
         found[1, candidate] = baskets[place] / max(subject_baskets, 1.0)
         found[2, candidate] = np.log1p(weight_60d[place])
@@ -266,7 +278,7 @@ def _together(
     query, sequence = _standardised(query), _standardised(sequence)
     for candidate in range(count):
         item, at = index[candidate], 0
-        for column in range(of_items.shape[1]):
+        for column in range(_TOLD):
             told[at] = of_items[item, column]
             at += 1
         for row in range(len(own) - 1):
@@ -307,7 +319,7 @@ def _in_cart(own: Indices, cart: Indices) -> Floats:
     *(INTS, INTS, FLOATS_2D, FLOAT, INTS, INTS, INT),
     *(INTS, FLOATS, INTS, FLOATS),
     *(INTS32_2D, FLOATS_2D, FLOAT, INT, INTS32, FLOATS_2D, INTS32, FLOATS_2D),
-    *(FLOATS_2D, INTS_2D, FLOATS, FLOATS, FLOATS, FLOATS_2D, FLOATS, FLOATS),
+    *(FLOATS_2D, INTS_2D, FLOATS_2D, FLOATS, FLOATS),
 )
 def _features(
     index: Indices,
@@ -336,9 +348,6 @@ def _features(
     wide_lift: Floats,
     of_items: Floats,
     levels: Indices,
-    item_baskets: Floats,
-    gap_days: Floats,
-    price_level: Floats,
     vectors: Floats,
     query: Floats,
     sequence: Floats,
@@ -350,7 +359,7 @@ def _features(
     )
     own = _of_purchases(
         *(index, own_index, by_weight, purchased, shared, weight),
-        *(gap_days, price_level, subject_baskets),
+        *(of_items, subject_baskets),
     )
     code, group, usual = habits(
         *(basket, line_item, count, levels[own_index]),
@@ -360,7 +369,8 @@ def _features(
     strongest = by_weight[:staples]
     fit = beside(
         *(neighbours, similarity, all_baskets, index, intent),
-        *(own_index[strongest], purchased[1][strongest], item_baskets),
+        *(own_index[strongest], purchased[1][strongest]),
+        *(_baskets_of(of_items, index), _baskets_of(of_items, intent)),
         *(narrow, narrow_lift, wide, wide_lift, levels),
     )
     return _together(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from contract.encoding import (
     CART,
     CONTEXT_SIZES,
+    FIRST_ITEM,
     FREQUENT,
     LENGTH,
     NUM_EVENT_TYPES,
@@ -21,8 +22,10 @@ from contract.encoding import (
     Encoded,
     Situation,
     Vocabulary,
+    _table_of,
     encode,
     gap_buckets,
+    index_of_key,
     stack,
 )
 from contract.events import EVENT_TYPE, EventContext, key_of
@@ -171,9 +174,19 @@ def test_keys_lead_to_the_same_index_as_ids(known: list[str], others: list[str])
     assert [vocabulary.index(one) for one in asked] == expected
     assert vocabulary.indices(asked).tolist() == expected
     assert vocabulary.of_keys(keys).tolist() == expected
+    assert [index_of_key(vocabulary.key_table, key) for key in keys] == expected
     assert vocabulary.of_keys(keys).dtype == vocabulary.indices(asked).dtype == np.int64
     assert len(vocabulary) == 2 + len(known)
     assert [vocabulary.item_id(index) for index in expected[: len(known)]] == known
+
+
+def test_keys_that_begin_at_one_place_are_all_found() -> None:
+    """All of them belong at the last place of the table, so they go on at its beginning."""
+    keys = np.arange(1, 9, dtype=np.uint64) * np.uint64(16) - np.uint64(1)
+    table = _table_of(keys, np.arange(FIRST_ITEM, FIRST_ITEM + 8))
+    assert len(table) == 16
+    assert [index_of_key(table, key) for key in keys] == list(range(FIRST_ITEM, FIRST_ITEM + 8))
+    assert index_of_key(table, np.uint64(9 * 16 - 1)) == OOV
 
 
 def test_vocabulary_refuses_doubles_and_reserved_places() -> None:
