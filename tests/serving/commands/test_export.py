@@ -235,5 +235,41 @@ async def test_the_command_and_its_refusals(tmp_path: Path, release_root: Factor
     assert (broken.returncode, "outside" in broken.stderr) == (2, True)
 
 
+async def test_kept_up_it_goes_on_whatever_fails_and_ends_when_told(
+    tmp_path: Path, release_root: Factory
+) -> None:
+    """As a container of a pod, which would be out of service each time that it ends."""
+    place, data = Place(release_root, tmp_path / "shop"), tmp_path / "data"
+    command = ["-m", "serving", "export", "--output", str(data), "--every", "0.1"]
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=place.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        line = await asyncio.to_thread(process.stderr.readline)
+        assert "trying again" in line, line  # there is no state folder yet
+        place.state.mkdir()
+        stores = Stores(place.state, load_secrets(place.state, None))
+        await stores.add_subjects(1)
+        await stores.log.append(days(30))
+        until = time.monotonic() + 60
+        while not (data / "catalogue.parquet").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        stores.close()
+        assert exported(data) == ids(days(30))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def read_source_needs(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
