@@ -161,17 +161,20 @@ def evaluate(
         own = traits(offer)
         if own.gate not in closed:
             closed[own.gate] = _closed(offer, own, asked)
-        found = closed[own.gate] or _priced(offer, own, asked)
-        if isinstance(found, ValidOffer):
-            if holds(offer):
-                uses = used.get(offer.offer_id, NOT_USED)
-                found = used_up(offer.limits, uses, found.amount) or found
+        reason = closed[own.gate]
+        if reason is None:
+            found = _priced(offer, own, asked)
+            if found is None:
+                reason = "CouponRejectedByCondition"
+            elif not holds(offer):
+                reason = closed[own.gate] = "CouponRejectedByCondition"
             else:
-                found = closed[own.gate] = "CouponRejectedByCondition"
-        if isinstance(found, ValidOffer):
-            valid.append(found)
-        else:
-            rejected.append(Rejected(offer.offer_id, found))
+                uses = used.get(offer.offer_id, NOT_USED)
+                reason = used_up(offer.limits, uses, found.amount)
+                if reason is None:
+                    valid.append(found)
+                    continue
+        rejected.append(Rejected(offer.offer_id, reason))
     return Evaluation(tuple(valid), tuple(rejected))
 
 
@@ -206,15 +209,16 @@ def _closed(offer: Offer, own: Traits, asked: Asked) -> RejectionReason | None:
     return None if right else "CouponRejectedByCondition"
 
 
-def _priced(offer: Offer, own: Traits, asked: Asked) -> ValidOffer | RejectionReason:
-    """The offer with what it takes off, where its gate is open."""
+def _priced(offer: Offer, own: Traits, asked: Asked) -> ValidOffer | None:
+    """The offer, whose gate is open, with what it takes off; None where that is nothing, or more
+    than its margin floor leaves."""
     discount, value = _settled(offer, asked), asked.value
     assert discount is not None
     assert value is not None
     amount = reduction(discount, value, asked.shipping_price(discount))
     most = None if own.floor is None else _most_in_all(asked, own.floor)
     if amount <= 0 or (most is not None and amount > most):
-        return "CouponRejectedByCondition"
+        return None
     return ValidOffer(offer, discount, amount, own.targeted, most)
 
 
