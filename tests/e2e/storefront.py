@@ -16,6 +16,7 @@ from contract.events import Event
 from tests.e2e.shop import Demo
 
 ALL = {"personalization": True, "analytics": True, "offers": True}
+NO = {"personalization": False, "analytics": False}
 AT_MOST_S = 10.0
 
 HEAD = """<!doctype html><title>Shop</title><link rel="stylesheet" href="/shop.css">

@@ -16,7 +16,7 @@ from contract.events import EVENT_NAMES, NEEDS_ITEMS, SERVER_ONLY, Event
 from serving.api.auth import PAGE_TOKEN_AUDIENCE, page_token_secret
 from tests.e2e.conftest import OpenPage
 from tests.e2e.shop import Demo, Shop, demo
-from tests.e2e.storefront import ALL, ShopServer, Storefront, bodies
+from tests.e2e.storefront import ALL, NO, ShopServer, Storefront, bodies
 from tests.serving.release_factory import BUILT_AT
 
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"
@@ -340,20 +340,111 @@ def test_a_no_is_on_record_and_what_was_not_said_is_none(open_shop: OpenShop) ->
     visitor = front.say("window.tillwise.ids().visitor_id")
     front.wait(session, lambda found: len(found) == 1)
     front.consent({})
-    front.consent({"personalization": False, "analytics": False})  # the ids are gone by now
+    front.consent(NO)  # the ids are gone by now
     assert front.demo.agreed(visitor) == set(ALL)
     front.open()
     front.consent()
     session, visitor = front.session, front.say("window.tillwise.ids().visitor_id")
     front.wait(session, lambda found: len(found) >= 1)
     front.open()  # and says no on the next page, before any yes there
-    front.consent({"personalization": False, "analytics": False})
+    front.consent(NO)
+    until_taken_back(front, visitor)
+
+
+def until_taken_back(front: Storefront, visitor: str) -> None:
+    """Wait until the gateway's record is a no, and nothing is left of it here."""
+    until_empty(front)
     assert front.storage() == {}
-    for _ in range(50):
-        if not front.demo.agreed(visitor):
-            return
-        front.page.wait_for_timeout(100)
-    raise AssertionError("the no did not arrive")
+    assert front.demo.agreed(visitor) == set()
+
+
+def said_no(front: Storefront) -> str:
+    """The id of the no that is kept, which is all that is."""
+    assert [*front.storage()] == ["tillwise.queue"]
+    (kept,) = json.loads(front.storage()["tillwise.queue"])
+    assert kept["consent"] == NO | {"offers": False}
+    assert not kept.keys() & {"context", "items"}
+    said: str = kept["event_id"]
+    return said
+
+
+def test_a_no_that_nobody_hears_is_said_again_and_nothing_else(open_shop: OpenShop) -> None:
+    front = open_shop()
+    front.consent()
+    visitor = front.say("window.tillwise.ids().visitor_id")
+    front.wait(front.session, lambda found: len(found) == 1)
+    front.page.route("**/v1/events**", lambda route: route.abort())
+    front.push("view_cart", items=CART)
+    del front.asked[:]
+    front.consent(NO)
+    said = said_no(front)
+    front.consent(NO)
+    front.consent({})
+    browse(front)
+    assert front.say("window.tillwise.ids()") is None
+    assert said_no(front) == said
+    assert front.demo.agreed(visitor) == set(ALL)
+    front.page.unroute("**/v1/events**")
+    until_taken_back(front, visitor)
+    times = len(front.asked)
+    front.page.wait_for_timeout(LONGER_THAN_A_BATCH_WAITS_MS)
+    assert len(front.asked) == times
+    assert {one["event_id"] for one in bodies(front.asked)} == {said}
+
+
+def test_a_no_outlives_its_page_and_an_outage(
+    open_page: OpenPage, shop: Shop, server: ShopServer, tmp_path: Path
+) -> None:
+    with demo(shop, tmp_path / "state", settings=allowing(server)) as own:
+        front = Storefront(open_page("about:blank", complains=True), own, server)
+        front.open()
+        front.consent()
+        visitor = front.say("window.tillwise.ids().visitor_id")
+        front.wait(front.session, lambda found: len(found) == 1)
+        until_empty(front)
+        port = int(own.url.rpartition(":")[2])
+        own.kill()
+        del front.asked[:]
+        front.consent(NO)
+        said = said_no(front)
+        front.open()  # the browser holds the snippet
+        browse(front)
+        assert said_no(front) == said
+        front.page.goto("about:blank")
+    with demo(shop, own.state, port, settings=allowing(server)):
+        assert own.agreed(visitor) == set(ALL)
+        front.open("/shop?q=milk", data_key=own.key("collect"))  # nobody says anything there
+        until_taken_back(front, visitor)
+    assert {one["event_id"] for one in bodies(front.asked)} == {said}
+    assert front.trouble == []
+
+
+def test_a_no_is_told_under_privacy_control_too(open_shop: OpenShop) -> None:
+    front = open_shop()
+    front.consent()
+    visitor = front.say("window.tillwise.ids().visitor_id")
+    front.wait(front.session, lambda found: len(found) == 1)
+    front.say(GPC)
+    front.consent(NO)
+    until_taken_back(front, visitor)
+
+
+def test_a_yes_takes_the_place_of_a_no_that_nobody_heard(open_shop: OpenShop) -> None:
+    front = open_shop()
+    visitor = "visitor-who-comes-back"
+    front.say("id => window.tillwise.visitor({visitor_id: id})", visitor)
+    front.consent()
+    front.wait(front.session, lambda found: len(found) == 1)
+    front.page.route("**/v1/events**", lambda route: route.abort())
+    front.consent(NO)
+    said = said_no(front)
+    front.page.wait_for_timeout(LONGER_THAN_A_BATCH_WAITS_MS)
+    front.consent()
+    assert said not in front.storage().get("tillwise.queue", "")
+    front.page.unroute("**/v1/events**")
+    front.push("view_cart", items=CART)
+    front.wait(front.session, lambda found: len(found) == 2)
+    assert front.demo.agreed(visitor) == set(ALL)
 
 
 CONSENT_MODE = """
@@ -409,12 +500,7 @@ def test_a_consent_platform_speaks_for_the_shopper(
     front.wait(front.session, lambda found: len(found) >= 1)
     assert front.demo.agreed(visitor) == {"analytics", "personalization"}
     front.say(f"void {no}")
-    assert front.storage() == {}
-    for _ in range(50):
-        if not front.demo.agreed(visitor):
-            return
-        front.page.wait_for_timeout(100)
-    raise AssertionError("the no did not arrive")
+    until_taken_back(front, visitor)
 
 
 def test_a_page_that_goes_at_once_is_not_forgotten(open_shop: OpenShop) -> None:
@@ -590,4 +676,4 @@ def test_the_demo_shop_tells_the_gateway_once_its_shopper_agrees(
     decided = [one for one in events if one.event_name == "decision"]
     assert {one.subject_id for one in decided} <= {searched.subject_id}
     page.get_by_role("switch", name="Personalization").press("Space")
-    assert page.evaluate("localStorage.length") == 0
+    front.until("!localStorage.length")

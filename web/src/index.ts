@@ -1,9 +1,10 @@
 // The page's side of Tillwise. Nothing at all happens before the shopper's consent, or under Global
-// Privacy Control: no request, no storage, no id, no listener. Nothing here can fail the page.
+// Privacy Control: no request, no storage, no id, no listener; but a no is told until it is answered.
+// Nothing here can fail the page.
 
 import { capture, type Page } from "./capture.ts";
 import { follow } from "./data_layer.ts";
-import { bodyOf } from "./events.ts";
+import { bodyOf, type EventBody } from "./events.ts";
 import { currentIds, forget, isKnown, useOwn } from "./identity.ts";
 import { attempt, on as listen, post } from "./page.ts";
 import { openQueue } from "./queue.ts";
@@ -35,7 +36,7 @@ function mayAct(): boolean {
   return !!agreed;
 }
 
-const queue = openQueue(settings, () => mayAct() && !!settings.key);
+const queue = openQueue(settings, mayAct);
 
 function record(name: string, parameters: Ga4Parameters = {}): void {
   const body = mayAct() && bodyOf(name, parameters, settings.currency);
@@ -48,17 +49,22 @@ function record(name: string, parameters: Ga4Parameters = {}): void {
     lastSearch = search_term;
   }
   if (event_name === "view_item") page?.about(parameters.items);
+  send(agreed as Required<Purposes>, {
+    ...body,
+    context: context(),
+    attribution_token: shown.get(items?.[0]?.item_id as string),
+  });
+}
+
+const send = (consent: Required<Purposes>, body: EventBody): void =>
   queue.add({
     schema_version: 3,
     event_id: crypto.randomUUID(),
     occurred_at: new Date().toISOString(),
     ...currentIds(),
     ...body,
-    context: context(),
-    attribution_token: shown.get(items?.[0]?.item_id as string),
-    consent: { ...(agreed as Required<Purposes>) },
+    consent,
   });
-}
 
 const context = () => ({
   device: !matchMedia("(pointer:coarse)").matches
@@ -76,7 +82,6 @@ function start(): void {
   // What was done on this page before its shopper agreed is not sent; what is on the screen is.
   const agreedBefore = isKnown() || navigator.userActivation?.hasBeenActive === false;
   currentIds();
-  queue.takeUp();
   page = capture(record, signal);
   page.turned();
   follow(
@@ -115,13 +120,9 @@ function start(): void {
 function hear({ personalization, analytics, offers }: Purposes): void {
   if (gpc() || !(personalization || analytics)) {
     // A no is told to the gateway, which takes back what is on record; what is not said is no no.
-    if (personalization === false && (agreed || isKnown())) {
-      queue.clear();
-      agreed = NOTHING;
-      record("page_view");
-      queue.leave();
-    }
-    return withdraw();
+    if (personalization === false && (agreed || isKnown())) send(NOTHING, { event_name: "page_view" });
+    withdraw();
+    return queue.leave(); // at once, for the page may go; it is kept, and sent again until answered
   }
   const running = agreed;
   agreed = { personalization: !!personalization, analytics: !!analytics, offers: !!offers };
@@ -134,12 +135,15 @@ function withdraw(): void {
   life?.abort();
   page = undefined;
   shown.clear();
-  queue.clear();
+  queue.narrow();
   forget();
 }
 
 const tillwise: Tillwise = {
-  init: (more) => void Object.assign(settings, more),
+  init(more) {
+    Object.assign(settings, more);
+    queue.goOn(); // what found no key before
+  },
   consent: (said) => void attempt(() => hear(said)),
   visitor: (ids) => useOwn({ ...ids }),
   event: (name, parameters) => void attempt(() => record(name, parameters)),
@@ -182,5 +186,6 @@ const before = window.tillwise;
 // Loaded twice, the first stays.
 if (!before || Array.isArray(before)) {
   window.tillwise = tillwise;
+  queue.takeUp();
   tillwise.push(...(before ?? []));
 }

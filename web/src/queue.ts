@@ -1,6 +1,7 @@
 // Events on their way: sent in batches, tried again until the gateway has answered, and kept over
 // pages and outages, at most MOST of them. The gateway knows an event by its id, so what was sent
-// twice counts once: nothing is given up while it may not have arrived.
+// twice counts once: nothing is given up while it may not have arrived. A no is an event, too: the
+// only one that is kept and sent without consent.
 
 import type { EventBody } from "./events.ts";
 import { post } from "./page.ts";
@@ -23,7 +24,8 @@ const LONGEST_PAUSE_MS = 3e5;
 const LONGEST_REFUSAL_MS = 36e5;
 const MOST_BEHIND = 2e4; // browsers send 64 KiB behind a page, and a character may take 3 bytes
 
-export function openQueue(settings: Settings, allowed: () => boolean) {
+/** `agreed` says whether consent is in effect; it calls `narrow` when it is not any more. */
+export function openQueue(settings: Settings, agreed: () => boolean) {
   let waiting: QueuedEvent[] = []; // the oldest first
   let timer: ReturnType<typeof setTimeout> | 0 = 0;
   let running: AbortController | undefined;
@@ -42,8 +44,8 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
 
   async function flush(): Promise<void> {
     timer = 0;
-    if (running || !waiting.length || !allowed()) return;
-    const batch = waiting.slice(0, most);
+    const batch = ready().slice(0, most);
+    if (running || !batch.length) return;
     const mine = (running = new AbortController());
     const answer = await post(
       `${settings.url}/v1/events`,
@@ -67,7 +69,7 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
     const status = `${answer?.status ?? 0}`;
     if (/^(0|408|429|5)/.test(status)) {
       pausedUntil = Date.now() + Math.min(500 * 2 ** ++failures, LONGEST_PAUSE_MS) * (1 + Math.random());
-      const said = answer?.headers.get("Retry-After") ?? "";
+      const said = answer?.headers.get("Retry-After") as string; // or none, which is no number
       // Seconds, or a date.
       const ms = Number(said) * 1000 || Date.parse(said) - Date.now() || 0;
       refusedUntil = Date.now() + Math.min(ms, LONGEST_REFUSAL_MS);
@@ -82,9 +84,10 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
     // Answered: accepted, known already, or refused for good. None of them is tried again.
     most = BATCH;
     waiting = without(waiting, batch);
-    if (stored().length) store(without(stored(), batch));
+    store(without(stored(), batch));
   }
 
+  const ready = (): QueuedEvent[] => (settings.key ? withWord(waiting, agreed()) : []);
   // Other tabs keep theirs in the same place.
   const all = (): QueuedEvent[] => [...without(stored(), waiting), ...waiting].slice(-MOST);
   const keep = (): void => store(all());
@@ -95,7 +98,7 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
       if (!timer || waiting.length >= FULL) schedule();
     },
 
-    /** What earlier pages could not be sure to have sent. */
+    /** What earlier pages could not be sure to have sent. Without consent only a no of it leaves. */
     takeUp(): void {
       waiting = all();
       schedule();
@@ -109,13 +112,12 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
 
     /** The page goes: nobody will read an answer any more. */
     leave(): void {
-      if (!allowed()) return;
       keep();
-      for (let from = 0; from < waiting.length && Date.now() >= refusedUntil; from += FULL) {
+      for (const going = ready(); going.length && Date.now() >= refusedUntil; ) {
         // As text, which needs no preflight that the page would not live to see answered.
         navigator.sendBeacon(
           `${settings.url}/v1/events?key=${settings.key}`,
-          JSON.stringify({ events: waiting.slice(from, from + FULL) }),
+          JSON.stringify({ events: going.splice(0, FULL) }),
         );
       }
     },
@@ -126,27 +128,24 @@ export function openQueue(settings: Settings, allowed: () => boolean) {
       schedule(0);
     },
 
-    /** Less is agreed to than before: that holds for what still waits, too. */
-    narrow(agreed: Required<Purposes>): void {
-      const narrowed = (events: QueuedEvent[]): QueuedEvent[] =>
-        events.filter(({ consent }) => {
-          for (const purpose of Object.keys(agreed) as (keyof Purposes)[]) {
-            consent[purpose] &&= agreed[purpose];
+    /** Less is agreed to than before, or nothing: that holds for what still waits, too. */
+    narrow(left?: Required<Purposes>): void {
+      const narrowed = (events: QueuedEvent[]): QueuedEvent[] => {
+        for (const { consent } of events) {
+          for (const purpose in left) {
+            const name = purpose as keyof Purposes;
+            consent[name] &&= left[name];
           }
-          return consent.personalization || consent.analytics;
-        });
+        }
+        return withWord(events, !!left);
+      };
       waiting = narrowed(waiting);
-      if (stored().length) store(narrowed(stored()));
-    },
-
-    clear(): void {
-      const ended = running;
-      waiting = [];
+      store(narrowed(stored()));
+      if (left) return;
+      running?.abort();
       running = undefined;
       failures = pausedUntil = 0;
-      ended?.abort();
       schedule();
-      store([]);
     },
   };
 }
@@ -161,3 +160,7 @@ const store = (events: QueuedEvent[]): void => write(QUEUE, events.length ? even
 
 const without = (events: QueuedEvent[], others: QueuedEvent[]): QueuedEvent[] =>
   events.filter((one) => !others.some((other) => other.event_id === one.event_id));
+
+/** Those of `events` that were done under consent, or those that say a no. */
+const withWord = (events: QueuedEvent[], yes: boolean): QueuedEvent[] =>
+  events.filter(({ consent }) => yes === (consent.personalization || consent.analytics));

@@ -1,4 +1,5 @@
-// What the snippet keeps in the shop's own localStorage, only between consent and its withdrawal.
+// What the snippet keeps in the shop's own localStorage, only between consent and its withdrawal; a no
+// until the gateway has answered it.
 // Where a browser refuses storage, everything lives as long as the page.
 
 import { attempt } from "./page.ts";

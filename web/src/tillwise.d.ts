@@ -116,7 +116,7 @@ export interface Decision {
 export interface Tillwise {
   /** Settings that the script element does not carry in its data attributes. */
   init(settings: Settings): void;
-  /** The shopper's word. Nothing at all happens before it; without a purpose, everything is erased. */
+  /** The shopper's word. Nothing at all happens before it; without a purpose, everything is erased, but a no until it is answered. */
   consent(purposes: Purposes): void;
   /** The shop's own ids instead of the snippet's random ones; they are not stored here. */
   visitor(ids: Partial<Ids>): void;

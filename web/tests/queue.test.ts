@@ -43,6 +43,10 @@ const event = (id: number | string): QueuedEvent => ({
   session_id: "s",
   consent: { personalization: true, analytics: true, offers: false },
 });
+const no = (id: number | string): QueuedEvent => ({
+  ...event(id),
+  consent: { personalization: false, analytics: false, offers: false },
+});
 const ids = (from: number, to: number): string[] => Array.from({ length: to - from }, (_, n) => `e${from + n}`);
 
 async function pass(ms: number): Promise<void> {
@@ -200,11 +204,65 @@ test("withdrawing empties everything, ends the request under way, and nothing fo
   await pass(0);
   assert.equal(posted.length, 1);
   agreed = false;
-  queue.clear();
+  queue.narrow();
   await pass(600_000);
   assert.ok(ended);
   assert.equal(posted.length, 1);
   assert.equal(kept.size, 0);
+});
+
+test("a no is kept and sent until it is answered, over pages, and nothing else is", async () => {
+  const queue = opened();
+  queue.add(event(1));
+  queue.onHidden();
+  queue.add(no(2));
+  agreed = false;
+  queue.narrow();
+  posted = [];
+  answer = () => new Response("", { status: 503 });
+  queue.leave();
+  assert.deepEqual(beacons, ["https://gateway.example/v1/events?key=tw_collect_x e2"]);
+  assert.deepEqual(inStorage(), ["e2"]);
+  await pass(500);
+  queue.narrow(); // the same again, as banners do
+  await pass(5_000);
+  assert.ok(posted.length > 1);
+  const next = opened();
+  next.takeUp();
+  next.narrow();
+  answer = () => new Response("{}", { status: 202 });
+  await pass(500);
+  assert.ok(posted.every((one) => one.ids.join() === "e2"));
+  assert.equal(kept.size, 0);
+  await pass(600_000);
+  assert.equal(kept.size, 0);
+});
+
+test("before consent a page sends a no alone; what else is kept waits for a yes", async () => {
+  kept.set("tillwise.queue", JSON.stringify([event(1), no(2), event(3)]));
+  agreed = false;
+  const queue = opened();
+  queue.takeUp();
+  await pass(60_000);
+  assert.deepEqual(posted.map((one) => one.ids), [["e2"]]);
+  assert.deepEqual(inStorage(), ["e1", "e3"]);
+  agreed = true;
+  queue.add(event(4));
+  await pass(500);
+  assert.deepEqual(posted[1]?.ids, ["e1", "e3", "e4"]);
+});
+
+test("a yes takes the place of a no that was not answered", async () => {
+  const queue = opened();
+  agreed = false;
+  queue.add(no(1));
+  queue.leave();
+  agreed = true;
+  queue.narrow({ personalization: true, analytics: true, offers: true });
+  assert.equal(kept.size, 0);
+  queue.add(event(2));
+  await pass(2_000);
+  assert.deepEqual(posted.map((one) => one.ids), [["e2"]]);
 });
 
 test("less consent holds for what waits, too; more does not", async () => {
