@@ -32,6 +32,7 @@ from serving.api.sent_events import (
     rejected,
 )
 from serving.ingest.accept import Outcome
+from serving.ingest.subjects import Source
 from serving.ingest.traffic import Foreign
 
 router = APIRouter()
@@ -100,11 +101,13 @@ async def post_events(request: Request) -> Response:
     async def act() -> Response:
         sent = listed(body)
         foreign = foreign_to_shoppers(request, gateway, caller)
-        results = (
-            await _accept(request, gateway, caller, sent)
-            if foreign is None
-            else [_foreign(raw, foreign) for raw in sent]
-        )
+        read = await _read(sent)
+        if foreign is None:
+            results = await _accept(request, gateway, caller, sent, read)
+        else:
+            results = [_foreign(raw, foreign) for raw in sent]
+            valid = [one for one in read if isinstance(one, ClientEvent)]
+            await _take_back(request, gateway, caller, valid)
         for name, count in Counter(one.get("reason") or one["status"] for one in results).items():
             gateway.metrics.events.labels(name).inc(count)
         return Response(to_json({"results": results}), 202, media_type="application/json")
@@ -116,16 +119,35 @@ async def post_events(request: Request) -> Response:
     return await idempotency.once(request, gateway, caller, body, act)
 
 
-async def _accept(
-    request: Request, gateway: Gateway, caller: Caller, sent: Sequence[Any]
-) -> list[Result]:
-    gpc = says_gpc(request)
+async def _read(sent: Sequence[Any]) -> list[ClientEvent | Result]:
+    """Each as an event, or what is wrong with it."""
     read: list[ClientEvent | Result] = []
     for start in range(0, len(sent), _BREATH):
         if start:
             await asyncio.sleep(0)
         read += read_some(sent[start : start + _BREATH])
+    return read
+
+
+async def _take_back(
+    request: Request, gateway: Gateway, caller: Caller, events: Sequence[ClientEvent]
+) -> None:
+    """A no counts in an event that is not stored, too, where the caller may send such an event."""
+    allowed = [one for one in events if _refusal(one, caller) is None]
+    source: Source = "page" if is_page(caller) else "request"
+    await gateway.ingest.take_back(allowed, gpc=says_gpc(request), source=source)
+
+
+async def _accept(
+    request: Request,
+    gateway: Gateway,
+    caller: Caller,
+    sent: Sequence[Any],
+    read: Sequence[ClientEvent | Result],
+) -> list[Result]:
+    gpc = says_gpc(request)
     valid: list[ClientEvent] = []
+    passed_over: list[ClientEvent] = []
     unknown: dict[str, bool] = {}  # visitors of pages, and whether they may become subjects
     results: list[Result | None] = []  # None where the event's own outcome comes later
     known = gateway.live.current.vocabulary
@@ -140,12 +162,15 @@ async def _accept(
                     unknown[event.visitor_id] = await gateway.page_limits.takes_new(request)
                 if not unknown[event.visitor_id]:
                     refused = rejected(id_of(raw), "bot", _TOO_MANY_NEW)
+            if refused is not None:
+                passed_over.append(event)
         results.append(refused)
         if refused is None:
             assert isinstance(event, ClientEvent)
             valid.append(event)
     if all(one is not None and one.get("reason") == "forbidden" for one in results):
         raise ApiProblem(403, _FORBIDDEN[caller.role])
+    await _take_back(request, gateway, caller, passed_over)
     if is_page(caller):
         written = gateway.ingest.accept(list(map(_of_a_page, valid)), gpc=gpc, source="page")
     else:

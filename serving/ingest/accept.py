@@ -100,6 +100,15 @@ class Ingest:
             outcomes[place] = outcome
         return outcomes
 
+    async def take_back(
+        self, events: Sequence[ClientEvent], *, gpc: bool, source: Source = "request"
+    ) -> None:
+        """Record what `events` say no to, and nothing else of them. Raises StoreError."""
+        noes = [one for one in events if one.consent and not all(one.consent.values())]
+        told = await self._recognised({_speaks_of(one): one for one in noes}, gpc, source)
+        for found in told.values():
+            await self._subjects.take_back(found)
+
     def _start_writing(self, events: list[Event]) -> asyncio.Task[list[Outcome]]:
         task = asyncio.create_task(self._write(events))
         self._writing.add(task)

@@ -112,8 +112,7 @@ class Subjects:
         """Write what is missing of subject, link and consent, and what is taken back, durably;
         returns the subject, or None when behaviour may not be stored, or consent was withdrawn, or
         the subject erased, since it was recognised. Raises StoreError."""
-        if who.refused is not None:
-            await self._control.restrict(who.visitor, who.user, who.refused)
+        await self.take_back(who)
         if not may_store_behaviour(who.purposes):
             return None
         if who.subject_id is not None and not who.unsettled:
@@ -123,6 +122,11 @@ class Subjects:
         if held is None or not who.purposes <= held:
             return None
         return identity.subject_id
+
+    async def take_back(self, who: Recognised) -> None:
+        """Write down, durably, what they said no to. Raises StoreError."""
+        if who.refused is not None:
+            await self._control.restrict(who.visitor, who.user, who.refused)
 
     def as_agreed(self, events: Sequence[Event]) -> list[Event | None]:
         """Each event as it may be written now, None where no longer: what was agreed to when it

@@ -61,6 +61,29 @@ async def test_nobody_does_so_much_by_hand(start: Start) -> None:
     assert told(await send(running, *many, role="checkout")) == [("accepted", None)] * 5
 
 
+@pytest.mark.parametrize("kind", ["crawler", "internal", "flood"])
+async def test_a_no_counts_in_what_is_not_stored(start: Start, kind: str) -> None:
+    networks = [ip_network("127.0.0.0/8")] if kind == "internal" else []
+    running = await start(internal_networks=networks, page_events_per_minute=3)
+    agreed = await send(running, event(), role="checkout")
+    assert told(agreed) == [("accepted", None)]
+    many = [event() for _ in range(3)] if kind == "flood" else []
+    no = event(consent=dict.fromkeys(ALL, False))
+    agent = CRAWLER if kind == "crawler" else BROWSER
+    assert told(await send(running, *many, no, agent=agent))[-1][0] == "rejected"
+    who = await resolve(running, no["visitor_id"])
+    held = await running.client.get(f"/v1/consent/{who}", headers=running.bearer("checkout"))
+    assert not any(held.json()["purposes"].values())
+
+
+async def test_a_page_says_no_for_no_user(start: Start) -> None:
+    running = await start(page_events_per_minute=3)
+    assert told(await send(running, event(user_id="u"), role="checkout")) == [("accepted", None)]
+    no = event(user_id="u", consent=dict.fromkeys(ALL, False))
+    assert told(await send(running, no, agent=CRAWLER)) == [("rejected", "bot")]
+    assert told(await send(running, event(user_id="u"), role="checkout")) == [("accepted", None)]
+
+
 async def test_an_address_that_asks_too_often_is_told_to_wait(start: Start) -> None:
     running = await start(page_requests_per_minute=2)
     answers = [await send(running, event()) for _ in range(3)]
