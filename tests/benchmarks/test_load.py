@@ -81,8 +81,8 @@ def test_a_stall_counts_for_all_that_were_due_in_it(connections: int) -> None:
 
 def test_a_busy_server_is_not_the_generators_lag() -> None:
     samples = driven(lambda n: Answer(0.05), 50, 1, connections=1)
-    assert samples.metrics()["p99_ms"][0] > 500  # it can answer 20 of 50 a second
-    assert samples.lag_p99_ms < samples.metrics()["p99_ms"][0] / 2
+    # It can answer 20 of 50 a second. What else runs on the machine may hold up both.
+    assert samples.metrics()["p99_ms"][0] > samples.lag_p99_ms + 500
 
 
 def test_its_own_lag_makes_a_run_void() -> None:
