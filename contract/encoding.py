@@ -88,10 +88,8 @@ class Vocabulary:
 
     @cached_property
     def key_table(self) -> npt.NDArray[np.uint64]:
-        """Keys and indices by the last bits of the key, with room for twice as many, a power of
-        two, [room, 2]; index 0 where it is free. What is looked for stands there or behind."""
-        keys, index = self.by_key
-        table: npt.NDArray[np.uint64] = _table_of(keys, index)
+        """The `table_of` all items."""
+        table: npt.NDArray[np.uint64] = table_of(*self.by_key)
         return table
 
     def index(self, item_id: str) -> int:
@@ -218,7 +216,10 @@ def _history(situation: Situation, cart: Indices, vocabulary: Vocabulary) -> Enc
 
 
 @compiled(KEYS, INTS)
-def _table_of(keys: npt.NDArray[np.uint64], index: Indices) -> npt.NDArray[np.uint64]:
+def table_of(keys: npt.NDArray[np.uint64], index: Indices) -> npt.NDArray[np.uint64]:
+    """Keys and indices, FIRST_ITEM and more, by the last bits of the key, with room for twice as
+    many, a power of two, [room, 2]; index 0 where it is free. What is looked for stands there or
+    behind."""
     room = 16
     while room < 2 * len(keys):
         room *= 2
@@ -233,7 +234,7 @@ def _table_of(keys: npt.NDArray[np.uint64], index: Indices) -> npt.NDArray[np.ui
 
 @compiled(KEYS_2D, KEY)
 def index_of_key(table: npt.NDArray[np.uint64], key: Any) -> int:
-    """The index of `key` in a `Vocabulary.key_table`, OOV where it is not known."""
+    """The index of `key` in a `table_of` keys, OOV where it is not known."""
     slot = np.int64(key & np.uint64(len(table) - 1))
     while table[slot, 1] != 0:
         if table[slot, 0] == key:

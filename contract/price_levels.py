@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from contract.encoding import FIRST_ITEM, table_of
 from contract.items import category_of
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +43,13 @@ class PriceLevels:
         below, above = (starts[:-1] + starts[1:] - 1) // 2, (starts[:-1] + starts[1:]) // 2
         median = (ordered[below] + ordered[above]) / 2
         return cls(item_key[kept], log_price - median[category], category)
+
+    @cached_property
+    def table(self) -> Keys:
+        """Where each item stands, plus FIRST_ITEM, as `contract.encoding.table_of` its key."""
+        places = np.arange(len(self.item_key)) + FIRST_ITEM
+        table: Keys = table_of(self.item_key, places)
+        return table
 
     def at(self, item_keys: Keys) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Level and category of each; nan and -1 where the catalogue has no price."""

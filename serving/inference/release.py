@@ -148,7 +148,7 @@ class Release:
         self.by_popularity.flags.writeable = False
         self.is_popular.flags.writeable = False
         if self.offer_judge is not None:
-            _ = self.price_levels
+            _ = self.price_levels.table
         for items in (self.popular, *self.popular_lists.lists.values()):
             items.flags.writeable = False
         self.catalogue.derive()

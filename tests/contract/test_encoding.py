@@ -22,11 +22,11 @@ from contract.encoding import (
     Encoded,
     Situation,
     Vocabulary,
-    _table_of,
     encode,
     gap_buckets,
     index_of_key,
     stack,
+    table_of,
 )
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import UNKNOWN
@@ -183,7 +183,7 @@ def test_keys_lead_to_the_same_index_as_ids(known: list[str], others: list[str])
 def test_keys_that_begin_at_one_place_are_all_found() -> None:
     """All of them belong at the last place of the table, so they go on at its beginning."""
     keys = np.arange(1, 9, dtype=np.uint64) * np.uint64(16) - np.uint64(1)
-    table = _table_of(keys, np.arange(FIRST_ITEM, FIRST_ITEM + 8))
+    table = table_of(keys, np.arange(FIRST_ITEM, FIRST_ITEM + 8))
     assert len(table) == 16
     assert [index_of_key(table, key) for key in keys] == list(range(FIRST_ITEM, FIRST_ITEM + 8))
     assert index_of_key(table, np.uint64(9 * 16 - 1)) == OOV

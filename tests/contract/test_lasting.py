@@ -1,16 +1,21 @@
 """Counts that last, and how carts follow the price, by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract import features
-from contract.events import Event, key_of
-from contract.features import RECENT_INTERACTIONS, TRACES
+from contract.events import EVENT_TYPE, Event, key_of
+from contract.features import RECENT_INTERACTIONS, TRACES, UNKNOWN
 from contract.lasting import LASTING, lasting
-from contract.price_levels import PriceLevels
+from contract.orders import ORDERED
+from contract.price_levels import NOTHING, PriceLevels
 from tests.contract.examples import event, folded, us
+from tests.contract.plain_lasting import plain_lasting
 
 PRICES = {"milk": 100, "tea": 200, "soap": 400}
 LEVELS = PriceLevels.of(
@@ -125,3 +130,37 @@ def test_a_trace_is_of_each_item_or_of_the_event() -> None:
     state = folded(TRACES, [event(1, "add_to_cart", items=["milk", "tea"]), event(2, day=1)])
     assert state["item_key"].tolist() == [key_of("milk"), key_of("tea"), 0]
     assert state["position"].tolist() == [0, 1, 0]
+
+
+# Small keys, of which many stand at the same place of a table; 0 is none, 4 to 6 have no price.
+ITEMS = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 2**40 + 1, 2**63 + 1])
+VISITS = st.sampled_from([0, 1, 2, 17, 2**32 + 1, 2**63 + 2])
+KINDS = st.sampled_from([EVENT_TYPE["select_item"], *sorted(TRACES.event_types)])
+OTHERS = PriceLevels.of(
+    np.array([1, 2, 3, 2**40 + 1, 2**63 + 1], np.uint64),
+    np.array([99, 250, 1_000, 40_000, 7]),
+    [["FOOD", "DAIRY"], ["FOOD", "DAIRY"], ["HOME", "BATH"], None, ["HOME", "BATH"]],
+)
+TIMES = st.integers(0, us(400))
+
+
+@given(
+    traces=st.lists(st.tuples(TIMES, KINDS, ITEMS, VISITS), max_size=60),
+    orders=st.lists(st.tuples(TIMES, st.integers(-1, 90_000), st.booleans()), max_size=6),
+    now_us=TIMES,
+    prices=st.sampled_from([OTHERS, LEVELS, NOTHING]),
+)
+def test_they_are_what_numpy_says(
+    traces: list[tuple[int, int, int, int]],
+    orders: list[tuple[int, int, bool]],
+    now_us: int,
+    prices: PriceLevels,
+) -> None:
+    rows, ordered = np.zeros(len(traces), TRACES.dtype), np.zeros(len(orders), ORDERED)
+    for place, (when, *told) in enumerate(sorted(traces)):
+        rows[place] = (when, place, 0, *told)
+    for place, (when, spend, coupon) in enumerate(sorted(orders)):
+        ordered[place]["occurred_us"], ordered[place]["spend"] = when, spend
+        ordered[place]["coupon"] = coupon
+    view = replace(UNKNOWN, traces=rows, orders=ordered, now_us=now_us)
+    assert lasting(view, prices) == pytest.approx(plain_lasting(view, prices), rel=1e-9, abs=1e-9)

@@ -207,5 +207,12 @@ def test_a_network_whose_arms_say_otherwise_or_of_another_size_is_refused(tmp_pa
         load_release(small.releases_dir, small.models_dir, small.write())
 
 
+def test_no_checkout_waits_for_the_table_of_prices(tmp_path: Path) -> None:
+    factory = Factory(tmp_path, uplift=(ARMS, (0.1, 0.2, 0.3)))
+    release = load_release(factory.releases_dir, factory.models_dir, factory.write())
+    assert "table" in vars(vars(release)["price_levels"])
+    release.models.close()
+
+
 def test_the_cart_is_worth_what_the_tests_say() -> None:
     assert sum(line["quantity"] * line["price"] for line in CART["items"]) == VALUE
