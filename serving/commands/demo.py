@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,19 @@ def _progress(share: float) -> None:
         print(f"Simulated shoppers [{bar}] {share:4.0%}", end=end, file=sys.stderr, flush=True)
 
 
+def is_shown_all(gateway: Gateway, visitor_id: str) -> bool:
+    """Whether the visitor is known, of the personalised variant of the demo's test, and not one who
+    is shown no offers: the page is there to show what personalization and offers do."""
+    now, offers = gateway.clock.now(), gateway.shelf
+    if (TEST.key, CONTROL) in gateway.experiments.current.assign(visitor_id, now):
+        return False
+    names = gateway.subjects.pseudonyms(visitor_id, None)
+    subject_id = gateway.control.look_up(*names).subject_id
+    if subject_id is None:
+        return False
+    return offers.draw(subject_id, now) >= offers.current.book.holdout_share
+
+
 class _Demo:
     """One run of the demo."""
 
@@ -132,18 +146,11 @@ class _Demo:
         await put_examples(gateway)
         shelf = Shelf(gateway.live.current)
 
-        def is_known(visitor_id: str) -> bool:
-            # On the page people are shown what personalization does, so in the demo's test they are
-            # of that variant.
-            arms = gateway.experiments.current.assign(visitor_id, gateway.clock.now())
-            if (TEST.key, CONTROL) in arms:
-                return False
-            names = gateway.subjects.pseudonyms(visitor_id, None)
-            return gateway.control.look_up(*names).subject_id is not None
-
         if self._most:
             await start_test(gateway)
-        self._shoppers = choose_shoppers(self._source, self._trained_until, shelf, is_known)
+        self._shoppers = choose_shoppers(
+            self._source, self._trained_until, shelf, partial(is_shown_all, gateway)
+        )
         keys = self._keys
         shop_keys = ShopKeys(keys["checkout"], keys["admin"], keys["collect"])
         mount(app, gateway, self._shoppers, shop_keys, web_folder("demo"))

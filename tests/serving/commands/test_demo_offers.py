@@ -4,9 +4,11 @@ from pathlib import Path
 
 from contract.offer_arms import Arm, OfferArms
 from contract.offers import AmountOff, PercentOff
+from serving.commands.demo import is_shown_all
 from serving.commands.demo_offers import example_offers, put_examples
-from serving.decision.offer_shelf import compiled
-from tests.serving.conftest import ALL, Running, Start
+from serving.decision.offer_shelf import DOCUMENT, compiled
+from serving.state.audit import COMMAND_LINE
+from tests.serving.conftest import ALL, Running, Start, event
 from tests.serving.release_factory import Factory
 
 CART = {"cart_id": "c", "currency": "USD", "items": [{"item_id": "item-1", "price": 3_500}]}
@@ -71,3 +73,19 @@ async def test_nothing_is_shown_that_is_not_worth_it(start: Start, tmp_path: Pat
 
 def test_they_compile() -> None:
     assert len(compiled(example_offers("EUR").model_dump_json()).book.offers) == 5
+
+
+async def test_the_pages_shoppers_are_shown_offers(running: Running) -> None:
+    half = example_offers("USD").model_copy(update={"holdout_share": 0.5})
+    body = half.model_dump_json(exclude_none=True)
+    await running.gateway.control.put_document(DOCUMENT, body, None, COMMAND_LINE, "half")
+    await running.gateway.follow_offers()
+    names = [f"visitor-{number}" for number in range(24)]
+    assert not any(is_shown_all(running.gateway, name) for name in names)  # nobody is known
+    offered = {}
+    for name in names:
+        await running.post("/v1/events", {"events": [event(visitor_id=name)]})
+        answer = await running.decide(cart=CART, consent=ALL, visitor_id=name)
+        offered[name] = bool(answer.json()["offers"])
+    assert len(set(offered.values())) == 2
+    assert {name: is_shown_all(running.gateway, name) for name in names} == offered
