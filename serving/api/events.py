@@ -106,8 +106,9 @@ async def post_events(request: Request) -> Response:
             results = await _accept(request, gateway, caller, sent, read)
         else:
             results = [_foreign(raw, foreign) for raw in sent]
-            valid = [one for one in read if isinstance(one, ClientEvent)]
-            await _take_back(request, gateway, caller, valid)
+            events = (one for one in read if isinstance(one, ClientEvent))
+            allowed = [one for one in events if _refusal(one, caller) is None]
+            await _take_back(request, gateway, caller, allowed)
         for name, count in Counter(one.get("reason") or one["status"] for one in results).items():
             gateway.metrics.events.labels(name).inc(count)
         return Response(to_json({"results": results}), 202, media_type="application/json")
@@ -132,10 +133,9 @@ async def _read(sent: Sequence[Any]) -> list[ClientEvent | Result]:
 async def _take_back(
     request: Request, gateway: Gateway, caller: Caller, events: Sequence[ClientEvent]
 ) -> None:
-    """A no counts in an event that is not stored, too, where the caller may send such an event."""
-    allowed = [one for one in events if _refusal(one, caller) is None]
+    """A no counts in events that are not stored, too, as far as the caller may send such events."""
     source: Source = "page" if is_page(caller) else "request"
-    await gateway.ingest.take_back(allowed, gpc=says_gpc(request), source=source)
+    await gateway.ingest.take_back(events, gpc=says_gpc(request), source=source)
 
 
 async def _accept(

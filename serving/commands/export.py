@@ -5,13 +5,11 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event as Flag
 from uuid import uuid4
 
 import pyarrow as pa
@@ -26,6 +24,7 @@ from contract.figures import Figures
 from contract.manifest import CATALOGUE
 from contract.whole_file import replacing
 from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.ending import told_to_end
 from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
 from serving.inference.releases import live_release_id
@@ -76,10 +75,7 @@ def run(args: argparse.Namespace) -> Figures:
     if not 0 < args.every <= _MOST_S:
         raise UserError("--every: must be more than 0 seconds, at most 30 days")
     configure_logging(settings.log_level)
-    ended = Flag()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    wait_s = 0.0
+    ended, wait_s = told_to_end(), 0.0
     while not ended.wait(wait_s):
         try:
             _bring_up(settings, args)

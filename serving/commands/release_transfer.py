@@ -3,8 +3,6 @@ of it onto the disk of a pod. `pull --every` is the sidecar that keeps a pod in 
 
 import argparse
 import logging
-import signal
-import threading
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +12,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.rollout import Canary
 from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.ending import told_to_end
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
 from serving.inference.release_store import Live, ReleaseStore
@@ -128,10 +127,7 @@ def run_pull(args: argparse.Namespace) -> Figures:
     if not 0 < args.every <= 86_400:
         raise UserError("--every: must be more than 0 seconds, at most a day")
     configure_logging(settings.log_level)
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    puller.follow(args.every, ended)
+    puller.follow(args.every, told_to_end())
     return figures
 
 

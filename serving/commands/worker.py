@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from contract.figures import Figures
 from contract.file_lock import alone_if_free
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
 from serving.commands.child_worker import ChildWorker
+from serving.commands.ending import told_to_end
 from serving.commands.experiment import ReportRound
 from serving.control import open_control, open_ledger, require_control, secrets_of
 from serving.experiments.rollup import FILE, Rollup
@@ -162,9 +162,7 @@ def _keep(args: argparse.Namespace, settings: Settings, host: str, port: int) ->
 
 def _told_to_end(args: argparse.Namespace) -> Flag:
     """Set by SIGTERM or SIGINT, and with `--with-parent` when the parent ends."""
-    stop = Flag()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = told_to_end()
     if args.with_parent:
         Thread(target=_await_end, args=(stop,), name="parent", daemon=True).start()
     return stop

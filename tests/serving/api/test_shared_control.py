@@ -41,6 +41,15 @@ def shared(server: PostgresServer, state: Path, url: str) -> dict[str, Any]:
     }
 
 
+async def two_gateways(
+    start: Start, server: PostgresServer, folder: Path
+) -> tuple[Running, Running]:
+    """Two that share a database."""
+    url = server.url_of_own()
+    one = await start(**shared(server, folder / "one", url))
+    return one, await start(**shared(server, folder / "other", url))
+
+
 async def resolved(running: Running, visitor_id: str) -> str:
     answer = await running.post("/v1/subjects/resolve", {"visitor_id": visitor_id})
     assert answer.status_code == 200, answer.text
@@ -87,9 +96,7 @@ async def test_checkouts_go_on_while_the_database_is_away(
 async def test_two_gateways_share_consent_and_erasure(
     start: Start, database: PostgresServer, tmp_path: Path
 ) -> None:
-    url = database.url_of_own()
-    one = await start(**shared(database, tmp_path / "one", url))
-    other = await start(**shared(database, tmp_path / "other", url))
+    one, other = await two_gateways(start, database, tmp_path)
     subject = await resolved(one, "visitor-raw-1")
     said: dict[str, Any] = {"purposes": ALL, "source": "banner", "wording_version": "1"}
     headers = one.bearer("admin")
@@ -138,9 +145,7 @@ async def test_two_gateways_share_consent_and_erasure(
 async def test_a_key_that_is_revoked_at_one_is_refused_by_the_other(
     start: Start, database: PostgresServer, tmp_path: Path
 ) -> None:
-    url = database.url_of_own()
-    one = await start(**shared(database, tmp_path / "one", url))
-    other = await start(**shared(database, tmp_path / "other", url))
+    one, other = await two_gateways(start, database, tmp_path)
     held = one.bearer("checkout")
 
     async def status() -> int:
@@ -161,9 +166,7 @@ async def test_a_key_that_is_revoked_at_one_is_refused_by_the_other(
 async def test_the_workers_beside_both_gateways_let_go_before_an_erasure_is_finished(
     start: Start, database: PostgresServer, tmp_path: Path
 ) -> None:
-    url = database.url_of_own()
-    one = await start(**shared(database, tmp_path / "one", url))
-    other = await start(**shared(database, tmp_path / "other", url))
+    one, other = await two_gateways(start, database, tmp_path)
     subject = await resolved(one, "visitor-raw-1")
     await seen(lambda: other.gateway.control.exists(subject))
     sent = await other.post("/v1/events", {"events": [purchase("item-1")]}, role="checkout")

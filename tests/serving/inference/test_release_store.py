@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -385,13 +386,14 @@ def test_a_full_disk_leaves_the_release_that_is_here(
     assert in_step(folder_store, pod) == "two"
 
 
+def s3_at(port: int) -> AbstractContextManager[object]:
+    """An object store's address and keys in the environment, whatever answers there."""
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    return mock.patch.dict(os.environ, keys | {"AWS_ENDPOINT": f"http://127.0.0.1:{port}"})
+
+
 def test_a_store_that_is_away_stops_nobody_who_has_a_release(made: Factory, pod: Folders) -> None:
-    away = {
-        "AWS_ENDPOINT": f"http://127.0.0.1:{free_port()}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-    }
-    with mock.patch.dict(os.environ, away):
+    with s3_at(free_port()):
         store = ReleaseStore(f"s3://{BUCKET}/x")
         with pytest.raises(StoreUnreachable):
             in_step(store, pod)
@@ -404,12 +406,7 @@ def test_a_store_that_says_nothing_is_asked_once_where_a_release_is_at_hand(made
     """A gateway that starts waits for it, and checkouts wait for the gateway."""
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         silent.setblocking(False)
-        away = {
-            "AWS_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-        }
-        with mock.patch.dict(os.environ, away):
+        with s3_at(silent.getsockname()[1]):
             store = ReleaseStore(f"s3://{BUCKET}/x")
             assert in_step(store, trainer(made), or_keep=True) == "one"
         silent.accept()[0].close()
