@@ -2,6 +2,8 @@
 version of which is kept with who wrote it; `POST /v1/rules/check` tries a draft before that."""
 
 import asyncio
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,7 +12,7 @@ from pydantic import BaseModel
 
 from contract.encoding import OOV
 from contract.rule_set import RuleRefused, RuleSet, checked_set
-from contract.rules import ForceOffer, Pin, ReplaceOffer, RuleBook
+from contract.rules import Action, ForceOffer, Pin, ReplaceOffer, RuleBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import YAML, parse_document, read_written_body
@@ -191,21 +193,25 @@ async def _write(gateway: Gateway, caller: Caller, written: WrittenRules) -> Res
 
 def _warnings(gateway: Gateway, book: RuleBook) -> list[str]:
     # Not refused: the offer, or the release with the item, may come after the rule.
-    offers, vocabulary = gateway.shelf.current.book, gateway.live.current.vocabulary
-    found: list[str] = []
-    for rule in book.rules:
-        for action in rule.actions:
-            if isinstance(action, ForceOffer | ReplaceOffer):
-                given = action.by if isinstance(action, ReplaceOffer) else action.offer_id
-                if offers.find(given) is None:
-                    found.append(f"{rule.id}: there is no offer {given}")
-            elif isinstance(action, Pin):
-                found += [
-                    f"{rule.id}: the catalogue has no item {one}"
-                    for one in action.items
-                    if vocabulary.index(one) == OOV
-                ]
-    return found[:MOST_WARNINGS]
+    found = (
+        f"{rule.id}: {missing}"
+        for rule in book.rules
+        for action in rule.actions
+        for missing in _missing(gateway, action)
+    )
+    return list(islice(found, MOST_WARNINGS))
+
+
+def _missing(gateway: Gateway, action: Action) -> Iterator[str]:
+    """What `action` speaks of and this shop does not have."""
+    match action:
+        case ForceOffer(offer_id=given) | ReplaceOffer(by=given):
+            if gateway.shelf.current.book.find(given) is None:
+                yield f"there is no offer {given}"
+        case Pin():
+            vocabulary = gateway.live.current.vocabulary
+            unknown = (one for one in action.items if vocabulary.index(one) == OOV)
+            yield from (f"the catalogue has no item {one}" for one in unknown)
 
 
 def _book(document: Document | None) -> RuleBook:
