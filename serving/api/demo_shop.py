@@ -21,7 +21,7 @@ from serving.api.problems import ApiProblem
 DECIDE = "/v1/checkout/decide"
 _LIMIT_BYTES = 4_096
 SOURCE = "demo shop"
-WORDING_VERSION = "demo-1"  # of the words beside the switch in web/demo/index.html
+WORDING_VERSION = "demo-2"  # of the words beside the switches in web/demo/index.html
 Answer = tuple[int, bytes]
 
 
@@ -44,12 +44,13 @@ class AboutShopper(BaseModel):
 
 
 class SaidOfConsent(BaseModel):
-    """The one switch of the page."""
+    """The page's two switches; offers are chosen by what personalization alone may know."""
 
     model_config = ConfigDict(extra="forbid")
 
     visitor_id: RawId
     agreed: bool
+    offers: bool = False
 
 
 class ShopServer:
@@ -95,7 +96,8 @@ class ShopServer:
         subject_id = await self._subject(said.visitor_id, create=said.agreed)
         if subject_id is None:
             return None
-        purposes = {"personalization": said.agreed, "analytics": said.agreed, "offers": False}
+        offers = said.agreed and said.offers
+        purposes = {"personalization": said.agreed, "analytics": said.agreed, "offers": offers}
         word = {"purposes": purposes, "source": SOURCE, "wording_version": WORDING_VERSION}
         return await self._checkout("PUT", f"/v1/consent/{subject_id}", word)
 

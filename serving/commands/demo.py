@@ -5,38 +5,40 @@ through the same gateway, and goes on serving the API, the page and the dashboar
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import sys
 import time
-import urllib.request
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from contract.clock import AsOfClock
+from contract.consent import PURPOSES
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.api.auth import digest_of_key, new_key
-from serving.api.demo_page import DemoShopper, Shelf, checkout_of, mount
-from serving.api.demo_shop import DECIDE, ShopKeys
+from serving.api.demo_page import STRANGER, DemoShopper, Shelf, checkout_of, mount
+from serving.api.demo_shop import DECIDE, SOURCE, WORDING_VERSION, ShopKeys
 from serving.api.gateway import Gateway
 from serving.api.static_files import web_folder
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.backfill import SeededElsewhere, backfill
 from serving.commands.child_worker import ChildWorker, counted_until
+from serving.commands.demo_baskets import baskets
 from serving.commands.demo_offers import put_examples
-from serving.commands.demo_shoppers import CONTROL, TEST, Shoppers, baskets, start_test
+from serving.commands.demo_shoppers import CONTROL, TEST, Shoppers, start_test
 from serving.commands.held_out import choose_shoppers
 from serving.commands.process import Application, bind, serve
 from serving.commands.replay import describe
+from serving.commands.shop_client import ShopClient
 from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
-from serving.state.control_records import ROLES, Role
+from serving.state.audit import COMMAND_LINE
+from serving.state.control_records import ROLES, Consent, Role
 
 STATE = Path("build/demo/state")
 _SECONDS = 15.0  # for simulated shoppers, however slow the machine
@@ -118,6 +120,19 @@ def is_shown_all(gateway: Gateway, visitor_id: str) -> bool:
     return offers.draw(subject_id, now) >= offers.current.book.holdout_share
 
 
+async def agree_to_offers(gateway: Gateway, shoppers: Sequence[DemoShopper]) -> None:
+    """The import knows of personalization alone. Those whom the page plays agreed to offers as
+    well, unless they have said something themselves since."""
+    word = Consent(PURPOSES, gateway.clock.now(), SOURCE, WORDING_VERSION)
+    for shopper in shoppers:
+        if shopper.visitor_id == STRANGER:
+            continue
+        names = gateway.subjects.pseudonyms(shopper.visitor_id, None)
+        found = gateway.control.look_up(*names)
+        if found.subject_id is not None and found.consent and found.consent.source != SOURCE:
+            await gateway.control.record_consent(found.subject_id, word, COMMAND_LINE)
+
+
 class _Demo:
     """One run of the demo."""
 
@@ -151,6 +166,7 @@ class _Demo:
         self._shoppers = choose_shoppers(
             self._source, self._trained_until, shelf, partial(is_shown_all, gateway)
         )
+        await agree_to_offers(gateway, self._shoppers)
         keys = self._keys
         shop_keys = ShopKeys(keys["checkout"], keys["admin"], keys["collect"])
         mount(app, gateway, self._shoppers, shop_keys, web_folder("demo"))
@@ -159,9 +175,7 @@ class _Demo:
         """Send the first shopper's checkout, print what came back; whether to end now."""
         shopper, shelf = self._shoppers[0], Shelf(gateway.live.current)
         began = time.perf_counter()
-        answer = await asyncio.to_thread(
-            self._post, DECIDE, checkout_of(shopper) | {"placements": ["recommendations"]}
-        )
+        answer = await asyncio.to_thread(self._client.post, DECIDE, checkout_of(shopper))
         seconds = time.perf_counter() - began
         bought = {item.item_id for item in shopper.bought_too}
         hits = sum(one["item_id"] in bought for one in answer["recommendations"])
@@ -185,19 +199,22 @@ class _Demo:
         if latest is not None and latest > self._trained_until + timedelta(hours=12):
             self._clock.move_to(latest)  # they came at an earlier start
         else:
-            came, seconds = await asyncio.to_thread(self._let_come, shelf)
-            self.figures.add("shoppers", {"visits": [float(came)], "seconds": [seconds]})
-            print(f"{came} simulated shoppers came in {seconds:.0f} s; what they did is on")
+            await asyncio.to_thread(self._let_come, shelf)
         print(f"  {self._base}/dashboard  (figures of simulated shoppers)", flush=True)
 
-    def _let_come(self, shelf: Shelf) -> tuple[int, float]:
+    def _let_come(self, shelf: Shelf) -> None:
         began = time.perf_counter()
         known = [one.visitor_id for one in self._shoppers]
         visits = baskets(self._source, self._trained_until, shelf, known, self._most)
-        host, port = self._settings.host, self._settings.port
-        shoppers = Shoppers(host, port, self._keys["checkout"], shelf, self._clock)
+        shoppers = Shoppers(self._client, shelf, self._clock)
         came = shoppers.come(visits, _SECONDS, _progress)
-        return came, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        counts = {"visits": [float(came)], "redeemed": [float(shoppers.redeemed)]}
+        self.figures.add("shoppers", {**counts, "seconds": [seconds]})
+        print(
+            f"{came} simulated shoppers came in {seconds:.0f} s, "
+            f"{shoppers.redeemed} of them took an offer; what they did is on"
+        )
 
     async def _renew_keys(self, gateway: Gateway) -> None:
         """A secret can not be read again, so every start has keys of its own."""
@@ -215,18 +232,9 @@ class _Demo:
         host = self._settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self._base + path,
-            json.dumps(body).encode(),
-            {
-                "Content-Type": "application/json",
-                "Authorization": f"Bearer {self._keys['checkout']}",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
+    @property
+    def _client(self) -> ShopClient:
+        return ShopClient(self._settings.host, self._settings.port, self._keys["checkout"])
 
     def _urls(self) -> str:
         lines = [

@@ -8,9 +8,10 @@ from serving.decision.offer_shelf import DOCUMENT
 from serving.state.audit import COMMAND_LINE
 
 _NOTE: Final = "the demo's examples"
-# A grocer's usual margin, as costs are not known, and what a day may cost.
+# Costs are not known: the margin is that of the made-up shop whose shoppers the network learned
+# from. And what a day may cost.
 _LEARNED: Final = {
-    "margin_rate": 0.3,
+    "margin_rate": 0.55,
     "margin_floor": 0.05,
     "daily_budget": {"amount": 100_000},
 }

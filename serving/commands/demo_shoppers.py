@@ -4,98 +4,45 @@ dashboard has a running test to show.
 
 Real: who comes when, with which basket, and what the gateway answers. Made up, by the parameters
 below: that half of a basket is in the cart when the suggestions are shown; that a shopper takes a
-suggestion that the rest of the basket holds, and each one found there makes buying likelier;
-whether they buy at all; device, country and consent.
+suggestion that the rest of the basket holds, and each one found there makes buying likelier, as an
+offer does; whether they buy at all; device, country and consent, which is everybody's own.
 """
 
-import http.client
-import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from contract.clock import AsOfClock
 from contract.experiments import ExperimentBook, personalised_against_generic
+from serving.api.demo_options import DELIVERIES
 from serving.api.demo_page import Shelf
-from serving.api.demo_shop import DECIDE
+from serving.api.demo_shop import DECIDE, SOURCE, WORDING_VERSION
 from serving.api.gateway import Gateway
-from serving.commands.held_out import split
-from serving.commands.parquet import read_columns
+from serving.commands.demo_baskets import Basket
+from serving.commands.shop_client import ShopClient
 from serving.decision.experiment_arms import DOCUMENT
 from serving.state.audit import COMMAND_LINE
 
-_COLUMNS = ("event_name", "subject_id", "session_id", "occurred_at", "items")
 EVENTS: Final = "/v1/events"
 TEST: Final = personalised_against_generic().model_copy(update={"status": "running"})
 CONTROL: Final = TEST.control.key
 _NOTE: Final = "the demo's test, on simulated shoppers"
 _THREADS = 4
 _LOOK_S = 0.2  # how often its progress is told
-_MOST_LINES = 12
 _BUYS, _BUYS_MORE = 0.62, 0.07  # with nothing found, and for each suggestion that was found
+_BUYS_FOR_OFFER = 0.06
 _FINDS = 0.75  # how often a suggestion that belongs to the basket is taken
 _LOOKS_ON = timedelta(minutes=3)
 _DEVICES = {"mobile": 0.58, "desktop": 0.34, "tablet": 0.08}
 _COUNTRIES = {"US": 0.86, "CA": 0.1, "MX": 0.04}
 _REFUSES_ALL, _AGREES, _AGREES_TO_OFFERS = 0.06, 0.82, 0.6
-
-
-@dataclass(frozen=True)
-class Basket:
-    """A visit: who, when, what is in the cart and what the rest of the basket held."""
-
-    visitor_id: str
-    session_id: str
-    at: datetime
-    cart: tuple[str, ...]
-    rest: frozenset[str]
-
-
-def baskets(
-    source: Path, after: datetime, shelf: Shelf, passed_over: Sequence[str], most: int
-) -> list[Basket]:
-    """The first `most` baskets after `after`, in the order of time."""
-    table = read_columns(source / "subjects.parquet", ("subject_id", "visitor_id"))
-    visitors = dict(
-        zip(table["subject_id"].to_pylist(), table["visitor_id"].to_pylist(), strict=True)
-    )
-    late = pa.scalar(after)
-    parts = []
-    for path in sorted((source / "events").glob("*.parquet")):
-        part = read_columns(path, _COLUMNS)
-        kept = pc.and_(
-            pc.greater_equal(part["occurred_at"], late), pc.equal(part["event_name"], "purchase")
-        )
-        parts.append(part.filter(kept))
-    events = pa.concat_tables(parts).sort_by(
-        [("occurred_at", "ascending"), ("session_id", "ascending")]
-    )
-    found: list[Basket] = []
-    left_out = set(passed_over)
-    for event in events.to_pylist():
-        visitor = visitors.get(event["subject_id"])
-        if visitor is None or visitor in left_out:
-            continue
-        names = [line["item_id"] for line in event["items"] if shelf.item(line["item_id"])]
-        cart, rest = split(event["session_id"], list(dict.fromkeys(names)))
-        if cart and rest:
-            at = event["occurred_at"].replace(tzinfo=event["occurred_at"].tzinfo or UTC)
-            found.append(
-                Basket(visitor, event["session_id"], at, tuple(cart[:_MOST_LINES]), frozenset(rest))
-            )
-        if len(found) == most:
-            break
-    return found
+_DELIVERIES = [one.model_dump(exclude={"label"}) for one in DELIVERIES]
+_PLACEMENTS = ["recommendations", "offers"]
 
 
 async def start_test(gateway: Gateway) -> None:
@@ -107,20 +54,16 @@ async def start_test(gateway: Gateway) -> None:
 
 
 class Shoppers:
-    """Sends visits to the gateway at `host`:`port`, whose clock goes along with them."""
+    """Sends visits to the gateway, whose clock goes along with them; it stands while one pays."""
 
-    def __init__(
-        self, host: str, port: int, api_key: str, shelf: Shelf, clock: AsOfClock, seed: int = 7
-    ) -> None:
-        self._place = (host, port)
-        self._headers = {
-            "Authorization": f"Bearer {api_key}",
-            "Content-Type": "application/json",
-        }
+    def __init__(self, client: ShopClient, shelf: Shelf, clock: AsOfClock, seed: int = 7) -> None:
+        self._client = client
         self._shelf = shelf
         self._clock = clock
         self._seed = seed
-        self._held = threading.local()
+        self._clock_stands = threading.Lock()
+        self._said: set[str] = set()
+        self.redeemed = 0
 
     def come(
         self, visits: Sequence[Basket], seconds: float, progress: Callable[[float], object]
@@ -141,7 +84,8 @@ class Shoppers:
     def _send(self, ahead: "_Turns") -> int:
         came = 0
         for basket in ahead:
-            self._clock.move_to(basket.at)
+            with self._clock_stands:
+                self._clock.move_to(basket.at)
             self.visit(basket)
             came += 1
         return came
@@ -149,50 +93,110 @@ class Shoppers:
     def visit(self, basket: Basket) -> None:
         """One checkout, and what comes of it."""
         draw = random.Random(f"{self._seed}:{basket.session_id}")
-        who = _who(basket, draw)
-        lines = [
-            {"item_id": one, "quantity": 1, "price": price}
-            for one in basket.cart
-            if (price := self._price(one)) is not None
-        ]
-        currency = self._shelf.currency
+        who = self._who(basket, draw)
+        lines = self._lines(basket.cart)
         if not lines:
             return
-        cart = {"cart_id": basket.session_id, "currency": currency, "items": lines}
-        asked = {**who, "cart": cart, "placements": ["recommendations"], "deadline_ms": 1_000}
-        shown = [one["item_id"] for one in self._post(DECIDE, asked)["recommendations"]]
+        asked = {
+            **who,
+            "cart": self._cart(basket, lines),
+            "shipping_options": _DELIVERIES,
+            "placements": _PLACEMENTS,
+            "deadline_ms": 1_000,
+        }
+        decided = self._client.post(DECIDE, asked)
+        shown = [one["item_id"] for one in decided["recommendations"]]
         taken = [one for one in shown if one in basket.rest and draw.random() < _FINDS]
         now = self._clock.now().isoformat()
         events = [
             _event("add_to_cart", who, now, draw, items=lines),
             _event("begin_checkout", who, now, draw, items=lines),
         ]
-        if draw.random() < _BUYS + _BUYS_MORE * len(taken):
-            added = [
-                {"item_id": one, "quantity": 1, "price": price}
-                for one in taken
-                if (price := self._price(one)) is not None
-            ]
-            bought = [*lines, *added]
-            said = {"transaction_id": basket.session_id, "items": bought, "currency": currency}
-            events.append(_event("purchase", who, now, draw, **said))
-        self._post(EVENTS, {"events": events})
+        offered = bool(decided["offers"])
+        if draw.random() < _BUYS + _BUYS_MORE * len(taken) + _BUYS_FOR_OFFER * offered:
+            bought = self._cart(basket, [*lines, *self._lines(taken)])
+            if offered:
+                self._redeem(asked | {"cart": bought, "placements": ["offers"]})
+            said = {"items": bought["items"], "currency": bought["currency"]}
+            events.append(
+                _event("purchase", who, now, draw, transaction_id=basket.session_id, **said)
+            )
+        self._client.post(EVENTS, {"events": events})
 
-    def _price(self, item_id: str) -> int | None:
-        item = self._shelf.item(item_id)
-        return None if item is None else item.price
+    def _redeem(self, asked: dict[str, Any]) -> None:
+        """Pay for a cart with what is offered for it as it is now; without, where that is over."""
+        with self._clock_stands:
+            offers = self._client.post(DECIDE, asked)["offers"]
+            if not offers:
+                return
+            try:
+                held = [self._reserve(one, asked["visitor_id"]) for one in offers]
+                paid = _paid(asked["cart"], offers) | {"combined_with": held[1:]}
+                self._client.post(f"/v1/reservations/{held[0]}/redeem", paid)
+            except ConnectionError:
+                return  # used up by somebody else meanwhile; what is held lapses by itself
+            self.redeemed += 1
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection = getattr(self._held, "connection", None)
-        if connection is None:
-            connection = http.client.HTTPConnection(*self._place, timeout=10)
-            self._held.connection = connection
-        connection.request("POST", path, json.dumps(body).encode(), self._headers)
-        answer = connection.getresponse()
-        said: dict[str, Any] = json.loads(answer.read())
-        if answer.status >= 400:
-            raise ConnectionError(f"{path}: {said.get('detail', answer.status)}")
-        return said
+    def _reserve(self, offer: dict[str, Any], visitor_id: str) -> str:
+        asked = {"offer_token": offer["offer_token"], "visitor_id": visitor_id}
+        path = f"/v1/offers/{offer['offer_id']}/reservations"
+        return str(self._client.post(path, asked)["reservation_id"])
+
+    def _who(self, basket: Basket, draw: random.Random) -> dict[str, Any]:
+        consent = consent_of(basket.visitor_id, self._seed)
+        if consent["offers"] and basket.visitor_id not in self._said:
+            self._said.add(basket.visitor_id)
+            self._agree(basket.visitor_id, consent)
+        return {
+            "visitor_id": basket.visitor_id,
+            "session_id": basket.session_id,
+            "context": {"device": _drawn(_DEVICES, draw), "country": _drawn(_COUNTRIES, draw)},
+            "consent": consent,
+        }
+
+    def _agree(self, visitor_id: str, consent: dict[str, bool]) -> None:
+        """More than the import knows of was agreed to, so it has to be said."""
+        found = self._client.post("/v1/subjects/resolve", {"visitor_id": visitor_id})
+        word = {"purposes": consent, "source": SOURCE, "wording_version": WORDING_VERSION}
+        self._client.send("PUT", f"/v1/consent/{found['subject_id']}", word)
+
+    def _cart(self, basket: Basket, lines: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"cart_id": basket.session_id, "currency": self._shelf.currency, "items": lines}
+
+    def _lines(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        found = [self._shelf.item(one) for one in item_ids]
+        return [
+            {"item_id": one.item_id, "quantity": 1, "price": one.price}
+            for one in found
+            if one is not None and one.price is not None
+        ]
+
+
+def consent_of(visitor_id: str, seed: int) -> dict[str, bool]:
+    """What somebody agrees to, at every visit the same."""
+    draw = random.Random(f"{seed}:{visitor_id}")
+    refuses, agrees = draw.random() < _REFUSES_ALL, draw.random() < _AGREES
+    agrees = agrees and not refuses
+    return {
+        "personalization": agrees,
+        "analytics": not refuses,
+        "offers": agrees and draw.random() < _AGREES_TO_OFFERS,
+    }
+
+
+def _paid(cart: dict[str, Any], offers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The final order, delivered by the first way: goods and delivery less what offers take off."""
+    delivery = DELIVERIES[0]
+    goods = sum(line["price"] for line in cart["items"])
+    reductions = [one["discount"] for one in offers]
+    off = sum(one["amount"] for one in reductions if one["kind"] != "free_shipping")
+    free = any(one["kind"] == "free_shipping" for one in reductions)
+    return {
+        "transaction_id": cart["cart_id"],
+        "cart": cart,
+        "total": goods - min(off, goods) + (0 if free else delivery.price),
+        "shipping": {"id": delivery.id, "price": delivery.price},
+    }
 
 
 class _Turns:
@@ -220,21 +224,6 @@ class _Turns:
             if place >= len(self._visits):
                 return
             yield self._visits[place]
-
-
-def _who(basket: Basket, draw: random.Random) -> dict[str, Any]:
-    refuses, agrees = draw.random() < _REFUSES_ALL, draw.random() < _AGREES
-    agrees = agrees and not refuses
-    return {
-        "visitor_id": basket.visitor_id,
-        "session_id": basket.session_id,
-        "context": {"device": _drawn(_DEVICES, draw), "country": _drawn(_COUNTRIES, draw)},
-        "consent": {
-            "personalization": agrees,
-            "analytics": not refuses,
-            "offers": agrees and draw.random() < _AGREES_TO_OFFERS,
-        },
-    }
 
 
 def _event(

@@ -18,7 +18,7 @@ from serving.commands.parquet import read_columns
 _COLUMNS = ("event_name", "subject_id", "session_id", "occurred_at", "items")
 _KNOWN = 5
 _SIZES = range(8, 17)  # baskets that fit on a page
-_AGREED = {"personalization": True, "analytics": True, "offers": False}
+_AGREED = {"personalization": True, "analytics": True, "offers": True}
 _REFUSED = {"personalization": False, "analytics": False, "offers": False}
 
 
@@ -89,7 +89,7 @@ def _shopper(
     label = visitor_id.replace("-", " ").capitalize()
     return DemoShopper(
         visitor_id=visitor_id,
-        label=f"{label}, a known shopper",
+        label=f"{label}, known here",
         session_id=session_id,
         consent=_AGREED,
         cart=cart,

@@ -1,4 +1,4 @@
-"""A decision as text for a person."""
+"""A whole decision as text for a person."""
 
 from datetime import datetime
 from typing import Any
@@ -31,14 +31,30 @@ def describe(
         title = _title(item) if item else one["item_id"].ljust(_WIDTH)
         lines.append(f" {mark} {place}. {title}  {_price(item)}  score {one['score']:.3f}")
         lines += [f"        {reason['text']}" for reason in one["reasons"]]
+    lines += _beside_products(answer)
     lines += [
-        f"{hits} of these {len(suggested)}{star} were bought in the rest of this very basket, "
-        f"which held {len(bought)} more items.",
+        f"{hits} of these {len(suggested)} suggestions{star} were bought in the rest of this very "
+        f"basket, which held {len(bought)} more items.",
         f"Rung {answer['rung']}; degraded: {degraded}; {seconds * 1_000:.1f} ms over HTTP.",
         f"Stages in ms: {timings}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _beside_products(answer: dict[str, Any]) -> list[str]:
+    """Offers and why, and in which order ways to pay and to be delivered are shown."""
+    lines = ["Offered:" if answer["offers"] else "Nothing is offered."]
+    for one in answer["offers"]:
+        discount = one["discount"]
+        worth = f"{discount['amount'] / 100:.2f} {discount['currency']}".rjust(10)
+        lines.append(f"     {one['title'][:_WIDTH].ljust(_WIDTH)}  {worth}")
+        lines += [f"        {reason['text']}" for reason in one["reasons"]]
+    return [
+        *lines,
+        f"To pay by: {', '.join(answer['payment_method_order'])}",
+        f"Delivery: {', '.join(answer['shipping_option_order'])}",
+    ]
 
 
 def _title(item: DemoItem) -> str:

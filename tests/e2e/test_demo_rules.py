@@ -7,8 +7,10 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, expect
 
+from contract.offer_arms import Arm, OfferArms
+from contract.offers import AmountOff
 from tests.e2e.conftest import OpenPage
-from tests.e2e.shop import Demo, Shop, demo
+from tests.e2e.shop import Demo, Shop, build, demo
 from tests.e2e.test_demo_page import (
     CONTRAST,
     SCREENSHOTS,
@@ -211,3 +213,44 @@ def test_no_key_reaches_the_rules_page(served: Demo) -> None:
             trust_env=False,
         )
         assert asked.status_code == 415
+
+
+def test_an_offer_is_chosen_for_whom_agreed_to_that(open_page: OpenPage, tmp_path: Path) -> None:
+    arms = OfferArms(arms=(Arm(name="amount_200", discount=AmountOff(amount=200)),))
+    learned = build(tmp_path / "shop", uplift=(arms.of_this_version(), (0.2, 0.9)))
+    with demo(learned, tmp_path / "state") as running:
+        page = opened(open_page, running)
+        offers = page.get_by_role("switch", name="Personal offers")
+        personal = page.get_by_role("switch", name="Personalization")
+        visitor = httpx.get(f"{running.url}/demo/api/shoppers").json()["shoppers"][0]["visitor_id"]
+        expect(offers).to_be_checked()
+        big = page.locator('#offers > li[data-offer="big-basket"]')
+        filled(page)
+        until_worth(page, 2_000)
+        expect(big).to_contain_text("2.00 off from 20.00")
+        screenshot(page, "demo-offer")
+        decided = decision_of(page)
+        offers.press("Space")
+        after(page, decided)
+        expect(big).to_be_hidden()
+        assert running.agreed(visitor) == {"analytics", "personalization"}
+        decided = decision_of(page)
+        offers.press("Space")
+        after(page, decided)
+        expect(big).to_be_visible()
+        assert running.agreed(visitor) == {"analytics", "offers", "personalization"}
+        decided = decision_of(page)
+        personal.press("Space")
+        after(page, decided)
+        expect(offers).to_be_disabled()
+        expect(offers).not_to_be_checked()
+        expect(big).to_be_hidden()
+        assert running.agreed(visitor) == set()
+
+
+def until_worth(page: Page, least: int) -> None:
+    """More of the first product until the basket has a value that an offer asks for."""
+    while minor(page.locator("#subtotal").inner_text()) < least:
+        decided = decision_of(page)
+        page.locator("#lines > li").first.get_by_role("button", name="One more").click()
+        after(page, decided)

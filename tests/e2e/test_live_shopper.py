@@ -140,7 +140,7 @@ def test_three_products_of_one_kind_move_segment_and_suggestions_within_a_second
         took.append(browse(page))
         fresh = page.locator(f'#segments > li.fresh[data-segment="{SEGMENT}"]')
         expect(fresh).to_contain_text("New")
-        expect(fresh).to_contain_text("Since Nov 20, 2017")
+        expect(fresh).to_contain_text("since Nov 20, 2017")
         expect(fresh.locator(".why > li").first).to_contain_text("3")
         expect(page.locator("#changed")).to_contain_text("Now in Browsing Explorers")
         expect(page.locator("#announcer")).to_contain_text("You are now in Browsing Explorers.")

@@ -11,7 +11,7 @@ import { asking } from "./question.js";
 import { openSearch } from "./search.js";
 import { openShelf } from "./shelf.js";
 import { openErasing, showSegments, wordOnFile } from "./standing.js";
-import { browserGpc, cartIds, currency, known, learn, nobody, purposes, state, stranger, unnamed } from "./state.js";
+import { agreedBy, browserGpc, cartIds, currency, known, learn, nobody, purposes, state, stranger, unnamed } from "./state.js";
 import { afterSuggestion, focusOn, keepingFocus, paintSuggestions, whatMoved } from "./suggestions.js";
 import * as views from "./views.js";
 
@@ -86,7 +86,7 @@ function basketChanged(spoken) {
 
 function choose(shopper) {
   state.shopper = shopper;
-  state.consent = shopper.consent.personalization === true;
+  agreedBy(shopper);
   state.lines = shopper.cart.map((item) => ({ item, quantity: 1 }));
   learn([...shopper.cart, ...shopper.bought_too]);
   state.suggested = [];
@@ -106,21 +106,22 @@ function choose(shopper) {
 function privacyChanged() {
   // What the browser's own control would do by itself, the page's switch does by withdrawing.
   measure.shopper(state.shopper, state.gpc ? {} : purposes());
-  views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc, word: wordOnFile(state.standing) });
+  views.showPrivacy({ purposes: purposes(), gpc: state.gpc, browserGpc, word: wordOnFile(state.standing) });
 }
 
 // The shopper's word. A no is in effect before the gateway has heard of it, a yes only once it has.
-async function agree(agreed) {
-  const { shopper } = state;
-  state.consent = agreed;
-  if (!agreed) privacyChanged();
+async function agree(agreed, offers) {
+  const { shopper, consent, targeting } = state;
+  const more = offers || (agreed && !consent);
+  Object.assign(state, { consent: agreed, targeting: offers });
+  if (!more) privacyChanged();
   views.showBusy(true);
   try {
-    await api.consent({ visitor_id: shopper.visitor_id, agreed });
-    shopper.consent = { personalization: agreed };
+    await api.consent({ visitor_id: shopper.visitor_id, agreed, offers });
+    shopper.consent = { personalization: agreed, offers };
   } catch {
-    if (state.shopper === shopper) state.consent = false;
-    say(agreed ? "The consent could not be recorded, so it does not count." : "The refusal counts here, but could not be recorded yet.");
+    if (more && state.shopper === shopper) Object.assign(state, { consent, targeting });
+    say(more ? "The consent could not be recorded, so it does not count." : "The refusal counts here, but could not be recorded yet.");
   }
   if (state.shopper !== shopper) return;
   privacyChanged();
@@ -163,11 +164,8 @@ async function meetShoppers(signal) {
   views.showShoppers(state.shoppers);
   if (state.shoppers[0] === nobody) return;
   const [first] = shoppers;
-  Object.assign(state, {
-    shopper: first,
-    consent: first.consent.personalization === true,
-    lines: first.cart.map((item) => ({ item, quantity: 1 })),
-  });
+  agreedBy(first);
+  Object.assign(state, { shopper: first, lines: first.cart.map((item) => ({ item, quantity: 1 })) });
   learn([...first.cart, ...first.bought_too]);
   privacyChanged();
   measure.tell("begin_checkout", state.lines);
@@ -216,7 +214,7 @@ function standingChanged(standing) {
   const personal = state.consent && !state.gpc;
   const joined = before && personal ? (standing?.segments?.segments ?? []).filter((one) => !names.has(one.name)) : [];
   showSegments(standing, personal, new Set(joined.map((one) => one.name)));
-  views.showPrivacy({ consent: state.consent, gpc: state.gpc, browserGpc, word: wordOnFile(standing) });
+  views.showPrivacy({ purposes: purposes(), gpc: state.gpc, browserGpc, word: wordOnFile(standing) });
   return joined.map((one) => one.title);
 }
 
@@ -248,7 +246,8 @@ function open() {
     act.add(item);
   });
   $("shopper").addEventListener("change", (event) => choose(state.shoppers[Number(event.target.value)]));
-  $("consent").addEventListener("change", (event) => agree(event.target.checked));
+  $("consent").addEventListener("change", (event) => agree(event.target.checked, false));
+  $("targeting").addEventListener("change", (event) => agree(true, event.target.checked));
   $("gpc").addEventListener("change", (event) => {
     state.gpc = event.target.checked;
     privacyChanged();

@@ -1,7 +1,8 @@
 // What the shop makes of the shopper: segments with why and since when, the word on file; and the way
 // out, an erasure with its receipt.
 
-import { count, make } from "./format.js";
+import { count, make, money } from "./format.js";
+import { currency } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = { rule: "Rule", contextual: "Context", learned: "Learned" };
@@ -25,26 +26,33 @@ export function showSegments(standing, personal, fresh) {
 }
 
 function segment({ name, title, kind, since, since_exact, why }, fresh) {
-  const began = since === null ? null : `Since ${since_exact ? "" : "before "}${moment(since)}`;
+  const began = since === null ? null : `since ${since_exact ? "" : "before "}${moment(since)}`;
   return make(
     "li",
     { "data-segment": name, class: fresh ? "fresh" : null },
     make(
       "p",
       { class: "segment-head" },
-      make("strong", {}, title),
+      make("strong", {}, title[0].toUpperCase() + title.slice(1)),
       fresh && make("span", { class: "new" }, "New"),
     ),
     make("p", { class: "brand" }, [KINDS[kind], began].filter(Boolean).join(", ")),
-    make("ul", { class: "why" }, ...why.map((one) => make("li", {}, one.text))),
+    make("ul", { class: "why" }, ...why.map((one) => make("li", {}, told(one, kind)))),
   );
+}
+
+// The gateway says money in minor units of the catalogue's currency.
+function told({ figure, value, threshold, text }, kind) {
+  if (figure !== "spend_per_order") return text;
+  const [own, held] = [value, threshold].map((one) => money(Math.round(one), currency()));
+  return `${own} per order on average (${kind === "learned" ? "this segment" : "at least"} ${held})`;
 }
 
 // The proof of the word: when and under which wording.
 export function wordOnFile(standing) {
   const held = standing?.consent;
   if (!held?.recorded_at) return "Nothing is recorded.";
-  const word = held.purposes.personalization ? "Agreed" : "Refused";
+  const word = held.purposes.offers ? "Agreed to both" : held.purposes.personalization ? "Agreed" : "Refused";
   const wording = held.wording_version ? `, wording ${held.wording_version}` : "";
   return `On record: ${word.toLowerCase()} on ${moment(held.recorded_at)} (${held.source}${wording}).`;
 }

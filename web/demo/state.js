@@ -11,6 +11,7 @@ export const state = {
   filter: {},
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
+  targeting: false, // whether offers may be chosen by it as well
   gpc: browserGpc,
   refused: [], // ids of what was said not to be for them, on this page
   looked: null, // the item that was looked at since the last answer
@@ -30,7 +31,13 @@ export const learn = (items) => items.forEach((item) => known.set(item.item_id, 
 export const cartIds = () => new Set(state.lines.map((line) => line.item.item_id));
 export const currency = () => state.lines[0]?.item.currency ?? [...known.values()][0]?.currency ?? "USD";
 
-export const purposes = () => ({ personalization: state.consent, analytics: state.consent, offers: false });
+export const purposes = () => ({ personalization: state.consent, analytics: state.consent, offers: state.consent && state.targeting });
+
+// The word on file of whoever shops now.
+export function agreedBy({ consent }) {
+  state.consent = consent.personalization === true;
+  state.targeting = consent.offers === true;
+}
 
 // What is asked of the shop's server, as things stand.
 export function request() {

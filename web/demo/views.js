@@ -26,15 +26,18 @@ export function showShoppers(shoppers, chosen = 0) {
   select.disabled = false;
 }
 
-export function showPrivacy({ consent, gpc, browserGpc, word }) {
+export function showPrivacy({ purposes, gpc, browserGpc, word }) {
+  const consent = purposes.personalization;
   $("consent").checked = consent;
+  $("targeting").checked = purposes.offers;
+  $("targeting").disabled = !consent;
   $("gpc").checked = gpc;
   $("gpc").disabled = browserGpc;
   $("gpc-hint").textContent = browserGpc ? "Sent by this browser" : "Overrides every consent";
   const effect = gpc
     ? "Global Privacy Control is on: no history is touched, only the basket on this page counts."
     : consent
-      ? "What is looked at and bought counts for the next suggestions."
+      ? `What is looked at and bought counts for the next suggestions${purposes.offers ? " and offers" : ""}.`
       : "No consent: no history is touched, only the basket on this page counts.";
   $("privacy").textContent = `${effect} ${word}`;
 }
