@@ -15,6 +15,7 @@ from contract.events import EVENT_TYPE
 from contract.features import BASKET_LINE, PURCHASED
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse, best_within
 from contract.own_baskets import OwnBaskets
+from contract.ranks import before_each, items_of, nothing_of, rank_of
 from contract.session_knn import SessionKnn, ascending
 
 Mask = npt.NDArray[np.bool_]
@@ -181,20 +182,29 @@ def _merged(
             items[count], best[count] = item, place * sources + source
             place, count = place + 1, count + 1
         at += sizes[source]
-    items, best = items[:count], best[:count]
-    order = np.argsort(items)
-    index, lowest = np.empty(count, np.int64), np.empty(count, np.int64)
-    brought = np.zeros((count, sources), np.bool_)
-    distinct = 0
-    for row in order:
-        if distinct == 0 or index[distinct - 1] != items[row]:
-            index[distinct], lowest[distinct] = items[row], best[row]
-            distinct += 1
-        lowest[distinct - 1] = min(lowest[distinct - 1], best[row])
-        brought[distinct - 1, best[row] % sources] = True
-    index, lowest, brought = index[:distinct], lowest[:distinct], brought[:distinct]
-    if distinct > limit:  # no two items have the same best place
-        kept = lowest < np.sort(lowest)[limit]
+    most = 0
+    for row in range(count):
+        most = max(most, items[row])
+    among = nothing_of(most + 1)
+    for row in range(count):
+        among[items[row] >> 6] |= np.uint64(1) << np.uint64(items[row] & 63)
+    before = before_each(among)
+    index, last = items_of(among, before), quotas.max() * sources
+    lowest = np.full(len(index), last, np.int64)
+    brought = np.zeros((len(index), sources), np.bool_)
+    for row in range(count):
+        place = rank_of(among, before, items[row])
+        lowest[place] = min(lowest[place], best[row])
+        brought[place, best[row] % sources] = True
+    if len(index) > limit:
+        taken = np.zeros(last, np.bool_)  # no two items have the same best place
+        for place in range(len(index)):
+            taken[lowest[place]] = True
+        bound, left = 0, limit
+        while left > 0 or not taken[bound]:
+            left -= taken[bound]
+            bound += 1
+        kept = lowest < bound
         index, brought = index[kept], brought[kept]
     return index, brought
 

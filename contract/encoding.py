@@ -15,6 +15,7 @@ from contract import segments
 from contract.compiled import INT, INTS, KEY, KEYS, KEYS_2D, compiled, records
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import PURCHASED, SubjectView
+from contract.ranks import highest
 from contract.rows import INTERACTION
 from contract.segment_config import DEFAULT, SegmentConfig
 from contract.text import token_numbers
@@ -273,7 +274,7 @@ def _of_history(
     weight = np.empty(len(purchased), np.float32)
     for row in range(len(purchased)):
         weight[row] = purchased[row].weight_60d
-    order = np.argsort(-weight, kind="mergesort")[:FREQUENT]
+    order = highest(weight, FREQUENT)
     items, weights = np.zeros(FREQUENT, np.int64), np.zeros(FREQUENT, np.float32)
     total = np.float32(weight[order].astype(np.float64).sum())
     for place in range(len(order)):

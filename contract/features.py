@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import INT, compiled, records
+from contract.compiled import INT, KEYS, compiled, records
 from contract.consent import allows
 from contract.events import EVENT_TYPE, FEEDBACK_CODE, Event
 from contract.evidence_rows import BROWSED, CHOICE, ORDER, PROMOTION, SAID, TRACE
@@ -135,6 +135,32 @@ def _bought(state: Rows, now_us: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     return value, lines
 
 
+@compiled(KEYS)
+def by_key(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The order of `keys`, equal ones by place. Keys are hashes, so their first bits alone sort
+    nearly all of them."""
+    bits = 0
+    while 1 << bits < len(keys):
+        bits += 1
+    begin, first = np.zeros((1 << bits) + 1, np.int64), np.empty(len(keys), np.int64)
+    for place in range(len(keys)):
+        first[place] = np.int64(keys[place] >> np.uint64(64 - bits)) if bits else 0
+        begin[first[place] + 1] += 1
+    for bucket in range(1 << bits):
+        begin[bucket + 1] += begin[bucket]
+    order = np.empty(len(keys), np.int64)
+    for place in range(len(keys)):
+        order[begin[first[place]]] = place
+        begin[first[place]] += 1
+    for after in range(1, len(order)):
+        place, at = order[after], after
+        while at > 0 and keys[order[at - 1]] > keys[place]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = place
+    return order
+
+
 @compiled(records(INTERACTION.dtype), INT, INT)
 def _counted(state: Any, refund: int, now_us: int) -> tuple[Any, Any]:
     """`PURCHASED` and `BASKET_LINE` rows of rows in the order of (time, event)."""
@@ -144,7 +170,7 @@ def _counted(state: Any, refund: int, now_us: int) -> tuple[Any, Any]:
     for row in range(rows):
         item_key[row] = state[row].item_key
         given_back |= state[row].event_type == refund
-    by_item = np.argsort(item_key, kind="mergesort")
+    by_item = by_key(item_key)
     place = np.full(rows, -1, np.int64)  # of the item that a row says was bought
     keys, items, lines, start = np.empty(rows, np.uint64), 0, 0, 0
     while start < rows:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, MASK, compiled
 from contract.encoding import FIRST_ITEM
 from contract.events import key_of
+from contract.ranks import highest
 from contract.session_knn import ascending
 
 Floats = npt.NDArray[np.float32]
@@ -237,15 +238,7 @@ def _near(neighbours: Indices, similarity: Floats, cart: Indices) -> tuple[Indic
 
 @compiled(INTS, FLOATS, INT)
 def _best(index: Indices, value: Floats, limit: int) -> Indices:
-    count = len(index)
-    if limit <= 0 or count == 0:
-        return np.empty(0, np.int64)
-    kept = np.arange(count)
-    if count > 4 * limit:  # all that may be among them, equal ones too, before they are sorted
-        cut = np.partition(value, count - limit)[count - limit]
-        kept = np.flatnonzero(value >= cut)
-    order = np.argsort(-value[kept], kind="mergesort")[:limit]
-    return index[kept[order]]
+    return index[highest(value, limit)]
 
 
 @compiled(INTS, FLOATS, MASK, INT)

@@ -4,6 +4,7 @@ training, in evaluation and at a live checkout."""
 import math
 
 import numpy as np
+from numba.core import types
 
 from contract.candidates import Evidence
 from contract.cart_fit import CART_FIT, STAPLES, Places, beside
@@ -123,17 +124,16 @@ def _baskets_of(of_items: Floats, index: Indices) -> Floats:
     return found
 
 
-@compiled(INTS, INT)
-def _place_of(ascending: Indices, item: int) -> int:
-    """Where `item` stands, -1 where it does not."""
-    low, high = 0, len(ascending)
-    while low < high:
-        middle = (low + high) >> 1
-        if ascending[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < len(ascending) and ascending[low] == item else -1
+@compiled(INTS, INT, INT)
+def _reached(ascending: Indices, start: int, item: int) -> int:
+    """The first place whose number is `item` or above, looked for from `start` on: candidates
+    ascend, so that one walk finds all of them."""
+    place = start
+    if place > 0 and ascending[place - 1] >= item:  # they do not have to
+        place = 0
+    while place < len(ascending) and ascending[place] < item:
+        place += 1
+    return place
 
 
 @compiled(INTS, INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS, FLOATS_2D, FLOAT)
@@ -162,13 +162,14 @@ def _of_purchases(
         if level > 0:
             weighed += level * weight_60d[place]
             total += weight_60d[place]
+    place = 0
     for candidate in range(len(index)):
         item = index[candidate]
         level = of_items[item, _PRICE]
         if total > 0 and level > 0:
             found[9, candidate] = level - weighed / total
-        place = _place_of(own_index, item)
-        if place < 0:
+        place = _reached(own_index, place, item)
+        if place == count or own_index[place] != item:
             continue
         days, gap = days_since[place], gap_days[place]
         usual = gap if gap > 0 else of_items[item, _GAP]
@@ -250,6 +251,23 @@ def _of_subject(evidence: Evidence) -> Floats:
 _COLUMNS = np.concatenate((_ITEM, _OWN, _HABITS, _CART, _TOWERS, _SUBJECT))
 
 
+@compiled(INTS, FLOATS, INTS)
+def _looked_up(ascending: Indices, value: Floats, index: Indices) -> Floats:
+    """The value of each of `index`, 0 where it has none."""
+    found, place = np.zeros(len(index), np.float32), 0
+    for candidate in range(len(index)):
+        place = _reached(ascending, place, index[candidate])
+        if place < len(ascending) and ascending[place] == index[candidate]:
+            found[candidate] = value[place]
+    return found
+
+
+@compiled(types.float32[:, ::1], INT, FLOATS)
+def _put(found: Floats, column: int, told: Floats) -> None:
+    for candidate in range(len(told)):
+        found[candidate, column] = told[candidate]
+
+
 @compiled(
     *(INTS, INTS, FLOATS_2D, FLOATS_2D, FLOATS_2D, INTS, FLOATS, INTS, FLOATS, INT),
     *(FLOATS_2D, FLOATS, FLOATS, FLOATS),
@@ -273,33 +291,27 @@ def _together(
     """[C, len(PAIR_FEATURES)]; `own` without its last row."""
     count = len(index)
     found = np.empty((count, len(columns)), np.float32)
-    told = np.empty(len(columns), np.float32)
-    last, counted = len(habit) - 2, len(fit) - 2
-    query, sequence = _standardised(query), _standardised(sequence)
-    for candidate in range(count):
-        item, at = index[candidate], 0
-        for column in range(_TOLD):
-            told[at] = of_items[item, column]
-            at += 1
-        for row in range(len(own) - 1):
-            told[at] = own[row, candidate]
-            at += 1
-        for row in range(len(habit)):
-            told[at] = habit[row, candidate] if row < last else np.log1p(habit[row, candidate])
-            at += 1
-        place = _place_of(near_index, item)
-        told[at] = near_value[place] if place >= 0 else 0.0
-        told[at + 1] = told[at] / max(cart_size, 1)
-        place = _place_of(knn_index, item)
-        told[at + 2] = np.log1p(knn_value[place]) if place >= 0 else 0.0
-        at += 3
-        for row in range(len(fit)):
-            told[at] = fit[row, candidate] if row < counted else np.log1p(fit[row, candidate])
-            at += 1
-        told[at], told[at + 1] = query[candidate], sequence[candidate]
-        told[at + 2 :] = subject
-        for row in range(len(columns)):
-            found[candidate, columns[row]] = told[row]
+    at, last, counted = _TOLD, len(habit) - 2, len(fit) - 2
+    for column in range(_TOLD):
+        for candidate in range(count):
+            found[candidate, columns[column]] = of_items[index[candidate], column]
+    for row in range(len(own) - 1):
+        _put(found, columns[at], own[row])
+        at += 1
+    for row in range(len(habit)):
+        _put(found, columns[at], habit[row] if row < last else np.log1p(habit[row]))
+        at += 1
+    _put(found, columns[at], _looked_up(near_index, near_value, index))
+    _put(found, columns[at + 1], found[:, columns[at]] / np.float32(max(cart_size, 1)))
+    _put(found, columns[at + 2], np.log1p(_looked_up(knn_index, knn_value, index)))
+    at += 3
+    for row in range(len(fit)):
+        _put(found, columns[at], fit[row] if row < counted else np.log1p(fit[row]))
+        at += 1
+    _put(found, columns[at], _standardised(query))
+    _put(found, columns[at + 1], _standardised(sequence))
+    for row in range(len(subject)):
+        found[:, columns[at + 2 + row]] = subject[row]
     return found
 
 
@@ -308,8 +320,8 @@ def _in_cart(own: Indices, cart: Indices) -> Floats:
     """1 for those of `own`, ascending, that stand in `cart`."""
     found = np.zeros(len(own), np.float32)
     for item in cart:
-        place = _place_of(own, item)
-        if place >= 0:
+        place = np.searchsorted(own, item)
+        if place < len(own) and own[place] == item:
             found[place] = 1.0
     return found
 

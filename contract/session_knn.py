@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.compiled import FLOATS, INT, INTS, INTS32, compiled
+from contract.ranks import before_each, items_of, nothing_of, rank_of
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.integer[Any]]
@@ -227,43 +228,23 @@ def _summed(
     """The items of the nearest sessions, ascending, and the summed weight of each, times
     Q * `_PLACES`; `wanted` [Q]: items of the query, latest first."""
     found, weight = _neighbours(posting_offsets, postings, wanted, m, k)
-    entries = 0
+    among = nothing_of(len(posting_offsets))
     for session in found:
-        entries += session_offsets[session + 1] - session_offsets[session]
-    # A table of twice the room, a power of two, in which an item's place follows from its number.
-    room = 16
-    while room < 2 * entries:
-        room *= 2
-    keys, totals = np.full(room, -1, np.int64), np.zeros(room, np.int64)
-    distinct = 0
+        for entry in range(session_offsets[session], session_offsets[session + 1]):
+            item = np.int64(session_items[entry])
+            among[item >> 6] |= np.uint64(1) << np.uint64(item & 63)
+    for dropped in drop:
+        if 0 <= dropped < len(posting_offsets):
+            among[dropped >> 6] &= ~(np.uint64(1) << np.uint64(dropped & 63))
+    before = before_each(among)
+    total = np.zeros(before[-1], np.int64)
     for number in range(len(found)):
         session = found[number]
         for entry in range(session_offsets[session], session_offsets[session + 1]):
             item = np.int64(session_items[entry])
-            place = (item * 0x9E3779B1) & (room - 1)
-            while keys[place] != item and keys[place] != -1:
-                place = (place + 1) & (room - 1)
-            if keys[place] == -1:
-                keys[place] = item
-                distinct += 1
-            totals[place] += weight[number]
-    for dropped in drop:
-        if dropped < 0:  # no item, and what marks an empty slot
-            continue
-        place = (dropped * 0x9E3779B1) & (room - 1)
-        while keys[place] != dropped and keys[place] != -1:
-            place = (place + 1) & (room - 1)
-        if keys[place] == dropped and totals[place] >= 0:
-            totals[place] = -1
-            distinct -= 1
-    items, total = np.empty(distinct, np.int64), np.empty(distinct, np.int64)
-    at = 0
-    for slot in range(room):
-        if keys[slot] != -1 and totals[slot] >= 0:
-            items[at], total[at] = keys[slot], totals[slot]
-            at += 1
-    order = ascending(items)
-    return items[order], total[order]
+            if among[item >> 6] >> np.uint64(item & 63) & np.uint64(1):
+                total[rank_of(among, before, item)] += weight[number]
+    return items_of(among, before), total
 
 
 @compiled(

@@ -21,6 +21,7 @@ from contract.features import (
     UNKNOWN,
     Feature,
     SubjectState,
+    by_key,
     feature_hash,
 )
 from contract.text import token_numbers
@@ -308,3 +309,10 @@ def test_hash_tells_versions_and_parts_apart() -> None:
     }
     assert len(hashes) == 5
     assert feature_hash(1, ("a", "b")) == feature_hash(1, ("a", "b"))
+
+
+@many
+@given(st.lists(st.integers(0, 5) | st.integers(0, 2**64 - 1), max_size=60))
+def test_keys_are_sorted_as_by_comparing(keys: list[int]) -> None:
+    order = by_key(np.array(keys, np.uint64))
+    assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__)
