@@ -107,12 +107,16 @@ async def _rounds(gateway: Gateway, bodies: Sequence[bytes], decisions: int) -> 
     stage: dict[str, list[float]] = {name: [] for name in rows}
     shown = dict.fromkeys(rows, 0)
     group = 25  # between two changes of the book
+    names = list(rows)
     for turn in range(-(-decisions // group) + 1):
-        for name, book in rows.items():
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            book = rows[name]
             await gateway.control.put_document(
                 DOCUMENT, book.model_dump_json(exclude_none=True), None, COMMAND_LINE
             )
             await gateway.follow_offers()
+            gateway.decider.query_vectors.clear()  # of the same checkouts in the row before
             some = [bodies[(turn * group + n) % len(bodies)] for n in range(group)]
             for body in some:
                 asked = DecideRequest.model_validate_json(body)

@@ -59,6 +59,12 @@ class Schedule(BaseModel):
             raise ValueError("valid_until: must be after valid_from")
         return self
 
+    @property
+    def placed(self) -> bool:
+        """Whether it matters where the shopper is, if only for their clock."""
+        timed = self.hours is not None or bool(self.weekdays)
+        return bool(self.countries or self.regions) or (timed and self.timezone is None)
+
     def begun(self, now: datetime) -> bool:
         """Whether its beginning is past."""
         return self.valid_from is None or now >= self.valid_from

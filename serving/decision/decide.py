@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from types import MappingProxyType
 from uuid import UUID
@@ -249,11 +250,12 @@ class Decider:
         """The decision, with the rules' word last."""
         checkout, answer, offered = draft.checkout, draft.answer, draft.offered
         request, release, deadline = checkout.request, checkout.release, checkout.deadline
-        known, on_offer = draft.known, rules.NO_OFFERS
-        if offered is not offers.NOTHING:
-            on_offer = rules.OnOffer.of(offered.valid, offered.shown, offered.drawn, request)
-        before = done = rules.untouched(answer, draft.orders, on_offer)
+        known = draft.known
+        before = done = rules.untouched(answer, draft.orders, offered.shown_ids)
         if len(held):
+            on_offer = rules.NO_OFFERS
+            if offered is not offers.NOTHING:
+                on_offer = rules.OnOffer.of(offered.valid, offered.shown, offered.drawn, request)
             done = deadline.inline(
                 "rules",
                 lambda: rules.override(checkout, answer, known, held, now, before, on_offer),
@@ -375,13 +377,11 @@ class Decider:
         if state is None and "offers" in checkout.subject.purposes:
             state = await self._features(checkout)
         known = None if "features" in checkout.deadline.degraded else state
-        offered = await checkout.deadline.stage(
-            "offers",
-            checkout.share(self.settings.offers_share),
-            lambda: offers.consider(checkout, known, shelf, now),
-            offers.NOTHING,
-        )
-        return offered, state
+        deadline, work = checkout.deadline, partial(offers.consider, checkout, known, shelf, now)
+        if not shelf.waits:
+            return deadline.at_once("offers", work, offers.NOTHING), state
+        allowed_ms = checkout.share(self.settings.offers_share)
+        return await deadline.stage("offers", allowed_ms, work, offers.NOTHING), state
 
     def _issued(
         self, draft: _Draft, offered: offers.Offered, decision_id: UUID, now: datetime

@@ -29,11 +29,12 @@ def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
     return len(checkout.asked_about(state).view.orders)
 
 
-def offer_facts(checkout: Checkout, state: SubjectState | None, now: datetime) -> Facts:
-    """The values for the conditions of offers, at the gateway's own time `now`."""
-    shopper = _shopper(checkout, state, with_segments=True)
-    known = shopper | _cart(checkout) | _context(checkout, now)
-    return Facts(known | dict(checkout.assumed), "offer")
+def offer_facts(
+    checkout: Checkout, state: SubjectState | None, wanted: Set[str], now: datetime
+) -> Facts:
+    """The values for the conditions of offers: of at least the variables `wanted`, at the gateway's
+    own time `now`."""
+    return Facts(_values(checkout, state, wanted, now) | dict(checkout.assumed), "offer")
 
 
 def rule_facts(
@@ -46,17 +47,29 @@ def rule_facts(
 ) -> Facts:
     """The values for the conditions of rules: of at least the variables `wanted`, since most rules
     ask for little."""
+    values = _values(checkout, state, wanted, now)
+    if "decision" in _kinds(wanted):
+        values |= _decision(checkout, answer, offers)
+    return Facts({**values, **checkout.assumed})
+
+
+def _kinds(wanted: Set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in wanted}
+
+
+def _values(
+    checkout: Checkout, state: SubjectState | None, wanted: Set[str], now: datetime
+) -> dict[str, Value]:
+    """What is so before there is a decision."""
     values: dict[str, Value] = {}
-    kinds = {name.partition(".")[0] for name in wanted}
+    kinds = _kinds(wanted)
     if kinds & {"shopper", "segments"}:
         values |= _shopper(checkout, state, with_segments="segments" in kinds)
     if "cart" in kinds:
         values |= _cart(checkout)
     if "context" in kinds:
         values |= _context(checkout, now)
-    if "decision" in kinds:
-        values |= _decision(checkout, answer, offers)
-    return Facts({**values, **checkout.assumed})
+    return values
 
 
 def _shopper(

@@ -4,6 +4,7 @@ response. Everything is bounded, and every field that is not known is refused.""
 import hashlib
 import json
 from collections.abc import Hashable
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
@@ -97,7 +98,8 @@ class Cart(_Message):
         order, on however many lines."""
         bought: dict[str, int] = {}
         for line in self.items:
-            named = json.dumps([line.item_id, line.price])
+            price = "null" if line.price is None else line.price
+            named = f"[{quoted(line.item_id)}, {price}]"  # as json.dumps has it
             bought[named] = bought.get(named, 0) + line.quantity
         said = json.dumps([self.currency, sorted(bought.items())])
         return hashlib.sha256(said.encode()).hexdigest()

@@ -1,15 +1,13 @@
 """What a checkout asks of the offers: the facts that conditions read, and which offers are valid by
 them."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from contract.expressions import Facts
 from contract.features import SubjectState
-from contract.offer_checks import Asked, Evaluation, Used, evaluate
-from contract.offers import Offer
+from contract.offer_checks import Asked, Evaluation, after_uses
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.offer_shelf import OfferShelf
@@ -24,7 +22,6 @@ class Question:
     state: SubjectState | None
     shelf: OfferShelf
     now: datetime
-    said: dict[str, bool] = field(default_factory=dict)
 
     @cached_property
     def holder(self) -> Holder | None:
@@ -35,35 +32,20 @@ class Question:
 
     @cached_property
     def facts(self) -> Facts:
-        """What is known of the checkout and the shopper."""
-        return offer_facts(self.checkout, self.state, self.now)
+        """What is known of the checkout and the shopper, as far as conditions read it."""
+        wanted = self.shelf.current.index.variables
+        return offer_facts(self.checkout, self.state, wanted, self.now)
 
     @cached_property
     def margin(self) -> int | None:
         """What the cart's goods leave; None where it is not known."""
         return margin_of(self.checkout, self.shelf.current.book.margin_rate)
 
-    def holds(self, offer: Offer) -> bool:
-        """Whether the condition of `offer` does."""
-        condition = self.shelf.current.conditions.get(offer.offer_id)
-        if condition is None:
-            return True
-        text = condition.text  # offers often share a condition
-        if text not in self.said:
-            self.said[text] = condition.holds(self.facts) is True
-        return self.said[text]
 
-
-def evaluated(question: Question, offers: Iterable[Offer], uses: Mapping[str, Used]) -> Evaluation:
-    """Which of `offers` are valid, after what was used of them."""
-    held = question.shelf.current
-    return evaluate(
-        offers,
-        _asked(question),
-        uses,
-        holds=question.holds,
-        traits=held.traits_of,
-    )
+def evaluated(question: Question) -> Evaluation:
+    """Which offers are valid, as far as is known without asking the ledger."""
+    found = question.shelf.current.index.evaluate(_asked(question), lambda: question.facts)
+    return after_uses(found, question.shelf.uses)
 
 
 def _asked(question: Question) -> Asked:

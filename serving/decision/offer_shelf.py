@@ -3,16 +3,16 @@ each offer was used, both at most a moment old and in memory."""
 
 import copy
 import logging
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 from contract.assignment import place
 from contract.clock import DAY_US, to_us
-from contract.expressions import Expression, parse
-from contract.offer_checks import Traits, Used
+from contract.expressions import parse
+from contract.offer_checks import Used
+from contract.offer_index import OfferIndex
 from contract.offers import EMPTY_BOOK, Offer, OfferBook
 from serving.decision.offer_pacing import OfferPacing
 from serving.decision.offer_tokens import OfferSigner
@@ -24,58 +24,34 @@ from serving.state.pacing_records import PacingRecords
 log = logging.getLogger(__name__)
 
 DOCUMENT: Final = "offers"
-# What an expression reads here is about the shopper, not about the cart or the place.
-_PERSONAL = ("shopper.", "segments")
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledBook:
-    """An OfferBook with the conditions of its offers, by offer id."""
+    """An OfferBook as checkouts find it. `counts`: whether how often something was used matters at
+    all; `by_subject`: whether for an offer it does how often the shopper used it."""
 
     book: OfferBook = EMPTY_BOOK
-    conditions: Mapping[str, Expression] = field(default_factory=dict)
+    index: OfferIndex = field(default_factory=OfferIndex)
+    counts: bool = False
+    by_subject: bool = False
 
-    @cached_property
-    def _traits(self) -> Mapping[str, Traits]:
-        gates: dict[Hashable, int] = {}  # numbers, as they are compared at every checkout
-        found = {}
-        for one in self.book.offers:
-            own = Traits.of(one, self.book, self._is_personal(one.offer_id))
-            number = gates.setdefault(own.gate, len(gates))
-            found[one.offer_id] = replace(own, gate=number)
-        return found
-
-    def _is_personal(self, offer_id: str) -> bool:
-        """Whether the offer's condition looks at the shopper."""
-        condition = self.conditions.get(offer_id)
-        return condition is not None and any(
-            name.startswith(_PERSONAL) for name in condition.variables
-        )
-
-    def traits_of(self, offer: Offer) -> Traits:
-        """What of an offer of the book is the same at every checkout."""
-        return self._traits[offer.offer_id]
-
-    @cached_property
-    def counts(self) -> bool:
-        """Whether how often something was used matters at all."""
-        return any(
-            one.limits.total is not None or one.limits.budget is not None
-            for one in self.book.offers
+    @classmethod
+    def of(cls, book: OfferBook) -> Self:
+        """With its conditions compiled, each once. Raises ExpressionRefused."""
+        texts = {one.condition for one in book.offers if one.condition is not None}
+        limits = [one.limits for one in book.offers]
+        return cls(
+            book,
+            OfferIndex(book, {text: parse(text, "offer") for text in texts}),
+            any(one.total is not None or one.budget is not None for one in limits),
+            any(one.per_subject is not None for one in limits),
         )
 
 
 def compiled(body: str) -> CompiledBook:
     """The document `body` as decisions use it. Raises ValueError."""
-    book = OfferBook.model_validate_json(body)
-    return CompiledBook(
-        book,
-        {
-            one.offer_id: parse(one.condition, "offer")
-            for one in book.offers
-            if one.condition is not None
-        },
-    )
+    return CompiledBook.of(OfferBook.model_validate_json(body))
 
 
 @dataclass(frozen=True)
@@ -122,6 +98,12 @@ class OfferShelf:
     def version(self) -> int:
         """Of the document that they are from; 0: there is none."""
         return self._document.version
+
+    @property
+    def waits(self) -> bool:
+        """Whether something may have to be looked up for a checkout that takes a while."""
+        asks = self.current.by_subject or self.current.book.frequency_cap is not None
+        return asks and not self._ledger.looks_beside
 
     def follow_book(self) -> None:
         """Take over what was written by any gateway. Raises StoreError."""

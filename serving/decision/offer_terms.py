@@ -4,7 +4,7 @@ is shown something."""
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contract.offer_checks import Evaluation, Rejected
+from contract.offer_checks import Evaluation
 from serving.decision.offer_pacing import Pace
 from serving.decision.offer_policy import may_be_judged
 from serving.decision.offer_question import Question
@@ -70,9 +70,10 @@ async def terms_of(question: Question, found: Evaluation) -> Terms | None:
 
 def affordable(found: Evaluation, usable: int) -> Evaluation:
     """Without what takes more off than is left of the day's budget for now."""
-    dear = [one for one in found.valid if not one.offer.unconditional and one.amount > usable]
-    if not dear:
-        return found
-    refused = tuple(Rejected(one.offer.offer_id, "CampaignLimitReached") for one in dear)
-    kept = tuple(one for one in found.valid if one not in dear)
-    return Evaluation(kept, (*found.rejected, *refused))
+    return found.without(
+        {
+            one.offer.offer_id: "CampaignLimitReached"
+            for one in found.valid
+            if not one.offer.unconditional and one.amount > usable
+        }
+    )

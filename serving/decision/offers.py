@@ -9,12 +9,13 @@ coupon says nothing about that, and is never asked.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Final, Literal
+from functools import cache, lru_cache
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
+from contract.events import unchecked
 from contract.features import SubjectState
 from contract.offer_checks import Evaluation, Rejected, ValidOffer, after_uses, first_set
 from contract.offers import FreeShipping, PercentOff
@@ -33,29 +34,33 @@ from serving.decision.outcome import stable_id
 Policy = Literal["unconditional", "uplift", "chance"]
 
 
-@dataclass(frozen=True)
-class Offered:
+class Offered(NamedTuple):
     """What came of it. `propensities`: how likely each valid offer was to be shown, by its id;
     `none`: how likely it was that nothing is."""
 
     valid: tuple[ValidOffer, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     shown: tuple[ValidOffer, ...] = ()
-    propensities: dict[str, float] = field(default_factory=dict)
+    propensities: Mapping[str, float] = MappingProxyType({})
     none: float = 1.0
     holdout: bool = False
     holdout_share: float = 0.0
     version: int = 0
     policy: Policy = "unconditional"
     explored: bool = False  # this one was drawn by chance, whatever a network says
-    by: Mapping[str, str] = field(default_factory=dict)  # the rule that gave an offer, by its id
+    by: Mapping[str, str] = MappingProxyType({})  # the rule that gave an offer, by its id
     # What the network expects each to bring over none, minor units; by offer id.
-    expected: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)  # and to take off, likewise
+    expected: Mapping[str, float] = MappingProxyType({})
+    cost: Mapping[str, float] = MappingProxyType({})  # and to take off, likewise
     terms: Terms | None = None  # None: neither a budget nor a cap was asked about
     # Of the cart's goods, and what of it they leave without an offer; None: not known.
     value: int | None = None
     margin: int | None = None
+
+    @property
+    def shown_ids(self) -> tuple[str, ...]:
+        """Of those that are shown."""
+        return tuple([one.offer.offer_id for one in self.shown])
 
     @property
     def drawn(self) -> dict[tuple[str, ...], float]:
@@ -78,7 +83,7 @@ class Offered:
         and `under` what would be given for all that might have been drawn (none: as it was)."""
         shown = tuple(given)
         found = {one.offer.offer_id: one for one in self.valid}
-        ruled = replace(self, shown=tuple(found[one] for one in shown), by=dict(by))
+        ruled = self._replace(shown=tuple(found[one] for one in shown), by=dict(by))
         if not under:
             return ruled
         drawn = self.drawn
@@ -87,7 +92,7 @@ class Offered:
             for one in self.propensities
         }
         none = sum(p for before, p in drawn.items() if not under[before])
-        return replace(ruled, propensities=likely, none=none)
+        return ruled._replace(propensities=likely, none=none)
 
     def record(self) -> dict[str, Any]:
         """For the decision's event: what was possible, how likely, and what was shown."""
@@ -132,8 +137,8 @@ async def consider(
         return NOTHING
     # The cheap checks first, so that the ledger is asked only about what may come of it.
     question = Question(checkout, state, shelf, now)
-    found = evaluated(question, held.book.offers, shelf.uses)
-    limited = any(one.offer.limits.per_subject is not None for one in found.valid)
+    found = evaluated(question)
+    limited = held.by_subject and any(one.offer.limits.per_subject for one in found.valid)
     if limited and (holder := question.holder) is not None:
         uses = await shelf.uses_by(holder, (one.offer for one in found.valid), now)
         found = after_uses(found, uses)
@@ -162,10 +167,9 @@ def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offer
     would = first_set([one for one in found.valid if one.offer.unconditional], value or 0)
     if would:
         given = {one.offer.offer_id: 1.0 - share for one in would}
-        return replace(
-            offered,
+        return offered._replace(
             shown=() if offered.holdout else would,
-            propensities=offered.propensities | given,
+            propensities={**offered.propensities, **given},
             none=share,
         )
     state = question.state
@@ -189,10 +193,9 @@ def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offer
 def _by_policy(offered: Offered, best: Judged) -> Offered:
     chances, ids = best.choice.propensities, [one.offer.offer_id for one in best.offers]
     gains = zip(ids, best.gain[1:], strict=True)
-    return replace(
-        offered,
+    return offered._replace(
         shown=best.shown,
-        propensities=offered.propensities | dict(zip(ids, chances[1:], strict=True)),
+        propensities={**offered.propensities, **dict(zip(ids, chances[1:], strict=True))},
         none=chances[0],
         policy="uplift" if best.known else "chance",
         explored=best.choice.by == "explore",
@@ -205,61 +208,74 @@ def issued(
     checkout: Checkout, offered: Offered, shelf: OfferShelf, decision_id: UUID, now: datetime
 ) -> tuple[messages.Offer, ...]:
     """The offers that are shown, each with its token."""
-    return tuple(
-        _issue(checkout, one, shelf, decision_id, now).model_copy(
-            update={"reasons": (_why(offered, one.offer.offer_id),)}
-        )
-        for one in offered.shown
-    )
+    digest = checkout.request.cart.digest
+    told = []
+    for one in offered.shown:
+        grant = _grant(checkout, one, digest, shelf, decision_id, now)
+        told.append(_told_of(one, grant, _why(offered, one.offer.offer_id), shelf))
+    return tuple(told)
 
 
 def _why(offered: Offered, offer_id: str) -> messages.Reason:
     code = texts.of_offer(offered.policy, explored=offered.explored, forced=offer_id in offered.by)
+    return _reason(code)
+
+
+@cache
+def _reason(code: messages.ReasonCode) -> messages.Reason:
     return messages.Reason(code=code, text=texts.BY_CODE[code])
 
 
-def _issue(
-    checkout: Checkout, one: ValidOffer, shelf: OfferShelf, decision_id: UUID, now: datetime
-) -> messages.Offer:
-    request, offer, discount = checkout.request, one.offer, one.discount
-    context = checkout.context
-    end = offer.schedule.end_before(now + shelf.token_life, now, context)
+def _grant(
+    checkout: Checkout,
+    one: ValidOffer,
+    digest: str,
+    shelf: OfferShelf,
+    decision_id: UUID,
+    now: datetime,
+) -> Grant:
+    request, offer = checkout.request, one.offer
+    end = offer.schedule.end_before(now + shelf.token_life, now, checkout.context)
     recipient = None
-    if one.targeted or offer.limits.per_subject is not None:
+    if one.targeted:
         recipient = shelf.signer.recipient(decision_id, request.visitor_id, request.user_id)
-    grant = Grant(
-        decision_id=decision_id,
-        offer_id=offer.offer_id,
-        cart_digest=request.cart.digest,
-        discount=discount,
-        amount=one.amount,
-        currency=request.cart.currency,
+    return Grant(
+        *(decision_id, offer.offer_id, digest, one.discount, one.amount, request.cart.currency),
         expires_at=end.replace(microsecond=0),
         group=offer.group,
         recipient=recipient,
         # Said only where it matters: whoever holds the token can read it.
         most_in_all=None if offer.group is None else one.most_in_all,
     )
-    return messages.Offer(
-        offer_id=offer.offer_id,
-        title=offer.title,
-        discount=messages.Discount(
-            kind=discount.kind,
-            amount=one.amount,
-            currency=request.cart.currency,
-            percent=discount.percent if isinstance(discount, PercentOff) else None,
-            shipping_ids=discount.shipping_ids if isinstance(discount, FreeShipping) else (),
-        ),
-        offer_token=shelf.signer.sign(grant),
-        expires_at=grant.expires_at,
-    )
+
+
+def _told_of(
+    one: ValidOffer, grant: Grant, why: messages.Reason, shelf: OfferShelf
+) -> messages.Offer:
+    offer, discount = one.offer, one.discount
+    off = {
+        "kind": discount.kind,
+        "amount": one.amount,
+        "currency": grant.currency,
+        "percent": discount.percent if isinstance(discount, PercentOff) else None,
+        "shipping_ids": discount.shipping_ids if isinstance(discount, FreeShipping) else (),
+    }
+    told = {
+        "offer_id": offer.offer_id,
+        "title": offer.title,
+        "discount": unchecked(messages.Discount, off),
+        "offer_token": shelf.signer.sign(grant),
+        "expires_at": grant.expires_at,
+        "reasons": (why,),
+    }
+    return unchecked(messages.Offer, told)
 
 
 def rejections(offered: Offered) -> tuple[RejectedOffer, ...]:
     """As the answer has them."""
-    return tuple(map(_told, offered.rejected))
+    return _rejected(offered.rejected)
 
 
-@lru_cache(maxsize=2_048)  # of most books, every offer with every reason
-def _told(one: Rejected) -> RejectedOffer:
-    return RejectedOffer(offer_id=one.offer_id, rejection_reason=one.reason)
+@lru_cache(maxsize=256)  # for most checkouts the same as for another
+def _rejected(some: tuple[Rejected, ...]) -> tuple[RejectedOffer, ...]:
+    return tuple(RejectedOffer(offer_id=one.offer_id, rejection_reason=one.reason) for one in some)

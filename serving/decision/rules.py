@@ -81,9 +81,9 @@ class Overridden:
         }
 
 
-def untouched(answer: Answer, orders: Orders, offers: OnOffer = NO_OFFERS) -> Overridden:
-    """The decision without any rule."""
-    return Overridden(answer, offers.chosen, orders.payment.ids, orders.shipping.ids)
+def untouched(answer: Answer, orders: Orders, offers: tuple[str, ...] = ()) -> Overridden:
+    """The decision without any rule; `offers` are those that were chosen."""
+    return Overridden(answer, offers, orders.payment.ids, orders.shipping.ids)
 
 
 def override(

@@ -138,6 +138,11 @@ class CouponLedger(Protocol):
     """The ledger. Every method raises StoreError when it can not be reached: then nobody knows
     whether the step was taken, and asking again is right."""
 
+    @property
+    def looks_beside(self) -> bool:
+        """Whether `used_by` answers without waiting."""
+        ...
+
     async def reserve(
         self, claim: Claim, limits: Limits, now: datetime, until: datetime
     ) -> Reservation:

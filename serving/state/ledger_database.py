@@ -59,6 +59,11 @@ class LedgerDatabase:
         if beside is not None:
             self._beside = beside()
 
+    @property
+    def looks_beside(self) -> bool:
+        """Whether `look` answers without waiting."""
+        return self._beside is not None
+
     def _open(self) -> None:
         """Take the steps that are missing, once. Raises UserError, StoreError."""
         with self._opening:

@@ -29,6 +29,10 @@ class SqlCouponLedger:
         self.outbox = CouponOutbox(database)
         self.pacing = PacingRecords(database)
 
+    @property
+    def looks_beside(self) -> bool:
+        return self._database.looks_beside
+
     async def reserve(
         self, claim: Claim, limits: Limits, now: datetime, until: datetime
     ) -> Reservation:

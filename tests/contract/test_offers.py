@@ -1,7 +1,7 @@
 """Offers: what they take off to the cent, who may have them, when, and why not."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contract.events import EventContext
-from contract.offer_checks import Asked, Rejected, Traits, Used, after_uses, evaluate, first_set
+from contract.expression_variables import Value
+from contract.expressions import Facts, parse
+from contract.offer_checks import (
+    Asked,
+    Evaluation,
+    Rejected,
+    Used,
+    ValidOffer,
+    after_uses,
+    first_set,
+)
+from contract.offer_index import OfferIndex
 from contract.offers import (
     AmountOff,
     FreeShipping,
@@ -27,6 +38,7 @@ from contract.offers import (
 )
 from contract.schedule import Schedule
 from contract.segment_config import Hours
+from tests.contract.plain_offers import plain_evaluation
 
 # A Monday.
 NOON = datetime(2017, 11, 20, 12, tzinfo=UTC)
@@ -62,8 +74,29 @@ def asked(**changed: Any) -> Asked:
     return Asked(**(plain | changed))
 
 
-def reason(one: Offer, of: Asked, used: Used = Used(), **more: Any) -> str | None:  # noqa: B008 - frozen
-    found = evaluate([one], of, {"o-1": used}, **more)
+def index_of(book: OfferBook) -> OfferIndex:
+    texts = {one.condition for one in book.offers if one.condition is not None}
+    return OfferIndex(book, {text: parse(text, "offer") for text in texts})
+
+
+def evaluated(book: OfferBook, of: Asked, **known: Value) -> Evaluation:
+    facts = Facts({name.replace("_", ".", 1): value for name, value in known.items()}, "offer")
+    return index_of(book).evaluate(of, lambda: facts)
+
+
+def valid_of(offers: Iterable[Offer], of: Asked | None = None) -> tuple[ValidOffer, ...]:
+    return evaluated(OfferBook(offers=tuple(offers)), of or asked()).valid
+
+
+def reason(
+    one: Offer,
+    of: Asked,
+    used: Used = Used(),  # noqa: B008 - frozen
+    book: Mapping[str, Any] | None = None,
+    **known: Value,
+) -> str | None:
+    written = OfferBook.model_validate({"offers": (one,)} | dict(book or {}))
+    found = after_uses(evaluated(written, of, **known), {"o-1": used})
     return found.rejected[0].reason if found.rejected else None
 
 
@@ -156,22 +189,28 @@ def test_what_is_personal_needs_the_purpose() -> None:
         assert reason(one, nobody) == "CouponRecipientDoesNotMatch"
     assert reason(offer(), nobody) is None
     about = offer(condition="'lapsing' in segments")
-    assert reason(about, nobody, holds=lambda _: True) == "CouponRecipientDoesNotMatch"
-    of_the_cart = partial(Traits.of, personal=False)
-    assert reason(about, nobody, holds=lambda _: True, traits=of_the_cart) is None
+    assert reason(about, nobody, segments=["lapsing"]) == "CouponRecipientDoesNotMatch"
+    assert reason(about, asked(), segments=["lapsing"]) is None
+    assert reason(offer(condition="cart.total > 1"), nobody, cart_total=2) is None
 
 
-def test_a_condition_is_asked_last_and_unknown_ones_do_not_hold() -> None:
-    some = offer(condition="cart.value > 1")
-    assert reason(some, asked()) == "CouponRejectedByCondition"
-    never: list[Offer] = []
+def test_a_condition_is_asked_last_and_of_all_offers_once() -> None:
+    some = [offer(offer_id=f"o-{n}", condition="cart.total > 1", min_value=9) for n in range(3)]
+    index, made = index_of(OfferBook(offers=tuple(some))), list[Facts]()
 
-    def note(one: Offer) -> bool:
-        never.append(one)
-        return True
+    def facts() -> Facts:
+        made.append(Facts({"cart.total": 2}, "offer"))
+        return made[-1]
 
-    assert reason(offer(condition="true", min_value=9_999), asked(), holds=note) is not None
-    assert not never
+    assert len(index.evaluate(asked(value=8), facts).rejected) == 3
+    assert not made
+    assert len(index.evaluate(asked(), facts).valid) == 3
+    assert len(made) == 1
+
+
+def test_what_is_not_known_does_not_hold() -> None:
+    assert reason(offer(condition="cart.total > 1"), asked()) == "CouponRejectedByCondition"
+    assert reason(offer(condition="cart.total > 1"), asked(), cart_total=2) is None
 
 
 @pytest.mark.parametrize(
@@ -198,9 +237,9 @@ def test_the_margin_floor_is_kept_or_there_is_no_offer() -> None:
 
 
 def test_free_delivery_is_reckoned_at_its_dearest() -> None:
-    (every,) = evaluate([offer(FreeShipping())], asked(), {}).valid
+    (every,) = valid_of([offer(FreeShipping())])
     assert every.amount == 1_299
-    (one,) = evaluate([offer(FreeShipping(shipping_ids=("standard",)))], asked(), {}).valid
+    (one,) = valid_of([offer(FreeShipping(shipping_ids=("standard",)))])
     assert one.amount == 499
     assert reason(offer(FreeShipping()), asked(shipping={})) == "CouponRejectedByCondition"
 
@@ -243,7 +282,7 @@ def test_what_goes_together() -> None:
     assert not go_together((alone, other))
     assert go_together(tuple(summer))
     assert not go_together((summer[0], alone))
-    valid = evaluate([summer[0], alone, summer[1]], asked(), {}).valid
+    valid = valid_of([summer[0], alone, summer[1]])
     assert [one.offer.offer_id for one in first_set(valid, 5_000)] == ["s-0", "s-1"]
     assert [one.offer.offer_id for one in first_set(valid[1:], 5_000)] == ["o-1"]
     assert first_set((), 0) == ()
@@ -252,7 +291,7 @@ def test_what_goes_together() -> None:
 def test_together_they_take_off_no_more_than_there_is() -> None:
     half = [offer(PercentOff(percent=50), offer_id=f"h-{n}", group="g") for n in range(3)]
     free = [offer(FreeShipping(), offer_id=f"f-{n}", group="g") for n in range(2)]
-    valid = evaluate([half[0], *free, half[1], half[2]], asked(), {}).valid
+    valid = valid_of([half[0], *free, half[1], half[2]])
     chosen = [one.offer.offer_id for one in first_set(valid, 5_000)]
     assert chosen == ["h-0", "f-0", "h-1"]
 
@@ -263,22 +302,21 @@ def test_together_they_leave_the_highest_of_their_margin_floors() -> None:
 
     free = offer(FreeShipping(shipping_ids=("standard",)), offer_id="free", group="g")
     floored = fifth("low", margin_floor=0.2)  # of 5,000 half is margin: 2,500, and 1,000 stay
-    valid = evaluate([fifth("none"), floored, free], asked(margin=2_500), {}).valid
+    valid = valid_of([fifth("none"), floored, free], asked(margin=2_500))
     assert [one.most_in_all for one in valid] == [None, 1_500, None]
     assert [one.offer.offer_id for one in first_set(valid, 5_000)] == ["none", "free"]
     assert [one.offer.offer_id for one in first_set(valid[1:], 5_000)] == ["low", "free"]
-    almost = evaluate([fifth("none"), floored, free], asked(margin=3_498), {}).valid
+    almost = valid_of([fifth("none"), floored, free], asked(margin=3_498))
     assert [one.offer.offer_id for one in first_set(almost, 5_000)] == ["none", "low"]
-    just = evaluate([fifth("none"), floored, free], asked(margin=3_499), {}).valid
+    just = valid_of([fifth("none"), floored, free], asked(margin=3_499))
     assert len(first_set(just, 5_000)) == 3
 
 
 def test_a_days_budget_is_reckoned_in_one_currency() -> None:
-    book = OfferBook.model_validate({"daily_budget": {"amount": 9_000}})
-    chosen, budgeted = offer(unconditional=False), partial(Traits.of, book=book)
+    chosen, budget = offer(unconditional=False), {"daily_budget": {"amount": 9_000}}
     for currency, found in (("USD", None), ("EUR", "CouponRejectedByCondition")):
-        assert reason(chosen, asked(currency=currency), traits=budgeted) == found
-        assert reason(offer(), asked(currency=currency), traits=budgeted) is None
+        assert reason(chosen, asked(currency=currency), book=budget) == found
+        assert reason(offer(), asked(currency=currency), book=budget) is None
         assert reason(chosen, asked(currency=currency)) is None
 
 
@@ -296,60 +334,92 @@ def test_a_book_is_in_one_currency_and_names_each_offer_once() -> None:
 
 def test_every_offer_is_valid_or_rejected() -> None:
     book = [offer(offer_id=f"o-{n}", min_value=n * 1_000 + 1) for n in range(8)]
-    found = evaluate(book, asked(), {})
+    found = evaluated(OfferBook(offers=tuple(book)), asked())
     assert [one.offer.offer_id for one in found.valid] == [f"o-{n}" for n in range(5)]
     assert found.rejected == tuple(
         Rejected(f"o-{n}", "CouponRejectedByCondition") for n in range(5, 8)
     )
 
 
+HOUR = Hours(from_hour=12, until_hour=13)
 ANY_OFFER = st.fixed_dictionaries(
     {
         "discount": st.sampled_from(
             [PercentOff(percent=10), AmountOff(amount=400), FreeShipping(), TIERS]
         ),
-        "condition": st.sampled_from([None, "a", "b"]),
+        "condition": st.sampled_from(
+            [
+                *(None, "cart.total >= 2000", "cart.total > 3000 && size(cart.items) > 1"),
+                *("'repeat_buyers' in segments || shopper.orders > 3", "context.country != 'DE'"),
+                "cart.categories.exists(one, one == 'DAIRY')",
+            ]
+        ),
         "first_order": st.booleans(),
         "min_value": st.sampled_from([None, 4_000]),
         "unconditional": st.booleans(),
-        "active": st.booleans(),
+        "active": st.sampled_from([True, True, False]),
         "margin_floor": st.sampled_from([None, 0.2]),
         "schedule": st.sampled_from(
-            [{}, {"countries": ["DE"]}, {"valid_until": NOON}, {"valid_from": NOON + DAY}]
+            [
+                *({}, {"countries": ["DE"]}, {"regions": ["BE"]}),
+                *({"valid_until": NOON}, {"valid_from": NOON + timedelta(seconds=20)}),
+                *({"hours": HOUR}, {"hours": HOUR, "timezone": "Europe/Berlin"}),
+                {"weekdays": ["monday"], "timezone": "Asia/Kolkata", "countries": ["DE", "US"]},
+            ]
         ),
-        "limits": st.sampled_from([{}, {"total": 1}]),
+        "limits": st.sampled_from([{}, {"total": 1}, {"budget": 450}, {"per_subject": 1}]),
     }
+)
+ANY_CHECKOUT = st.fixed_dictionaries(
+    {
+        "now": st.sampled_from([0, 10, 20, 3_600, 7 * 3_600, 24 * 3_600]).map(
+            lambda seconds: NOON + timedelta(seconds=seconds)
+        ),
+        "value": st.sampled_from([None, 0, 3_000, 5_000]),
+        "margin": st.sampled_from([None, 900, 4_000]),
+        "currency": st.sampled_from(["USD", "EUR"]),
+        "context": st.sampled_from(
+            [
+                *(None, EventContext(country="DE", region="BE", timezone="Europe/Berlin")),
+                EventContext(country="US", timezone="America/New_York"),
+            ]
+        ),
+        "first_order": st.booleans(),
+        "identified": st.booleans(),
+        "may_target": st.booleans(),
+        "orders": st.sampled_from([None, 0, 4, 12]),
+    }
+)
+ANY_FACTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "cart.total": st.sampled_from([1_999, 2_000, 4_000]),
+        "cart.items": st.sampled_from([["a"], ["a", "b"]]),
+        "cart.categories": st.sampled_from([[], ["DAIRY"]]),
+        "segments": st.sampled_from([[], ["repeat_buyers"]]),
+        "shopper.orders": st.sampled_from([3, 4]),
+        "context.country": st.sampled_from(["", "DE", "US"]),
+    },
 )
 
 
 @given(
     st.lists(ANY_OFFER, max_size=12),
-    st.sets(st.sampled_from(["a", "b"])),
-    st.fixed_dictionaries(
-        {
-            "value": st.sampled_from([None, 0, 3_000, 5_000]),
-            "margin": st.sampled_from([None, 900, 4_000]),
-            "currency": st.sampled_from(["USD", "EUR"]),
-            "first_order": st.booleans(),
-            "identified": st.booleans(),
-            "may_target": st.booleans(),
-            "orders": st.sampled_from([None, 0, 4]),
-        }
-    ),
+    st.sampled_from([{}, {"margin_floor": 0.1}, {"daily_budget": {"amount": 9_000}}]),
+    st.lists(st.tuples(ANY_CHECKOUT, ANY_FACTS), min_size=1, max_size=4),
 )
-def test_offers_held_together_are_judged_as_each_alone(
-    some: list[dict[str, Any]], said: set[str], about: dict[str, Any]
+def test_the_index_finds_what_each_offer_by_itself_says(
+    some: list[dict[str, Any]],
+    about: dict[str, Any],
+    checkouts: list[tuple[dict[str, Any], dict[str, Value]]],
 ) -> None:
-    book = [offer(offer_id=f"o-{n}", **one) for n, one in enumerate(some)]
-    of, used = asked(**about), {one.offer_id: Used(n % 2) for n, one in enumerate(book)}
-
-    def holds(one: Offer) -> bool:
-        return one.condition is None or one.condition in said
-
-    alone = [evaluate([one], of, used, holds=holds) for one in book]
-    together = evaluate(book, of, used, holds=holds)
-    assert together.valid == tuple(one for found in alone for one in found.valid)
-    assert together.rejected == tuple(one for found in alone for one in found.rejected)
+    offers = tuple(offer(offer_id=f"o-{n}", **one) for n, one in enumerate(some))
+    book = OfferBook.model_validate({"offers": offers} | about)
+    index, used = index_of(book), {f"o-{n}": Used(n % 2, n % 3, 50 * n) for n in range(len(some))}
+    for told, known in checkouts:  # one after the other, as the index remembers some of it
+        of, facts = asked(**told), Facts(known, "offer")
+        found = after_uses(index.evaluate(of, lambda facts=facts: facts), used)  # type: ignore[misc]
+        assert found == plain_evaluation(book, of, facts, used)
 
 
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=4))
@@ -360,8 +430,8 @@ def test_uses_learned_later_reject_as_those_known_before(by_subject: list[int]) 
         one: Used(all_of_them.total, by_subject[place])
         for place, (one, all_of_them) in enumerate(before.items())
     }
-    at_once = evaluate(book, asked(), used)
-    later = after_uses(evaluate(book, asked(), before), used)
+    found = evaluated(OfferBook(offers=tuple(book)), asked())
+    at_once, later = after_uses(found, used), after_uses(after_uses(found, before), used)
     assert later.valid == at_once.valid
     assert set(later.rejected) == set(at_once.rejected)
     # What was used up before stands first: it was never asked about.

@@ -87,3 +87,12 @@ async def test_only_a_fair_chance_counts_against_a_model() -> None:
     deadline = Deadline(1_000)
     assert await deadline.stage("model", 500, answer, "fallback", breaker=breaker) == "fallback"
     assert deadline.degraded == ["model"]
+
+
+async def test_what_waits_for_nothing_needs_no_timer_and_is_not_begun_late() -> None:
+    deadline = Deadline(10_000)
+    assert deadline.at_once("one", answer, "fallback") == "answer"
+    assert deadline.at_once("two", fail, "fallback") == "fallback"
+    assert deadline.at_once("three", hang, "fallback") == "fallback"
+    assert deadline.degraded == ["two", "three"]
+    assert Deadline(0).at_once("four", answer, "fallback") == "fallback"
