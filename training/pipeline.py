@@ -23,6 +23,7 @@ from training.gates.drift import drift, samples, shoppers
 from training.gates.fairness import offers
 from training.gates.leakage import frozen_before, known_afterwards, leakage
 from training.gates.operation import Timed
+from training.gates.uplift import pays
 from training.gates.verdict import Verdict
 from training.retraining import comparison, folds, report, rollout, staging
 from training.retraining.answers import Answers, answers, timed
@@ -32,6 +33,7 @@ from training.retraining.plan import Plan, Wish, planned
 from training.retraining.questions import Questions
 from training.retraining.steps import Result, Steps
 from training.run_folder import read_run, write_run
+from training.uplift.evidence import read_evidence
 
 # What the fresh window is held against: of volume the weeks before it, of everything else those
 # that the champion learned from, which had gates of their own.
@@ -152,6 +154,8 @@ class Retraining:
         report = audited(self.wish.demographics, offered.found, limits)
         asked = named(self.wish.demographics)
         verdicts.append(offers(report, limits, asked, offered.unjudged))
+        network = self.wish.uplift
+        verdicts.append(pays(None if network is None else read_evidence(network)))
         return {
             "verdicts": [one.as_json() for one in verdicts],
             "facts": comparison.facts(events, fresh, before),

@@ -27,33 +27,36 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def run(args: argparse.Namespace) -> Figures:
-    """Fit into `args.output`; a fifth of the people are held out to stop by and to measure on.
+    """Fit into `args.output`; what is told of it is of people that a member has not learned from.
     Raises UserError on bad input."""
     import numpy as np
 
     from training.data.checkouts import read_offer_arms, read_offer_log
     from training.evaluation.uplift_metrics import areas
-    from training.evaluation.uplift_table import Split
-    from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
+    from training.uplift.evidence import Evidence
+    from training.uplift.fit import UpliftRecipe, fit_uplift
     from training.uplift.run_folder import write_uplift
 
     began = time.perf_counter()
     log, arms, recipe = read_offer_log(args.data), read_offer_arms(args.data), UpliftRecipe()
     if log.arms[1:] != tuple(arm.name for arm in arms.arms):
         raise UserError(f"{args.data}: the arms of the log are not those of its arms' file")
-    split = Split.of(log, None, args.seed)
-    learned = log.take(~np.isin(log.subject, split.test.subject))
-    model = fit_uplift(learned, split.test, recipe, args.seed)
-    write_uplift(args.output, model, arms, recipe)
-    chances, ones = predicted(model, split.test)[0], np.ones((1, len(split.test)))
+    fitted = fit_uplift(log, recipe, args.seed)
+    evidence = Evidence.of(log, fitted.out_of_fold)
+    write_uplift(args.output, fitted.model, arms, recipe, evidence)
+    chances, ones = fitted.out_of_fold, np.ones((1, len(log)))
     figures = Figures("uplift")
     for place, name in enumerate(log.arms[1:], start=1):
-        auuc, qini = areas(split.test, place, chances[:, place] - chances[:, 0], ones)
+        auuc, qini = areas(log, place, chances[:, place] - chances[:, 0], ones)
         figures.add(name, {"AUUC": [float(auuc[0])], "Qini": [float(qini[0])]})
+    figures.add("policy", {name: [getattr(evidence, name)] for name in ("gain", "low", "high")})
     seconds = time.perf_counter() - began
     figures.add("uplift", {}, seconds=seconds, peak_mib=peak_mib())
     figures.notes.append(
-        f"{len(learned)} decisions learned from, {len(split.test)} of other people to stop by and "
-        "to measure on, so a little too good; `benchmark uplift` measures apart"
+        f"of each person by the one of {recipe.members} members that did not learn from them, but "
+        "stopped by them, so a little too good; `benchmark uplift` measures apart"
     )
+    refused = evidence.refused
+    verdict = "may go out" if refused is None else "`export` and `retrain` will refuse it"
+    figures.notes.append(f"policy: {refused or evidence.said}; {verdict}")
     return figures

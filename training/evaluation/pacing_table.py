@@ -53,10 +53,10 @@ def pacing_table(folder: Path, seed: int, output: Path | None) -> Figures:
         raise UserError(f"{folder}: pacing needs simulated checkouts with their truth")
     split = Split.of(read_offer_log(folder), truth, seed)
     assert split.truth is not None
-    model = fit_uplift(split.train, split.validation, UpliftRecipe(), seed)
-    told = predicted(model, split.test)[0]
+    fitted = fit_uplift(split.learned, UpliftRecipe(), seed)
+    told = predicted(fitted.model, split.test)[0]
     demand = Demand.of(split.test, told, split.truth)
-    likely = by_propensity(split, predicted(model, split.validation)[0], told)
+    likely = by_propensity(split, split.of_validation(fitted.out_of_fold), told)
     if not likely.any():  # it would rather offer nothing; what is compared must offer something
         arm = int(told[:, 1:].mean(0).argmax()) + 1
         likely = np.where(told[:, arm] >= np.median(told[:, arm]), arm, 0)

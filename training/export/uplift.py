@@ -10,6 +10,7 @@ from contract.errors import GateRefused
 from contract.manifest import OFFER_UPLIFT
 from training.export import graphs, parity
 from training.models.offer_uplift import OfferUpliftGraph
+from training.uplift.evidence import read_evidence
 from training.uplift.run_folder import read_uplift
 
 
@@ -25,8 +26,12 @@ class ExportedUplift:
 
 def uplift_model(folder: Path) -> ExportedUplift:
     """The network that `tillwise-train uplift` wrote to `folder`. Raises UserError where it is not
-    there, GateRefused where ONNX Runtime answers otherwise than torch."""
+    there, GateRefused where its offers are not shown to pay, or where ONNX Runtime answers
+    otherwise than torch."""
     members, arms = read_uplift(folder)
+    refused = read_evidence(folder).refused
+    if refused is not None:
+        raise GateRefused(f"uplift: {folder}: {refused}")
     graph: nn.Module = OfferUpliftGraph(members).eval()
     size = 2 * (1 + len(arms.arms))
     content = graphs.to_onnx(OFFER_UPLIFT, graph, parity.example(OFFER_UPLIFT, 1), size)

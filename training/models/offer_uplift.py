@@ -61,7 +61,7 @@ class OfferUplift(nn.Module):
 
 
 class Members(nn.Module):
-    """The mean of several networks that saw the same log in another order."""
+    """The mean of several networks, each of which learned without another part of the people."""
 
     def __init__(self, members: list[OfferUplift]) -> None:
         super().__init__()

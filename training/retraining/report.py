@@ -26,6 +26,7 @@ MEANING = {
     "cold_start": "Are new products and new shoppers served as well as before?",
     "calibration": "Do the ranker's probabilities come true?",
     "fairness": "Are groups of people served, and offered, alike?",
+    "uplift": "Do the offers of the new network pay for themselves?",
     "parity": "Do the exported files answer as the trained models do?",
     "latency": "Is a decision as quick as before?",
 }

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data.offer_log import Floats, OfferLog
+from contract.errors import UserError
+from training.data.offer_log import Floats, Ints, OfferLog
 from training.models.offer_uplift import Members, OfferUplift
 
 _SPEND_SHARE = 0.05
@@ -16,7 +17,8 @@ _SPEND_SHARE = 0.05
 @dataclass(frozen=True)
 class UpliftRecipe:
     """How a network is fitted. `effect_decay` is weight decay on what makes people differ in
-    effect, `decay` on the rest; `transformed` weighs the loss on the effects themselves."""
+    effect, `decay` on the rest; `transformed` weighs the loss on the effects themselves. Each of
+    the `members` learns without another part of the people."""
 
     hidden: int = 32
     dropout: float = 0.1
@@ -27,7 +29,7 @@ class UpliftRecipe:
     batch_size: int = 4_096
     most_epochs: int = 24
     patience: int = 4
-    members: int = 4
+    members: int = 5
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,38 @@ class _Batch:
         return _Batch(**{name: column[chosen] for name, column in vars(self).items()})
 
 
-def fit_uplift(train: OfferLog, validation: OfferLog, recipe: UpliftRecipe, seed: int) -> Members:
-    """A network fitted on `train`, each member stopped where `validation` says."""
-    learn, check = _batch(train, train), _batch(validation, train)
-    members = [_member(learn, check, recipe, 1_000 * seed + k) for k in range(recipe.members)]
-    for member in members:
-        member.spend_ratio.fill_(_ratio(train))
-    return Members(members).eval()
+@dataclass(frozen=True)
+class Fitted:
+    """A network, and the chances [N, A] of the decisions that it learned from, each told by the
+    member that did not learn from the person."""
+
+    model: Members
+    out_of_fold: Floats
+
+
+def fit_uplift(log: OfferLog, recipe: UpliftRecipe, seed: int) -> Fitted:
+    """A network whose members each learn from all people but a part of their own, which says where
+    to stop. UserError where there are fewer people than members."""
+    part = _parts(log.subject, recipe.members, seed)
+    told = np.zeros((len(log), len(log.arms)))
+    members = []
+    for number in range(recipe.members):
+        apart = part == number
+        learned, held_out = log.take(~apart), log.take(apart)
+        learn, check = _batch(learned, learned), _batch(held_out, learned)
+        member = _member(learn, check, recipe, 1_000 * seed + number)
+        member.spend_ratio.fill_(_ratio(learned))
+        told[apart] = predicted(Members([member]).eval(), held_out)[0]
+        members.append(member)
+    return Fitted(Members(members).eval(), told)
+
+
+def _parts(subject: Ints, count: int, seed: int) -> Ints:
+    """[N] which of `count` equal parts of the people each decision's person is in."""
+    people, who = np.unique(subject, return_inverse=True)
+    if len(people) < count:
+        raise UserError(f"decisions of {len(people)} people; at least {count} are needed")
+    return (np.random.default_rng(seed).permutation(len(people)) % count)[who]
 
 
 def predicted(model: Members, log: OfferLog) -> tuple[Floats, Floats]:

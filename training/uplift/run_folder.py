@@ -1,4 +1,5 @@
-"""A fitted uplift network on disk: its weights, its shape, and the arms it tells apart."""
+"""A fitted uplift network on disk: its weights, its shape, the arms it tells apart, and what speaks
+for it."""
 
 import json
 from dataclasses import asdict
@@ -12,18 +13,22 @@ from contract.offer_arms import OfferArms
 from training.data.offer_arms_file import read_arms
 from training.data.storage import make_folder
 from training.models.offer_uplift import Members, OfferUplift
+from training.uplift.evidence import Evidence, write_evidence
 from training.uplift.fit import UpliftRecipe
 
 WEIGHTS, RECIPE = "offer_uplift.pt", "offer_uplift.json"
 
 
-def write_uplift(folder: Path, model: Members, arms: OfferArms, recipe: UpliftRecipe) -> None:
-    """Weights, recipe and arms into `folder`."""
+def write_uplift(
+    folder: Path, model: Members, arms: OfferArms, recipe: UpliftRecipe, evidence: Evidence
+) -> None:
+    """Weights, recipe, arms and evidence into `folder`."""
     make_folder(folder)
     torch.save(model.state_dict(), folder / WEIGHTS)
     (folder / RECIPE).write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
     told = arms.of_this_version().model_dump_json(indent=1)
     (folder / OFFER_ARMS).write_text(told + "\n", encoding="utf-8")
+    write_evidence(folder, evidence)
 
 
 def read_uplift(folder: Path) -> tuple[Members, OfferArms]:

@@ -8,18 +8,19 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contract.errors import UserError
+from contract.errors import GateRefused, UserError
 from contract.manifest import MANIFEST, MODELS, OFFER_ARMS, OFFER_UPLIFT, Root, sha256, verify
 from contract.offer_arms import Arm, OfferArms, split_answer
 from contract.offer_features import OFFER_FEATURES, offer_feature_hash
 from contract.offers import AmountOff, Discount, FreeShipping, PercentOff
 from tests.training.export.test_release import NOON
+from tests.training.uplift.test_evidence import dear
 from tests.training.uplift.test_uplift import planted
 from training.data.offer_log import OfferLog
-from training.evaluation.uplift_table import Split
 from training.export.release import export
 from training.export.uplift import uplift_model
 from training.run_folder import Run
+from training.uplift.evidence import EVIDENCE, Evidence
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
 from training.uplift.run_folder import read_uplift, write_uplift
 
@@ -32,20 +33,28 @@ ARMS = OfferArms(
 RECIPE = UpliftRecipe(members=2, most_epochs=2)
 
 
-@pytest.fixture(scope="module")
-def log() -> OfferLog:
-    narrow, _ = planted(3_000)
+def with_features(narrow: OfferLog) -> OfferLog:
+    """As many as a shop has; only the first few say anything."""
     wide = np.zeros((len(narrow), len(OFFER_FEATURES)), np.float32)
     wide[:, :4] = narrow.features
     return OfferLog(**{**vars(narrow), "features": wide, "feature_names": OFFER_FEATURES})
 
 
+def fitted(log: OfferLog, path: Path) -> Path:
+    """The folder of a network that was learned from `log`."""
+    network = fit_uplift(log, RECIPE, 0)
+    write_uplift(path, network.model, ARMS, RECIPE, Evidence.of(log, network.out_of_fold))
+    return path
+
+
+@pytest.fixture(scope="module")
+def log() -> OfferLog:
+    return with_features(planted(3_000)[0])
+
+
 @pytest.fixture(scope="module")
 def folder(log: OfferLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    split = Split.of(log, None, 0)
-    path = tmp_path_factory.mktemp("uplift")
-    write_uplift(path, fit_uplift(split.train, split.validation, RECIPE, 0), ARMS, RECIPE)
-    return path
+    return fitted(log, tmp_path_factory.mktemp("uplift"))
 
 
 def test_the_file_answers_like_the_network(folder: Path, log: OfferLog) -> None:
@@ -60,6 +69,18 @@ def test_the_file_answers_like_the_network(folder: Path, log: OfferLog) -> None:
         chance, spend = split_answer(answer[row].tolist())
         assert chance == pytest.approx(chances[row].tolist(), abs=1e-5)
         assert spend == pytest.approx(spends[row].tolist(), rel=1e-4)
+
+
+def test_a_network_whose_offers_do_not_pay_stays_in_the_house(run: Run, tmp_path: Path) -> None:
+    folder = fitted(with_features(dear()), tmp_path / "offers")
+    releases = tmp_path / "releases"
+    with pytest.raises(GateRefused, match="1,500 decisions of 125 people"):
+        export(run, tmp_path / "models", releases, NOON, {}, uplift=folder)
+    assert not releases.exists()
+    assert not (tmp_path / "models").exists()
+    (folder / EVIDENCE).unlink()
+    with pytest.raises(UserError, match=r"evidence\.json: missing; fit again"):
+        uplift_model(folder)
 
 
 def test_a_release_carries_it_and_verifies(run: Run, folder: Path, tmp_path: Path) -> None:

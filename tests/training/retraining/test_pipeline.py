@@ -14,8 +14,10 @@ from contract.errors import UserError
 from contract.manifest import MANIFEST, OFFER_ARMS, ReleaseManifest, sha256, verify
 from contract.rollout import ROLLOUT, Canary, Rollout
 from tests.training.conftest import trace
+from tests.training.export.test_uplift import fitted, with_features
 from tests.training.retraining import sabotage
 from tests.training.retraining.conftest import NOW, UNTIL, WINDOW_DAYS, MakeWish
+from tests.training.uplift.test_evidence import dear
 from training.evaluation.released import read_released
 from training.export import graphs
 from training.pipeline import Outcome, retrain
@@ -219,6 +221,19 @@ def test_an_uplift_network_is_not_lost_in_passing(wish: MakeWish) -> None:
     path.write_text(json.dumps(told))
     with pytest.raises(UserError, match="no new one is named with --uplift"):
         retrain(asked, NOW)
+
+
+def test_an_uplift_network_whose_offers_do_not_pay_is_refused_before_anything_is_fitted(
+    wish: MakeWish, tmp_path: Path
+) -> None:
+    asked = wish(uplift=fitted(with_features(dear()), tmp_path / "offers"))
+    outcome = retrain(asked, NOW)
+    (refused,) = outcome.refused
+    assert refused.gate == "uplift"
+    assert "1,500 decisions of 125 people" in refused.reason
+    assert outcome.became == "refused"
+    assert list(outcome.steps.results) == ["data"]
+    assert (asked.releases / "current").read_text().strip() == outcome.plan.champion
 
 
 def test_the_stage_is_a_release_that_verifies(passed: tuple[Wish, Outcome]) -> None:

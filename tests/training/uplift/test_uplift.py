@@ -69,8 +69,7 @@ def test_splits_are_by_person() -> None:
 
 def test_the_network_finds_planted_effects(split: Split) -> None:
     assert split.truth is not None
-    model = fit_uplift(split.train, split.validation, QUICK, seed=0)
-    chances, spend = predicted(model, split.test)
+    chances, spend = predicted(fit_uplift(split.learned, QUICK, seed=0).model, split.test)
     effect, true = chances[:, 1:] - chances[:, :1], split.truth[:, 1:] - split.truth[:, :1]
     assert np.abs(effect - true).mean() < 0.07  # of no effect at all: 0.125
     assert np.abs(chances - split.truth).mean() < 0.07
@@ -80,10 +79,32 @@ def test_the_network_finds_planted_effects(split: Split) -> None:
 
 def test_the_same_seed_fits_the_same_network(split: Split) -> None:
     small = split.train.take(np.arange(600))
-    recipe = UpliftRecipe(members=1, most_epochs=2)
-    one, two = (fit_uplift(small, split.validation, recipe, seed=5) for _ in range(2))
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, two.state_dict()[name])
+    recipe = UpliftRecipe(members=2, most_epochs=2)
+    one, two = (fit_uplift(small, recipe, seed=5) for _ in range(2))
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, two.model.state_dict()[name])
+    assert (one.out_of_fold == two.out_of_fold).all()
+
+
+def test_out_of_fold_is_told_by_who_did_not_learn_from_the_person(split: Split) -> None:
+    """With the outcomes of one person turned around, what is said of that person stays."""
+    small = split.train.take(np.arange(400))
+    shared = OfferLog(**{**vars(small), "subject": np.arange(400) // 8})
+    recipe = UpliftRecipe(members=2, most_epochs=1)  # one epoch: it is kept whatever stops it
+    person = shared.subject == 7
+    turned = np.where(person, 1.0 - shared.outcome, shared.outcome)
+    other = OfferLog(**{**vars(shared), "outcome": turned, "spend": turned * shared.value})
+    before, after = (fit_uplift(one, recipe, seed=3).out_of_fold for one in (shared, other))
+    assert (before[person] == after[person]).all()
+    assert not (before == after).all()
+    few = shared.take(np.arange(8))
+    with pytest.raises(UserError, match="decisions of 1 people; at least 2"):
+        fit_uplift(few, recipe, seed=3)
+
+
+def test_what_is_said_of_all_is_found_for_the_validation_people(split: Split) -> None:
+    told = split.of_validation(split.learned.value)
+    assert (told == split.validation.value).all()
 
 
 @pytest.mark.parametrize("name", LEARNERS)
