@@ -7,6 +7,8 @@ from pathlib import Path
 from contract.errors import UserError
 from serving.settings import Settings, load_settings
 
+_DAY_S = 86_400.0
+
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json [PATH]`, which every command takes."""
@@ -30,6 +32,14 @@ def add_folders(parser: argparse.ArgumentParser, *names: str) -> None:
 def add_release(parser: argparse.ArgumentParser) -> None:
     """`--release ID`."""
     parser.add_argument("--release", metavar="ID", help="the release (default: the live one)")
+
+
+def require_interval(flag: str, seconds: float, most_days: int = 1) -> None:
+    """Refuse what is no time to wait between two rounds of a command: UserError that names `flag`.
+    NaN is none either."""
+    if not 0 < seconds <= most_days * _DAY_S:
+        most = "a day" if most_days == 1 else f"{most_days} days"
+        raise UserError(f"{flag}: must be more than 0 seconds, at most {most}")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -23,7 +23,7 @@ from contract.events import Event
 from contract.figures import Figures
 from contract.manifest import CATALOGUE
 from contract.whole_file import replacing
-from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.arguments import add_folders, add_json, require_interval, settings_of
 from serving.commands.ending import told_to_end
 from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
@@ -42,7 +42,7 @@ from serving.stores import open_event_log
 
 log = logging.getLogger(__name__)
 
-_AGAIN_S, _MOST_S = 300.0, 30 * 86_400.0
+_AGAIN_S = 300.0
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> Figures:
     settings = settings_of(args)
     if args.every is None:
         return _bring_up(settings, args)
-    if not 0 < args.every <= _MOST_S:
-        raise UserError("--every: must be more than 0 seconds, at most 30 days")
+    require_interval("--every", args.every, most_days=30)
     configure_logging(settings.log_level)
     ended, wait_s = told_to_end(), 0.0
     while not ended.wait(wait_s):

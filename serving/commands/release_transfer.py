@@ -11,7 +11,7 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.rollout import Canary
-from serving.commands.arguments import add_folders, add_json, settings_of
+from serving.commands.arguments import add_folders, add_json, require_interval, settings_of
 from serving.commands.ending import told_to_end
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
@@ -124,8 +124,7 @@ def run_pull(args: argparse.Namespace) -> Figures:
         print(f"release {live} is live here")
         figures.add(live, {})
         return figures
-    if not 0 < args.every <= 86_400:
-        raise UserError("--every: must be more than 0 seconds, at most a day")
+    require_interval("--every", args.every)
     configure_logging(settings.log_level)
     puller.follow(args.every, told_to_end())
     return figures

@@ -19,7 +19,7 @@ from contract.clock import AsOfClock, Clock, SystemClock, from_us, to_us
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.file_lock import alone_if_free
-from serving.commands.arguments import add_folders, add_json, moment, settings_of
+from serving.commands.arguments import add_folders, add_json, moment, require_interval, settings_of
 from serving.commands.child_worker import ChildWorker
 from serving.commands.ending import told_to_end
 from serving.commands.experiment import ReportRound
@@ -45,7 +45,7 @@ from serving.stores import open_event_log
 log = logging.getLogger(__name__)
 
 PORT = 9464
-_TIDY_S, _DAY_S = 3_600.0, 86_400.0
+_TIDY_S = 3_600.0
 _OVERLAP_US = 600_000_000
 _ALARMS_S, _DRIFT_S, _FAIRNESS_S = 120.0, 600.0, 3_600.0
 OBJECTS_TO_COLLECT = 50_000  # a batch of events makes so many, and no rings
@@ -95,8 +95,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> Figures:
     """Work until SIGTERM or SIGINT."""
     every_s, reports_s, host, port = args.every, args.reports_every, args.host, args.port
-    if not (0 < every_s <= _DAY_S and 0 < reports_s <= _DAY_S):
-        raise UserError("--every and --reports-every are seconds above 0, at most a day")
+    require_interval("--every", every_s)
+    require_interval("--reports-every", reports_s)
     args.host = args.port = None  # they are not the gateway's
     settings = settings_of(args)
     if args.keep:

@@ -166,4 +166,4 @@ def test_the_worker_says_what_is_missing(tmp_path: Any, capsys: pytest.CaptureFi
     assert main(["worker", "--state", str(tmp_path / "none"), "--port", "0"]) == 2
     assert "holds no control store" in capsys.readouterr().err
     assert main(["worker", "--every", "0", "--state", str(tmp_path)]) == 2
-    assert "seconds above 0" in capsys.readouterr().err
+    assert "--every: must be more than 0 seconds" in capsys.readouterr().err

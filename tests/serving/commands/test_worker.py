@@ -195,4 +195,4 @@ def test_bad_periods_are_refused(
 ) -> None:
     ended = Place(release_root, tmp_path / "state").call("worker", *arguments)
     assert ended.returncode == 2
-    assert "seconds above 0" in ended.stderr
+    assert f"{arguments[0]}: must be more than 0 seconds, at most a day" in ended.stderr
