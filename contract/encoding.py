@@ -15,6 +15,7 @@ from contract import segments
 from contract.compiled import INT, INTS, KEY, KEYS, KEYS_2D, compiled, records
 from contract.events import EVENT_TYPE, EventContext, key_of
 from contract.features import PURCHASED, SubjectView
+from contract.pieces import SIZE, between_pieces, in_pieces
 from contract.ranks import highest
 from contract.rows import INTERACTION
 from contract.segment_config import DEFAULT, SegmentConfig
@@ -72,18 +73,21 @@ class Vocabulary:
     def hash(self) -> str:
         """A digest of the ids in their order."""
         digest = hashlib.sha256()
-        for item_id in self.item_ids:
-            digest.update(f"{len(item_id)}:{item_id}".encode())
+        for start in range(0, len(self.item_ids), SIZE):
+            ids = self.item_ids[start : start + SIZE]
+            digest.update("".join([f"{len(one)}:{one}" for one in ids]).encode())
+            between_pieces()
         return digest.hexdigest()
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {item_id: place for place, item_id in enumerate(self.item_ids, start=FIRST_ITEM)}
+        ids = enumerate(in_pieces(self.item_ids), start=FIRST_ITEM)
+        return {item_id: place for place, item_id in ids}
 
     @cached_property
     def by_key(self) -> tuple[npt.NDArray[np.uint64], Indices]:
         """Feature-state item keys in ascending order, and the index of each."""
-        keys = np.array([key_of(item_id) for item_id in self.item_ids], np.uint64)
+        keys = np.array([key_of(item_id) for item_id in in_pieces(self.item_ids)], np.uint64)
         order = np.argsort(keys)
         return keys[order], order.astype(np.int64) + FIRST_ITEM
 

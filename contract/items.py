@@ -11,6 +11,7 @@ import numpy.typing as npt
 from contract.compiled import FLOATS, FLOATS_2D, INT, INTS, INTS32_2D, MASK, compiled
 from contract.encoding import FIRST_ITEM
 from contract.events import key_of
+from contract.pieces import in_pieces
 from contract.ranks import highest
 from contract.session_knn import ascending
 
@@ -36,9 +37,9 @@ def category_codes(paths: Sequence[Sequence[str]]) -> Indices:
     A code stands for the whole path down to its level, and is the same in every release.
     """
     places: dict[tuple[str, ...], int] = {}  # most items share their path with others
-    place = [places.setdefault(tuple(path), len(places)) for path in paths]
-    distinct = np.array([_codes_of(path) for path in places], np.int64).reshape(-1, 3)
-    return distinct[np.array(place, np.int64)]
+    place = [places.setdefault(tuple(path), len(places)) for path in in_pieces(paths)]
+    distinct = [_codes_of(path) for path in in_pieces(list(places))]
+    return np.array(distinct, np.int64).reshape(-1, 3)[np.array(place, np.int64)]
 
 
 def _codes_of(path: tuple[str, ...]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from contract.encoding import FIRST_ITEM, table_of
 from contract.items import category_of
+from contract.pieces import in_pieces
 
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
@@ -65,7 +66,7 @@ def _categories(paths: Sequence[Sequence[str] | None]) -> npt.NDArray[np.int64]:
     numbers: dict[str | None, int] = {}
     of_path: dict[tuple[str, ...], int] = {}  # most items share their path with others
     found = np.empty(len(paths), np.int64)
-    for row, path in enumerate(paths):
+    for row, path in enumerate(in_pieces(paths)):
         key = tuple(path or ())
         if key not in of_path:
             of_path[key] = numbers.setdefault(category_of(key), len(numbers))

@@ -10,6 +10,7 @@ from contract import candidates, pair_features
 from contract.encoding import FIRST_ITEM, Encoded, Situation, encode, stack
 from contract.features import UNKNOWN
 from contract.manifest import MODELS, RANKER
+from contract.pieces import between_pieces
 from serving.inference.backend import InferenceFailed, finite
 from serving.inference.embedded import MAX_BATCH, Session
 from serving.inference.release import Release
@@ -39,6 +40,7 @@ def warm_up(release: Release, sessions: Mapping[str, Session]) -> list[str]:
         taken = {tensor: inputs[name][tensor] for tensor in session.inputs}
         try:
             for size in range(1, MAX_BATCH + 1):
+                between_pieces()
                 outputs = session.infer(stack([taken] * size))
                 for entry in release.manifest.model(name).outputs:
                     found = finite(outputs, entry.name)

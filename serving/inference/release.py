@@ -17,6 +17,7 @@ from contract.encoding import FIRST_ITEM, Vocabulary
 from contract.item_index import ItemIndex
 from contract.items import Floats, Indices, ItemNeighbours, ItemTable, category_of
 from contract.manifest import ReleaseManifest
+from contract.pieces import in_pieces
 from contract.popular import PopularLists
 from contract.price_levels import PriceLevels
 from contract.segment_config import SegmentConfig
@@ -66,15 +67,15 @@ class ReleaseCatalogue:
     def _by_category(self) -> dict[str, Indices]:
         # By path first: there are far fewer paths than items.
         members: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for index, path in enumerate(self.category_path):
+        for index, path in enumerate(in_pieces(self.category_path)):
             members[path].append(index)
         under: dict[str, list[list[int]]] = defaultdict(list)
-        for path, indices in members.items():
+        for path, indices in in_pieces(list(members.items())):
             for name in set(path):
                 under[name].append(indices)
         return {
             name: np.array(sorted(chain.from_iterable(parts)), np.int64)
-            for name, parts in under.items()
+            for name, parts in in_pieces(list(under.items()))
         }
 
 

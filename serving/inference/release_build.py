@@ -14,6 +14,7 @@ from contract.attribution import Background
 from contract.errors import UserError
 from contract.manifest import MANIFEST, RELEASE_ID, ReleaseManifest, tensors
 from contract.offer_features import OFFER_FEATURES
+from contract.pieces import between_pieces
 from serving.inference import release_files
 from serving.inference.backend import InferenceFailed
 from serving.inference.breaker import Breaker, BreakerSettings
@@ -59,6 +60,7 @@ class _Attempt:
     problems: list[str]
 
     def __call__(self, part: Callable[[], T]) -> T | None:
+        between_pieces()
         try:
             return part()
         except UserError as error:
@@ -120,6 +122,7 @@ def _build(
         choices,
         judge,
     )
+    between_pieces()
     release.derive()
     problems = warm_up(release, sessions)
     if problems:

@@ -40,6 +40,7 @@ from contract.manifest import (
     Root,
 )
 from contract.offer_arms import OfferArms
+from contract.pieces import between_pieces
 from contract.popular import PopularLists
 from contract.segment_config import SegmentConfig
 from contract.session_knn import Numbers, SessionKnn
@@ -47,7 +48,13 @@ from serving.inference import release_columns
 from serving.inference.assortment import NOT_PRICED, Assortment
 from serving.inference.release import ReleaseCatalogue
 
+_LISTS = ("category_path", "regions")
+_CATALOGUE_COLUMNS = (
+    *("item_id", "title", "brand", "price", "currency", "available"),
+    *(*_LISTS, *ITEM_STATISTICS),
+)
 _BLOCK = 1 << 16  # numbers: what a core keeps at hand
+_HASHED = 1 << 19  # bytes at a time
 
 
 class ReleaseFiles:
@@ -71,7 +78,14 @@ class ReleaseFiles:
     def digest(self, root: Root, name: str) -> str | None:
         """The `digest_of` of contract.manifest.verify."""
         content = self.content(root, name)
-        return None if content is None else hashlib.sha256(content).hexdigest()
+        if content is None:
+            return None
+        digest, left = hashlib.sha256(), memoryview(content)
+        while left:
+            between_pieces()
+            digest.update(left[:_HASHED])
+            left = left[_HASHED:]
+        return digest.hexdigest()
 
     def part(self, name: str) -> bytes:
         """A file of the release folder; UserError when it is missing."""
@@ -111,15 +125,14 @@ def catalogue(
     files: ReleaseFiles, manifest: ReleaseManifest, vocabulary: Vocabulary
 ) -> tuple[ReleaseCatalogue, ItemTable]:
     """The catalogue and its statistics, one row per item of the vocabulary in its order."""
-    plain = ("item_id", "title", "brand", "price", "currency", "available")
-    lists = ("category_path", "regions")
-    wanted = (*plain, *lists, *ITEM_STATISTICS)
-    table = release_columns.table(CATALOGUE, files.part(CATALOGUE), wanted)
-    columns = {name: release_columns.values(table.column(name)) for name in plain}
-    paths, regions = (release_columns.lists(table.column(name)) for name in lists)
-    if tuple(columns["item_id"]) != vocabulary.item_ids:
+    table = release_columns.table(CATALOGUE, files.part(CATALOGUE), _CATALOGUE_COLUMNS)
+    ids, title, brand = (
+        release_columns.values(table.column(name)) for name in ("item_id", "title", "brand")
+    )
+    if tuple(ids) != vocabulary.item_ids:
         raise UserError(f"{CATALOGUE}: its items are not those of {VOCABULARY} in their order")
-    foreign = set(columns["currency"]) - {manifest.currency}
+    paths, regions = (release_columns.lists(table.column(name)) for name in _LISTS)
+    foreign = set(table.column("currency").unique().to_pylist()) - {manifest.currency}
     if foreign:
         raise UserError(
             f"{CATALOGUE}: currency {sorted(map(str, foreign))[0]} is not the release's"
@@ -128,20 +141,21 @@ def catalogue(
         name: release_columns.numbers(name, table.column(name)) for name in ITEM_STATISTICS
     }
     _all_finite(CATALOGUE, statistics)
-    price = [NOT_PRICED if amount is None else amount for amount in columns["price"]]
-    reserved = [False] * FIRST_ITEM
+    price = release_columns.filled(table.column("price"), NOT_PRICED)
+    available = release_columns.filled(table.column("available"), 0).astype(bool)
+    between_pieces()
     held = ReleaseCatalogue(
         currency=manifest.currency,
-        title=("",) * FIRST_ITEM + tuple(title or "" for title in columns["title"]),
-        brand=("",) * FIRST_ITEM + tuple(brand or "" for brand in columns["brand"]),
-        category_path=((),) * FIRST_ITEM + tuple(paths),
+        title=("",) * FIRST_ITEM + tuple(one or "" for one in title),
+        brand=("",) * FIRST_ITEM + tuple(one or "" for one in brand),
+        category_path=((),) * FIRST_ITEM + tuple(paths.rows()),
         released=Assortment.of(
-            np.array([NOT_PRICED] * FIRST_ITEM + price, np.int64),
-            np.array(reserved + [bool(one) for one in columns["available"]], bool),
-            ((),) * FIRST_ITEM + tuple(regions),
+            np.concatenate(([NOT_PRICED] * FIRST_ITEM, price)),
+            np.concatenate(([False] * FIRST_ITEM, available)),
+            ((),) * FIRST_ITEM + tuple(regions.rows()),
         ),
     )
-    return held, ItemTable.from_columns(statistics, category_codes(paths))
+    return held, ItemTable.from_columns(statistics, category_codes(paths.distinct)[paths.place])
 
 
 def index(files: ReleaseFiles, manifest: ReleaseManifest, items: int) -> ItemIndex:
@@ -258,9 +272,17 @@ def offer_arms(files: ReleaseFiles) -> OfferArms:
     return found
 
 
+class _InPieces(io.BytesIO):
+    """NumPy reads an array in some hundred parts."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        between_pieces()
+        return super().read(size)
+
+
 def _arrays(files: ReleaseFiles, name: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(io.BytesIO(files.part(name)), allow_pickle=False) as arrays:
+        with np.load(_InPieces(files.part(name)), allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
@@ -278,6 +300,7 @@ def _broken_span(offsets: Numbers, rows: Numbers, bound: int) -> bool:
 def _all_finite(name: str, columns: dict[str, npt.NDArray[Any]]) -> None:
     for column, values in columns.items():
         flat = values.reshape(-1)
+        between_pieces()
         # In blocks: an array of the same size beside it is mostly the work of finding memory.
         if not all(
             np.isfinite(flat[start : start + _BLOCK]).all() for start in range(0, len(flat), _BLOCK)

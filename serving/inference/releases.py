@@ -14,7 +14,7 @@ from contract.rollout import CURRENT, Canary
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, Session
-from serving.inference.loading import load_beside
+from serving.inference.loading import GiveWay, load_beside
 from serving.inference.release import Release
 from serving.inference.release_build import OnBatch, examine, what
 from serving.inference.release_files import ReleaseFiles
@@ -114,6 +114,7 @@ class LiveRelease:
         self._canary: Canary | None = None
         self._users: dict[Release, int] = {}
         self._swapping = asyncio.Lock()
+        self._loading: GiveWay | None = None
         # What the shop says of its items is laid over a release before it decides anything.
         self.overlay: Callable[[Release], None] = lambda release: None
 
@@ -210,6 +211,8 @@ class LiveRelease:
             if not self._users[release]:
                 del self._users[release]
                 self._let_go(release)
+                if self._loading is not None and not self._users:
+                    self._loading.quiet()
 
     def _let_go(self, release: Release) -> None:
         """End it unless somebody needs it."""
@@ -229,14 +232,17 @@ class LiveRelease:
             self.overlay(release)
             return release
 
+        self._loading = GiveWay(lambda: bool(self._users))
         try:
-            release = await load_beside(load)
+            release = await load_beside(load, self._loading)
             self.overlay(release)  # with what was said while it was loaded
             return release
         except UserError:
             raise
         except Exception as error:  # whatever it is, the release that serves goes on
             raise UserError(f"release {release_id} is refused: {what(error)}") from error
+        finally:
+            self._loading = None
 
 
 class TrialRelease:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.inference.release_columns import lists, numbers, values
+from serving.inference.release_columns import filled, lists, numbers, values
 from tests.contract.examples import many
 
 LISTS = st.lists(st.one_of(st.none(), st.lists(st.sampled_from("abc"), max_size=3)), max_size=12)
@@ -19,12 +19,12 @@ def test_lists_are_those_of_the_column(
 ) -> None:
     parts = [pa.array(part, pa.list_(pa.string())) for part in (first, second)]
     column = pa.chunked_array(parts).slice(cut)
-    assert lists(column) == [tuple(one or ()) for one in column.to_pylist()]
+    assert lists(column).rows() == [tuple(one or ()) for one in column.to_pylist()]
 
 
 def test_equal_lists_are_one_object() -> None:
     column = pa.chunked_array([pa.array([["FOOD", "MILK"], [], ["FOOD", "MILK"]])])
-    found = lists(column)
+    found = lists(column).rows()
     assert found[0] is found[2]
 
 
@@ -42,3 +42,10 @@ def test_values_of_more_rows_than_a_part() -> None:
 def test_numbers_of_several_parts() -> None:
     column = pa.chunked_array([pa.array([1.5], pa.float32()), pa.array([2.5], pa.float32())])
     assert np.array_equal(numbers("popularity", column), [1.5, 2.5])
+
+
+def test_missing_numbers_and_truths_are_filled() -> None:
+    prices = pa.chunked_array([pa.array([5, None], pa.int32()), pa.array([], pa.int32())])
+    assert filled(prices, -1).tolist() == [5, -1]
+    assert filled(pa.chunked_array([pa.array([True, None, False])]), 0).tolist() == [1, 0, 0]
+    assert filled(pa.chunked_array([], pa.bool_()), 0).tolist() == []
