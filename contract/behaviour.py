@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOAT, INT, array, compiled, records
+from contract.compiled import FLOAT, FLOATS, INT, array, compiled, records
 from contract.evidence_rows import BROWSED, PROMOTION
 from contract.features import SubjectView
-from contract.orders import ORDERED, mean_spend
+from contract.orders import ORDERED, mean_of
 from contract.segment_config import SegmentConfig
 from contract.segments import Membership, names
 
@@ -38,6 +38,7 @@ _NUM_LOGARITHMIC = len(LOGARITHMIC)
 _GAP_DAYS, _ITEMS, _SPEND, _REPEATS = (
     BEHAVIOUR.index(name) for name in ("gap_days", "items_per_order", "spend_per_order", SHARES[1])
 )
+_ROWS: Final = (records(ORDERED), records(BROWSED.dtype), records(PROMOTION.dtype))
 
 
 def figures_of_behaviour(view: SubjectView) -> Vectors:
@@ -48,16 +49,16 @@ def figures_of_behaviour(view: SubjectView) -> Vectors:
     units. items_viewed, categories_viewed, promotions: of the last 30 days. coupon_share: of all
     orders. repeat_share: of all order lines, those of an item that had been bought before.
     """
-    _, _, gap, items = view.rhythm.tolist()
-    told: Vectors = _counted(view.orders, view.browsed, view.promotions, view.now_us)
-    told[_GAP_DAYS], told[_ITEMS] = gap, items
-    told[_SPEND] = mean_spend(view.orders, 0)
-    if len(view.lines):
-        told[_REPEATS] = 1.0 - len(view.purchased) / len(view.lines)
+    told: Vectors = _figures(*_told_from(view))
     return told
 
 
-@compiled(records(ORDERED), records(BROWSED.dtype), records(PROMOTION.dtype), INT)
+def _told_from(view: SubjectView) -> tuple[Any, ...]:
+    rows = view.orders, view.browsed, view.promotions, view.rhythm
+    return *rows, len(view.purchased), len(view.lines), view.now_us
+
+
+@compiled(*_ROWS, INT)
 def _counted(orders: Any, browsed: Any, promotions: Any, now_us: int) -> Vectors:
     """What of `BEHAVIOUR` is counted in rows (oldest first), the rest 0. An event counts until it
     is as old as the days say."""
@@ -89,11 +90,33 @@ def _counted(orders: Any, browsed: Any, promotions: Any, now_us: int) -> Vectors
     return told
 
 
+@compiled(*_ROWS, FLOATS, INT, INT, INT)
+def _figures(
+    orders: Any, browsed: Any, promotions: Any, rhythm: Any, items: int, lines: int, now_us: int
+) -> Vectors:
+    told: Vectors = _counted(orders, browsed, promotions, now_us)
+    told[_GAP_DAYS], told[_ITEMS] = rhythm[2], rhythm[3]
+    told[_SPEND] = mean_of(orders, np.uint64(0))
+    if lines:
+        told[_REPEATS] = 1.0 - items / lines
+    return told
+
+
+@compiled(*_ROWS, FLOATS, INT, INT, INT)
+def behaviour_of(
+    orders: Any, browsed: Any, promotions: Any, rhythm: Any, items: int, lines: int, now_us: int
+) -> Vectors:
+    """`behaviour`, for compiled loops: of how many `items` there are `lines` of baskets."""
+    told: Vectors = _figures(orders, browsed, promotions, rhythm, items, lines, now_us)
+    for place in range(_NUM_LOGARITHMIC):
+        told[place] = np.log1p(told[place])
+    return told
+
+
 def behaviour(view: SubjectView) -> Vectors:
     """What is clustered: `figures_of_behaviour`, the logarithmic ones as log1p."""
-    vector = figures_of_behaviour(view)
-    vector[:_NUM_LOGARITHMIC] = np.log1p(vector[:_NUM_LOGARITHMIC])
-    return vector
+    told: Vectors = behaviour_of(*_told_from(view))
+    return told
 
 
 def never_ordered(vectors: Vectors) -> Any:

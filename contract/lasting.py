@@ -22,7 +22,7 @@ LASTING: Final = (
     *("all_orders", "all_spend", "coupons_used", "orders_with_coupon", "weeks_since_first_order"),
     *("level_viewed", "level_added", "level_kept", "price_slope", "price_evidence"),
 )
-_CODES: Final = np.array(
+LASTING_CODES: Final = np.array(
     [
         EVENT_TYPE[name]
         for name in (
@@ -59,8 +59,8 @@ def lasting(view: SubjectView, prices: PriceLevels) -> tuple[float, ...]:
     its price level (log-odds; one step from no dependence, drawn towards it), `price_evidence` the
     logarithm of what it rests on.
     """
-    told: tuple[float, ...] = _told(
-        *(view.traces, view.orders, view.now_us, _CODES),
+    told: tuple[float, ...] = lasting_of(
+        *(view.traces, view.orders, view.now_us, LASTING_CODES),
         *(prices.table, prices.level, prices.category),
     )
     return told
@@ -231,7 +231,7 @@ def _levels(rows: Rows, codes: Ints, place: Ints, level: Levels) -> tuple[float,
 
 
 @compiled(_TRACES, records(ORDERED), INT, INTS, KEYS_2D, _LEVELS, INTS)
-def _told(
+def lasting_of(
     rows: Rows,
     orders: Rows,
     now_us: int,
@@ -240,6 +240,7 @@ def _told(
     level: Levels,
     category: Ints,
 ) -> tuple[float, ...]:
+    """`lasting`, for compiled loops; `codes` are `LASTING_CODES`."""
     place = np.empty(len(rows), np.int64)
     for row in range(len(rows)):
         place[row] = index_of_key(table, rows[row].item_key) - FIRST_ITEM

@@ -96,11 +96,12 @@ def _net(state: Any, purchase: int, whole_order: int) -> Any:
 def mean_spend(orders: npt.NDArray[Any], currency_key: int) -> float:
     """Mean net amount in minor units of the ORDERED rows in the currency of that key (0: in that of
     the latest one with an amount); 0 where none says its amount."""
-    return float(_mean(orders, np.uint64(currency_key)))
+    return float(mean_of(orders, np.uint64(currency_key)))
 
 
 @compiled(records(ORDERED), KEY)
-def _mean(orders: Any, wanted: np.uint64) -> float:
+def mean_of(orders: Any, wanted: np.uint64) -> float:
+    """`mean_spend`, for compiled loops."""
     total, count, chosen = 0, 0, wanted != 0
     for row in range(len(orders) - 1, -1, -1):
         if orders[row].spend < 0:

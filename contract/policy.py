@@ -14,16 +14,22 @@ the chances of both arms go on record.
 Pure; amounts are minor units. Shapes: A arms, 0 is no offer; M decisions of a sample.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from contract.compiled import FLOAT, MASK, array, compiled
 from contract.offers import DEFAULT_HOLDOUT
 
 Floats = npt.NDArray[np.float64]
 Allowed = npt.NDArray[np.bool_]
+Arms = npt.NDArray[np.int64]
+_FLOATS = array(FLOAT)
+By = Literal["policy", "holdout", "explore"]
+_BY: Final[tuple[By, ...]] = ("policy", "holdout", "explore")
 NO_OFFER: Final = 0
 # Of the budget, for the last hour: so it cannot be gone before, and what may be left of it unspent
 # is below the 2 % that pacing may miss by.
@@ -46,7 +52,7 @@ class Choice:
     """What was chosen, and with which chance each arm would have been."""
 
     arm: int
-    by: Literal["policy", "holdout", "explore"]
+    by: By
     propensities: tuple[float, ...]  # [A] exact, they add up to 1
 
     @property
@@ -56,9 +62,9 @@ class Choice:
 
 
 def choose(
-    gain: Floats,
-    cost: Floats,
-    allowed: Allowed,
+    gain: Floats | Sequence[float],
+    cost: Floats | Sequence[float],
+    allowed: Allowed | Sequence[bool],
     price: float,
     draw: float,
     *,
@@ -73,54 +79,90 @@ def choose(
     next model has something to learn from; for the rest it says which price is theirs. No offer is
     always allowed.
     """
-    open_arms = np.flatnonzero(allowed)
-    if not len(open_arms) or open_arms[0] != NO_OFFER:
-        open_arms = np.concatenate([[NO_OFFER], open_arms[open_arms != NO_OFFER]])
-    net, spent = gain[open_arms], cost[open_arms]
-    net[0] = spent[0] = 0.0
-    greedy, by_policy = _best_by_price(net, spent, price), 1.0 - holdout_share - explore_share
-    chances = np.zeros(len(gain))
-    chances[open_arms] += explore_share / len(open_arms)
-    chances[NO_OFFER] += holdout_share
-    for place, share in greedy:
-        chances[open_arms[place]] += by_policy * share
-    propensities = tuple(chances.tolist())
-    if draw < holdout_share:
-        return Choice(NO_OFFER, "holdout", propensities)
-    if draw < holdout_share + explore_share:
-        place = int((draw - holdout_share) / explore_share * len(open_arms))
-        return Choice(int(open_arms[min(place, len(open_arms) - 1)]), "explore", propensities)
-    rest = (draw - holdout_share - explore_share) / by_policy
-    return Choice(int(open_arms[_drawn(greedy, rest)]), "policy", propensities)
+    arm, by, chances = _chosen(
+        *(_floats(gain), _floats(cost), np.ascontiguousarray(allowed, np.bool_)),
+        *(price, draw, holdout_share, explore_share),
+    )
+    return Choice(int(arm), _BY[by], tuple(chances.tolist()))
 
 
-def _best_by_price(gain: Floats, cost: Floats, price: float) -> list[tuple[int, float]]:
+def _floats(values: Floats | Sequence[float]) -> Floats:
+    return np.ascontiguousarray(values, np.float64)
+
+
+@compiled(_FLOATS, _FLOATS, FLOAT)
+def _best_by_price(gain: Floats, cost: Floats, price: float) -> tuple[Arms, Floats]:
     """The arms that are best at some price within the spread of `price`, the lowest price first,
     and for which share of these prices each is. Along the prices only cheaper arms take over."""
     low, high = price * (1.0 - PRICE_SPREAD), price * (1.0 + PRICE_SPREAD)
     best, at = int((gain - low * cost).argmax()), low
-    found: list[tuple[int, float]] = []
+    places, shares = np.empty(len(gain), np.int64), np.empty(len(gain))
+    count, told = 0, 0.0
     while at < high:
-        cheaper = np.flatnonzero(cost < cost[best] - _AS_DEAR)
-        if not len(cheaper):
-            break
-        meets = (gain[best] - gain[cheaper]) / (cost[best] - cost[cheaper])
-        until = max(float(meets.min()), at)
+        until = np.inf
+        for arm in range(len(gain)):
+            if cost[arm] < cost[best] - _AS_DEAR:
+                until = min(until, (gain[best] - gain[arm]) / (cost[best] - cost[arm]))
+        until = max(until, at)
         if until >= high:
             break
         if until > at:
-            found.append((best, (until - at) / (high - low)))
-        level = cheaper[meets <= until]
-        best, at = int(level[int(cost[level].argmin())]), until
-    return [*found, (best, 1.0 - sum(share for _, share in found))]
+            places[count], shares[count] = best, (until - at) / (high - low)
+            told += shares[count]
+            count += 1
+        least = -1
+        for arm in range(len(gain)):
+            if cost[arm] >= cost[best] - _AS_DEAR:
+                continue
+            if (gain[best] - gain[arm]) / (cost[best] - cost[arm]) > until:
+                continue
+            if least < 0 or cost[arm] < cost[least]:
+                least = arm
+        if least < 0:  # of what is no number there is none
+            break
+        best, at = least, until
+    places[count], shares[count] = best, 1.0 - told
+    return places[: count + 1], shares[: count + 1]
 
 
-def _drawn(shares: list[tuple[int, float]], draw: float) -> int:
-    for place, share in shares:
-        if draw < share:
-            return place
-        draw -= share
-    return shares[-1][0]
+@compiled(_FLOATS, _FLOATS, MASK, FLOAT, FLOAT, FLOAT, FLOAT)
+def _chosen(
+    gain: Floats,
+    cost: Floats,
+    allowed: Allowed,
+    price: float,
+    draw: float,
+    holdout_share: float,
+    explore_share: float,
+) -> tuple[int, int, Floats]:
+    """The arm, who chose it as a place in `_BY`, and the chances of all."""
+    arms = np.empty(len(gain), np.int64)
+    count = 0
+    for one in range(len(gain)):
+        if one == NO_OFFER or allowed[one]:
+            arms[count], count = one, count + 1
+    arms = arms[:count]
+    net, spent = gain[arms], cost[arms]
+    net[0] = spent[0] = 0.0
+    places, shares = _best_by_price(net, spent, price)
+    by_policy = 1.0 - holdout_share - explore_share
+    chances = np.zeros(len(gain))
+    for arm in arms:
+        chances[arm] = explore_share / count
+    chances[NO_OFFER] += holdout_share
+    for at in range(len(places)):
+        chances[arms[places[at]]] += by_policy * shares[at]
+    if draw < holdout_share:
+        return NO_OFFER, 1, chances
+    if draw < holdout_share + explore_share:
+        place = int((draw - holdout_share) / explore_share * count)
+        return arms[min(place, count - 1)], 2, chances
+    rest = (draw - holdout_share - explore_share) / by_policy
+    for at in range(len(places)):
+        if rest < shares[at]:
+            return arms[places[at]], 0, chances
+        rest -= shares[at]
+    return arms[places[-1]], 0, chances
 
 
 def permitted(

@@ -55,7 +55,7 @@ class Seen:
     def item_keys(self) -> list[int]:
         """The key of each of its items."""
         if self._item_keys is None:
-            self._item_keys = [_item_key(item.item_id) for item in self.event.items]
+            self._item_keys = [item_key(item.item_id) for item in self.event.items]
         return self._item_keys
 
     @property
@@ -81,7 +81,7 @@ class Seen:
 
 
 # Of items alone: they are few, and say nothing about anybody.
-_item_key = lru_cache(1 << 16)(key_of)
+item_key = lru_cache(1 << 16)(key_of)
 
 
 def copied(frame: EventFrame, kept: Numbers, dtype: np.dtype[Any]) -> Rows:

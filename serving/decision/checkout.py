@@ -41,8 +41,11 @@ class Checkout:
     assumed: Mapping[str, Value] = field(default_factory=dict)
     dry: bool = False  # asked for to see what would be; nothing is counted
     beyond: int = 0  # items behind the last place that are wanted after the rules
+    chooses: bool = False  # whether nothing but the uplift network may choose an offer
     # The situation that the models were asked about, once they were.
     asked: list[Situation] = field(default_factory=list)
+    # What the uplift network answered (contract.offer_arms), once it was asked.
+    expected: list[list[float]] = field(default_factory=list)
 
     @cached_property
     def cart(self) -> tuple[str, ...]:

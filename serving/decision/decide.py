@@ -194,6 +194,7 @@ class Decider:
         checkout = Checkout(
             *(request, subject, release, place, deadline, now_us, generation, self._depth(held)),
             beyond=exploration.beyond(self.settings.explore, subject),
+            chooses=_chooses(request, self._shelf),
         )
         drafted = await self._drafted(checkout, now, held, shelf=self._shelf)
         decision = self._finished(drafted, now, held)
@@ -217,13 +218,13 @@ class Decider:
             deadline = Deadline(request.deadline_ms)
             now = self._clock.now()
             now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
-            depth = self._depth(*books)
+            depth, shelf = self._depth(*books), shelf or self._shelf
             checkout = Checkout(
                 *(request, subject, release, place, deadline, now_us, generation, depth),
                 assumed=assumed,
                 dry=True,
+                chooses=_chooses(request, shelf),
             )
-            shelf = shelf or self._shelf
             draft = await self._drafted(checkout, now, *books, shelf=shelf)
             return [self._finished(draft, now, held) for held in books]
 
@@ -529,6 +530,11 @@ def _of_models(
     limit = checkout.limit
     blended = checkout.deadline.inline("blend", lambda: blend(found, limit), None)
     return Answer("no_ranker", found, blended) if blended is not None else None
+
+
+def _chooses(request: DecideRequest, shelf: OfferShelf | None) -> bool:
+    """Whether nothing but the uplift network may choose an offer."""
+    return shelf is not None and shelf.current.chooses and "offers" in request.placements
 
 
 def _moves_choices(checkout: Checkout) -> bool:

@@ -30,6 +30,7 @@ from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.checkout import Checkout
 from serving.decision.deadline import tell
 from serving.decision.eligibility import Eligible
+from serving.decision.offer_policy import asked_about, may_be_asked
 from serving.decision.vector_cache import VectorCache, VectorCaches
 from serving.inference.backend import InferenceFailed, Outputs
 from serving.inference.embedded import MAX_BATCH, EmbeddedBackend
@@ -269,6 +270,7 @@ class Engine:
         self._model(RANKER, whole, _ranker_inputs, _take_scores)
         # Where later stages choose among many, what will be shown is not known yet.
         self._attribute([work for work in whole if work.ranked and not work.checkout.depth])
+        self._expect([work for work in batch if work.situation is not None])
 
     def _held(self, model: str, source: str, work: Work) -> bool:
         """Whether `model` has nothing to do: there is no question, or its answer is held."""
@@ -321,6 +323,22 @@ class Engine:
             begin, end = end, end + len(own)
             work.owed = Owed(own, rows[begin:end])
             work.note("attributions", began)
+
+    def _expect(self, batch: Sequence[Work]) -> None:
+        """How likely a purchase is with each offer, for all of `batch` at once. Who is not answered
+        for here is asked about when offers are considered."""
+        asked = [work for work in batch if not work.over and may_be_asked(work.checkout)]
+        if not asked or (judge := asked[0].checkout.release.offer_judge) is None:
+            return
+        self._at, began = "offers", perf_counter()
+        try:
+            found = judge.chances([asked_about(work.checkout, work.state) for work in asked])
+        except Exception as error:
+            tell("offers", error)
+            return
+        for work, expected in zip(asked, found, strict=True):
+            work.checkout.expected.append(expected)
+            work.note("offers", began)
 
     def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
         self._at = stage

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from contract.features import SubjectState
 from contract.offer_checks import ValidOffer
-from contract.offer_features import CartLine, offer_features
+from contract.offer_features import CartLine, Vector, offer_features
 from contract.policy import Choice, choose
 from serving.decision.checkout import Checkout
+from serving.inference.offer_judge import OfferJudge
 
 # Of what the network can not speak of: chance may show it, the policy never does. A number, not
 # infinity, because it goes into records.
 UNKNOWN_GAIN: Final = -1e12
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def judged(
     if margin is None:
         return None
     judge = checkout.release.offer_judge
-    columns = [None if judge is None else judge.arms.column(one.discount) for one in valid]
+    columns = [None if judge is None else judge.column(one.discount) for one in valid]
     open_to = [
         (one, column)
         for one, column in zip(valid, columns, strict=True)
@@ -75,22 +72,44 @@ def judged(
     if not open_to:
         return None
     offers = tuple(one for one, _ in open_to)
-    amount = np.array([one.amount for one in offers], np.float64)
-    gain, cost = np.full(len(offers), UNKNOWN_GAIN), amount
+    gain, cost = [UNKNOWN_GAIN] * len(offers), [float(one.amount) for one in offers]
     if judge is not None:
-        value, lines = checkout.request.cart.value or 0, checkout.request.cart.items
-        cart = [CartLine(one.item_id, one.quantity, one.price or 0) for one in lines]
-        prices = checkout.release.price_levels
-        chance = judge.chances(offer_features(checkout.asked_about(state), cart, prices), value)
-        with_offer = np.array([chance[column or 0] for _, column in open_to])
-        can_tell = np.array([column is not None for _, column in open_to])
-        told = with_offer * (margin - amount) - chance[0] * margin
-        gain, cost = np.where(can_tell, told, UNKNOWN_GAIN), with_offer * amount
-    gain, cost = np.concatenate(([0.0], gain)), np.concatenate(([0.0], cost))
-    raised = gain + bonus * (np.arange(len(gain)) > 0)
+        chance = _expected(checkout, state, judge)
+        without = chance[0] * margin
+        for place, (one, column) in enumerate(open_to):
+            likely = chance[column or 0]
+            cost[place] = likely * one.amount
+            if column is not None:
+                gain[place] = likely * (margin - one.amount) - without
     choice = choose(
-        *(raised, cost, np.ones(len(gain), bool), price, draw),
+        *([0.0, *(one + bonus for one in gain)], [0.0, *cost], [True] * (1 + len(offers))),
+        *(price, draw),
         holdout_share=holdout_share,
         explore_share=explore_share,
     )
-    return Judged(offers, choice, tuple(gain.tolist()), tuple(cost.tolist()), judge is not None)
+    return Judged(offers, choice, (0.0, *gain), (0.0, *cost), judge is not None)
+
+
+def may_be_asked(checkout: Checkout) -> bool:
+    """Whether the network will be asked about the checkout, as far as can be said before the offers
+    are looked at."""
+    return (
+        checkout.chooses
+        and checkout.release.offer_judge is not None
+        and may_be_judged(checkout, {}, 0.0)
+    )
+
+
+def asked_about(checkout: Checkout, state: SubjectState) -> tuple[Vector, int]:
+    """What the network is asked about the checkout."""
+    lines = checkout.request.cart.items
+    cart = [CartLine(one.item_id, one.quantity, one.price or 0) for one in lines]
+    situation, prices = checkout.asked_about(state), checkout.release.price_levels
+    return offer_features(situation, cart, prices), checkout.request.cart.value or 0
+
+
+def _expected(checkout: Checkout, state: SubjectState, judge: OfferJudge) -> list[float]:
+    """The engine's answer, with others' at once, where it was asked."""
+    if checkout.expected:
+        return checkout.expected[0]
+    return judge.chances([asked_about(checkout, state)])[0]

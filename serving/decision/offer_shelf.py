@@ -29,12 +29,14 @@ DOCUMENT: Final = "offers"
 @dataclass(frozen=True, eq=False)
 class CompiledBook:
     """An OfferBook as checkouts find it. `counts`: whether how often something was used matters at
-    all; `by_subject`: whether for an offer it does how often the shopper used it."""
+    all; `by_subject`: whether for an offer it does how often the shopper used it; `chooses`:
+    whether there are offers, and none of them is `unconditional`."""
 
     book: OfferBook = EMPTY_BOOK
     index: OfferIndex = field(default_factory=OfferIndex)
     counts: bool = False
     by_subject: bool = False
+    chooses: bool = False
 
     @classmethod
     def of(cls, book: OfferBook) -> Self:
@@ -46,6 +48,7 @@ class CompiledBook:
             OfferIndex(book, {text: parse(text, "offer") for text in texts}),
             any(one.total is not None or one.budget is not None for one in limits),
             any(one.per_subject is not None for one in limits),
+            bool(book.offers) and not any(one.unconditional for one in book.offers),
         )
 
 

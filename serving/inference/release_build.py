@@ -149,13 +149,14 @@ def _offer_judge(files: ReleaseFiles, manifest: ReleaseManifest) -> OfferJudge |
             manifest.release_id,
         )
         return None
-    judge = OfferJudge(_session(files, manifest, name), release_files.offer_arms(files))
+    arms = release_files.offer_arms(files)
+    judge = OfferJudge(_session(files, manifest, name), arms)
     try:
-        found = judge.chances(np.zeros(len(OFFER_FEATURES), np.float32), 1)
+        (found,) = judge.chances([(np.zeros(len(OFFER_FEATURES), np.float32), 1)])
     except InferenceFailed as error:
         raise UserError(f"{name}: {error} on a probe input") from error
-    if len(found) != 1 + len(judge.arms.arms):
-        raise UserError(f"{name}: answers for {len(found) - 1} arms, not {len(judge.arms.arms)}")
+    if len(found) != 1 + len(arms.arms):
+        raise UserError(f"{name}: answers for {len(found) - 1} arms, not {len(arms.arms)}")
     return judge
 
 

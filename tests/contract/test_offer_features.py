@@ -4,22 +4,19 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract import features
 from contract import offer_features as offer_features_module
 from contract.encoding import Situation
-from contract.events import Event, key_of
+from contract.events import Event, EventContext, key_of
 from contract.lasting import LASTING, lasting
-from contract.offer_features import (
-    HABITS,
-    OFFER_FEATURES,
-    SESSION,
-    CartLine,
-    offer_feature_hash,
-    offer_features,
-)
+from contract.offer_counts import HABITS, SESSION
+from contract.offer_features import OFFER_FEATURES, CartLine, offer_feature_hash, offer_features
 from contract.price_levels import NOTHING, PriceLevels
-from tests.contract.examples import event, us
+from tests.contract.examples import ITEM_IDS, event, logs, many, us
+from tests.contract.plain_offer_features import plain_offer_features
 
 FIRST, SECOND = {"session_id": "first"}, {"session_id": "second"}
 LOG = (
@@ -103,3 +100,46 @@ def test_nothing_known_is_nothing_told() -> None:
     assert all(found[name] == 0 for name in (*HABITS, *SESSION, *LASTING))
     assert np.isfinite(list(found.values())).all()
     assert found["log_value"] == pytest.approx(math.log1p(300))
+
+
+LEVELS = PriceLevels.of(
+    np.array([key_of(one) for one in ITEM_IDS[1:]], np.uint64),
+    np.array([90, 250, 400, 999]),
+    [["FOOD"], ["FOOD"], None, ["HOME"]],
+)
+CONTEXTS = st.none() | st.builds(
+    EventContext,
+    device=st.sampled_from((None, "desktop", "mobile", "tablet", "other")),
+    timezone=st.sampled_from((None, "Europe/Berlin", "Asia/Kolkata", "Mars/Olympus")),
+)
+LINES = st.builds(
+    CartLine,
+    st.sampled_from((*ITEM_IDS, "gold")),
+    st.integers(1, 9),
+    st.sampled_from((0, 99, 7_000)),
+)
+
+
+@many
+@given(
+    log=logs(30),
+    days=st.sampled_from((0.0, 0.3, 0.6, 1.0, 45.0)),
+    cart=st.lists(LINES, max_size=8),
+    context=CONTEXTS,
+    prices=st.sampled_from((LEVELS, NOTHING)),
+)
+def test_they_are_what_numpy_and_sets_say(
+    log: list[Event],
+    days: float,
+    cart: list[CartLine],
+    context: EventContext | None,
+    prices: PriceLevels,
+) -> None:
+    view = features.view(features.update_all({}, log), us(days))
+    situation = Situation(view, [line.item_id for line in cart], us(days), context)
+    expected = plain_offer_features(situation, cart, prices)
+    found = offer_features(situation, cart, prices)
+    assert found.dtype == expected.dtype
+    assert dict(zip(OFFER_FEATURES, found.tolist(), strict=True)) == pytest.approx(
+        dict(zip(OFFER_FEATURES, expected.tolist(), strict=True)), rel=1e-6, abs=1e-7
+    )

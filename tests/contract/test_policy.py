@@ -20,6 +20,7 @@ from contract.policy import (
     permitted,
     shadow_price,
 )
+from tests.contract.plain_policy import plain_choice
 
 GAIN = np.array([0.0, 30.0, 50.0])
 COST = np.array([0.0, 10.0, 40.0])
@@ -122,6 +123,36 @@ def test_only_allowed_arms_ever(
     assert all(
         p == 0 for p, may in zip(choice.propensities[1:], allowed[1:], strict=True) if not may
     )
+
+
+# Few values, so that many arms are alike.
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((-9.0, 0.0, 1.0, 7.0, 7.5, 40.0)) | st.floats(-50, 50),
+            st.sampled_from((0.0, 1e-10, 5.0, 5.1, 30.0)) | st.floats(0, 50),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from((0.0, 0.5, 1.0)) | st.floats(0, 5),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from(((0.0, 0.0), (0.05, 0.0), (0.05, 0.2), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5))),
+)
+def test_the_choice_is_what_numpy_says(
+    arms: list[tuple[float, float, bool]],
+    price: float,
+    draw: float,
+    shares: tuple[float, float],
+) -> None:
+    gain, cost, allowed = (np.array(column) for column in zip(*arms, strict=True))
+    holdout, explore = shares
+    said = partial(choose, holdout_share=holdout, explore_share=explore)
+    wanted = partial(plain_choice, holdout_share=holdout, explore_share=explore)
+    found, expected = (one(gain, cost, allowed, price, draw) for one in (said, wanted))
+    assert (found.arm, found.by) == (expected.arm, expected.by)
+    assert found.propensities == pytest.approx(expected.propensities, rel=1e-12, abs=1e-15)
 
 
 def test_the_floor_and_the_budget_decide_what_is_permitted() -> None:

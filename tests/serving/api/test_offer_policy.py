@@ -1,13 +1,18 @@
 """Offers that a release's uplift network picks: the one that is worth its price, or none."""
 
+import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract.errors import UserError
 from contract.manifest import OFFER_ARMS, ReleaseManifest, sha256
 from contract.offer_arms import Arm, OfferArms
+from contract.offer_features import OFFER_FEATURES, Vector
 from contract.offers import AmountOff, PercentOff
 from serving.inference.releases import load_release
 from tests.serving.api.test_offers import CART, TEN, VALUE, offered, put
@@ -54,6 +59,54 @@ async def test_the_offer_that_brings_most_is_shown_and_on_record(
     assert arms["amount"]["expected_gain"] == pytest.approx(0.5 * (MARGIN - 600) - 0.3 * MARGIN)
     assert (arms["ten"]["propensity"], arms["amount"]["propensity"]) == (1.0, 0.0)
     assert said["no_offer_propensity"] == 0.0
+
+
+async def test_the_engine_asks_for_those_under_way_at_once(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision without recommendations never meets the engine; it hears the same."""
+    running = await gateway(start, tmp_path, 0.3, 0.5, 0.5)
+    await put(running, PERCENT, AMOUNT, margin_rate=RATE)
+    judge = running.gateway.live.current.offer_judge
+    assert judge is not None
+    ask, batches = judge.chances, list[tuple[str, int]]()
+
+    def chances(asked: Sequence[tuple[Vector, int]]) -> list[list[float]]:
+        batches.append((threading.current_thread().name, len(asked)))
+        return ask(asked)
+
+    monkeypatch.setattr(judge, "chances", chances)
+    together = await asyncio.gather(*(offered(running, deadline_ms=1_000) for _ in range(6)))
+    assert {one["offers"][0]["offer_id"] for one in together} == {"ten"}
+    assert sum(size for _, size in batches) == 6
+    assert {name for name, _ in batches} == {"engine"}
+    batches.clear()
+    alone = await offered(running, placements=["offers"])
+    assert alone["offers"][0]["offer_id"] == "ten"
+    assert [size for _, size in batches] == [1]
+    assert batches[0][0] != "engine"
+    some = [(np.full(len(OFFER_FEATURES), one, np.float32), 100) for one in (0, 1, 2)]
+    assert ask(some) == [ask([one])[0] for one in some]
+
+
+async def test_what_the_engine_could_not_ask_is_asked_again(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await gateway(start, tmp_path, 0.3, 0.5, 0.5)
+    await put(running, PERCENT, margin_rate=RATE)
+    judge = running.gateway.live.current.offer_judge
+    assert judge is not None
+    ask = judge.chances
+
+    def chances(asked: Sequence[tuple[Vector, int]]) -> list[list[float]]:
+        if threading.current_thread().name == "engine":
+            raise RuntimeError("broken")
+        return ask(asked)
+
+    monkeypatch.setattr(judge, "chances", chances)
+    decision = await offered(running)
+    assert [one["offer_id"] for one in decision["offers"]] == ["ten"]
+    assert decision["degraded"] == []
 
 
 async def test_support_is_told_why_an_offer_was_made(start: Start, tmp_path: Path) -> None:
