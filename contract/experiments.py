@@ -33,6 +33,7 @@ HELD_OUT: Final = "held_out"
 OPEN: Final = "open"
 MOST_EXPERIMENTS = 200
 MOST_LAYERS_IN_USE = 20  # each is hashed for every checkout
+LEAST_FRACTION = 1e-6  # of a variant; nobody would ever be in a smaller one
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Words = Annotated[str, StringConstraints(max_length=500)]
@@ -212,6 +213,8 @@ class ExperimentBook(_Strict):
             raise ExperimentRefused("key", f"there are {MOST_EXPERIMENTS} already")
         if old is not None:
             _check_change(old, new, now)
+        if new.status == "running" and min(new.fractions) < LEAST_FRACTION:
+            raise ExperimentRefused("variants", "one has less than a millionth of the weights")
         others = [one for one in self.experiments if one.key != new.key]
         if new.status == "running":
             running = [one for one in others if one.status == "running" and not one.over(now)]

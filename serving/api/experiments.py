@@ -122,6 +122,7 @@ async def get_report(request: Request, key: str) -> Response:
     of when it is."""
     gateway = gateway_of(request)
     authenticate(request, gateway, "admin")
+    _known(gateway.control.document(DOCUMENT), key)
     try:
         body = await asyncio.to_thread(read_report, gateway.settings.state / FILE, key)
     except sqlite3.Error as error:
@@ -172,11 +173,16 @@ def _version(document: Document | None) -> int:
     return 0 if document is None else document.version
 
 
-def _answer(gateway: Gateway, key: str) -> Response:
-    document = gateway.control.document(DOCUMENT)
+def _known(document: Document | None, key: str) -> Experiment:
     experiment = book_of(document).get(key)
     if experiment is None:
         raise ApiProblem(404, "There is no such experiment.")
+    return experiment
+
+
+def _answer(gateway: Gateway, key: str) -> Response:
+    document = gateway.control.document(DOCUMENT)
+    experiment = _known(document, key)
     held = HeldExperiment(
         experiment=experiment,
         running=experiment.runs(gateway.clock.now()),

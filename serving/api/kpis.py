@@ -226,7 +226,7 @@ def _answer(gateway: Gateway, asked: _Asked) -> str:
 
 def _groups(kpis: KpiReader, asked: _Asked) -> tuple[list[Group], int]:
     """The groups, the largest first, and how many are left out."""
-    before = asked.start - (asked.end - asked.start)
+    before = from_us(2 * to_us(asked.start) - to_us(asked.end))
     wheres: list[tuple[str, str]] = [ALL]
     if asked.cut != "all":
         seen = (to_us(asked.start), to_us(asked.end))

@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,10 +28,12 @@ from serving.monitoring.worker import LOCK
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
 from serving.state.control_store import ControlStore
-from serving.state.documents import DocumentConflict
+from serving.state.documents import Document, DocumentConflict
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.state_folder import EVENTS
 from serving.stores import open_event_log
+
+log = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,6 +68,8 @@ def _size(args: argparse.Namespace) -> Figures:
     total = sum(args.weights)
     if args.deviation is None and not 0 < args.baseline < 1:
         raise UserError("--baseline of a share lies between 0 and 1; else say the --deviation")
+    if args.deviation is None and args.baseline * (1 + args.lift) >= 1:
+        raise UserError("--lift takes the share of --baseline to 1 or more")
     if not 0 < args.share <= 1:
         raise UserError("--share lies above 0 and up to 1")
     own = args.baseline * (1 - args.baseline)
@@ -133,19 +138,30 @@ class ReportRound:
     clock: Clock
 
     def run(self) -> Figures:
-        """Make and keep the reports, and end what a guardrail ends."""
-        figures, now = Figures("experiment report"), self.clock.now()
-        for experiment in _book(self.control).experiments:
+        """Make and keep the reports, and end what a guardrail ends. One that can not be reported
+        keeps none of the others from it; its error is raised at the end."""
+        figures, now, failed = Figures("experiment report"), self.clock.now(), list[Exception]()
+        for experiment in _book(self.control.document(DOCUMENT)).experiments:
             if experiment.status == "draft":
                 continue
-            made = made_report(experiment, units_of(self.rollup.file, experiment.key), now)
-            self.rollup.keep_report(experiment.key, made.model_dump_json())
-            _add(figures, made)
-            guardrail = to_stop(made)
-            if guardrail is not None and experiment.status == "running":
-                _stop(self.control, experiment, f"guardrail {guardrail.metric}", now)
-                figures.notes.append(f"{experiment.key} was stopped by its guardrail")
+            try:
+                self._report(experiment, now, figures)
+            except Exception as error:
+                log.error("experiment %s was not reported", experiment.key)
+                failed.append(error)
+        if failed:
+            raise failed[0]
         return figures
+
+    def _report(self, experiment: Experiment, now: datetime, figures: Figures) -> None:
+        made = made_report(experiment, units_of(self.rollup.file, experiment.key), now)
+        self.rollup.keep_report(experiment.key, made.model_dump_json())
+        _add(figures, made)
+        guardrail = to_stop(made)
+        if guardrail is None or experiment.status != "running":
+            return
+        if _stop(self.control, experiment.key, f"guardrail {guardrail.metric}", now):
+            figures.notes.append(f"{experiment.key} was stopped by its guardrail")
 
 
 def _add(figures: Figures, report: ExperimentReport) -> None:
@@ -156,22 +172,26 @@ def _add(figures: Figures, report: ExperimentReport) -> None:
         figures.add(name, {"people": [float(variant.units)], **lifts})
 
 
-def _stop(control: ControlStore, experiment: Experiment, why: str, now: datetime) -> None:
-    """End it, unless somebody writes experiments at this very moment: the next round comes."""
+def _stop(control: ControlStore, key: str, why: str, now: datetime) -> bool:
+    """End it as it is written by now; whether that was done. It is not where somebody writes
+    experiments at this very moment: the next round comes."""
     document = control.document(DOCUMENT)
     if document is None:
-        return
+        return False
+    book = _book(document)
+    experiment = book.get(key)
+    if experiment is None or experiment.status != "running":
+        return False
     ended = experiment.model_copy(update={"status": "stopped"})
-    stopped = _book(control).saved(ended, now)
-    body = stopped.model_dump_json(exclude_none=True)
+    body = book.saved(ended, now).model_dump_json(exclude_none=True)
     try:
         asyncio.run(control.put_document(DOCUMENT, body, document.version, COMMAND_LINE, why))
     except DocumentConflict:
-        return
+        return False
+    return True
 
 
-def _book(control: ControlStore) -> ExperimentBook:
-    document = control.document(DOCUMENT)
+def _book(document: Document | None) -> ExperimentBook:
     if document is None:
         return ExperimentBook()
     return ExperimentBook.model_validate_json(document.body)

@@ -45,10 +45,12 @@ def p_value(z: float, units: float, planned: float, alpha: float = 0.05) -> floa
 def shares_p(counts: Sequence[int], fractions: Sequence[float]) -> float:
     """The p value, at whatever look this is, of `counts` where each of them was to have its one of
     `fractions`: one over the Bayes factor of any other shares (uniform) against these."""
+    if any(one and not part for one, part in zip(counts, fractions, strict=True)):
+        return 0.0
     size, total = len(counts), sum(counts)
     other = math.lgamma(size) - math.lgamma(size + total)
     other += sum(math.lgamma(1 + one) for one in counts)
-    asked = sum(one * math.log(part) for one, part in zip(counts, fractions, strict=True))
+    asked = sum(one * math.log(part) for one, part in zip(counts, fractions, strict=True) if one)
     return math.exp(min(0.0, asked - other))
 
 

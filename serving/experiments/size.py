@@ -30,7 +30,7 @@ def sample_size(
 ) -> Size:
     """What it takes to find a relative `lift` of a metric whose `mean` and `variance` per unit are
     known, with a chance of `power`, in the variant with the fewest units against the control, which
-    comes first in `fractions`. Raises UserError."""
+    comes first in `fractions`. Several variants share `alpha`, as in reports. Raises UserError."""
     for name, found, wanted in (
         ("the baseline", mean, mean > 0),
         ("the variance", variance, variance > 0),
@@ -42,25 +42,35 @@ def sample_size(
             raise UserError(f"{name} can not be {found:g}")
     if len(fractions) < 2 or not all(0 < one < math.inf for one in fractions):
         raise UserError("it takes two weights above 0")
+    rare, alpha = min(fractions[1:]), alpha / (len(fractions) - 1)
+    pair = _of_two(mean, variance, lift, power, alpha, rare / fractions[0])
+    units = max(pair, 2 * MIN_UNITS) / (fractions[0] + rare) * sum(fractions)
+    return Size(math.ceil(units), math.ceil(units * _price_of_looking(power, alpha)))
+
+
+def _of_two(
+    mean: float, variance: float, lift: float, power: float, alpha: float, ratio: float
+) -> float:
+    """Units of a control and of one variant, which has `ratio` times as many."""
     require_library()
     import tea_tasting as tt
     from tea_tasting.aggr import Aggregates
 
-    rare = min(fractions[1:])
     test = tt.Mean(
         *("metric",),
         alpha=alpha,
         power=power,
         rel_effect_size=lift,
-        ratio=rare / fractions[0],
+        ratio=ratio,
         use_t=False,
         equal_var=False,
     )
     known = Aggregates(count_=MIN_UNITS, mean_={"metric": mean}, var_={"metric": variance})
-    (solved,) = test.solve_power_from_aggregates(known, "n_obs")
-    pair = max(solved.n_obs, 2 * MIN_UNITS)
-    units = pair / (fractions[0] + rare) * sum(fractions)
-    return Size(math.ceil(units), math.ceil(units * _price_of_looking(power, alpha)))
+    try:
+        (solved,) = test.solve_power_from_aggregates(known, "n_obs")
+    except (ValueError, ArithmeticError):
+        raise UserError(f"no number of people can be told for a lift of {lift:g}") from None
+    return float(solved.n_obs)
 
 
 def _price_of_looking(power: float, alpha: float) -> float:

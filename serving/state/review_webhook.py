@@ -6,6 +6,7 @@ Delivery is at least once, in the order of each item, and waits for nobody: what
 tried again, less and less often, for a day.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -112,11 +113,14 @@ class ReviewWebhook(Delivery[ReviewMessage]):
         }
         try:
             # The answer's body is never read: it may be endless, and says nothing that is needed.
-            async with self._client.stream(
-                "POST", self._place.url, content=body, headers=headers
-            ) as answer:
+            async with (
+                asyncio.timeout(_TIMEOUT_S),  # the client's is for each piece that arrives
+                self._client.stream(
+                    "POST", self._place.url, content=body, headers=headers
+                ) as answer,
+            ):
                 status, later = answer.status_code, answer.headers.get("retry-after", "")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             return str(error) or type(error).__name__, 0.0
         if 200 <= status < 300:
             return None, 0.0

@@ -180,6 +180,15 @@ def test_what_runs_keeps_everybody_where_they_are(more: dict[str, Any], field: s
     assert draft.saved(experiment(share=0.1, salt="other"), NOW).get("button") is not None
 
 
+def test_a_variant_that_nobody_would_be_in_is_not_started() -> None:
+    variants = [{"key": "control", "weight": 1e-320}, {"key": "new"}]
+    drafted = ExperimentBook().saved(experiment(status="draft", variants=variants), NOW)
+    with pytest.raises(ExperimentRefused) as refused:
+        drafted.saved(experiment(variants=variants), NOW)
+    assert refused.value.field == "variants"
+    drafted.saved(experiment(variants=[{"key": "control", "weight": 1e-5}, {"key": "new"}]), NOW)
+
+
 def test_a_part_of_a_layer_belongs_to_one() -> None:
     book = ExperimentBook().saved(experiment("left", layer="till", slots=[0, 0.5]), NOW)
     with pytest.raises(ExperimentRefused, match="left"):

@@ -92,6 +92,25 @@ async def test_the_figures_are_what_happened(running: Running) -> None:
     assert [(one["value"], one["visits"]) for one in mobile["groups"]] == [("mobile", 3)]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "visits"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-05T00:00:00Z", 0),
+        ("0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00Z", 3),
+        ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", 3),
+    ],
+)
+async def test_the_ends_of_the_calendar_are_asked_for(
+    running: Running, first: str, last: str, visits: int
+) -> None:
+    await shop(running)
+    work(running)
+    body = await kpis(running, start=first, end=last, bucket="day", series="false")
+    (whole,) = body["groups"]
+    assert whole["visits"] == visits
+    assert whole["totals"]["visits"]["before"] is None
+
+
 async def test_people_go_and_sums_stay(running: Running) -> None:
     await shop(running)
     work(running)

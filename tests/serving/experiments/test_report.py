@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from benchmarks.experiment_units import shoppers
+from contract.clock import FixedClock
 from contract.experiments import Experiment, Guardrail, personalised_against_generic
 from serving.__main__ import main
-from serving.commands.experiment import _stop
+from serving.commands.experiment import ReportRound, _stop
 from serving.control import open_control
 from serving.experiments.report import made_report, to_stop
 from serving.experiments.rollup import FILE, Rollup
 from serving.experiments.statistics import COLUMNS
 from serving.experiments.units import Units, units_of
+from serving.settings import Settings
 from serving.state.control_records import Consent
+from serving.state.secrets import Secrets
 from tests.serving.conftest import ALL, NOON, Running, purchase
 
 KEY = "personalised-against-generic"
@@ -159,7 +162,9 @@ async def test_what_is_stopped_is_written_with_its_reason(running: Running) -> N
     def stop() -> None:
         control = open_control(settings, running.gateway.secrets)
         try:
-            _stop(control, FIRST, "guardrail revenue", NOON)
+            assert _stop(control, KEY, "guardrail revenue", NOON)
+            assert not _stop(control, KEY, "once more", NOON)
+            assert not _stop(control, "nothing", "there is none", NOON)
         finally:
             control.close()
 
@@ -171,12 +176,70 @@ async def test_what_is_stopped_is_written_with_its_reason(running: Running) -> N
     assert (await running.decide(consent=ALL)).json()["experiments"] == []
 
 
+async def test_it_is_stopped_as_it_is_written_by_then(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody raises the share between the report and its end."""
+    guarded = {"status": "running", "guardrails": (Guardrail(metric="revenue", max_loss=0.05),)}
+    await put(running, FIRST.model_copy(update={**guarded, "share": 0.5}))
+    settings, loop = running.gateway.settings, asyncio.get_running_loop()
+
+    def written_meanwhile(*_: object) -> Units:
+        wider = FIRST.model_copy(update={**guarded, "share": 0.9})
+        asyncio.run_coroutine_threadsafe(put(running, wider), loop).result(30)
+        return simulated(10_000, -0.4)
+
+    monkeypatch.setattr("serving.commands.experiment.units_of", written_meanwhile)
+    notes = await asyncio.to_thread(_reported, settings, running.gateway.secrets)
+    assert f"{KEY} was stopped by its guardrail" in notes
+    answer = await running.client.get(f"/v1/experiments/{KEY}", headers=running.bearer("admin"))
+    said = answer.json()
+    assert (said["experiment"]["status"], said["experiment"]["share"]) == ("stopped", 0.9)
+    assert said["note"] == "guardrail revenue"
+
+
+async def test_one_that_can_not_be_reported_keeps_no_other_from_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = FIRST.model_copy(update={"key": "broken"})
+    for one in (first, FIRST):
+        await put(running, one)
+
+    def units_but_of_one(_: object, key: str) -> Units:
+        if key == first.key:
+            raise ValueError("of this one nothing can be told")
+        return simulated(1_000, 0)
+
+    monkeypatch.setattr("serving.commands.experiment.units_of", units_but_of_one)
+    with pytest.raises(ValueError, match="of this one"):
+        await asyncio.to_thread(_reported, running.gateway.settings, running.gateway.secrets)
+    for key, status in ((first.key, 404), (KEY, 200)):
+        path = f"/v1/experiments/{key}/report"
+        answer = await running.client.get(path, headers=running.bearer("admin"))
+        assert answer.status_code == status
+
+
+def _reported(settings: Settings, secrets: Secrets) -> list[str]:
+    """The notes of one round of reports."""
+    control = open_control(settings, secrets)
+    rollup = Rollup(settings.state / FILE)
+    try:
+        return ReportRound(control, rollup, FixedClock(NOON)).run().notes
+    finally:
+        rollup.close()
+        control.close()
+
+
 async def test_no_report_yet(running: Running) -> None:
     answer = await running.client.get(
         f"/v1/experiments/{KEY}/report", headers=running.bearer("admin")
     )
     assert answer.status_code == 404
     assert "experiment report" in answer.json()["detail"]
+    nothing = await running.client.get(
+        "/v1/experiments/nothing/report", headers=running.bearer("admin")
+    )
+    assert (nothing.status_code, nothing.json()["detail"]) == (404, "There is no such experiment.")
 
 
 def simulated(count: int, lift: float, seed: int = 1, treated: int | None = None) -> Units:
@@ -297,6 +360,7 @@ def test_size_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert rows["any look"]["people"]["mean"] > 12_558
     assert main([*asked, "--share", "0"]) == 2
     assert main([*asked, "--weights", "nan", "1"]) == 2
+    assert main([*asked[:4], "--lift", "1", "--per-day", "1000"]) == 2  # everybody, and more
     assert main([*asked, "--weights", "inf", "1"]) == 2
     assert main([*asked[:3], "3", *asked[4:]]) == 2
     assert "--deviation" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The webhook for review items against a receiver over real sockets that misbehaves: slow, 500, an
-answer that is lost after the message was read, a redirect, an answer without end."""
+answer that is lost after the message was read, one that comes drop by drop, a redirect, an answer
+without end."""
 
 import asyncio
 import base64
@@ -72,6 +73,9 @@ def receiver() -> Iterator[Receiver]:
             if fault in ("lost", "slow"):
                 self.close_connection = True
                 return
+            if fault == "dripping":
+                self._drip()
+                return
             status = {"500": 500, "redirect": 307, "busy": 503}.get(fault, 204)
             self.send_response(200 if fault == "endless" else status)
             if fault == "redirect":
@@ -80,6 +84,14 @@ def receiver() -> Iterator[Receiver]:
                 self.send_header("retry-after", "120")
             self.send_header("content-length", "1000000000" if fault == "endless" else "0")
             self.end_headers()
+
+        def _drip(self) -> None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 204 No Content\r\n")
+                for _ in range(100):  # ten seconds, of which none is silent
+                    threading.Event().wait(0.1)
+                    self.wfile.write(b"x-more: of it\r\n")
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -118,16 +130,17 @@ async def test_a_receiver_that_misbehaves_is_told_everything_in_order(
     monkeypatch.setattr(review_webhook, "_TIMEOUT_S", 0.3)
     (opened,) = await store.note_findings("kpi", [found()])
     await store.move_review(opened.review_id, "closed", Actor("anna", "admin"), note="known")
-    receiver.faults = ["500", "slow", "redirect", "lost", "endless", "500"]
-    for _ in range(9):
-        await delivered(store, receiver, clock)
+    receiver.faults = ["500", "slow", "dripping", "redirect", "lost", "endless", "500"]
+    for _ in range(10):
+        await asyncio.wait_for(delivered(store, receiver, clock), 8)
         clock.at += timedelta(minutes=20)
     assert receiver.order == ["review.opened", "review.closed"]
     first = next(iter(receiver.told.values()))
     assert first["data"]["review_id"] == opened.review_id
     assert first["data"]["finding"]["metric"] == "conversion"
-    # 500, slow, redirect and lost come again, and then: the first without end, 500, the second.
-    assert receiver.asked == 7
+    # 500, slow, dripping, redirect and lost come again, and then: the first without end, 500, the
+    # second.
+    assert receiver.asked == 8
     assert not store.review_messages_due()
 
 
