@@ -31,7 +31,9 @@ from serving.monitoring.kpi_metrics import PLACE
 PROGRAM = "benchmarks.anomalies"
 DAYS, LEARNED = 56, 28
 FOUND_SHARE, ALARMS_A_WEEK = 0.95, 1.0
-WITHIN = 8  # buckets: two hours
+FINE: Final = 3  # looks in a quarter of an hour, as many as the sums have parts of one
+WITHIN = 8 * FINE  # parts: two hours
+_MINUTES: Final = 5.0
 _LASTS: Final = 4.0  # hours that a fault is there, but for drifts
 _SERIES: Final = 87  # that all slices of such a shop have
 _EVERY: Final = 1.0  # days from one to the next
@@ -60,8 +62,8 @@ _OF: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """Alarms of one shop from day LEARNED on: `fast` [S, T] and, by day, `slow` [S, D], of the
-    series `keys` (metric, slice)."""
+    """Alarms of one shop from day LEARNED on: `fast` [S, T], at the end of every five minutes, and,
+    by day, `slow` [S, D], of the series `keys` (metric, slice)."""
 
     keys: Sequence[tuple[str, Where]]
     fast: npt.NDArray[np.bool_]
@@ -69,28 +71,43 @@ class Seen:
 
 
 def watched(slices: Mapping[Where, Floats], series: int = 0) -> Seen:
-    """Day by day as the worker does it: fitted on what was before, then every quarter of an hour is
-    looked at. `series`: for how many the threshold is, where `slices` are some of them only."""
+    """Day by day as the worker does it: fitted on what was before, then looked at every five
+    minutes. `slices`: counters of each by five minutes. `series`: for how many the threshold is,
+    where `slices` are some of them only."""
     rows: dict[tuple[str, Where], tuple[Floats, Floats]] = {}
+    hours = {name: by_hour(_quarters(own, 0)) for name, own in slices.items()}
     for day in range(LEARNED, DAYS):
-        watch = Watch.fitted({name: by_hour(own[: day * A_DAY]) for name, own in slices.items()})
+        watch = Watch.fitted({name: own[: day * 24] for name, own in hours.items()})
         if series:
             watch = Watch(watch.series, series)
-        first = (day - 1) * A_DAY
-        until = (day + 1) * A_DAY
-        for one in watch.look({name: own[first:until] for name, own in slices.items()}, first):
-            key = (one.series.watched.metric, one.series.where)
-            empty = (np.zeros((DAYS - LEARNED) * A_DAY), np.zeros(DAYS - LEARNED))
-            fast, slow = rows.setdefault(key, empty)
-            at = day - LEARNED
-            fast[at * A_DAY : (at + 1) * A_DAY] = one.scan.z[A_DAY:] / watch.critical(one.series)
-            slow[at] = one.slow[0] / watch.critical_slow
+        begin = (day - 1) * A_DAY
+        of_days = slice(begin * FINE, (day + 1) * A_DAY * FINE)
+        own_days = {name: own[of_days] for name, own in slices.items()}
+        for later in range(FINE):
+            parts = {name: _quarters(own, later) for name, own in own_days.items()}
+            for one in watch.look(parts, begin + later / FINE):
+                key = (one.series.watched.metric, one.series.where)
+                empty = (np.zeros((DAYS - LEARNED) * A_DAY * FINE), np.zeros(DAYS - LEARNED))
+                fast, slow = rows.setdefault(key, empty)
+                at = day - LEARNED
+                known = np.arange(A_DAY, len(one.scan.z)) * FINE + later + FINE - 1
+                known += (at - 1) * A_DAY * FINE
+                fast[known] = one.scan.z[A_DAY:] / watch.critical(one.series)
+                slow[at] = one.slow[0] / watch.critical_slow
     keys = list(rows)
     return Seen(
         keys,
         np.stack([rows[key][0] for key in keys]) >= 1,
         np.stack([rows[key][1] for key in keys]) >= 1,
     )
+
+
+def _quarters(parts: Floats, later: int) -> Floats:
+    """Whole quarters of an hour, of which the first begins so many parts later, [T, C]."""
+    rest = parts[later:]
+    whole = rest[: len(rest) // FINE * FINE]
+    found: Floats = whole.reshape(-1, FINE, parts.shape[1]).sum(axis=1)
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -116,7 +133,7 @@ class Told:
     @property
     def in_time(self) -> bool:
         """Within two hours."""
-        return self.minutes is not None and self.minutes <= 15 * WITHIN
+        return self.minutes is not None and self.minutes <= _MINUTES * WITHIN
 
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
@@ -170,7 +187,7 @@ def _faulty(world: World, rng: np.random.Generator) -> list[Told]:
         begin = at + rng.uniform(0, A_DAY * _EVERY - 4 * _LASTS)
         faults.append(Fault(kind, begin, begin + 4 * _LASTS, size, where))
         at += A_DAY * _EVERY
-    slices = simulate(world, DAYS, rng, faults)
+    slices = simulate(world, DAYS, rng, faults, FINE)
     some = {where: slices[where] for where in (ALL, *(one[2] for one in _PLANTED)) if where}
     seen = watched(some, _SERIES)
     orders = slices[ALL][:, PLACE["orders"]]
@@ -183,24 +200,26 @@ def _told(fault: Fault, seen: Seen, orders: Floats) -> Told:
         for place, (metric, where) in enumerate(seen.keys)
         if metric in _OF[fault.kind] and (fault.where is None or where in (ALL, fault.where))
     ]
-    begin = int(fault.at)
-    window = seen.fast[touched, begin - LEARNED * A_DAY : int(fault.until) - LEARNED * A_DAY]
+    begin = int(fault.at * FINE)
+    learned = LEARNED * A_DAY * FINE
+    window = seen.fast[touched, begin - learned : int(fault.until * FINE) - learned]
     hits = np.nonzero(window.any(axis=0))[0]
-    minutes = None if not len(hits) else 15 * (begin + 1 + float(hits[0]) - fault.at)
+    late = begin + 1 - fault.at * FINE
+    minutes = None if not len(hits) else _MINUTES * (late + float(hits[0]))
     # What two hours at that time bring, by the same hours of the weeks before.
-    weeks = [orders[begin - back * 7 * A_DAY :][:WITHIN].sum() for back in (1, 2, 3, 4)]
+    weeks = [orders[begin - back * 7 * A_DAY * FINE :][:WITHIN].sum() for back in (1, 2, 3, 4)]
     return Told(fault, minutes, float(np.median(weeks)))
 
 
 def _quiet(world: World, rng: np.random.Generator) -> float:
     """Alarms a week where there is nothing."""
-    seen = watched(simulate(world, DAYS, rng))
+    seen = watched(simulate(world, DAYS, rng, fine=FINE))
     families = sorted({one.family for one in WATCHED.values()})
     together = np.zeros((len(families), seen.fast.shape[1]), bool)
     for place, (metric, _) in enumerate(seen.keys):
-        alarm = seen.fast[place] | np.repeat(seen.slow[place], A_DAY)
+        alarm = seen.fast[place] | np.repeat(seen.slow[place], A_DAY * FINE)
         together[families.index(WATCHED[metric].family)] |= alarm
-    began = _beginnings(together, 4 * 6)
+    began = _beginnings(together, 4 * 6 * FINE)
     return began / ((DAYS - LEARNED) / 7)
 
 
@@ -217,9 +236,9 @@ def _drifting(world: World, rng: np.random.Generator) -> float:
     """Days until a slow drift is found."""
     begin = (LEARNED + 13) * A_DAY
     fault = Fault("slow drift", begin, DAYS * A_DAY, 0.01)
-    seen = watched({ALL: simulate(world, DAYS, rng, [fault])[ALL]}, _SERIES)
+    seen = watched({ALL: simulate(world, DAYS, rng, [fault], FINE)[ALL]}, _SERIES)
     touched = [place for place, key in enumerate(seen.keys) if key[0] in _OF[fault.kind]]
-    fast = seen.fast[touched].reshape(len(touched), -1, A_DAY)
+    fast = seen.fast[touched].reshape(len(touched), -1, A_DAY * FINE)
     alarm = np.logical_or(fast.any(axis=2), seen.slow[touched]).any(axis=0)
     hits = np.flatnonzero(np.asarray(alarm)[14:])
     return 1.0 + float(hits[0]) if len(hits) else 15.0

@@ -1,7 +1,8 @@
-"""Simulated shops as their key figures see them: counters by quarter of an hour for every slice,
-with season, trend, promotions and noise that nobody announces, and faults that only the truth
-beside them knows of."""
+"""Simulated shops as their key figures see them: counters by quarter of an hour, or by a part of
+one, for every slice, with season, trend, promotions and noise that nobody announces, and faults
+that only the truth beside them knows of."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,6 +15,7 @@ from serving.monitoring.kpi_metrics import CLASSES, COUNTERS, EDGES_MS, PLACE
 Floats = npt.NDArray[np.float64]
 Kind = Literal["drop", "slice drop", "value drop", "slow drift", "dead slice", "latency"]
 A_DAY: Final = 96
+_QUARTER, _TILL = 15.0, 12.0  # minutes; an order comes up to so many after its visit began
 _DEVICES: Final = ("mobile", "desktop", "tablet")
 _COUNTRIES: Final = ("DE", "AT", "CH")
 _SEGMENTS: Final = ("new", "loyal", "others")
@@ -70,8 +72,8 @@ class World:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong from `at` (in buckets; a fraction is a part of one) until `until`. `size` is
-    the share that is lost, of latency the factor, of a drift the share lost a day. `where`: the
+    """What goes wrong from `at` until `until`, in quarters of an hour and fractions of one. `size`
+    is the share that is lost, of latency the factor, of a drift the share lost a day. `where`: the
     slice that it is about, None: everything."""
 
     kind: Kind
@@ -80,11 +82,12 @@ class Fault:
     size: float
     where: tuple[str, str] | None = None
 
-    def strength(self, buckets: int) -> Floats:
-        """How much of it there is in each bucket, 0..1, and of a drift the days so far, [T]."""
-        edge = np.arange(buckets)
-        part = np.clip(np.minimum(edge + 1, self.until) - np.maximum(edge, self.at), 0, 1)
-        days = np.maximum(edge + 0.5 - self.at, 0) / A_DAY
+    def strength(self, buckets: int, fine: int = 1) -> Floats:
+        """How much of it there is in each bucket, `fine` of them a quarter of an hour, 0..1, and of
+        a drift the days so far, [T]."""
+        at, until, edge = self.at * fine, self.until * fine, np.arange(buckets)
+        part = np.clip(np.minimum(edge + 1, until) - np.maximum(edge, at), 0, 1)
+        days = np.maximum(edge + 0.5 - at, 0) / (A_DAY * fine)
         found: Floats = part * days if self.kind == "slow drift" else part
         return found
 
@@ -98,13 +101,18 @@ class Fault:
 
 
 def simulate(
-    world: World, days: int, rng: np.random.Generator, faults: Sequence[Fault] = ()
+    world: World,
+    days: int,
+    rng: np.random.Generator,
+    faults: Sequence[Fault] = (),
+    fine: int = 1,
 ) -> Mapping[tuple[str, str], Floats]:
-    """Counters by slice, [T, C]. Chance of traffic and of people is drawn alike with and without
-    faults only in distribution, not draw by draw."""
-    size = days * A_DAY
-    conversion_lost, value_lost, alive, slower = _effects(faults, size)
-    traffic, conversion, value = _levels(world, days, rng)
+    """Counters by slice, [T, C], in buckets of which a quarter of an hour has `fine`. Chance of
+    traffic and of people is drawn alike with and without faults only in distribution, not draw by
+    draw."""
+    size = days * A_DAY * fine
+    conversion_lost, value_lost, alive, slower = _effects(faults, size, fine)
+    traffic, conversion, value = _levels(world, days, rng, fine)
     share = rng.dirichlet(np.array([6.0, 4.0, 1.2]))
     by_device, by_country = (0.8, 1.3, 1.0), (1.0, 0.9, 1.1)
     weights = np.array(
@@ -115,9 +123,7 @@ def simulate(
     visits = rng.poisson(np.outer(traffic, weights) * alive)
     chance = np.clip(np.outer(conversion, keen) * conversion_lost, 0, 0.9)
     converted = rng.binomial(visits, chance)
-    late = rng.binomial(converted, 0.4)
-    orders = converted - late
-    orders[1:] += late[:-1]
+    orders = _ordered(converted, rng, fine)
     tilled = converted + rng.binomial(visits - converted, 0.2)  # who reached the till
     cell: dict[str, Floats] = {
         "visits": visits.astype(np.float64),
@@ -138,12 +144,32 @@ def simulate(
     return _sliced(cell, size)
 
 
+def _ordered(
+    converted: npt.NDArray[np.int64], rng: np.random.Generator, fine: int
+) -> npt.NDArray[np.int64]:
+    """Orders by their own time, of visits [T, cells] by that of their beginning: some buckets
+    later, as a time of up to _TILL after a moment of the bucket makes it."""
+    bucket = _QUARTER / fine
+    ends = bucket * np.arange(1, math.ceil(_TILL / bucket) + 2)
+    # Of the sum of two even draws, by the corner beyond which it can not be.
+    corner = (np.maximum(ends - edge, 0) ** 2 for edge in (0, bucket, _TILL, bucket + _TILL))
+    first, second, third, fourth = corner
+    until = (first - second - third + fourth) / (2 * bucket * _TILL)
+    share = np.diff(until, prepend=0.0)
+    orders, left = np.zeros_like(converted), converted
+    for later in range(len(share) - 1, 0, -1):
+        late = rng.binomial(left, share[later] / until[later])
+        orders[later:] += late[:-later]
+        left = left - late
+    return orders + left
+
+
 def _effects(
-    faults: Sequence[Fault], size: int
+    faults: Sequence[Fault], size: int, fine: int
 ) -> tuple[Floats, Floats, npt.NDArray[np.float64], Floats]:
     conversion, value, alive, slower = (np.ones((size, len(_CELLS))) for _ in range(4))
     for fault in faults:
-        strength = fault.strength(size)[:, None] * fault.cells()
+        strength = fault.strength(size, fine)[:, None] * fault.cells()
         if fault.kind == "value drop":
             value *= 1 - fault.size * strength
         elif fault.kind == "dead slice":
@@ -155,31 +181,38 @@ def _effects(
     return conversion, value, alive, slower
 
 
-def _levels(world: World, days: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _levels(
+    world: World, days: int, rng: np.random.Generator, fine: int
+) -> tuple[Floats, Floats, Floats]:
     """Visits a bucket, conversion and the mean order, [T] each."""
-    size = days * A_DAY
-    day, hour = np.arange(size) // A_DAY, np.arange(size) % A_DAY / 4
+    a_day = A_DAY * fine
+    size = days * a_day
+    day, hour = np.arange(size) // a_day, np.arange(size) % a_day / (4 * fine)
     turn = 0.5 - 0.5 * np.cos((hour - 4) / 24 * 2 * np.pi)
     evening = 0.35 * np.exp(-(((hour - 20.5) / 1.8) ** 2))
     shape = world.night + (1 - world.night) * turn + evening
     weekend = np.where(day % 7 >= 5, world.weekend, 1.0)
-    weeks = np.arange(size) / A_DAY / 7
-    promoted = np.repeat(rng.random(days) < world.promotions_a_week / 7, A_DAY)
+    weeks = np.arange(size) / a_day / 7
+    promoted = np.repeat(rng.random(days) < world.promotions_a_week / 7, a_day)
     often = shape * weekend * np.exp(world.growth_a_week * weeks)
-    often *= np.exp(np.repeat(rng.normal(0, world.daily_traffic, days), A_DAY))
-    often *= np.exp(_wandering(size, world.hourly_traffic, rng)) * np.where(promoted, 1.6, 1.0)
+    often *= np.exp(np.repeat(rng.normal(0, world.daily_traffic, days), a_day))
+    often *= np.exp(_wandering(size, world.hourly_traffic, rng, fine)) * np.where(
+        promoted, 1.6, 1.0
+    )
     keen = 1 + world.conversion_by_hour * np.cos((hour - 20) / 24 * 2 * np.pi)
     keen = keen * np.where(day % 7 >= 5, 0.95, 1.0) * np.exp(world.conversion_a_week * weeks)
-    keen *= np.exp(np.repeat(rng.normal(0, world.daily_conversion, days), A_DAY))
-    keen *= np.exp(_wandering(size, world.hourly_conversion, rng)) * np.where(promoted, 1.15, 1.0)
-    value = np.exp(np.repeat(rng.normal(0, 0.012, days), A_DAY)) * np.where(promoted, 0.93, 1.0)
-    a_bucket = world.visits_a_day / A_DAY
+    keen *= np.exp(np.repeat(rng.normal(0, world.daily_conversion, days), a_day))
+    keen *= np.exp(_wandering(size, world.hourly_conversion, rng, fine)) * np.where(
+        promoted, 1.15, 1.0
+    )
+    value = np.exp(np.repeat(rng.normal(0, 0.012, days), a_day)) * np.where(promoted, 0.93, 1.0)
+    a_bucket = world.visits_a_day / a_day
     return often / shape.mean() * a_bucket, keen * world.conversion, 4_000.0 * value
 
 
-def _wandering(size: int, deviation: float, rng: np.random.Generator) -> Floats:
+def _wandering(size: int, deviation: float, rng: np.random.Generator, fine: int) -> Floats:
     """Noise that lasts for some hours, [T]."""
-    kept = 0.9
+    kept = 0.9 ** (1 / fine)
     steps = rng.normal(0, deviation * np.sqrt(1 - kept**2), size)
     found = np.zeros(size)
     for place in range(1, size):

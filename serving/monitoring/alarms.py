@@ -75,15 +75,17 @@ class KpiAlarms:
             return []
         # Up to now, not to the last event: that nothing comes any more is what may be wrong. What
         # was done in the last minute may still be on its way.
-        end_us = (to_us(self._clock.now()) - _ON_ITS_WAY_US) // _QUARTER_US * _QUARTER_US
+        end_us = (to_us(self._clock.now()) - _ON_ITS_WAY_US) // MINUTES_5 * MINUTES_5
         watch = self._watch(kpis, end_us)
         if watch is None:
             return []
-        first_us = watch.day_us - DAY
+        # Whole quarters of an hour up to now: half of what is new in a drop's first half hour would
+        # wait for the clock's.
+        first_us = watch.day_us - DAY + (end_us - watch.day_us) % _QUARTER_US
         slices = {
             where: _quarters(kpis, first_us, end_us, where) for where in _slices(kpis, first_us)
         }
-        first = (first_us - watch.origin_us) // _QUARTER_US
+        first = (first_us - watch.origin_us) / _QUARTER_US
         recent = Recent(slices, first, watch.origin_us)
         lasting = {
             one.finding.key

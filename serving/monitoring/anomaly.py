@@ -32,6 +32,7 @@ A_DAY: Final = 24 * BUCKETS_AN_HOUR
 WINDOWS: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48, 96)
 SLOW_DAYS: Final = (3, 7)
 _MORNING: Final = 4  # buckets of a day before its own level is known
+_SURE: Final = 8  # and so many until it is known as well as four hours are
 _GUARD_DAYS: Final = 9  # the slow look compares with what was before these
 _LEAST_DAYS: Final = 14
 _LEAST_COUNT: Final = 100.0
@@ -82,13 +83,15 @@ class Baseline:
     last_k: Floats  # [7] of the last days, oldest first, and what the season alone expects of them
     last_e: Floats
 
-    def expected(self, n: Floats, first: int) -> Floats:
-        """[T] of exposures `n` [T] in quarters of an hour from bucket `first` of the fit on."""
-        place = (first + np.arange(len(n)) + 0.5) / BUCKETS_AN_HOUR - 0.5  # between hours' middles
+    def expected(self, n: Floats, first: float) -> Floats:
+        """[T] of exposures `n` [T] in quarters of an hour from bucket `first` of the fit on, which
+        need not begin with a quarter."""
+        middle = (first + np.arange(len(n)) + 0.5) / BUCKETS_AN_HOUR
+        place = middle - 0.5  # between hours' middles
         low = np.floor(place).astype(np.int64)
         part = place - low
         # Not across midnight, where another kind of day begins.
-        own = (first + np.arange(len(n))) // BUCKETS_AN_HOUR
+        own = np.floor(middle).astype(np.int64)
         low, high = (np.where(one // 24 == own // 24, one, own) for one in (low, low + 1))
         before, after = (self.season[one % HOURS_A_WEEK] for one in (low, high))
         level = self.rate * math.exp(self.line.at)
@@ -162,44 +165,34 @@ def scan(baseline: Baseline, k: Floats, expected: Floats, direction: int, least:
     day: against the baseline, and against the baseline at the level of the same day before the
     window, which a promotion has changed since midnight. Windows whose log ratio is below `least`,
     or that begin before the first bucket, are left out."""
-    size = len(k)
     sums_k, sums_e = (np.concatenate([[0.0], np.cumsum(one)]) for one in (k, expected))
-    best = _Best(size, direction, least)
-    end = np.arange(1, size + 1)
-    midnight = np.arange(size) // A_DAY * A_DAY
-    lengths = np.array(WINDOWS, np.float64)
-    for width, tau2 in zip(WINDOWS, baseline.tau2_of(lengths), strict=True):
-        begin = np.maximum(end - width, 0)
-        whole = end >= width
-        seen, wanted = sums_k[end] - sums_k[begin], sums_e[end] - sums_e[begin]
-        z, ratio = deviation(seen, wanted, baseline.phi, tau2 + baseline.line.variance)
-        best.offer(np.where(whole, z, 0.0), ratio, width)
-        if width > A_DAY // 2:
-            continue
-        before_k, before_e = sums_k[begin] - sums_k[midnight], sums_e[begin] - sums_e[midnight]
-        known = whole & (begin - midnight >= _MORNING) & (before_k >= _LEAST_COUNT)
-        level = np.where(known, before_k / np.maximum(before_e, 1e-9), 0.0)
-        doubt = 1.5 * baseline.within2 + baseline.phi / np.maximum(before_k, 1.0)
-        z, ratio = deviation(seen, wanted * level, baseline.phi, doubt)
-        best.offer(np.where(known, z, 0.0), ratio, width)
-    return Scan(best.z, best.log_ratio, best.window)
+    width = np.array(WINDOWS)[:, None]  # windows are [W, T] from here on
+    end = np.arange(1, len(k) + 1)
+    begin = np.maximum(end - width, 0)
+    whole = end >= width
+    seen, wanted = sums_k[end] - sums_k[begin], sums_e[end] - sums_e[begin]
+    beyond = baseline.tau2_of(width.astype(np.float64)) + baseline.line.variance
+    usual = deviation(seen, wanted, baseline.phi, beyond)
 
+    midnight = (end - 1) // A_DAY * A_DAY
+    before_k, before_e = sums_k[begin] - sums_k[midnight], sums_e[begin] - sums_e[midnight]
+    known = (begin - midnight >= _MORNING) & (before_k >= _LEAST_COUNT) & (width <= A_DAY // 2)
+    level = np.where(known, before_k / np.maximum(before_e, 1e-9), 0.0)
+    # A level that one hour has told is no better known than an hour is like its day.
+    told = np.clip(_SURE / np.maximum(begin - midnight, 1), 0.5, 2.0)
+    doubt = (1 + told) * baseline.within2 + baseline.phi / np.maximum(before_k, 1.0)
+    own = deviation(seen, wanted * level, baseline.phi, doubt)
 
-class _Best:
-    """The furthest window so far of each bucket."""
-
-    def __init__(self, size: int, direction: int, least: float) -> None:
-        self._direction, self._least = direction, least
-        self.z: Floats = np.zeros(size)
-        self.log_ratio: Floats = np.zeros(size)
-        self.window: npt.NDArray[np.int64] = np.zeros(size, np.int64)
-
-    def offer(self, z: Floats, log_ratio: Floats, width: int) -> None:
-        """One window's looks, [T] each."""
-        better = (self._direction * log_ratio >= self._least) & (self._direction * z > self.z)
-        self.z = np.where(better, self._direction * z, self.z)
-        self.log_ratio = np.where(better, log_ratio, self.log_ratio)
-        self.window[better] = width
+    z, ratio = (np.concatenate(pair) for pair in zip(usual, own, strict=True))  # [2 W, T]
+    counts = np.concatenate([whole, whole & known]) & (direction * ratio >= least)
+    z = np.where(counts, direction * z, 0.0)
+    best = np.argmax(z, axis=0)
+    furthest, told_ratio = z[best, end - 1], ratio[best, end - 1]
+    window = np.array((*WINDOWS, *WINDOWS))[best]
+    held = furthest > 0
+    return Scan(
+        np.maximum(furthest, 0.0), np.where(held, told_ratio, 0.0), np.where(held, window, 0)
+    )
 
 
 def slow_look(baseline: Baseline, direction: int, least: float) -> tuple[float, float, int]:

@@ -30,20 +30,20 @@ _MONEY: Final = frozenset({"order_value", "revenue_per_decision"})
 @dataclass(frozen=True)
 class Recent:
     """The last two days of every slice by quarter of an hour, [T, C], from bucket `first` of the
-    fit on, which begins at `origin_us`; the last bucket is whole."""
+    fit on, which begins at `origin_us`; the last bucket is whole, and ends at any five minutes."""
 
     slices: Mapping[Where, Counters]
-    first: int
+    first: float
     origin_us: int
 
     @property
-    def end(self) -> int:
+    def end(self) -> float:
         """The bucket after the last one."""
         return self.first + len(self.slices[ALL])
 
-    def at(self, bucket: int) -> datetime:
+    def at(self, bucket: float) -> datetime:
         """When that bucket of the fit begins."""
-        return from_us(self.origin_us + bucket * _QUARTER_US)
+        return from_us(self.origin_us + round(bucket * _QUARTER_US))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ Where = tuple[str, str]  # cut and value
 ALL: Final[Where] = ("all", "")
 # False alarms that all series together may raise in a week, in the looks at hours and at days; half
 # of the first is the whole shop's, which has most to lose and the least chance in it.
-FAST_A_WEEK, SLOW_A_WEEK = 0.4, 0.1
+FAST_A_WEEK, SLOW_A_WEEK = 0.6, 0.1
 _WORSE: Final = 2.0  # deviations
 RIPE_BUCKETS: Final = 2  # half an hour
 
@@ -39,7 +39,9 @@ class Series:
         cut, value = self.where
         return self.watched.metric if cut == "all" else f"{self.watched.metric}/{cut}={value}"[:200]
 
-    def recent(self, slices: Mapping[Where, Counters], first: int) -> tuple[Floats, Floats, Floats]:
+    def recent(
+        self, slices: Mapping[Where, Counters], first: float
+    ) -> tuple[Floats, Floats, Floats]:
         """k, n and expected k of buckets from `first` of the fit on, [T] each. A slice of which
         nothing was seen is there with nothing in it."""
         whole = slices[ALL]
@@ -99,7 +101,7 @@ class Watch:
         """The same of days."""
         return self._slow
 
-    def look(self, slices: Mapping[Where, Counters], first: int) -> list[Looked]:
+    def look(self, slices: Mapping[Where, Counters], first: float) -> list[Looked]:
         """At buckets [T, C] of each slice from bucket `first` of the fit on."""
         looked = []
         counts = {(one.watched.metric, one.where): one.recent(slices, first) for one in self.series}

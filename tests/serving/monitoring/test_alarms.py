@@ -5,6 +5,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_a_drop_is_one_item_with_where_since_when_and_what_went_live(
     assert [one["by"]["key_id"] for one in lines if one["action"] == "review.opened"] == ["worker"]
 
 
+def test_it_looks_at_the_last_whole_five_minutes(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [Fault("drop", NOON, 10**6, 0.5)])
+    clock.at += timedelta(minutes=5)  # 14:07
+    watcher(tmp_path, store, clock).look()
+    (review,) = store.reviews("open")
+    found, noon = review.finding, MONDAY + timedelta(days=DAYS - 1, hours=12)
+    assert found.seen_at == noon + timedelta(hours=2, minutes=5)
+    assert found.since.minute % 15 == 5
+    assert abs(found.since - noon) <= timedelta(minutes=15)
+    assert found.seen is not None
+    assert found.expected is not None
+    assert found.seen / found.expected == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_slice_that_is_gone_is_named(
     tmp_path: Path, store: SqlControlStore, clock: FixedClock
 ) -> None:
@@ -211,6 +228,25 @@ def test_a_scan_looks_one_way_and_says_since_when() -> None:
     assert up.z.max() < high
     assert abs(since_bucket(baseline, k, expected, -1) - 150) <= 1
     assert anomaly.critical(0.4, 1_000) > high > anomaly.critical(0.4, 10)
+
+
+def test_what_one_hour_tells_of_a_day_is_doubted_more_than_what_six_do() -> None:
+    """Hours are 2 % off their day's level. The first was 1.1 times the usual, then it is usual: a
+    level of one hour is as doubtful as two of the four hours that `within2` is told of."""
+    n = np.full(28 * 24, 20_000.0)
+    fitted = fit(Signal(np.tile([980.0, 1_020.0], 14 * 24), n, 0.95))
+    assert fitted is not None
+    line, tau2 = replace(fitted.line, variance=0.0), (9.0,) * 4
+    baseline = replace(fitted, within2=0.0004, tau2=tau2, line=line, phi=1.0)
+    expected = np.full(A_DAY, 1_000.0)
+    k = expected.copy()
+    k[:4] *= 1.1
+    early = scan(baseline, k, expected, -1, 0.0).z[4 + 7]
+    z, _ = deviation(8_000.0, 8_800.0, 1.0, 3 * 0.0004 + 1 / 4_400)
+    assert early == pytest.approx(-z)
+    k[:24] = 1_100.0
+    z, _ = deviation(8_000.0, 8_800.0, 1.0, 1.5 * 0.0004 + 1 / 26_400)
+    assert scan(baseline, k, expected, -1, 0.0).z[24 + 7] == pytest.approx(-z)
 
 
 def test_orders_of_which_nobody_says_the_worth_move_no_order_value() -> None:
