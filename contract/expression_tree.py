@@ -38,6 +38,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "CreateStruct": {"message_name": (1, "string"), "entries": (2, "Entry*")},
     "Entry": {"map_key": (3, "Expr"), "value": (4, "Expr")},
     "Comprehension": {
+        "iter_var": (1, "string"),
         "iter_range": (2, "Expr"),
         "accu_init": (4, "Expr"),
         "loop_condition": (5, "Expr"),

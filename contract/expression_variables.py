@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from contract.events import EventContext
 from contract.segment_config import WEEKDAYS
@@ -70,8 +70,7 @@ def variables_of(scope: Scope) -> tuple[Variable, ...]:
     return tuple(one for one in VARIABLES if not one.name.startswith("decision."))
 
 
-@dataclass(frozen=True)
-class CartLine:
+class CartLine(NamedTuple):
     """A line of the cart; `price` of one unit in minor units, `categories` at any level."""
 
     item_id: str
@@ -120,7 +119,8 @@ def cart_values(lines: Iterable[CartLine], currency: str) -> dict[str, Value]:
     total = 0
     for line in lines:
         quantities[line.item_id] = quantities.get(line.item_id, 0) + line.quantity
-        categories.update(dict.fromkeys(line.categories))
+        for one in line.categories:
+            categories[one] = None
         total += line.quantity * (line.price or 0)
     return {
         "cart.items": list(quantities),

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 
+from contract.expression_steps import Step, outcome, steps_of
 from contract.expression_tree import LOOPED, Node, children, kind_of, literal, name_of, tree_of
 from contract.expression_variables import KIND, Kind, Scope, Value, hostile_samples, variables_of
 
@@ -74,9 +75,20 @@ class Expression:
     variables: frozenset[str]
     root: Node = field(repr=False)
     _program: Any = field(repr=False)
+    _steps: Step | None = field(repr=False)
 
     def holds(self, facts: Facts) -> bool | None:
         """Whether it holds; None where it could not be evaluated, which counts as no."""
+        if self._steps is None:
+            return self.by_the_library(facts)
+        try:
+            value = outcome(self._steps, facts.values)
+        except Exception:  # a value of another type than its variable
+            return None
+        return value if isinstance(value, bool) else None
+
+    def by_the_library(self, facts: Facts) -> bool | None:
+        """The same, whatever the expression says."""
         try:
             value = self._program.eval(facts.activation).value()
         except Exception:  # whatever the library says: a checkout goes on
@@ -117,7 +129,7 @@ def parse(text: str, scope: Scope = "rule") -> Expression:
     root = tree_of(program.serialize())
     _refuse_form(root)
     names = {name for node, _ in _walk(root) if (name := name_of(node)) in KIND and name}
-    return Expression(text, scope, frozenset(names), root, program)
+    return Expression(text, scope, frozenset(names), root, program, steps_of(root))
 
 
 def checked(text: str, scope: Scope = "rule") -> Expression:

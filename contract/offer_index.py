@@ -9,7 +9,6 @@ from functools import lru_cache
 from math import ceil
 from typing import Final, NamedTuple, Self
 
-from contract.expression_needs import Needs, needs_of
 from contract.expressions import Expression, Facts
 from contract.offer_checks import Asked, Evaluation, Rejected, RejectionReason, ValidOffer
 from contract.offers import (
@@ -43,7 +42,7 @@ class OfferIndex:
         self.variables: frozenset[str] = frozenset().union(
             *(one.variables for one in compiled.values())
         )
-        self._conditions = {text: _Condition.of(one) for text, one in compiled.items()}
+        self._conditions = compiled
         gates: dict[_Gate, int] = {}
         promises: dict[_Promise, int] = {}
         items = []
@@ -92,7 +91,7 @@ class OfferIndex:
             reason, text = gate.closed(asked), gate.condition
             if reason is None and text is not None:
                 if text not in said:
-                    said[text] = self._conditions[text].holds(facts())
+                    said[text] = self._conditions[text].holds(facts()) is True
                 if not said[text]:
                     reason = "CouponRejectedByCondition"
             reasons[number] = reason
@@ -147,23 +146,6 @@ class _Standing(NamedTuple):
     until: datetime
     reasons: _Reasons
     open: tuple[int, ...]
-
-
-class _Condition(NamedTuple):
-    expression: Expression
-    needs: Needs
-
-    @classmethod
-    def of(cls, expression: Expression) -> Self:
-        """Of `expression`."""
-        return cls(expression, needs_of(expression.root))
-
-    def holds(self, facts: Facts) -> bool:
-        """Whether it does, evaluated only where its needs do not tell."""
-        met = self.needs.met(facts.values)
-        if met is False or (met and self.needs.exact):
-            return met
-        return self.expression.holds(facts) is True
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 context alone, as for the models. A history that may not be, or could not be, read is not one of no
 orders: what would be told of it has no value then."""
 
-from collections.abc import Set
 from datetime import datetime
+from functools import lru_cache
 
 from contract.clock import to_us
 from contract.expression_variables import (
@@ -30,7 +30,7 @@ def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
 
 
 def offer_facts(
-    checkout: Checkout, state: SubjectState | None, wanted: Set[str], now: datetime
+    checkout: Checkout, state: SubjectState | None, wanted: frozenset[str], now: datetime
 ) -> Facts:
     """The values for the conditions of offers: of at least the variables `wanted`, at the gateway's
     own time `now`."""
@@ -42,7 +42,7 @@ def rule_facts(
     state: SubjectState | None,
     answer: Answer,
     offers: tuple[str, ...],
-    wanted: Set[str],
+    wanted: frozenset[str],
     now: datetime,
 ) -> Facts:
     """The values for the conditions of rules: of at least the variables `wanted`, since most rules
@@ -53,20 +53,21 @@ def rule_facts(
     return Facts({**values, **checkout.assumed})
 
 
-def _kinds(wanted: Set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in wanted}
+@lru_cache(maxsize=64)  # of the books in force
+def _kinds(wanted: frozenset[str]) -> frozenset[str]:
+    return frozenset(name.partition(".")[0] for name in wanted)
 
 
 def _values(
-    checkout: Checkout, state: SubjectState | None, wanted: Set[str], now: datetime
+    checkout: Checkout, state: SubjectState | None, wanted: frozenset[str], now: datetime
 ) -> dict[str, Value]:
     """What is so before there is a decision."""
     values: dict[str, Value] = {}
     kinds = _kinds(wanted)
-    if kinds & {"shopper", "segments"}:
+    if "shopper" in kinds or "segments" in kinds:
         values |= _shopper(checkout, state, with_segments="segments" in kinds)
     if "cart" in kinds:
-        values |= _cart(checkout)
+        values |= _cart(checkout, with_categories="cart.categories" in wanted)
     if "context" in kinds:
         values |= _context(checkout, now)
     return values
@@ -88,13 +89,16 @@ def _shopper(
     )
 
 
-def _cart(checkout: Checkout) -> dict[str, Value]:
+def _cart(checkout: Checkout, *, with_categories: bool) -> dict[str, Value]:
     release, cart = checkout.release, checkout.request.cart
     paths, index = release.catalogue.category_path, release.vocabulary.index
-    lines = (
-        CartLine(line.item_id, line.quantity, line.price, paths[index(line.item_id)])
+    lines = [
+        CartLine(
+            *(line.item_id, line.quantity, line.price),
+            paths[index(line.item_id)] if with_categories else (),
+        )
         for line in cart.items
-    )
+    ]
     return cart_values(lines, cart.currency)
 
 

@@ -1,9 +1,7 @@
 """What a checkout asks of the offers: the facts that conditions read, and which offers are valid by
 them."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 from contract.expressions import Facts
 from contract.features import SubjectState
@@ -14,37 +12,39 @@ from serving.decision.offer_shelf import OfferShelf
 from serving.state.coupon_holders import Holder
 
 
-@dataclass(frozen=True, eq=False)
 class Question:
-    """A checkout that asks, with the facts made only where a condition wants them."""
+    """A checkout that asks, with the facts made only where a condition wants them. `value` of the
+    cart's goods, None where a line has no price; `margin`: what they leave, None: not known."""
 
-    checkout: Checkout
-    state: SubjectState | None
-    shelf: OfferShelf
-    now: datetime
+    def __init__(
+        self, checkout: Checkout, state: SubjectState | None, shelf: OfferShelf, now: datetime
+    ) -> None:
+        self.checkout, self.state, self.shelf, self.now = checkout, state, shelf, now
+        self.held = shelf.current
+        self.value = checkout.request.cart.value
+        self.margin = margin_of(checkout, self.held.book.margin_rate)
+        self._facts: Facts | None = None
+        self._holder: Holder | None = None
 
-    @cached_property
     def holder(self) -> Holder | None:
         """Under which names the shopper stands in the ledger; None for whom nobody knows. Raises
         StoreError."""
         subject_id = self.checkout.subject.subject_id
-        return None if subject_id is None else self.shelf.holder(subject_id)
+        if self._holder is None and subject_id is not None:
+            self._holder = self.shelf.holder(subject_id)
+        return self._holder
 
-    @cached_property
     def facts(self) -> Facts:
         """What is known of the checkout and the shopper, as far as conditions read it."""
-        wanted = self.shelf.current.index.variables
-        return offer_facts(self.checkout, self.state, wanted, self.now)
-
-    @cached_property
-    def margin(self) -> int | None:
-        """What the cart's goods leave; None where it is not known."""
-        return margin_of(self.checkout, self.shelf.current.book.margin_rate)
+        if self._facts is None:
+            wanted = self.held.index.variables
+            self._facts = offer_facts(self.checkout, self.state, wanted, self.now)
+        return self._facts
 
 
 def evaluated(question: Question) -> Evaluation:
     """Which offers are valid, as far as is known without asking the ledger."""
-    found = question.shelf.current.index.evaluate(_asked(question), lambda: question.facts)
+    found = question.held.index.evaluate(_asked(question), question.facts)
     return after_uses(found, question.shelf.uses)
 
 
@@ -54,7 +54,7 @@ def _asked(question: Question) -> Asked:
         now=question.now,
         currency=request.cart.currency,
         catalogue_currency=checkout.release.catalogue.currency,
-        value=request.cart.value,
+        value=question.value,
         shipping={one.id: one.price for one in request.shipping_options if one.price is not None},
         margin=question.margin,
         context=checkout.context,

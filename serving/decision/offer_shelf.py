@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Self
 
-from contract.assignment import place
+from contract.assignment import as_bytes, placer
 from contract.clock import DAY_US, to_us
 from contract.expressions import parse
-from contract.offer_checks import Used
+from contract.offer_checks import NOT_USED, Used
 from contract.offer_index import OfferIndex
-from contract.offers import EMPTY_BOOK, Offer, OfferBook
+from contract.offers import EMPTY_BOOK, OfferBook
 from serving.decision.offer_pacing import OfferPacing
 from serving.decision.offer_tokens import OfferSigner
 from serving.state.coupon_holders import CouponHolders, Holder
@@ -136,18 +137,6 @@ class OfferShelf:
         """Under which names stands what a subject used and was shown. Raises StoreError."""
         return self._holders.of(subject_id)
 
-    async def seen_enough(self, holder: Holder, session_id: str, now: datetime) -> bool:
-        """Whether the shopper was shown as many offers as anybody may be, in other sessions than
-        this one. Raises StoreError."""
-        cap = self.current.book.frequency_cap
-        if cap is None:
-            return False
-        names = holder.names_as_viewer
-        shown = await self._records.shown(names) if names else {}
-        if self._holders.seat(session_id) in shown:
-            return False
-        return not cap.holds(list(shown.values()), to_us(now))
-
     def counts_showing(self, offer_ids: Iterable[str]) -> bool:
         """Whether showing these is one of the times that a shopper may be shown something."""
         book = self.current.book
@@ -169,21 +158,30 @@ class OfferShelf:
         since_us = now_us - int(cap.days * DAY_US)
         return await self._records.show(names, seat, now_us, since_us, cap.times)
 
-    async def uses_by(
-        self, holder: Holder, offers: Iterable[Offer], now: datetime
-    ) -> Mapping[str, Used]:
-        """`uses`, with those of the shopper for `offers` that each may use so often only. Raises
-        StoreError."""
-        limited = [one.offer_id for one in offers if one.limits.per_subject is not None]
+    async def seen(
+        self, holder: Holder, limited: Iterable[str], session_id: str | None, now: datetime
+    ) -> tuple[Mapping[str, Used], bool]:
+        """What the ledger knows of the shopper, at one look: `uses`, with theirs of the offers
+        `limited`; and whether they were shown as many offers as anybody may be, in other sessions
+        than this one (None: that is not asked). Raises StoreError."""
         names = holder.names(limited)
-        counted = await self._ledger.used_by(names, now)
-        found = dict(self.uses)
-        for offer_id, count in counted.items():
-            before = found.get(offer_id, Used())
-            found[offer_id] = Used(before.total, count, before.spent)
-        return found
+        viewer = () if session_id is None else holder.names_as_viewer
+        if not (viewer or any(names.values())):
+            return self.uses, False
+        found = await self._ledger.seen(names, viewer, now)
+        uses = dict(self.uses)
+        for offer_id, count in found.uses.items():
+            before = uses.get(offer_id, NOT_USED)
+            uses[offer_id] = Used(before.total, count, before.spent)
+        cap = self.current.book.frequency_cap
+        if cap is None or session_id is None or self._holders.seat(session_id) in found.shown:
+            return uses, False
+        return uses, not cap.holds(list(found.shown.values()), to_us(now))
 
     def draw(self, stable_id: str, now: datetime) -> float:
         """Where the shopper stands in 0 .. 1: below the book's `holdout_share` no offers are shown.
         The same all month, so that an offer does not come and go with every look at the cart."""
-        return place(f"{self._salt}/offers/{now:%Y-%m}", stable_id)
+        return _placer(f"{self._salt}/offers/{now:%Y-%m}")(as_bytes(stable_id))
+
+
+_placer = lru_cache(maxsize=16)(placer)

@@ -26,7 +26,7 @@ from serving.decision.messages import RejectedOffer
 from serving.decision.offer_policy import UNKNOWN_GAIN, Judged, judged, may_be_judged
 from serving.decision.offer_question import Question, evaluated
 from serving.decision.offer_shelf import OfferShelf
-from serving.decision.offer_terms import FREE, Terms, affordable, terms_of
+from serving.decision.offer_terms import FREE, Terms, affordable, seen_of, terms_of
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
 
@@ -132,17 +132,15 @@ async def consider(
 ) -> Offered:
     """Which offers the checkout may have at `now`, and which of them it is shown. `state` None: no
     history could be read. Raises StoreError where the ledger does not say what was used."""
-    held = shelf.current
-    if not held.book.offers:
+    question = Question(checkout, state, shelf, now)
+    if not question.held.book.offers:
         return NOTHING
     # The cheap checks first, so that the ledger is asked only about what may come of it.
-    question = Question(checkout, state, shelf, now)
     found = evaluated(question)
-    limited = held.by_subject and any(one.offer.limits.per_subject for one in found.valid)
-    if limited and (holder := question.holder) is not None:
-        uses = await shelf.uses_by(holder, (one.offer for one in found.valid), now)
-        found = after_uses(found, uses)
-    terms = await terms_of(question, found)
+    seen = await seen_of(question, found)
+    if seen.uses is not None:
+        found = after_uses(found, seen.uses)
+    terms = terms_of(question, found, seen)
     if terms is not None and terms.pace is not None:
         found = affordable(found, terms.pace.usable)
     return _chosen(question, found, terms)
@@ -150,7 +148,7 @@ async def consider(
 
 def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offered:
     checkout, shelf = question.checkout, question.shelf
-    book, value = shelf.current.book, checkout.request.cart.value
+    book, value = question.held.book, question.value
     share, margin = book.holdout_share, question.margin if found.valid else None
     draw = shelf.draw(stable_id(checkout.request, checkout.subject), question.now)
     offered = Offered(

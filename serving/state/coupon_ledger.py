@@ -14,7 +14,7 @@ a contract, and stays.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from contract.offer_checks import RejectionReason, Used, floors_kept
@@ -134,13 +134,21 @@ class Settled:
     at_us: int  # when it was redeemed, or rolled back
 
 
+class Seen(NamedTuple):
+    """How often somebody used each offer, and when each of their sessions, by its seat, was shown
+    one last."""
+
+    uses: Mapping[str, int]
+    shown: Mapping[str, int]
+
+
 class CouponLedger(Protocol):
     """The ledger. Every method raises StoreError when it can not be reached: then nobody knows
     whether the step was taken, and asking again is right."""
 
     @property
     def looks_beside(self) -> bool:
-        """Whether `used_by` answers without waiting."""
+        """Whether `seen` answers without waiting."""
         ...
 
     async def reserve(
@@ -183,8 +191,11 @@ class CouponLedger(Protocol):
         """How often each offer was used, by its id, as of `now`."""
         ...
 
-    async def used_by(self, holders: Mapping[str, Sequence[str]], now: datetime) -> dict[str, int]:
-        """How often each offer of `holders` was used under its names."""
+    async def seen(
+        self, holders: Mapping[str, Sequence[str]], viewer: Sequence[str], now: datetime
+    ) -> Seen:
+        """What stands under the names of a shopper: of each offer of `holders`, and as a
+        `viewer`."""
         ...
 
     def close(self) -> None:

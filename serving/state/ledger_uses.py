@@ -15,7 +15,7 @@ from contract.offer_checks import Used
 from serving.state.coupon_ledger import CouponRefused
 from serving.state.ledger_database import rows_of
 from serving.state.ledger_tables import DAY_SPEND, HOLDER_USES, OFFER_USES, RESERVATIONS
-from serving.state.sql import places
+from serving.state.sql import Asked, places
 
 _HELD = RESERVATIONS.c
 _USES_OF = """
@@ -139,7 +139,7 @@ def used(connection: Connection, now_us: int) -> dict[str, Used]:
     return found
 
 
-def asked_uses(holders: Sequence[str], now_us: int) -> tuple[str, list[Any]]:
+def asked_uses(holders: Sequence[str], now_us: int) -> Asked:
     """The question, and its values, how often was used under each of `holders`, at least one,
     without what was reserved and is over; those never used are left out."""
     return _USES_OF.format(places(len(holders))), [now_us, *holders]

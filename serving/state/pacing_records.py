@@ -23,7 +23,7 @@ from serving.state.ledger_tables import (
     RESERVATIONS,
     SHOWN,
 )
-from serving.state.sql import places
+from serving.state.sql import Asked, places
 
 _SHOWN = "SELECT seat, shown_at FROM shown WHERE name IN ({})"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
@@ -113,7 +113,7 @@ class PacingRecords:
 
     async def shown(self, names: Sequence[str]) -> dict[str, int]:
         """When who has `names`, at least one, was shown something last, by the session's seat."""
-        rows = await self._database.look(_SHOWN.format(places(len(names))), names)
+        rows = await self._database.look(*asked_shown(names))
         return {seat: int(at) for seat, at in rows}
 
     async def show(
@@ -125,7 +125,7 @@ class PacingRecords:
         def write(connection: Connection) -> bool:
             if connection.dialect.name == "postgresql":  # SQLite has one writer
                 connection.execute(_LOCK, {"name": names[0]})
-            rows = rows_of(connection, _SHOWN.format(places(len(names))), names)
+            rows = rows_of(connection, *asked_shown(names))
             before = {shown: int(at) for shown, at in rows}
             if seat in before:
                 return True
@@ -143,6 +143,12 @@ class PacingRecords:
                 connection.execute(delete(SHOWN).where(SHOWN.c.shown_at < before_us))
             )
         )
+
+
+def asked_shown(names: Sequence[str]) -> Asked:
+    """The question when who has `names`, at least one, was shown something last, by the session's
+    seat."""
+    return _SHOWN.format(places(len(names))), names
 
 
 _SLOTS, _PRICES, _HELD = PACING_SLOTS.c, PACING_PRICES.c, RESERVATIONS.c

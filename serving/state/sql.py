@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from contract.errors import UserError
 
 Step = Callable[["Sql"], None]
+Asked = tuple[str, Sequence[Any]]  # a statement that reads, and its values
 
 
 class Sql(Protocol):
@@ -51,6 +52,12 @@ def for_postgresql(text: str) -> str:
     for pattern, said in _EXCHANGED:
         text = pattern.sub(said, text)
     return text
+
+
+def at_one_look(*asked: Asked) -> Asked:
+    """The rows of all of `asked`, whose columns are alike, in one statement."""
+    values = [value for _, own in asked for value in own]
+    return " UNION ALL ".join(text for text, _ in asked), values
 
 
 def places(number: int) -> str:

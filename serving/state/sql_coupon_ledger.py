@@ -9,12 +9,20 @@ from contract.clock import to_us
 from contract.offer_checks import Used
 from contract.offers import Limits
 from serving.state import ledger_steps, ledger_uses
-from serving.state.coupon_ledger import Claim, Redemption, Reservation, Settled, Settlement
+from serving.state.coupon_ledger import (
+    Claim,
+    Redemption,
+    Reservation,
+    Seen,
+    Settled,
+    Settlement,
+)
 from serving.state.coupon_outbox import CouponOutbox
 from serving.state.ledger_database import LedgerDatabase
 from serving.state.ledger_rows import IN_FORCE, reservation_of
 from serving.state.ledger_tables import REDEMPTIONS, RESERVATIONS
-from serving.state.pacing_records import PacingRecords
+from serving.state.pacing_records import PacingRecords, asked_shown
+from serving.state.sql import at_one_look
 
 _AT_ONCE = 500  # names in one query
 _HELD = RESERVATIONS.c
@@ -97,17 +105,28 @@ class SqlCouponLedger:
             lambda connection: ledger_uses.used(connection, to_us(now))
         )
 
-    async def used_by(self, holders: Mapping[str, Sequence[str]], now: datetime) -> dict[str, int]:
+    async def seen(
+        self, holders: Mapping[str, Sequence[str]], viewer: Sequence[str], now: datetime
+    ) -> Seen:
         every = [name for names in holders.values() for name in names]
-        counted: dict[str, int] = {}
-        for start in range(0, len(every), _AT_ONCE):
-            some = every[start : start + _AT_ONCE]
-            rows = await self._database.look(*ledger_uses.asked_uses(some, to_us(now)))
-            counted |= {name: int(uses) for name, uses in rows}
-        return {
-            offer_id: sum([counted.get(name, 0) for name in names])
+        asked = [
+            ledger_uses.asked_uses(every[start : start + _AT_ONCE], to_us(now))
+            for start in range(0, len(every), _AT_ONCE)
+        ]
+        if viewer:
+            last = [asked.pop()] if asked else []
+            asked.append(at_one_look(*last, asked_shown(viewer)))
+        found: dict[str, int] = {}
+        for query, values in asked:
+            found |= {
+                name: int(number) for name, number in await self._database.look(query, values)
+            }
+        # Names and seats are digests: none is another.
+        uses = {
+            offer_id: sum([found.pop(name, 0) for name in names])
             for offer_id, names in holders.items()
         }
+        return Seen(uses, found)
 
     def close(self) -> None:
         self._database.close()

@@ -53,7 +53,7 @@ def _held(offer: Offer, book: OfferBook, of: Asked, facts: Facts) -> ValidOffer 
         return "CouponRejectedByCondition"
     if book.in_money(offer) and of.currency != of.catalogue_currency:
         return "CouponRejectedByCondition"
-    if offer.condition is not None and not parse(offer.condition, "offer").holds(facts):
+    if offer.condition is not None and not _holds(offer.condition, facts):
         return "CouponRejectedByCondition"
     amount = reduction(discount, of.value, of.shipping_price(discount))
     floor, most = book.floor_of(offer), None
@@ -62,6 +62,10 @@ def _held(offer: Offer, book: OfferBook, of: Asked, facts: Facts) -> ValidOffer 
     if amount <= 0 or (most is not None and amount > most):
         return "CouponRejectedByCondition"
     return ValidOffer(offer, discount, amount, targeted, most)
+
+
+def _holds(condition: str, facts: Facts) -> bool:
+    return parse(condition, "offer").by_the_library(facts) is True
 
 
 def _targeted(offer: Offer) -> bool:

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from contract.events import EventContext
@@ -11,6 +11,7 @@ from contract.expression_variables import (
     VARIABLES,
     CartLine,
     Suggested,
+    Value,
     cart_values,
     context_values,
     decision_values,
@@ -19,6 +20,7 @@ from contract.expression_variables import (
     variables_of,
 )
 from contract.expressions import MAX_SECONDS, ExpressionRefused, Facts, checked, parse
+from tests.contract.examples import PROVE
 
 FACTS = Facts(
     shopper_values(
@@ -107,7 +109,10 @@ def test_an_offer_cannot_speak_of_the_decision_that_it_is_part_of() -> None:
 
 @pytest.mark.parametrize("values", [{}, {"cart.total": "much"}, {"cart.total": 2**70}])
 def test_values_that_are_missing_or_wrong_fail_and_do_not_raise(values: dict[str, object]) -> None:
-    assert checked("cart.total > 1").holds(Facts(values)) is None  # type: ignore[arg-type]
+    facts = Facts(values)  # type: ignore[arg-type]
+    assert checked("cart.total + 1 > 2").holds(facts) is None
+    # More than the library can count with is no fault where nothing is counted.
+    assert checked("cart.total > 1").holds(facts) is (True if 2**70 in values.values() else None)
 
 
 def test_every_variable_has_a_value_in_every_sample() -> None:
@@ -149,3 +154,71 @@ def test_any_text_is_refused_or_evaluated_in_time(text: str) -> None:
         began = time.thread_time()
         assert expression.holds(Facts(sample)) in (True, False, None)
         assert time.thread_time() - began < 50 * MAX_SECONDS
+
+
+# Expressions of every kind that is evaluated without the library, over what may be missing.
+TEXTS = st.sampled_from(("cart.currency", "context.country", "'DE'", "''", "'a'"))
+COUNTS = st.sampled_from(("cart.total", "shopper.orders", "0", "3", "-1", "size(cart.items)"))
+LISTS = st.sampled_from(("cart.items", "segments", "cart.categories", "['a', 'DE']", "[]"))
+SIGNS = st.sampled_from(("==", "!=", "<", "<=", ">", ">="))
+PLAIN = st.one_of(
+    st.sampled_from(("true", "shopper.known", "shopper.signed_in", "'a' in cart.quantities")),
+    st.builds("{} {} {}".format, TEXTS, SIGNS, TEXTS),
+    st.builds("{} {} {}".format, COUNTS, SIGNS, COUNTS),
+    st.builds("{} in {}".format, TEXTS, LISTS),
+)
+MACROS = st.builds(
+    "{}.{}({}, {})".format,
+    LISTS,
+    st.sampled_from(("exists", "all")),
+    st.sampled_from(("one", "segments")),
+    st.one_of(PLAIN, st.sampled_from(("one == 'a'", "one in segments", "segments != 'DE'"))),
+)
+EXPRESSIONS = st.recursive(
+    PLAIN | MACROS,
+    lambda inner: st.one_of(
+        st.builds("!({})".format, inner),
+        st.builds("({}) && ({})".format, inner, inner),
+        st.builds("({}) || ({})".format, inner, inner),
+    ),
+    max_leaves=6,
+)
+KNOWN = st.fixed_dictionaries(
+    {},
+    optional={
+        "cart.currency": st.sampled_from(("DE", "a", "")),
+        "context.country": st.sampled_from(("DE", "")),
+        "cart.total": st.integers(-2, 4),
+        "shopper.orders": st.integers(-1, 3),
+        "shopper.known": st.booleans(),
+        "shopper.signed_in": st.booleans(),
+        "cart.items": st.lists(st.sampled_from(("a", "DE", "b")), max_size=3),
+        "cart.categories": st.lists(st.sampled_from(("a", "DE")), max_size=2),
+        "segments": st.lists(st.sampled_from(("a", "b")), max_size=2),
+        "cart.quantities": st.sampled_from(({}, {"a": 1})),
+    },
+)
+
+
+@settings(max_examples=3_000 if PROVE else 300, deadline=None)
+@given(EXPRESSIONS, KNOWN)
+def test_what_is_evaluated_here_is_what_the_library_says(
+    text: str, known: dict[str, Value]
+) -> None:
+    try:
+        expression = parse(text, "offer")
+    except ExpressionRefused:  # `one` outside of its macro, too many macros, [] < ...
+        reject()
+    assert expression._steps is not None
+    facts = Facts(known, "offer")
+    assert expression.holds(facts) is expression.by_the_library(facts)
+
+
+def test_what_is_not_evaluated_here_is_left_to_the_library() -> None:
+    for text in (
+        *("cart.total + 1 > 2", "cart.quantities['milk'] == 3", "cart.currency.startsWith('E')"),
+        *("cart.items.exists_one(one, one == 'milk')", "double(cart.total) > 1.5"),
+    ):
+        expression = parse(text)
+        assert expression._steps is None
+        assert expression.holds(FACTS) is True

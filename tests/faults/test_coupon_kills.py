@@ -65,5 +65,5 @@ async def test_nothing_is_lost_and_nothing_doubled(
             assert paid.redemption_id == redeemed.get(number, paid.redemption_id)
             assert paid.amounts == {held.reservation_id: 500}
         assert await ledger.used(NOON) == {"ten": Used(begun, 0, 500 * begun)}
-        assert await ledger.used_by({"ten": ["h"]}, NOON) == {"ten": begun}
+        assert (await ledger.seen({"ten": ["h"]}, (), NOON)).uses == {"ten": begun}
         ledger.close()

@@ -12,8 +12,9 @@ from contract.clock import FixedClock
 from contract.offer_arms import Arm, OfferArms
 from contract.offers import PercentOff
 from contract.policy import PRICE_SPREAD
+from serving.state.coupon_ledger import Seen
 from serving.state.sqlite_writer import StoreError
-from tests.serving.api.test_offers import CART, TEN, put, refused
+from tests.serving.api.test_offers import CART, TEN, put, refused, reserve
 from tests.serving.conftest import ALL, Running, Start
 from tests.serving.release_factory import Factory
 
@@ -239,6 +240,35 @@ async def test_a_shopper_is_shown_offers_so_often_only(start: Start, factory: Fa
         running.gateway.holders.of(_subject(running)).names_as_viewer
     )
     assert len(kept) == 1  # what counts no more is gone
+
+
+async def test_uses_and_showings_of_a_shopper_are_looked_up_at_once(
+    start: Start, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await opened(start, factory, MIDNIGHT + timedelta(hours=10))
+    once = PICKED | {"limits": {"per_subject": 1}}
+    other = PICKED | {"offer_id": "other", "discount": {"kind": "percent", "percent": 11}}
+    await put(running, once, other, margin_rate=0.4, frequency_cap={"times": 2, "days": 7})
+    ledger, looks = running.gateway.ledger, list[int]()
+    look = ledger.seen
+
+    async def seen(holders: Any, viewer: Any, now: Any) -> Seen:
+        looks.append(len(holders))
+        return await look(holders, viewer, now)
+
+    monkeypatch.setattr(ledger, "seen", seen)
+    asked = {"cart": CART, "consent": ALL}
+    first = (await running.decide(session_id="one", **asked)).json()
+    assert looks == []  # nobody knew them
+    held = await reserve(running, first)
+    assert held.status_code == 200, held.text
+    again = (await running.decide(session_id="two", **asked)).json()
+    assert looks == [1]
+    assert again["rejected_offers"] == [
+        {"offer_id": "ten", "rejection_reason": "ProfileLimitReached"}
+    ]
+    assert [one["offer_id"] for one in again["offers"]] == ["other"]
+    assert (await running.decide(session_id="three", **asked)).json()["offers"] == []
 
 
 def _subject(running: Running) -> str:

@@ -186,8 +186,11 @@ async def test_limits_of_each_shopper_and_of_the_budget(ledger: SqlCouponLedger)
     assert await refusal(reserve(ledger, third, limits)) == "CampaignLimitReached"
     await reserve(ledger, claim("t-5", amount=200), limits)
     assert await ledger.used(NOON) == {"ten": Used(3, 0, 1_200)}
-    assert await ledger.used_by({"ten": ("h-0", "h-1"), "x": ("h-9",)}, NOON) == {"ten": 1, "x": 0}
-    assert await ledger.used_by({"ten": ("h-1",)}, NOON + TTL) == {"ten": 0}
+    assert (await ledger.seen({"ten": ("h-0", "h-1"), "x": ("h-9",)}, (), NOON)).uses == {
+        "ten": 1,
+        "x": 0,
+    }
+    assert (await ledger.seen({"ten": ("h-1",)}, (), NOON + TTL)).uses == {"ten": 0}
 
 
 async def test_what_one_gateway_has_counted_the_others_find(
@@ -195,11 +198,25 @@ async def test_what_one_gateway_has_counted_the_others_find(
 ) -> None:
     one, other = two
     many = [f"h-{n}" for n in range(1_200)]  # more than one question may name
-    assert await other.used_by({"ten": many}, NOON) == {"ten": 0}
+    assert (await other.seen({"ten": many}, (), NOON)).uses == {"ten": 0}
     held = await reserve(one, claim(holders=("h-1100",)))
-    assert await other.used_by({"ten": many, "x": ()}, NOON) == {"ten": 1, "x": 0}
+    assert (await other.seen({"ten": many, "x": ()}, (), NOON)).uses == {"ten": 1, "x": 0}
     await one.release(held.reservation_id, NOON)
-    assert await other.used_by({"ten": many}, NOON) == {"ten": 0}
+    assert (await other.seen({"ten": many}, (), NOON)).uses == {"ten": 0}
+
+
+@pytest.mark.parametrize("number", [1, 700])
+async def test_uses_and_showings_come_at_one_look(
+    two: tuple[SqlCouponLedger, SqlCouponLedger], number: int
+) -> None:
+    one, other = two
+    names, now = [f"h-{n}" for n in range(number)], _us(NOON)
+    await reserve(one, claim(holders=(names[-1],)))
+    assert await one.pacing.show(["own"], "seat-1", now, now, 1)
+    assert await one.pacing.show(["before"], "seat-2", now + 1, now, 1)
+    seen = await other.seen({"ten": names, "x": ("h",)}, ("own", "before"), NOON)
+    assert seen == ({"ten": 1, "x": 0}, {"seat-1": now, "seat-2": now + 1})
+    assert (await other.seen({}, ("own",), NOON)) == ({}, {"seat-1": now})
 
 
 async def test_a_shopper_is_looked_up_in_a_file_beside_a_long_read(tmp_path: Path) -> None:
@@ -208,14 +225,14 @@ async def test_a_shopper_is_looked_up_in_a_file_beside_a_long_read(tmp_path: Pat
     long_read = asyncio.create_task(database.read(lambda _: gate.wait()))
     await asyncio.sleep(0)
     await reserve(ledger, claim(holders=("h",)))
-    assert await ledger.used_by({"ten": ("h",)}, NOON) == {"ten": 1}
+    assert (await ledger.seen({"ten": ("h",)}, (), NOON)).uses == {"ten": 1}
     assert await ledger.pacing.shown(["h"]) == {}
     assert not long_read.done()
     gate.set()
     assert await long_read
     ledger.close()
     with pytest.raises(StoreError):
-        await ledger.used_by({"ten": ("h",)}, NOON)
+        await ledger.seen({"ten": ("h",)}, (), NOON)
 
 
 @pytest.mark.parametrize(
