@@ -32,13 +32,10 @@ def similarity_matrix(neighbours: ItemNeighbours, index: Indices, cart: Indices)
     return matrix
 
 
-def strongest(neighbours: ItemNeighbours, cart: Indices, item: int) -> int:
-    """Which place of `cart` [K >= 1] has the highest cosine to `item`; the first of equal ones."""
-    return int(_strongest(neighbours.neighbours, neighbours.similarity, cart, item))
-
-
 @compiled(INTS32_2D, FLOATS_2D, INTS, INT)
-def _strongest(neighbours: Indices, similarity: Floats, cart: Indices, item: int) -> int:
+def strongest_of(neighbours: Indices, similarity: Floats, cart: Indices, item: int) -> int:
+    """Which place of `cart` [K >= 1] has the highest cosine to `item`, by the columns of
+    ItemNeighbours; the first of equal ones."""
     best, most = 0, np.float32(0)
     for row in range(len(cart)):
         for k in range(neighbours.shape[1]):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -114,7 +114,8 @@ async def decide(request: Request) -> Response:
     if from_page and not nothing:
         nothing = await _is_one_too_many(request, gateway, asked)
     source: Source = "page" if from_page else "request"
-    return await answer(gateway, asked, began, gpc=nothing, source=source)
+    others = waiting_beside(request.scope) > 0
+    return await answer(gateway, asked, began, gpc=nothing, source=source, others=others)
 
 
 async def _is_one_too_many(request: Request, gateway: Gateway, asked: DecideRequest) -> bool:
@@ -134,9 +135,11 @@ async def answer(
     *,
     gpc: bool,
     source: Source = "request",
+    others: bool = False,
 ) -> Response:
-    """The decision for a valid request; its time runs from `began`. Raises a 429 problem."""
-    who = _recognise(gateway, asked, gpc=gpc, source=source)
+    """The decision for a valid request; its time runs from `began`. `others`: there are more that
+    the loop has read. Raises a 429 problem."""
+    who = await _recognise(gateway, asked, gpc=gpc, source=source, others=others)
     settling = _start_settling(gateway, who)
     if who is not None and who.joins_history:
         # What the visitor did before this login is read only once the link is written.
@@ -255,13 +258,16 @@ def _json(body: BaseModel, after: Callable[[], Awaitable[None]] | None = None) -
     return Answered(type(body).__pydantic_serializer__.to_json(body), after)
 
 
-def _recognise(
-    gateway: Gateway, asked: DecideRequest, *, gpc: bool, source: Source
+async def _recognise(
+    gateway: Gateway, asked: DecideRequest, *, gpc: bool, source: Source, others: bool
 ) -> Recognised | None:
     """Who is asking, or None when the control store does not say: then nothing is in effect."""
     try:
-        return gateway.subjects.recognise(
-            asked.visitor_id, asked.user_id, asked.consent, gpc=gpc, source=source
+        return await gateway.subjects.recognise_beside(
+            *(asked.visitor_id, asked.user_id, asked.consent),
+            gpc=gpc,
+            source=source,
+            others=others,
         )
     except StoreError as error:
         log.error("a subject could not be recognised: %s", error)
@@ -352,16 +358,18 @@ def _impression(decision: Decision, subject_id: UUID, now: datetime) -> Event:
             "received_at": now,
             "session_id": asked.session_id,
             "subject_id": subject_id,
-            "items": tuple(
-                unchecked(EventItem, {**_BLANK_ITEM, "item_id": one.item_id, "index": place})
-                for place, one in enumerate(shown)
-            ),
+            "items": tuple([_item(one.item_id, place) for place, one in enumerate(shown)]),
             "currency": asked.cart.currency,
             "context": asked.context.event_context(),
             "purposes": tuple(sorted(decision.subject.purposes)),
             "decision": decision.event_body(),
         },
     )
+
+
+@lru_cache(maxsize=8_192)  # many are shown the same
+def _item(item_id: str, place: int) -> EventItem:
+    return unchecked(EventItem, {**_BLANK_ITEM, "item_id": item_id, "index": place})
 
 
 def _blank(model: type[BaseModel]) -> dict[str, Any]:

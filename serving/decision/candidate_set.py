@@ -4,8 +4,6 @@ and the sources that need no model."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from contract import candidates, pair_features
 from contract.candidates import (
     QUOTAS,
@@ -59,7 +57,7 @@ class Owed:
 
     def of(self, places: Indices) -> Floats | None:
         """The rows of exactly these; None where others were asked about."""
-        return self.rows if np.array_equal(places, self.places) else None
+        return self.rows if places.tolist() == self.places.tolist() else None
 
 
 def collect(

@@ -157,9 +157,10 @@ class Answer:
         if self.ranked is None:
             return replace(self, may=may)
         kept = may.mask[self.index]
-        if len(kept) and kept.all():
+        each = kept.tolist()
+        if each and all(each):
             return Answer(self.rung, self.candidates, self.ranked, may, self.owed)
-        if not kept.any():
+        if not any(each):
             return Answer("empty", may=may)
         ranked = Ranked(self.ranked.places[kept], self.ranked.scores[kept])
         return Answer(self.rung, self.candidates, ranked, may)

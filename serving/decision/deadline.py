@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -147,12 +147,16 @@ class Deadline:
             return fallback
         return self.inline(name, lambda: _finished(work()), fallback)
 
-    def record(self, name: str, began: float, ended: float, wrong: str | None) -> None:
-        """The stage `name` ran elsewhere between two perf_counters; `wrong` names what kept it
-        from doing its part."""
-        if self._observer is not None:
-            self._observer.stage_past(name, began, ended, wrong)
-        self._over(name, ended - began, degraded=wrong is not None)
+    def record(self, stages: Iterable[tuple[str, float, float, str | None]]) -> None:
+        """Each of `stages` ran elsewhere between two perf_counters; the last value names what kept
+        it from doing its part."""
+        spent, observer = self.timings_ms, self._observer
+        for name, began, ended, wrong in stages:
+            if observer is not None:
+                observer.stage_past(name, began, ended, wrong)
+            spent[name] = spent.get(name, 0.0) + (ended - began) * 1_000
+            if wrong is not None:
+                self.degrade(name)
 
     def _over(self, name: str, seconds: float, *, degraded: bool) -> None:
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + seconds * 1_000

@@ -143,8 +143,7 @@ class Engine:
             finally:  # also when the caller has gone away
                 late.cancel()
                 self._withdraw(work)
-        for stage, began, ended, wrong in list(work.stages):
-            deadline.record(stage, began, ended, wrong)
+        deadline.record(work.stages[:])
         return work
 
     def expected_ms(self) -> float:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -33,7 +32,7 @@ class SubjectContext:
     purposes: frozenset[str] = frozenset()
     histories: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def personal(self) -> bool:
         """Whether history, recent items and search terms may be used."""
         return "personalization" in self.purposes

@@ -33,7 +33,7 @@ def suggestions(
     if found is None or ranked is None:
         return Suggestions()
     places, release = ranked.places, checkout.release
-    index, pairs = found.listed.index[places].tolist(), found.pairs[places]
+    index, pairs = found.listed.index[places], found.pairs[places]
     owed = None if answer.owed is None else answer.owed.of(places)
     if owed is None and answer.rung == "full":
         owed = _owed(checkout, pairs)
@@ -42,7 +42,7 @@ def suggestions(
     why = checkout.deadline.inline(
         "reasons",
         lambda: reasons.explain(
-            *(release, found.evidence, index, rows, moved),
+            *(release, found.evidence, index, pairs, owed),
             personal=checkout.subject.personal,
             chosen=done.by.keys(),
         ),
@@ -50,7 +50,7 @@ def suggestions(
     )
     told, shown = [], []
     falling = _falling(scores)
-    for place, item in enumerate(index):
+    for place, item in enumerate(index.tolist()):
         item_id, said = release.vocabulary.item_id(item), why[place]
         made = {"item_id": item_id, "score": falling[place], "reasons": said}
         told.append(unchecked(Recommendation, made))

@@ -1,11 +1,12 @@
 """Signed tokens. The attribution token goes out with a decision and comes back with what happened
 next; it names the decision and its release, and nothing about the shopper."""
 
-import base64
 import json
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -19,12 +20,16 @@ _AUDIENCE = "attribution"
 _MIN_KEY_BYTES = 32
 
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
 def _base64(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=")
 
 
 _HEADER = _base64(b'{"alg":"HS256","typ":"JWT"}')
 _as_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time
+_name_as_json = lru_cache(maxsize=16)(_as_json)  # of the few releases that decide
 
 
 def sign_claims(claims: dict[str, Any], key: KeyedHash) -> str:
@@ -87,7 +92,7 @@ class TokenSigner:
         # Written by hand: it is made for every decision.
         claims = (
             f'{{"aud":"{_AUDIENCE}","did":"{decision_id.hex}",'
-            f'"rel":{_as_json(release_id)},"exp":{expires}}}'
+            f'"rel":{_name_as_json(release_id)},"exp":{expires}}}'
         )
         return _signed(claims, self._signing)
 

@@ -34,7 +34,7 @@ async def query_vectors(
         began = perf_counter()
         key, held = cache.ask(model, encoded)
         if held is not None:
-            checkout.deadline.record(model, began, perf_counter(), None)
+            checkout.deadline.record([(model, began, perf_counter(), None)])
             return held
         fresh = await checkout.deadline.stage(
             model,

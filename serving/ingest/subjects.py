@@ -7,6 +7,7 @@ from typing import Literal
 from contract.clock import Clock
 from contract.consent import NOTHING, Purpose, in_effect, may_store_behaviour, redact, taken_back
 from contract.events import ClientEvent, Event
+from serving.ingest.gathered import GatheredLookUps
 from serving.state.control_records import Consent, Identity
 from serving.state.control_store import ControlStore
 from serving.state.secrets import Pseudonyms, Secrets
@@ -43,6 +44,7 @@ class Subjects:
         self._control = control
         self._secrets = secrets
         self._clock = clock
+        self._gathered = GatheredLookUps(control)
 
     def pseudonyms(
         self, visitor_id: str, user_id: str | None
@@ -63,6 +65,23 @@ class Subjects:
         """Who this is and which purposes are in effect; writes nothing. Raises StoreError."""
         named = self.pseudonyms(visitor_id, user_id)
         return self._recognised(named, self._control.look_up(*named), consent, gpc, source)
+
+    async def recognise_beside(
+        self,
+        visitor_id: str,
+        user_id: str | None,
+        consent: Mapping[Purpose, bool] | None,
+        *,
+        gpc: bool,
+        source: Source = "request",
+        others: bool,
+    ) -> Recognised:
+        """As `recognise`; where `others` are about to ask as well, by one look-up for all of them.
+        Who is alone does not wait."""
+        if not (others or self._gathered.under_way):
+            return self.recognise(visitor_id, user_id, consent, gpc=gpc, source=source)
+        named = self.pseudonyms(visitor_id, user_id)
+        return self._recognised(named, await self._gathered.look_up(named), consent, gpc, source)
 
     def recognise_all(
         self, events: Sequence[ClientEvent], *, gpc: bool, source: Source = "request"

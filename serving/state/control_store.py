@@ -102,6 +102,10 @@ class ControlStore(Protocol):
         second old. It may take a while, so not on the loop's thread. Raises StoreError."""
         ...
 
+    def keys_of(self, subject_ids: Sequence[str]) -> list[SubjectKey]:
+        """The keys that are there of a few subjects, in one read."""
+        ...
+
     def subject_keys(
         self, *, subject_ids: Iterable[str] = (), log_keys: Iterable[bytes] = ()
     ) -> Iterator[SubjectKey]:

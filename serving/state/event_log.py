@@ -192,13 +192,15 @@ class SqliteEventLog:
         # Sealed here, not in the writer's thread: the lock is held for inserts alone.
         self._codec.refresh()
         records: list[Record | None] = []
-        for event in events:
-            records.append(self._codec.encode(event))
-            if len(records) % _BREATH == 0:
+        for start in range(0, len(events), _BREATH):
+            if start:
                 await asyncio.sleep(0)
+            some = events[start : start + _BREATH]
+            self._codec.fetch(some)
+            records += map(self._codec.encode, some)
         # Somebody may have been erased while this gave way. From here to the writer's queue it does
         # not, and an erasure cleans up behind the queue.
-        if len(events) >= _BREATH and not self._codec.all_held(records):
+        if len(events) > _BREATH and not self._codec.all_held(records):
             records = [self._codec.encode(event) for event in events]
         rows = [
             None if record is None else _row(record, event)

@@ -27,6 +27,10 @@ class Codec(Protocol):
         hand."""
         ...
 
+    def fetch(self, events: Iterable[Event]) -> None:
+        """Look up at once what encoding these needs; one by one would do as well."""
+        ...
+
     def encode(self, event: Event) -> Record | None:
         """`event` as it is kept, None when its subject is erased: then it is not to be written."""
         ...
@@ -51,6 +55,9 @@ class PlainCodec:
 
     def refresh(self) -> None:
         """There is nothing to notice."""
+
+    def fetch(self, events: Iterable[Event]) -> None:
+        """There is nothing to look up."""
 
     def encode(self, event: Event) -> Record | None:
         body = event.model_dump_json(exclude_none=True)

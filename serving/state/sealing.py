@@ -80,6 +80,17 @@ class SubjectKeys:
                 self._by_log_key.clear()
                 self._erasures = erasures
 
+    def fetch(self, subject_ids: Iterable[UUID]) -> None:
+        """Take in the keys of all of these in one read: each read hands the interpreter to other
+        threads and has to win it back."""
+        missing = {str(one): one for one in subject_ids if one not in self._held}
+        if not missing:
+            return
+        with self._lock:
+            for key in self._control.keys_of(tuple(missing)):
+                held = HeldKey(key)
+                self._held[missing[key.subject_id]] = self._by_log_key[key.log_key] = held
+
     def of(self, subject_id: str | UUID) -> HeldKey | None:
         """The key of a subject, None once it is erased. Call `refresh` before a batch."""
         held = self._held.get(subject_id)
@@ -149,6 +160,9 @@ class SealedCodec:
 
     def refresh(self) -> None:
         self._keys.refresh()
+
+    def fetch(self, events: Iterable[Event]) -> None:
+        self._keys.fetch(event.subject_id for event in events)
 
     def encode(self, event: Event) -> Record | None:
         key = self._keys.of(event.subject_id)

@@ -1,6 +1,6 @@
 """Keys in tables: those of subjects' data and of the shop, and the API's."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +41,13 @@ class SqlKeys(ControlTables):
         return self._read(
             lambda connection: control_keys.keys_with_histories(
                 connection, self._secrets, subject_id
+            )
+        )
+
+    def keys_of(self, subject_ids: Sequence[str]) -> list[SubjectKey]:
+        return self._read(
+            lambda connection: list(
+                control_keys.subject_keys(connection, self._secrets, "subject_id", subject_ids)
             )
         )
 

@@ -1,5 +1,6 @@
 """The hot route: consent, what is kept, and what is answered when things go wrong."""
 
+import asyncio
 import itertools
 import sqlite3
 import time
@@ -206,13 +207,33 @@ async def test_validate_only_decides_and_keeps_nothing(running: Running) -> None
     assert 'tillwise_decisions_total{rung="full"} 0.0' in metrics
 
 
-async def test_a_control_store_that_fails_costs_history_not_the_answer(
+async def test_many_at_once_are_each_answered_for_their_own_shopper(
     running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.api.decide.waiting_beside", lambda _: 3)
+    visitors = [f"visitor-{number}" for number in range(4)]
+    for _ in range(2):  # as strangers, then as shoppers who are known
+        answers = await asyncio.gather(
+            *(running.decide(visitor_id=one, consent=ALL) for one in visitors)
+        )
+        assert {one.json()["rung"] for one in answers} == {"full"}
+        assert [one.json()["degraded"] for one in answers] == [[]] * 4
+    await running.quiet()
+    subjects = [await subject_of(running, one) for one in visitors]
+    assert len(set(subjects)) == 4
+    logged = [str(event.subject_id) for event in running.logged()]
+    assert sorted(logged) == sorted([one for one in subjects if one is not None] * 2)
+
+
+@pytest.mark.parametrize("others", [0, 3])  # that were read together with it
+async def test_a_control_store_that_fails_costs_history_not_the_answer(
+    running: Running, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     def broken(*_: Any) -> None:
         raise StoreError("gone")
 
-    monkeypatch.setattr(running.gateway.control, "look_up", broken)
+    monkeypatch.setattr("serving.api.decide.waiting_beside", lambda _: others)
+    monkeypatch.setattr(running.gateway.control, "look_up_all", broken)
     answer = await running.decide(consent=ALL)
     assert answer.status_code == 200
     assert "identity" in answer.json()["degraded"]

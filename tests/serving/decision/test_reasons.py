@@ -37,9 +37,9 @@ def explained(
     personal: bool,
     moved: list[float] | None = None,
 ) -> list[tuple[Reason, ...]]:
-    index, pairs = found.listed.index[places].tolist(), found.pairs[places].tolist()
-    weighed = [moved] * len(index)
-    return explain(release, found.evidence, index, pairs, weighed, personal=personal)
+    index, pairs = found.listed.index[places], found.pairs[places]
+    added = None if moved is None else np.array([moved] * len(index), np.float32)
+    return explain(release, found.evidence, index, pairs, added, personal=personal)
 
 
 def told(release: Release, found: CandidateSet, number: int, *, personal: bool) -> list[str]:

@@ -13,7 +13,7 @@ from contract.event_versions import read_stored
 from contract.events import SCHEMA_VERSION, Event
 from serving.state.audit import COMMAND_LINE
 from serving.state.feature_store import SNAPSHOT
-from serving.state.sealing import FORM, SealedCodec, SubjectKeys, Tampered
+from serving.state.sealing import FORM, HeldKey, SealedCodec, SubjectKeys, Tampered
 from serving.state.secrets import Secrets, UnknownMasterKey
 from serving.state.sqlite_control_store import SqliteControlStore
 from tests.serving.state.control_places import ControlPlace, seen
@@ -217,3 +217,21 @@ async def test_keys_are_looked_up_once(stores: Stores, monkeypatch: pytest.Monke
     keys.refresh()
     assert keys.of(ONE) is first
     assert asked == []
+
+
+async def test_the_keys_of_a_batch_are_read_at_once(stores: Stores) -> None:
+    reads: list[str] = []
+
+    class Counting(SubjectKeys):
+        def of(self, subject_id: str | UUID) -> HeldKey | None:
+            if subject_id not in self._held:
+                reads.append(str(subject_id))
+            return super().of(subject_id)
+
+    codec = SealedCodec(Counting(stores.control))
+    events = random_events(seed=2, count=50)
+    unknown = stored_event(999, subject_id=UUID(int=9))
+    codec.fetch([*events, unknown])
+    sealed = [codec.encode(event) for event in (*events, unknown)]
+    assert [None if one is None else codec.decode(one.body) for one in sealed] == [*events, None]
+    assert reads == [str(unknown.subject_id)]
