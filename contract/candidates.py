@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.compiled import FLOATS, INT, INTS, KEYS_2D, MASK, compiled, records
+from contract.compiled import FLOATS, INT, INTS, KEYS_2D, MASK, compiled, records, several
 from contract.encoding import FIRST_ITEM, Situation, Vocabulary, index_of_key
 from contract.events import EVENT_TYPE
 from contract.features import BASKET_LINE, PURCHASED
@@ -154,25 +154,28 @@ def merge(
     Every source is cut to its quota. When the union is still too long, the items whose best place
     in any source is lowest go first. `exclude`d, PAD and OOV never appear.
     """
-    brought_by = [sources.get(name, _EMPTY) for name in QUOTAS]
-    sizes = np.array([len(items) for items in brought_by])
-    index, brought = _merged(np.concatenate(brought_by), sizes, _QUOTA, exclude, FIRST_ITEM, limit)
+    brought_by = tuple([sources.get(name, _EMPTY) for name in QUOTAS])
+    index, brought = _merged(brought_by, _QUOTA, exclude, FIRST_ITEM, limit)
     return Candidates(index, brought)
 
 
 _QUOTA = np.array(list(QUOTAS.values()), np.int64)
 
 
-@compiled(INTS, INTS, INTS, INTS, INT, INT)
+@compiled(several(INTS, len(QUOTAS)), INTS, INTS, INT, INT)
 def _merged(
-    every: Indices, sizes: Indices, quotas: Indices, exclude: Indices, first_item: int, limit: int
+    brought_by: tuple[Indices, ...],
+    quotas: Indices,
+    exclude: Indices,
+    first_item: int,
+    limit: int,
 ) -> tuple[Indices, npt.NDArray[np.bool_]]:
-    away, sources = np.sort(exclude), len(sizes)
+    away, sources = np.sort(exclude), len(brought_by)
     items, best = np.empty(quotas.sum(), np.int64), np.empty(quotas.sum(), np.int64)
-    count, at = 0, 0
+    count = 0
     for source in range(sources):
         place = 0
-        for item in every[at : at + sizes[source]]:
+        for item in brought_by[source]:
             # What may not be recommended takes nobody's place.
             near = np.searchsorted(away, item)
             if item < first_item or (near < len(away) and away[near] == item):
@@ -181,7 +184,6 @@ def _merged(
                 break
             items[count], best[count] = item, place * sources + source
             place, count = place + 1, count + 1
-        at += sizes[source]
     most = 0
     for row in range(count):
         most = max(most, items[row])

@@ -181,24 +181,23 @@ def _category_fit(group: Indices, log_lift: Floats, index: Indices, cart: Indice
 def times_in(categories: Indices, index: Indices, cart: Indices, level: int) -> Floats:
     """How many of `cart` are of each candidate's category on `level` of `categories` [N, levels],
     [C]; 0 for a candidate without one."""
-    found: Floats = _times_in(categories, index, cart, level % categories.shape[1])
+    found: Floats = _times_in(categories[index], categories[cart], level % categories.shape[1])
     return found
 
 
-@compiled(INTS_2D, INTS, INTS, INT)
-def _times_in(categories: Indices, index: Indices, cart: Indices, level: int) -> Floats:
-    found = np.zeros(len(index), np.float32)
-    for candidate in range(len(index)):
-        own = categories[index[candidate], level]
+@compiled(INTS_2D, INTS_2D, INT)
+def _times_in(own: Indices, cart: Indices, level: int) -> Floats:
+    found = np.zeros(len(own), np.float32)
+    for candidate in range(len(own)):
         for row in range(len(cart)):
-            if own > 0 and categories[cart[row], level] == own:
+            if own[candidate, level] > 0 and cart[row, level] == own[candidate, level]:
                 found[candidate] += 1
     return found
 
 
 @compiled(
     *(INTS32_2D, FLOATS_2D, FLOAT, INTS, INTS, INTS, FLOATS, FLOATS, FLOATS),
-    *(INTS32, FLOATS_2D, INTS32, FLOATS_2D, INTS_2D),
+    *(INTS32, FLOATS_2D, INTS32, FLOATS_2D, INTS_2D, INTS_2D),
 )
 def beside(
     neighbours: Indices,
@@ -215,11 +214,12 @@ def beside(
     wide: Indices,
     wide_lift: Floats,
     levels: Indices,
+    cart_levels: Indices,
 ) -> Floats:
     """All of the above for the candidates `index` [C], each row what one of these functions gives:
     `staples_similarity`, `CART_FIT`, `category_fit` on the narrow and on the wide level, `times_in`
-    for each column of `levels` [N, L]; [6 + 4 + L, C]. `baskets` [C] and `cart_baskets` [K] held
-    each candidate and each of `cart`."""
+    for each level; [6 + 4 + L, C]. `baskets` [C] and `cart_baskets` [K] held each candidate and
+    each of `cart`; `levels` [C, L] and `cart_levels` [K, L] are their categories."""
     found = np.empty((10 + levels.shape[1], len(index)), np.float32)
     found[0] = _staples_similarity(neighbours, similarity, index, staples, weight)
     shared = _similarity(neighbours, similarity, index, cart)
@@ -227,5 +227,5 @@ def beside(
     found[6:8] = _category_fit(narrow, narrow_lift, index, cart)
     found[8:10] = _category_fit(wide, wide_lift, index, cart)
     for level in range(levels.shape[1]):
-        found[10 + level] = _times_in(levels, index, cart, level)
+        found[10 + level] = _times_in(levels, cart_levels, level)
     return found

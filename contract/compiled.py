@@ -33,6 +33,16 @@ def array(dtype: Any, dimensions: int = 1) -> Any:
     return types.Array(dtype, dimensions, "C", readonly=True)
 
 
+def written(dtype: Any, dimensions: int = 1) -> Any:
+    """A contiguous array that is written to."""
+    return types.Array(dtype, dimensions, "C")
+
+
+def several(one: Any, count: int) -> Any:
+    """A tuple of `count` of one type."""
+    return types.UniTuple(one, count)  # type: ignore[no-untyped-call]
+
+
 def column_of(dtype: str) -> Any:
     """A column of packed rows where it lies, other columns between its elements; only read."""
     return types.Array(from_dtype(np.dtype(dtype)), 1, "A", readonly=True, aligned=False)

@@ -103,7 +103,8 @@ class Vocabulary:
 
     def indices(self, item_ids: Iterable[str]) -> Indices:
         """The indices of many ids."""
-        return np.array([self._index.get(item_id, OOV) for item_id in item_ids], np.int64)
+        index = self._index
+        return np.array([index.get(item_id, OOV) for item_id in item_ids], np.int64)
 
     def of_keys(self, keys: npt.NDArray[np.uint64]) -> Indices:
         """The indices of feature-state item keys, [len(keys)]; OOV where not known."""

@@ -424,23 +424,27 @@ def view(state: SubjectState, now_us: int) -> SubjectView:
     `now_us`; an absent state counts as empty."""
     # Of purchases both the value and what it was counted from are told.
     rows = _until(state.get(PURCHASES.name, PURCHASES.nothing), now_us)
-    rows = _less_undone(rows, _until(state.get(ORDERS.name, ORDERS.nothing), now_us))
+    ordered = _until(state.get(ORDERS.name, ORDERS.nothing), now_us)
+    rows = _less_undone(rows, ordered)
     said = state.get(FEEDBACK.name)
     if said is not None:
         rows = _less_returned(rows, _until(said, now_us))
     purchased, lines = _bought(rows, now_us)
-    rhythm, interactions, searches, ordered, promotions, browsed, traces = (
-        feature.value(state.get(feature.name, feature.nothing), now_us) for feature in _VIEWED
+    interactions, searches, promotions, browsed, traces = (
+        _until(state.get(name, nothing), now_us) for name, nothing in _AS_THEY_ARE
+    )
+    rhythm = _rhythm(
+        _until(state.get(SHOPPING_RHYTHM.name, SHOPPING_RHYTHM.nothing), now_us), now_us
     )
     return SubjectView(
-        *(purchased, rhythm, interactions, searches, lines, ordered, promotions, browsed, traces),
-        now_us,
+        *(purchased, rhythm, interactions, searches, lines, orders(ordered, now_us)),
+        *(promotions, browsed, traces, now_us),
     )
 
 
-_VIEWED = (
-    *(SHOPPING_RHYTHM, RECENT_INTERACTIONS, RECENT_SEARCHES, ORDERS, PROMOTIONS, BROWSING),
-    TRACES,
+_AS_THEY_ARE = tuple(
+    (feature.name, feature.nothing)
+    for feature in (RECENT_INTERACTIONS, RECENT_SEARCHES, PROMOTIONS, BROWSING, TRACES)
 )
 
 

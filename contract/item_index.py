@@ -5,6 +5,7 @@ An approximate index is only asked where most items may be shown; what a strict 
 looked at item by item. The exact vectors are always at hand, whatever the index keeps of them.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ _TOGETHER_ABOVE = 0.9
 # Vectors are multiplied with the queries so many rows at a time: a product this small stays in the
 # cache, and OpenBLAS does not begin to share it out among threads, which takes longer than it does.
 _ROWS = 256
+_MOST_KEPT = 1 << 21  # numbers, of 4 bytes
 _LOSSY = {faiss.ScalarQuantizer.QT_fp16: "ivf_fp16", faiss.ScalarQuantizer.QT_8bit: "ivf_sq8"}
 
 
@@ -41,6 +43,7 @@ class ItemIndex:
         self.vectors = vectors
         self.approximate = approximate
         self.k_factor = k_factor
+        self._kept = threading.local()
 
     @property
     def items(self) -> int:
@@ -90,7 +93,7 @@ class ItemIndex:
         a third of what FAISS takes for so few queries and so few neighbours."""
         _, asked, dimension = queries.shape
         turned = np.ascontiguousarray(self._checked(queries.reshape(-1, dimension)).T)
-        scores = np.empty((len(self.vectors), turned.shape[1]), np.float32)
+        scores = self._room(turned.shape[1])
         whole = len(scores) - len(scores) % _ROWS
         np.matmul(
             self.vectors[:whole].reshape(-1, _ROWS, dimension),
@@ -103,6 +106,17 @@ class ItemIndex:
             [row[:count] for row in rows]
             for rows, count in zip(found.reshape(len(masks), asked, -1), counts, strict=True)
         ]
+
+    def _room(self, queries: int) -> Floats:
+        """An array for all scores, [N, queries]. Each thread keeps its own: for every search the
+        system would have to give it anew, page by page."""
+        size = len(self.vectors) * queries
+        if size > _MOST_KEPT:
+            return np.empty((len(self.vectors), queries), np.float32)
+        held: Floats | None = getattr(self._kept, "room", None)
+        if held is None or len(held) < size:
+            held = self._kept.room = np.empty(size, np.float32)
+        return held[:size].reshape(-1, queries)
 
     def _filtered(self, queries: Floats, rows: Indices, mask: Mask, wanted: int) -> list[Indices]:
         """The first `wanted` of each of `rows` that `mask` lets through; where that leaves too few,

@@ -76,8 +76,9 @@ class ItemTable:
 
     @cached_property
     def levels(self) -> Indices:
-        """The categories on `LEVELS`, [N, len(LEVELS)]."""
-        return np.ascontiguousarray(self.categories[:, list(LEVELS.values())])
+        """The categories on `LEVELS`, [N, len(LEVELS)], numbered from 1 on each; 0 for none."""
+        columns = (self.categories[:, column] for column in LEVELS.values())
+        return np.ascontiguousarray(np.column_stack([_numbered(codes) for codes in columns]))
 
     @cached_property
     def baskets(self) -> Floats:
@@ -89,8 +90,8 @@ class ItemTable:
     def for_ranking(self) -> Floats:
         """What the ranker is told about an item alone: popularity, recent, weekly, trend, repeat
         rate, log1p of the gap, price, buyers, log1p of baskets per buyer; and what else its
-        features are made of, baskets and the gap. One row an item, [N, 11], so that one look at it
-        brings all."""
+        features are made of, baskets, the gap and `levels`. One row an item, [N, 16], which is one
+        line of the cache, so that one look at it brings all."""
         baskets, buyers = self.baskets, np.expm1(self.buyers)
         columns = (
             *(self.popularity, self.recent_popularity, self.weekly_popularity),
@@ -100,8 +101,9 @@ class ItemTable:
             *(self.price_level, self.buyers),
             np.log1p(baskets / np.maximum(buyers, 1.0)),
             *(baskets, self.gap_days),
+            *self.levels.T,
         )
-        return np.column_stack(columns).astype(np.float32)
+        return _in_lines(np.column_stack(columns).astype(np.float32))
 
     @classmethod
     def from_columns(
@@ -115,6 +117,25 @@ class ItemTable:
             for name in ITEM_STATISTICS
         }
         return cls(**parts, categories=np.vstack((np.zeros((FIRST_ITEM, 3), np.int64), categories)))
+
+
+def _numbered(codes: Indices) -> Indices:
+    """`codes` as numbers from 1 in their order, 0 staying what it is."""
+    distinct, number = np.unique(codes, return_inverse=True)
+    return number + (0 if len(distinct) and distinct[0] == 0 else 1)
+
+
+_LINE = 64  # bytes that the processor reads together
+
+
+def _in_lines(rows: Floats) -> Floats:
+    """`rows` [N, at most 16], each widened with zeros to a line of the cache."""
+    width = _LINE // rows.itemsize
+    room = np.zeros((len(rows) + 1) * width, np.float32)
+    first = -room.ctypes.data % _LINE // rows.itemsize
+    lines = room[first : first + len(rows) * width].reshape(-1, width)
+    lines[:, : rows.shape[1]] = rows
+    return lines
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ and when its category is usually bought."""
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, INTS_2D, compiled
+from contract.compiled import FLOAT, FLOATS, FLOATS_2D, INT, INTS, INTS32, INTS_2D, compiled
 from contract.items import Floats, Indices
 
+Groups = npt.NDArray[np.int32]
 NEVER = 7.0  # in place of log1p(days) where nothing was bought; log1p of three years
 MOST_OVERDUE = 5.0
 # What a basket weighs relative to the one after it.
@@ -85,19 +87,8 @@ def companions(
 HABITS = ("baskets", "days_since", "due_ratio", "weight", "items", "item_share", "item_lead")
 
 
-@compiled(INTS, INT)
-def _slot_of(code: Indices, key: int) -> int:
-    """Where `key` stands in a table of codes, or where it would."""
-    slot = (key * 0x9E3779B1) & (len(code) - 1)
-    while code[slot] != key and code[slot] != -1:
-        slot = (slot + 1) & (len(code) - 1)
-    return slot
-
-
-@compiled(INTS, INTS, FLOATS_2D, INTS_2D, FLOATS)
-def habits_at(
-    code: Indices, group: Indices, columns: Floats, wanted: Indices, item_weight: Floats
-) -> Floats:
+@compiled(INTS32, FLOATS_2D, INTS_2D, FLOATS)
+def habits_at(group: Groups, columns: Floats, wanted: Indices, item_weight: Floats) -> Floats:
     """`HABITS` and weight_60d out of `habits`, [len(HABITS) + 1, levels, C], for candidates of the
     categories `wanted` [C, levels], 0 where there is none, with recency weights `item_weight` [C].
     """
@@ -106,13 +97,11 @@ def habits_at(
     found[1] = NEVER
     for level in range(levels):
         for candidate in range(count):
-            if wanted[candidate, level] == 0:
-                continue
-            slot = _slot_of(code, wanted[candidate, level] * levels + level)
-            if code[slot] == -1:
+            key = wanted[candidate, level] * levels + level
+            if key < levels or key >= len(group) or group[key] < 0:
                 continue
             for row in range(len(columns)):
-                found[row, level, candidate] = columns[row, group[slot]]
+                found[row, level, candidate] = columns[row, group[key]]
             found[5, level, candidate] *= item_weight[candidate]
             found[6, level, candidate] *= item_weight[candidate]
     return found
@@ -128,12 +117,11 @@ def habits(
     weight: Floats,
     last_days: Floats,
     first_days: Floats,
-) -> tuple[Indices, Indices, Floats]:
-    """The shopper's purchases by category, G categories of all levels together: a table of their
-    codes with room for twice as many, a power of two (the place of code k is found from
-    `k * 0x9E3779B1` on, and one that is free holds -1); which of the G stands there; and by
-    category `HABITS`, with one over the recency weight of all its items and of its strongest one in
-    place of the last two, and the summed weight_60d, [len(HABITS) + 1, G].
+) -> tuple[Groups, Floats]:
+    """The shopper's purchases by category, G categories of all levels together: which of the G
+    category c of a level is, at place c * levels + level, -1 for none; and by category `HABITS`,
+    with one over the recency weight of all its items and of its strongest one in place of the last
+    two, and the summed weight_60d, [len(HABITS) + 1, G].
 
     `held` [P, levels]: the categories of each purchased item, of each level for itself;
     `weight` [P]: recency weights; `last_days`, `first_days` [P]: how long ago each was bought last
@@ -145,20 +133,19 @@ def habits(
     recency weight over that of all items of the category, and over that of its strongest.
     """
     items, levels = held.shape
-    # The categories of every level, no code in two of them, numbered as they come.
-    room = 16
-    while room < 2 * items * levels:
-        room *= 2
-    code, number = np.full(room, -1, np.int64), np.empty(room, np.int64)
+    most = np.int64(0)
+    for place in range(items):
+        for level in range(levels):
+            most = max(most, held[place, level])
+    number = np.full((most + 1) * levels, -1, np.int32)
     group, groups = np.empty((levels, items), np.int64), 0
     for level in range(levels):
         for place in range(items):
             key = held[place, level] * levels + level
-            slot = _slot_of(code, key)
-            if code[slot] == -1:
-                code[slot], number[slot] = key, groups
+            if number[key] < 0:
+                number[key] = groups
                 groups += 1
-            group[level, place] = number[slot]
+            group[level, place] = number[key]
     columns = np.zeros((8, groups), np.float32)
     last, first = np.full(groups, np.inf), np.zeros(groups)
     for level in range(levels):
@@ -191,4 +178,4 @@ def habits(
         columns[4, at] = np.log1p(columns[4, at])
         columns[5, at] = 1 / max(columns[5, at], 1e-9)
         columns[6, at] = 1 / max(columns[6, at], 1e-9)
-    return code, number, columns
+    return number, columns

@@ -1,8 +1,6 @@
 """What the ranker is told about each pair of subject and item. The same arrays are computed in
 training, in evaluation and at a live checkout."""
 
-import math
-
 import numpy as np
 from numba.core import types
 
@@ -16,8 +14,8 @@ from contract.compiled import (
     INTS,
     INTS32,
     INTS32_2D,
-    INTS_2D,
     compiled,
+    written,
 )
 from contract.items import LEVELS, Floats, Indices, ItemTable
 from contract.own_baskets import (
@@ -89,13 +87,14 @@ def pair_features(
     narrow, wide = neighbours.narrow, neighbours.wide
     query, sequence = evidence.query_vector, evidence.sequence_vector
     found: Floats = _features(
-        *(index, _COLUMNS, evidence.cart, evidence.intent, _of_subject(evidence)),
+        *(index, _COLUMNS, evidence.cart, evidence.intent),
+        *(evidence.subject_known, evidence.days_since_visit),
         *(own.index, own.by_weight, own.columns, evidence.subject_baskets),
         *(together.basket, together.item, together.count),
         *(near.index, near.value, knn.index, knn.value),
         *(neighbours.neighbours, neighbours.similarity, neighbours.baskets, STAPLES),
         *(narrow.group, narrow.log_lift, wide.group, wide.log_lift),
-        *(table.for_ranking, table.levels, item_vectors),
+        *(table.for_ranking, len(LEVELS), item_vectors),
         _SILENT if query is None else query,
         _SILENT if sequence is None else sequence,
     )
@@ -113,7 +112,7 @@ _OWN = _rows(
 
 
 # Columns of ItemTable.for_ranking: so many are features, and where the others stand.
-_TOLD, _PRICE, _BASKETS, _GAP = 9, 6, 9, 10
+_TOLD, _PRICE, _BASKETS, _GAP, _LEVELS = 9, 6, 9, 10, 11
 
 
 @compiled(FLOATS_2D, INTS)
@@ -121,6 +120,15 @@ def _baskets_of(of_items: Floats, index: Indices) -> Floats:
     found = np.empty(len(index), np.float32)
     for place in range(len(index)):
         found[place] = of_items[index[place], _BASKETS]
+    return found
+
+
+@compiled(FLOATS_2D, INTS, INT)
+def _levels_of(of_items: Floats, index: Indices, levels: int) -> Indices:
+    found = np.empty((len(index), levels), np.int64)
+    for place in range(len(index)):
+        for level in range(levels):
+            found[place, level] = np.int64(of_items[index[place], _LEVELS + level])
     return found
 
 
@@ -241,12 +249,6 @@ def _standardised(product: Floats) -> Floats:
 _SUBJECT = _rows("subject_known", "subject_baskets", "days_since_visit", "cart_size")
 
 
-def _of_subject(evidence: Evidence) -> Floats:
-    counted = (evidence.subject_baskets, max(evidence.days_since_visit, 0.0), len(evidence.cart))
-    told = [float(evidence.subject_known), *(math.log1p(one) for one in counted)]
-    return np.array(told, np.float32)
-
-
 # Where each row of `_together` stands among the features.
 _COLUMNS = np.concatenate((_ITEM, _OWN, _HABITS, _CART, _TOWERS, _SUBJECT))
 
@@ -262,7 +264,7 @@ def _looked_up(ascending: Indices, value: Floats, index: Indices) -> Floats:
     return found
 
 
-@compiled(types.float32[:, ::1], INT, FLOATS)
+@compiled(written(types.float32, 2), INT, FLOATS)
 def _put(found: Floats, column: int, told: Floats) -> None:
     for candidate in range(len(told)):
         found[candidate, column] = told[candidate]
@@ -327,18 +329,19 @@ def _in_cart(own: Indices, cart: Indices) -> Floats:
 
 
 @compiled(
-    *(INTS, INTS, INTS, INTS, FLOATS),
+    *(INTS, INTS, INTS, INTS, types.boolean, FLOAT),
     *(INTS, INTS, FLOATS_2D, FLOAT, INTS, INTS, INT),
     *(INTS, FLOATS, INTS, FLOATS),
     *(INTS32_2D, FLOATS_2D, FLOAT, INT, INTS32, FLOATS_2D, INTS32, FLOATS_2D),
-    *(FLOATS_2D, INTS_2D, FLOATS_2D, FLOATS, FLOATS),
+    *(FLOATS_2D, INT, FLOATS_2D, FLOATS, FLOATS),
 )
 def _features(
     index: Indices,
     columns: Indices,
     cart: Indices,
     intent: Indices,
-    subject: Floats,
+    subject_known: bool,
+    days_since_visit: float,
     own_index: Indices,
     by_weight: Indices,
     purchased: Floats,
@@ -359,7 +362,7 @@ def _features(
     wide: Places,
     wide_lift: Floats,
     of_items: Floats,
-    levels: Indices,
+    num_levels: int,
     vectors: Floats,
     query: Floats,
     sequence: Floats,
@@ -373,18 +376,23 @@ def _features(
         *(index, own_index, by_weight, purchased, shared, weight),
         *(of_items, subject_baskets),
     )
-    code, group, usual = habits(
-        *(basket, line_item, count, levels[own_index]),
+    levels = _levels_of(of_items, index, num_levels)
+    group, usual = habits(
+        *(basket, line_item, count, _levels_of(of_items, own_index, num_levels)),
         *(purchased[1], weight, purchased[3], purchased[4]),
     )
-    habit = habits_at(code, group, usual, levels[index], own[-1])
+    habit = habits_at(group, usual, levels, own[-1])
     strongest = by_weight[:staples]
     fit = beside(
         *(neighbours, similarity, all_baskets, index, intent),
         *(own_index[strongest], purchased[1][strongest]),
         *(_baskets_of(of_items, index), _baskets_of(of_items, intent)),
-        *(narrow, narrow_lift, wide, wide_lift, levels),
+        *(narrow, narrow_lift, wide, wide_lift),
+        *(levels, _levels_of(of_items, intent, num_levels)),
     )
+    subject = np.empty(4, np.float32)
+    subject[0], subject[1] = subject_known, np.log1p(subject_baskets)
+    subject[2], subject[3] = np.log1p(max(days_since_visit, 0.0)), np.log1p(len(cart))
     return _together(
         *(index, columns, of_items, own, habit.reshape(-1, len(index))),
         *(near_index, near_value, knn_index, knn_value, len(intent)),

@@ -3,7 +3,8 @@ prior (what one buys again, then what goes with the cart), not fitted to any sho
 
 import numpy as np
 
-from contract.items import Floats
+from contract.items import Floats, Indices
+from contract.ranks import highest
 from serving.decision.candidate_set import CandidateSet, Ranked
 
 _WEIGHTS = {
@@ -26,7 +27,7 @@ def blend(candidates: CandidateSet, limit: int) -> Ranked:
 
 def best(scores: Floats, limit: int) -> Ranked:
     """The places of the highest of `scores` [C], best first; equal ones by place."""
-    places = np.argsort(-scores, kind="stable")[:limit]
+    places: Indices = highest(scores, min(limit, len(scores)))
     return Ranked(places, scores[places])
 
 

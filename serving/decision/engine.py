@@ -21,10 +21,12 @@ from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
+from contract.candidates import MAX_CANDIDATES
 from contract.encoding import Encoded, Situation
 from contract.features import SubjectState
 from contract.items import Floats, Indices
 from contract.manifest import RANKER
+from contract.pair_features import PAIR_FEATURES
 from serving.decision import ranking, reasons, retrieval, towers
 from serving.decision.candidate_set import CandidateSet, Owed, Ranked
 from serving.decision.checkout import Checkout
@@ -74,10 +76,11 @@ class Work:
         """Whether nobody waits for more, or no time is left for it."""
         return self.done.done() or perf_counter() >= self.until
 
-    def note(self, stage: str, began: float, error: Exception | None = None) -> None:
-        """The stage `stage` has ended."""
-        wrong = None if error is None else type(error).__name__
-        self.stages.append((stage, began, perf_counter(), wrong))
+    def note(self, stage: str, began: float, error: Exception | None = None) -> float:
+        """The stage `stage` has ended; when."""
+        wrong, now = None if error is None else type(error).__name__, perf_counter()
+        self.stages.append((stage, began, now, wrong))
+        return now
 
     def skip(self, stage: str, why: str) -> None:
         """The stage `stage` was not tried."""
@@ -112,6 +115,9 @@ class Engine:
     def __init__(self, cache: VectorCache, max_batch: int = MAX_BATCH) -> None:
         self._cache = cache
         self._max_batch = max_batch
+        # What the ranker is asked, filled in anew for every batch: as large as it is, the system
+        # would have to give it page by page.
+        self._pairs = np.zeros((max_batch, MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
         self._waiting: deque[Work] = deque()
         self._condition = threading.Condition()
         self._closed = False
@@ -257,7 +263,8 @@ class Engine:
         self._each("encode", batch, _encode)
         for model, (output, source) in towers.SOURCES.items():
             unknown = [work for work in batch if not self._held(model, source, work)]
-            self._model(model, unknown, _tower_inputs, partial(self._take, model, output, source))
+            take = partial(self._take, model, output, source)
+            self._model(model, unknown, partial(_ask_tower, model), take)
         self._search([work for work in batch if work.vectors and not work.over])
         self._each("retrieval", [work for work in batch if work.vectors], _retrieve)
         # With one tower silent its features are zero, which the ranker never saw in training.
@@ -266,7 +273,7 @@ class Engine:
             for work in batch
             if work.found is not None and len(work.vectors) == len(towers.SOURCES)
         ]
-        self._model(RANKER, whole, _ranker_inputs, _take_scores)
+        self._model(RANKER, whole, self._rank, _take_scores)
         # Where later stages choose among many, what will be shown is not known yet.
         self._attribute([work for work in whole if work.ranked and not work.checkout.depth])
         self._expect([work for work in batch if work.situation is not None])
@@ -286,6 +293,14 @@ class Engine:
         vector: Floats = np.asarray(outputs[output], np.float32)  # embedded, so it is finite
         work.vectors[source] = vector
         self._cache.put(work.keys[model], vector, work.checkout.generation)
+
+    def _rank(
+        self, models: EmbeddedBackend, batch: Sequence[Work]
+    ) -> list[Outputs | InferenceFailed]:
+        rows = self._pairs[: len(batch)]
+        for own, work in zip(rows, batch, strict=True):
+            ranking.put(own, _found(work))
+        return models.infer_batch(RANKER, {"pair_features": rows})
 
     def _search(self, batch: Sequence[Work]) -> None:
         """The nearest items for all of `batch` in one pass; if that fails, each tries alone."""
@@ -340,19 +355,19 @@ class Engine:
             work.note("offers", began)
 
     def _each(self, stage: str, batch: Sequence[Work], act: Callable[[Work], None]) -> None:
-        self._at = stage
+        self._at, now = stage, perf_counter()
         for work in batch:
-            if work.over:
+            if work.done.done() or now >= work.until:
                 continue
             # With its share of what was done for all of them before; nothing was before the first.
-            began = perf_counter() - work.search_seconds
+            began = now - work.search_seconds
             try:
                 act(work)
             except Exception as error:
                 tell(stage, error)
-                work.note(stage, began, error)
+                now = work.note(stage, began, error)
             else:
-                work.note(stage, began)
+                now = work.note(stage, began)
                 came_back = work.checkout.release.breakers.get(stage)
                 if came_back is not None:
                     came_back.succeeded()
@@ -361,7 +376,7 @@ class Engine:
         self,
         model: str,
         batch: Sequence[Work],
-        inputs: Callable[[Work], Encoded],
+        ask: Callable[[EmbeddedBackend, Sequence[Work]], list[Outputs | InferenceFailed]],
         take: Callable[[Work, Outputs], None],
     ) -> None:
         """Run `model` on all of `batch` at once, and let each `take` its part."""
@@ -378,7 +393,7 @@ class Engine:
         self._at, began = model, perf_counter()
         answered = False
         try:
-            outcomes = models.infer(model, [inputs(work) for work in asked])
+            outcomes = ask(models, asked)
         except Exception as error:  # the breaker waits for word all the same
             tell(model, error)
             outcomes = [InferenceFailed(type(error).__name__)] * len(asked)
@@ -404,9 +419,10 @@ def _encode(work: Work) -> None:
     work.situation, work.encoded = work.checkout.encoded(work.state)
 
 
-def _tower_inputs(work: Work) -> Encoded:
-    assert work.encoded is not None
-    return work.encoded
+def _ask_tower(
+    model: str, models: EmbeddedBackend, batch: Sequence[Work]
+) -> list[Outputs | InferenceFailed]:
+    return models.infer(model, [work.encoded for work in batch if work.encoded is not None])
 
 
 def _retrieve(work: Work) -> None:
@@ -414,10 +430,6 @@ def _retrieve(work: Work) -> None:
     work.found = retrieval.retrieve(
         work.checkout.release, work.situation, work.may, work.vectors, work.near
     )
-
-
-def _ranker_inputs(work: Work) -> Encoded:
-    return ranking.inputs(_found(work))
 
 
 def _take_scores(work: Work, outputs: Outputs) -> None:

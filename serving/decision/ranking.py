@@ -25,9 +25,15 @@ async def rank(models: InferenceBackend, candidates: CandidateSet, limit: int) -
 
 def inputs(candidates: CandidateSet) -> Encoded:
     """What the ranker is asked, its candidates padded to MAX_CANDIDATES."""
-    pairs = np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
-    pairs[: len(candidates)] = candidates.pairs
+    pairs = np.empty((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32)
+    put(pairs, candidates)
     return {"pair_features": pairs}
+
+
+def put(pairs: Floats, candidates: CandidateSet) -> None:
+    """Write the same into `pairs` [MAX_CANDIDATES, F]."""
+    pairs[: len(candidates)] = candidates.pairs
+    pairs[len(candidates) :] = 0.0
 
 
 def ranked(candidates: CandidateSet, outputs: Outputs, limit: int) -> Ranked:

@@ -123,10 +123,20 @@ class EmbeddedBackend:
         """The outputs of `model` for each of `inputs`, run as one batch, now and on the calling
         thread; what fails, or answers with something that is not a number, does not fail the
         others."""
+        return self._now(model, len(inputs), lambda session: _outcomes(session, inputs))
+
+    def infer_batch(self, model: str, batch: Encoded) -> list[Outputs | InferenceFailed]:
+        """The same for inputs that stand together already, each with a batch dimension."""
+        size = len(next(iter(batch.values())))
+        return self._now(model, size, lambda session: _of_batch(session, batch, size))
+
+    def _now(
+        self, model: str, size: int, ask: Callable[[Session], list[Outputs | InferenceFailed]]
+    ) -> list[Outputs | InferenceFailed]:
         if self._closed or model not in self.sessions:
-            return [InferenceFailed(f"model {model} is not running")] * len(inputs)
-        found = _outcomes(self.sessions[model], inputs)
-        self._report(model, len(inputs))
+            return [InferenceFailed(f"model {model} is not running")] * size
+        found = ask(self.sessions[model])
+        self._report(model, size)
         return found
 
     def close(self, wait_s: float = 0.0) -> None:
@@ -179,14 +189,24 @@ def _outcomes(session: Session, inputs: Sequence[Encoded]) -> list[Outputs | Inf
     try:
         # Not np.stack, which takes longer to begin than these arrays take to copy.
         batch = {name: np.array([one[name] for one in inputs]) for name in session.inputs}
-        outputs = session.infer(batch)
-    except Exception as error:  # also inputs of unequal shape
+    except Exception as error:  # inputs of unequal shape
         if len(inputs) == 1:
             return [InferenceFailed(_first_line(error))]
-        # One bad request must not fail those that happened to wait beside it.
         return [outcome for one in inputs for outcome in _outcomes(session, [one])]
+    return _of_batch(session, batch, len(inputs))
+
+
+def _of_batch(session: Session, batch: Encoded, size: int) -> list[Outputs | InferenceFailed]:
+    try:
+        outputs = session.infer(batch)
+    except Exception as error:
+        if size == 1:
+            return [InferenceFailed(_first_line(error))]
+        # One bad request must not fail those that happened to wait beside it.
+        alone = ({name: batch[name][one : one + 1] for name in batch} for one in range(size))
+        return [outcome for one in alone for outcome in _of_batch(session, one, 1)]
     rows: list[Outputs] = [
-        {name: output[place] for name, output in outputs.items()} for place in range(len(inputs))
+        {name: output[place] for name, output in outputs.items()} for place in range(size)
     ]
     if all(np.isfinite(output).all() for output in outputs.values()):
         return list(rows)

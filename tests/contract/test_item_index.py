@@ -55,6 +55,16 @@ def random_mask(share: float, seed: int) -> Any:
     return mask
 
 
+def test_searches_of_different_sizes_share_a_room() -> None:
+    index, mask = ItemIndex(padded(VECTORS)), random_mask(0.5, 3)
+    alone = [index.exact(QUERIES[place : place + 1], mask, 10)[0].tolist() for place in range(8)]
+    for sizes in ((8, 1), (1, 8), (3, 2)):
+        for size in sizes:
+            asked = QUERIES[:size, None]
+            found = index.nearest_each(asked, [mask] * size, 10)
+            assert [rows[0].tolist() for rows in found] == alone[:size]
+
+
 def test_a_mask_never_lets_padding_through() -> None:
     everything = np.ones(ITEMS + FIRST_ITEM, bool)  # a caller that forgot PAD and OOV
     downward = -np.abs(VECTORS)  # every product is below the zero of the padding rows

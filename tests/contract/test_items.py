@@ -30,6 +30,19 @@ def test_category_codes(path: tuple[str, ...], codes: tuple[int, ...]) -> None:
     assert category_codes([path]).tolist() == [list(codes)]
 
 
+def test_levels_are_numbered_on_each_and_stand_in_the_row_of_the_item() -> None:
+    table = item_table()
+    codes, levels = table.categories[:, [-1, 1]], table.levels
+    assert ((levels == 0) == (codes == 0)).all()
+    for level in range(2):
+        pairs = {*zip(codes[:, level].tolist(), levels[:, level].tolist(), strict=True)}
+        assert len(pairs) == len({*codes[:, level].tolist()}) == len({*levels[:, level].tolist()})
+        assert levels[:, level].max() < len(pairs) + 1
+    rows = table.for_ranking
+    assert (rows[:, 11:13] == levels).all()
+    assert (rows.shape[1] * rows.itemsize, rows.ctypes.data % 64) == (64, 0)
+
+
 def test_no_categories() -> None:
     assert category_codes([]).shape == (0, 3)
 

@@ -3,7 +3,7 @@
 so each group's part of it is computed once and added up for every coalition.
 
 Suffixes: S shown items, F pair features, P parts (the groups, and what is shared), G groups,
-L coalitions, K rows of background, H hidden units.
+L coalitions, K rows of background, H hidden units, R = K * S * L rows for the ranker.
 """
 
 from pathlib import Path
@@ -25,7 +25,9 @@ class Attributions(nn.Module):
 
     first: Tensor  # [F, P * H] the first layer, part by part
     taken: Tensor  # [L, P] which parts a coalition has
-    usual: Tensor  # [L, K, H] what those that it does not have add, of the background, and the bias
+    usual: (
+        Tensor  # [K, L * H] what those that it does not have add, of the background, and the bias
+    )
     share: Tensor  # [K]
     weight: Tensor  # [L, G]
 
@@ -44,14 +46,17 @@ class Attributions(nn.Module):
         self.register_buffer("weight", torch.from_numpy(np.ascontiguousarray(WEIGHT.T)))
         with torch.no_grad():
             usual_KPH = self._parts(torch.from_numpy(background.rows))
-            usual_LKH = torch.einsum("lp,kph->lkh", 1.0 - taken_LP, usual_KPH) + first.bias
-        self.register_buffer("usual", usual_LKH)
+            usual_KLH = torch.einsum("lp,kph->klh", 1.0 - taken_LP, usual_KPH) + first.bias
+        self.register_buffer("usual", usual_KLH.flatten(1))
 
     def forward(self, pair_features_SF: Tensor) -> Tensor:
-        own_SLH = self.taken @ self._parts(pair_features_SF)
-        hidden_SLKH = own_SLH[:, :, None, :] + self.usual
-        scores_SLK1: Tensor = self.ranker.layers[1:](hidden_SLKH)
-        value_SL = scores_SLK1.squeeze(-1) @ self.share
+        # Background first and in rows: long runs are added up, and biases are part of the products.
+        own_SLH = (self.taken @ self._parts(pair_features_SF)).flatten(1)
+        hidden_KSLH = own_SLH + self.usual[:, None]
+        scores_R1: Tensor = self.ranker.layers[1:](hidden_KSLH.reshape(-1, self.parts[-1]))
+        value_SL = (self.share @ scores_R1.reshape(len(self.share), -1)).reshape(
+            -1, len(self.taken)
+        )
         return value_SL @ self.weight
 
     def _parts(self, rows_SF: Tensor) -> Tensor:

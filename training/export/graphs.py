@@ -57,6 +57,19 @@ class SequenceGraph(_Frozen):
         return self.model.sequence(named, self.vectors, latest=True)[:, 0]
 
 
+class RankerGraph(nn.Module):
+    """The ranker with all candidates of a batch in one table of rows: then the biases are part of
+    the products, which in ONNX Runtime are passes of their own otherwise."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        super().__init__()
+        self.ranker = ranker
+
+    def forward(self, pair_features_BCF: Tensor) -> Tensor:
+        scores_R: Tensor = self.ranker(pair_features_BCF.flatten(0, 1))
+        return scores_R.reshape(-1, pair_features_BCF.shape[1])
+
+
 def graphs(model: RetrievalModel, ranker: Ranker) -> tuple[dict[str, nn.Module], Tensor]:
     """The graph of every model of a release, and the item vectors [N, D] inside them."""
     with torch.no_grad():
@@ -64,7 +77,7 @@ def graphs(model: RetrievalModel, ranker: Ranker) -> tuple[dict[str, nn.Module],
     return {
         QUERY_TOWER: QueryTowerGraph(model, vectors_ND).eval(),
         SEQUENCE_ENCODER: SequenceGraph(model, vectors_ND).eval(),
-        RANKER: ranker.eval(),
+        RANKER: RankerGraph(ranker).eval(),
     }, vectors_ND
 
 

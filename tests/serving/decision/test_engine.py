@@ -77,14 +77,13 @@ async def test_what_comes_in_one_turn_of_the_loop_is_one_batch(
 ) -> None:
     held = with_models(release, factory, {})
     assert isinstance(held.models, EmbeddedBackend)
-    infer, sizes = held.models.infer, []
+    infer, sizes = held.models.infer_batch, []
 
-    def counted(model: str, inputs: Any) -> Any:
-        if model == RANKER:
-            sizes.append(len(inputs))
-        return infer(model, inputs)
+    def counted(model: str, batch: Any) -> Any:
+        sizes.append(len(batch["pair_features"]))
+        return infer(model, batch)
 
-    monkeypatch.setattr(held.models, "infer", counted)
+    monkeypatch.setattr(held.models, "infer_batch", counted)
     with deciding(held, Forbidden()) as decider:
         asked = [
             decider.decide(request(f"item-{n}", deadline_ms=1_000), nobody()) for n in range(4)
@@ -146,14 +145,14 @@ async def test_a_closed_engine_leaves_a_lower_rung(release: Release, factory: Fa
 async def test_inputs_that_fail_are_told_and_do_not_jam_the_breaker(
     release: Release, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(candidates: Any) -> Any:
+    def wrong(*_: Any) -> Any:
         raise ValueError
 
     held = with_models(release, factory, {})
     breaker = held.breakers[RANKER]
     with deciding(held, Forbidden()) as decider:
         with monkeypatch.context() as patched:
-            patched.setattr(ranking, "inputs", wrong)
+            patched.setattr(ranking, "put", wrong)
             for _ in range(breaker.settings.failures):
                 made = await decider.decide(request("item-1"), nobody())
                 assert (made.rung, made.response.degraded) == ("no_ranker", (RANKER,))

@@ -130,9 +130,13 @@ async def test_an_answer_that_is_no_number_fails_alone(sessions: dict[str, Sessi
     backend = EmbeddedBackend(sessions)
     rows = [np.zeros((MAX_CANDIDATES, len(PAIR_FEATURES)), np.float32) for _ in range(3)]
     rows[1][5, 0] = np.nan
-    found = backend.infer(RANKER, [{"pair_features": row} for row in rows])
-    assert [isinstance(one, InferenceFailed) for one in found] == [False, True, False]
+    for found in (
+        backend.infer(RANKER, [{"pair_features": row} for row in rows]),
+        backend.infer_batch(RANKER, {"pair_features": np.array(rows)}),
+    ):
+        assert [isinstance(one, InferenceFailed) for one in found] == [False, True, False]
     backend.close()
+    assert isinstance(backend.infer_batch(RANKER, {"pair_features": rows[0][None]})[0], Exception)
 
 
 async def test_failures_come_out_as_inference_failed(sessions: dict[str, Session]) -> None:

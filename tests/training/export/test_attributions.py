@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -85,3 +86,13 @@ def test_the_gateway_refuses_the_graph_of_another_ranker(usual: Path) -> None:
     np.testing.assert_allclose(own.attribute(rows), asked, atol=1e-4)
     with pytest.raises(InferenceFailed, match="not what the ranker's scores say"):
         Explainer(session(9), background, graph)
+
+
+def test_biases_are_part_of_the_products(usual: Path) -> None:
+    model = ranker(0)
+    asked = graphs.to_onnx(RANKER, graphs.RankerGraph(model).eval(), parity.example(RANKER, 0), 0)
+    told = attributions.attributions_graph(model, usual)[ATTRIBUTIONS_FILE]
+    for content, layers, sums in ((asked, 3, 0), (told, 2, 1)):
+        nodes = [node.op_type for node in onnx.load_from_string(content).graph.node]
+        assert nodes.count("Gemm") == layers
+        assert nodes.count("Add") == sums  # of an item's own part and the background's
