@@ -79,10 +79,19 @@ _LESS: Final[Better] = "less"
 _EITHER: Final[Better] = "neither"
 
 
+_ANSWERS: Final = {
+    "full": "Full answers",
+    "no_ranker": "Answers without the ranker",
+    "session_knn": "Answers by session kNN",
+    "popular": "Answers of popular items",
+    "empty": "Empty answers",
+}
+
+
 def _rung(rung: str) -> Metric:
     better = _MORE if rung == "full" else _LESS
     name = f"rung_{rung}"
-    return Metric(name, f"Rung {rung}", _SHARE, better, name, "decisions")
+    return Metric(name, _ANSWERS[rung], _SHARE, better, name, "decisions")
 
 
 _METRICS: Final = (
@@ -105,13 +114,15 @@ _METRICS: Final = (
     Metric("offered", "Decisions with an offer", _SHARE, _EITHER, "offered", "decisions"),
     Metric("take_rate", "Take rate", _SHARE, _MORE, "taken", "shown"),
     Metric("refusal_rate", "Suggestions refused", _SHARE, _LESS, "refused", "shown"),
-    Metric("latency_ms", "Time, mean", _MS, _LESS, "time_us", "timed", 0.001),
-    Metric("latency_p50_ms", "Time, median", _MS, _LESS, "timed", "timed", quantile=0.5),
-    Metric("latency_p99_ms", "Time, p99", _MS, _LESS, "timed", "timed", quantile=0.99),
+    Metric("latency_ms", "Time of an answer, mean", _MS, _LESS, "time_us", "timed", 0.001),
+    Metric("latency_p50_ms", "Half answered within", _MS, _LESS, "timed", "timed", quantile=0.5),
+    Metric(
+        "latency_p99_ms", "99 of 100 answered within", _MS, _LESS, "timed", "timed", quantile=0.99
+    ),
     Metric("slow", f"Slower than {SLOW_MS:.0f} ms", _SHARE, _LESS, "slow", "timed"),
     *(_rung(rung) for rung in RUNGS),
     Metric("degraded", "With a degraded stage", _SHARE, _LESS, "degraded", "decisions"),
-    Metric("consent_rate", "Consent", _SHARE, _MORE, "personal", "decisions"),
+    Metric("consent_rate", "Agreed to personalization", _SHARE, _MORE, "personal", "decisions"),
     Metric("analytics_rate", "Agreed to analytics", _SHARE, _MORE, "counted", "decisions"),
     Metric("offers_rate", "Agreed to offers", _SHARE, _MORE, "offers_agreed", "decisions"),
     Metric("refund_rate", "Orders with a refund", _SHARE, _LESS, "refunded_orders", "orders"),

@@ -75,10 +75,12 @@ def test_the_figures_are_read_at_any_width(
     tile = page.locator('.tile[data-metric="conversion"]')
     expect(tile.locator(".value")).to_contain_text("%")
     expect(tile.locator(".change")).to_contain_text("pts")
+    expect(page.locator('.tile[data-metric="rung_full"]')).to_contain_text("Full answers")
     expect(page.locator("#course svg path.line")).to_have_count(1)
     page.locator("#apart").select_option("experiment")
     expect(page.locator("#course svg path.line")).to_have_count(2)
     expect(page.locator("#course-legend li")).to_have_count(2)
+    expect(page.locator("#course-legend li").first).to_contain_text("test: ")
     page.locator("#cut").select_option("segment")
     expect(page.locator("#breakdown tbody tr")).to_have_count(12)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -117,9 +119,12 @@ def test_ranges_are_told_against_the_time_before(
     page.get_by_label("24 hours").check()
     expect(page.locator("#against")).to_contain_text("the day before")
     expect(visits).not_to_have_text(week)
+    expect(page.locator("#course-note")).to_be_empty()
     page.get_by_label("90 days").check()
-    expect(page.locator("#against")).to_contain_text("the 90 days before")
+    expect(page.locator("#against")).to_have_text("Of the 90 days before there are no figures.")
+    expect(page.locator(".tile .change", has_text="no figures")).to_have_count(0)
     expect(page.locator("#marks")).to_contain_text("release-")
+    expect(page.locator("#course-note")).to_contain_text("Something went live")
 
 
 def test_nobody_sees_figures_without_a_key(open_page: OpenPage, guarded: tuple[str, str]) -> None:

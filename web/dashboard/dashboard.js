@@ -93,8 +93,9 @@ const draw = (apart, breakdown, experiments) => {
   const { figures } = state;
   $("as-of").textContent = figures.as_of === null ? "" : `Counted until ${moment(new Date(figures.as_of))} UTC`;
   stale(figures);
-  $("against").textContent = `Changes are against ${RANGES[state.range].words}.`;
   const [whole] = figures.groups;
+  const known = TILES.some((name) => whole.totals[name].before !== null && whole.totals[name].before !== 0);
+  $("against").textContent = known ? `Changes are against ${RANGES[state.range].words}.` : `Of ${RANGES[state.range].words} there are no figures.`;
   drawTiles(whole);
   drawCourse(whole, apart);
   showExperiments($("experiments"), experiments, figures.currency);
@@ -126,7 +127,7 @@ const drawTiles = (whole) => {
     const moved = change(value, before, metric.unit);
     const good = moved && metric.better !== "neither" && moved.size !== 0 && (moved.size > 0) === (metric.better === "more");
     const kind = !moved || metric.better === "neither" || moved.size === 0 ? "" : good ? "good" : "bad";
-    const words = moved === null ? "no figures before" : `${moved.text}${kind ? (good ? ", better" : ", worse") : ""}`;
+    const words = moved === null ? "\u00a0" : `${moved.text}${kind ? (good ? ", better" : ", worse") : ""}`;
     const tile = element("button", { type: "button", class: "tile", "data-metric": name, "aria-pressed": String(state.metric === name) },
       element("span", { class: "name" }, metric.title),
       element("span", { class: "value" }, say(value, name)),
@@ -139,6 +140,8 @@ const drawTiles = (whole) => {
 };
 
 const times = () => state.figures.starts.map(Date.parse);
+// "experiment:arm" as two words.
+const named = (value) => (value ?? "").replace(/^([^:]+):/, "$1: ");
 const liveMarks = () => state.figures.marks.map((one) => ({ at: Date.parse(one.at), label: `${one.kind}: ${one.name}` }));
 const legend = (place, names) => place.replaceChildren(...(names.length < 2 ? [] : names.map((name, n) =>
   element("li", {}, element("span", { class: `key colour-${n % MOST_LINES}` }), name))));
@@ -148,11 +151,12 @@ const drawCourse = (whole, apart) => {
   $("course-title").textContent = metric.title;
   const groups = apart === null ? [whole] : apart.groups.slice(0, MOST_LINES);
   const by = groups.length ? factorFor(groups[0].series[state.metric], metric) : 1;
-  const lines = groups.map((one) => ({ name: one.value || metric.title, values: (by === 1 ? one.series[state.metric] : merged(one.series[state.metric], by)).value }));
+  const lines = groups.map((one) => ({ name: named(one.value) || metric.title, values: (by === 1 ? one.series[state.metric] : merged(one.series[state.metric], by)).value }));
   const at = times().filter((_, n) => n % by === 0);
   if (!lines.some((line) => line.values.some((one) => one !== null))) {
     empty($("course"), metric.name.includes("margin") ? "No margin is known: tell what items cost with PATCH /v1/catalogue/items." : "Nothing happened in this range.");
     legend($("course-legend"), []);
+    $("course-note").textContent = "";
     $("course-table").replaceChildren();
     return;
   }
@@ -164,6 +168,8 @@ const drawCourse = (whole, apart) => {
     label: `${metric.title}, ${state.range}: ${say(whole.totals[state.metric].value, state.metric)} in all. Arrow keys read it point by point.`,
   });
   legend($("course-legend"), lines.map((one) => one.name));
+  const marked = liveMarks().some((one) => one.at >= at[0]);
+  $("course-note").textContent = marked ? "\u25be Something went live: see the list at the end of this page." : "";
   const head = element("tr", {}, element("th", { scope: "col" }, "From"), ...lines.map((one) => element("th", { scope: "col" }, one.name)));
   const rows = at.map((time, n) => element("tr", {}, element("th", { scope: "row" }, bucketName(time, state.figures.bucket)),
     ...lines.map((one) => element("td", {}, say(one.values[n], state.metric)))));
@@ -198,7 +204,7 @@ const drawShares = (whole) => {
 const drawBreakdown = (told) => {
   if (!told.groups.length) { empty($("breakdown"), "Nothing is told apart by this in the range."); $("breakdown-note").textContent = ""; return; }
   const head = element("tr", {}, element("th", { scope: "col" }, "\u00a0"), ...told.metrics.map((one) => element("th", { scope: "col" }, one.title)));
-  const rows = told.groups.map((group) => element("tr", {}, element("th", { scope: "row" }, group.value),
+  const rows = told.groups.map((group) => element("tr", {}, element("th", { scope: "row" }, named(group.value)),
     ...told.metrics.map((one) => element("td", {}, figure(group.totals[one.name].value, one.unit, told.currency)))));
   $("breakdown").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
   const overlap = state.cut === "segment" ? "Segments overlap: who is in two counts in both. " : "";
