@@ -192,7 +192,11 @@ def _folders(releases: Path) -> list[Path]:
 
 def _manifest(folder: Path) -> ReleaseManifest | None:
     try:
-        return ReleaseManifest.model_validate_json((folder / MANIFEST).read_bytes())
+        found = ReleaseManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
         print(f"! {folder.name}  its {MANIFEST} can not be read")
         return None
+    if found.release_id != folder.name:
+        print(f"! {folder.name}  its {MANIFEST} is that of release {found.release_id}")
+        return None
+    return found

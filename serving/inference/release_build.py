@@ -42,7 +42,7 @@ def examine(
     if not RELEASE_ID.fullmatch(release_id):
         return None, [f"{release_id!r} is no release id"]
     if not (releases_dir / release_id).is_dir():
-        return None, [f"{release_id}: there is no such release; see `tillwise-serve release list`"]
+        return None, ["there is no such release; see `tillwise-serve release list`"]
     files = ReleaseFiles(releases_dir, models_dir, release_id)
     content = files.content("release", MANIFEST)
     if content is None:

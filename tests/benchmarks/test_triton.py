@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from benchmarks import triton, triton_faults
+from contract.manifest import MODELS
 from tests.serving.release_factory import Factory
 from tests.serving.triton_repository import prepare
 
@@ -25,16 +26,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 def test_one_table_with_and_without_batching(folders: list[str], tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
     short = ["--rounds=1", "--seconds=0.3", "--callers", "8", "--delays", "0", "--stalls=300"]
-    assert triton.main([*folders, *short, f"--json={target}"]) == 0
+    assert triton.main([*folders, *short, "--apart", f"--json={target}"]) == 0
     written = json.loads(target.read_text())
     rows = {row["name"]: row["metrics"] for row in written["rows"]}
-    assert list(rows)[:2] == ["without batching, 8 callers", "delay 0 us, 8 callers"]
-    assert all(rows[name]["per_second"]["mean"] > 0 for name in list(rows)[:2])
+    ways = [f"{one}, 8 callers" for one in ("without batching", "delay 0 us", "nothing computed")]
+    apart = [f"{model}: {one}" for model in MODELS for one in ways]
+    assert list(rows)[: len(ways) + len(apart)] == [*ways, *apart]
+    assert all(rows[name]["per_second"]["mean"] > 0 for name in (*ways, *apart))
     assert rows["stalls"]["requests"]["mean"] >= 300
     parity = [row["parity"]["mean"] for name, row in rows.items() if name.startswith("parity")]
     assert len(parity) == 3
     assert max(parity) <= 1e-4
     assert any("delay 0 us: " in note and "p99" in note for note in written["notes"])
+    assert any(f"{MODELS[0]}: nothing computed" in note for note in written["notes"])
 
 
 def test_every_fault_is_answered(folders: list[str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -94,6 +95,11 @@ def test_releases(place: Place) -> None:
     (place.factory.releases_dir / "three").mkdir()
     listed = place.call("release", "list").stdout.splitlines()
     assert [line.split()[:2] for line in listed] == [["!", "three"], ["*", "one"], ["two", "tiny"]]
+    copytree(place.factory.releases_dir / "one", place.factory.releases_dir / "copied")
+    listed = place.call("release", "list").stdout.splitlines()
+    assert listed[0].split()[:2] == ["!", "copied"]
+    assert "is that of release one" in listed[0]
+    assert [line[0] for line in listed] == ["!", "!", "*", " "]
     assert place.call("release", "verify").returncode == 0
     with (place.factory.releases_dir / "two" / MANIFEST).open("ab") as file:
         file.write(b" ")
