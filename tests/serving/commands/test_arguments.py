@@ -32,7 +32,7 @@ def test_a_command_may_wait_longer() -> None:
     ("command", "most"),
     [
         (("worker",), "a day"),
-        (("release", "pull", "--store", "file:///nowhere"), "a day"),
+        (("release", "pull", "--store", "file://{}/store"), "a day"),
         (("export", "--output", "out"), "30 days"),
     ],
 )
@@ -46,6 +46,6 @@ def test_every_command_that_goes_round_refuses_alike(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main([*command, "--every", every]) == 2
+    assert main([*(one.format(tmp_path) for one in command), "--every", every]) == 2
     told = capsys.readouterr().err
     assert told == f"tillwise-serve: --every: must be more than 0 seconds, at most {most}\n"
