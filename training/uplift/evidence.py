@@ -8,10 +8,11 @@ person, and the log's own decisions say what came of them.
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import UserError
-from contract.off_policy import doubly_robust
+from contract.off_policy import LEAST_PEOPLE, doubly_robust
 from contract.policy import NO_OFFER
 from training.data.offer_log import Floats, OfferLog
 from training.evaluation.off_policy import Terms, always, as_logged, chances, outcome_model
@@ -30,6 +31,7 @@ class Evidence(BaseModel):
     offered: float = Field(ge=0, le=1)  # share of decisions in which it would offer something
     decisions: int
     people: int
+    tried: int  # people who by chance were offered just what it would have offered them
 
     @classmethod
     def of(cls, log: OfferLog, told: Floats) -> Self:
@@ -40,22 +42,29 @@ class Evidence(BaseModel):
             for target in (wished, always(log, log.arms[NO_OFFER]))
         )
         gained = by_network.less(by_nobody)
+        alike = (log.arm != NO_OFFER) & (wished[np.arange(len(log)), log.arm] > 0)
         return cls(
             gain=gained.value,
             low=gained.low,
             high=gained.high,
             offered=float(1.0 - wished[:, NO_OFFER].mean()),
             decisions=len(log),
-            people=len(set(log.subject.tolist())),
+            people=len(np.unique(log.subject)),
+            tried=len(np.unique(log.subject[alike])),
         )
 
     @property
     def refused(self) -> str | None:
         """Why the network may not go out; None where its offers are shown to pay."""
-        if self.low > 0:
-            return None
         if self.offered == 0:
             return f"it would offer nothing to anybody, judged on {self._judged_on}"
+        if self.tried < LEAST_PEOPLE:
+            return (
+                f"only {self.tried} people were by chance offered what it would offer them, fewer "
+                f"than {LEAST_PEOPLE}, on {self._judged_on}"
+            )
+        if self.low > 0:
+            return None
         told = "lose money" if self.gain <= 0 else "are not shown to pay for themselves"
         return (
             f"its offers {told}: {self.said}. Log more decisions made at random (`explore_share`) "

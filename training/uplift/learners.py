@@ -35,7 +35,8 @@ Learner = Callable[[OfferLog, OfferLog, OfferLog, int], tuple[Floats, Floats]]
 
 
 class _Trees:
-    """Gradient boosting, stopped where the held-out rows say."""
+    """Gradient boosting, stopped where the held-out rows say; the mean where there are none, or
+    nothing to learn from."""
 
     def __init__(
         self,
@@ -47,6 +48,10 @@ class _Trees:
         *,
         chance: bool,
     ) -> None:
+        self._booster: lgb.Booster | None = None
+        self._mean = float(np.average(target, weights=weight)) if len(target) else 0.0
+        if not len(target) or not len(held_out[1]):
+            return
         objective = {"objective": "binary" if chance else "regression", "seed": seed}
         train = lgb.Dataset(features, target, weight=weight, free_raw_data=False)
         check = lgb.Dataset(held_out[0], held_out[1], weight=held_out[2], reference=train)
@@ -59,6 +64,8 @@ class _Trees:
         )
 
     def predict(self, features: Matrix) -> Floats:
+        if self._booster is None:
+            return np.full(len(features), self._mean)
         return np.asarray(self._booster.predict(features, num_threads=1), np.float64)
 
 
@@ -83,24 +90,49 @@ def t_learner(
     return chances[:, 0], chances[:, 1:] - chances[:, :1]
 
 
+class XLearner:
+    """An X-learner that can be asked about any log with the same features and arms."""
+
+    def __init__(self, train: OfferLog, validation: OfferLog, seed: int) -> None:
+        self._levels = _levels(train, validation, seed)
+        self._sides = [
+            tuple(
+                self._side(train, validation, seed, *pair)
+                for pair in ((arm, 0, 1.0), (0, arm, -1.0))
+            )
+            for arm in range(1, len(train.arms))
+        ]
+
+    def _side(
+        self, train: OfferLog, validation: OfferLog, seed: int, own: int, other: int, sign: float
+    ) -> _Trees:
+        """Of those with the arm `own`: the effects that the level of the arm `other` imputes."""
+        learn, check = train.take(train.arm == own), validation.take(validation.arm == own)
+        told = [
+            sign * (part.outcome - self._levels[other].predict(part.features))
+            for part in (learn, check)
+        ]
+        held_out = (check.features, told[1], np.ones(len(check)))
+        return _Trees(learn.features, told[0], np.ones(len(learn)), held_out, seed, chance=False)
+
+    def tell(self, log: OfferLog) -> tuple[Floats, Floats]:
+        """The level of no offer [N] and the effect of every other arm [N, A - 1]."""
+        effects = []
+        for arm, (treated, others) in enumerate(self._sides, start=1):
+            either = log.propensity[:, arm] + log.propensity[:, 0]
+            share = np.divide(
+                *(log.propensity[:, arm], either), out=np.full(len(log), 0.5), where=either > 0
+            )
+            told = treated.predict(log.features), others.predict(log.features)
+            effects.append((1.0 - share) * told[0] + share * told[1])
+        return self._levels[0].predict(log.features), np.stack(effects, axis=1)
+
+
 def x_learner(
     train: OfferLog, validation: OfferLog, test: OfferLog, seed: int
 ) -> tuple[Floats, Floats]:
     """As `t_learner`."""
-    levels = _levels(train, validation, seed)
-    effects = []
-    for arm in range(1, len(train.arms)):
-        sides = []
-        for own, other, sign in ((arm, 0, 1.0), (0, arm, -1.0)):
-            parts = [part.take(part.arm == own) for part in (train, validation)]
-            targets = [sign * (p.outcome - levels[other].predict(p.features)) for p in parts]
-            held_out = (parts[1].features, targets[1], np.ones(len(parts[1])))
-            ones = np.ones(len(parts[0]))
-            model = _Trees(parts[0].features, targets[0], ones, held_out, seed, chance=False)
-            sides.append(model.predict(test.features))
-        share = test.propensity[:, arm] / (test.propensity[:, arm] + test.propensity[:, 0])
-        effects.append((1.0 - share) * sides[0] + share * sides[1])
-    return levels[0].predict(test.features), np.stack(effects, axis=1)
+    return XLearner(train, validation, seed).tell(test)
 
 
 def dr_learner(

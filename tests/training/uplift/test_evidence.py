@@ -46,7 +46,6 @@ def test_a_short_log_of_weak_offers_is_refused() -> None:
     found = evidence_of(dear())
     assert found.refused is not None
     assert "1,500 decisions of 125 people" in found.refused
-    assert "`explore_share`" in found.refused
     verdict = pays(found)
     assert not verdict.passed
     assert verdict.reason == found.refused
@@ -62,6 +61,7 @@ def test_what_is_lost_is_said() -> None:
     assert found.low < -0.4 * 0.25 * log.value.mean() < found.high
     assert found.high < 0
     assert "its offers lose money: -" in (found.refused or "")
+    assert "`explore_share`" in (found.refused or "")
 
 
 def test_twelve_decisions_of_one_person_are_not_twelve_people() -> None:
@@ -81,6 +81,18 @@ def test_offering_nothing_is_no_reason_to_go_out() -> None:
     assert "it would offer nothing to anybody" in (found.refused or "")
 
 
+def test_a_few_lucky_offers_show_nothing() -> None:
+    """Ten people who bought with an offer make an interval that a normal distribution has not."""
+    log, _ = planted(3_000)
+    lucky = np.flatnonzero((log.arm == 1) & (log.outcome > 0))[:10]
+    told = np.tile([0.4, 0.4, 0.4], (len(log), 1))
+    told[lucky, 1] = 0.9
+    found = Evidence.of(log, told)
+    assert found.low > 0
+    assert found.tried == 10
+    assert "only 10 people were by chance offered what" in (found.refused or "")
+
+
 def test_a_release_without_a_network_is_not_judged() -> None:
     verdict = pays(None)
     assert verdict.passed
@@ -88,7 +100,7 @@ def test_a_release_without_a_network_is_not_judged() -> None:
 
 
 def test_it_lies_beside_the_weights(tmp_path: Path) -> None:
-    found = Evidence(gain=1.5, low=-0.5, high=3.5, offered=0.25, decisions=10, people=4)
+    found = Evidence(gain=1.5, low=-0.5, high=3.5, offered=0.25, decisions=10, people=4, tried=2)
     write_evidence(tmp_path, found)
     assert read_evidence(tmp_path) == found
     (tmp_path / EVIDENCE).write_text("{}")

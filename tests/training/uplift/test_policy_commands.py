@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from contract.clock import FixedClock, from_us
-from contract.errors import GateRefused
 from tests.training.data.test_simulate import run as simulated
 from training.__main__ import main
 from training.data.offer_log import Floats
@@ -46,10 +45,9 @@ def test_the_policy_that_a_release_carries_is_judged_from_its_files(
     data, offers, _ = learned
     models, releases = tmp_path / "models", tmp_path / "releases"
     clock = FixedClock(from_us(0))
-    with pytest.raises(GateRefused, match="not shown to pay"):  # so few decisions show nothing
-        export(run, models, releases, clock, {}, uplift=Path(offers))
     sure = shutil.copytree(offers, tmp_path / "offers")
-    write_evidence(sure, read_evidence(sure).model_copy(update={"low": 0.1}))  # as of many more
+    enough = {"offered": 0.5, "tried": 400, "low": 0.1}  # as of many more decisions
+    write_evidence(sure, read_evidence(sure).model_copy(update=enough))
     made = export(run, models, releases, clock, {}, uplift=sure)
     (releases / "current").write_text(made.manifest.release_id)
     folders = ["--releases", str(releases), "--models", str(models)]

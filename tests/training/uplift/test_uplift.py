@@ -1,6 +1,7 @@
 """Learners and the network on planted effects, Hillstrom's reader, and the table by command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from training.data.hillstrom import read_hillstrom
 from training.data.offer_log import Floats, OfferLog, margins
 from training.evaluation.uplift_table import Split, by_propensity
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
-from training.uplift.learners import LEARNERS
+from training.uplift.learners import LEARNERS, XLearner
 
 QUICK = UpliftRecipe(members=2, batch_size=512)
 
@@ -75,6 +76,32 @@ def test_the_network_finds_planted_effects(split: Split) -> None:
     assert np.abs(chances - split.truth).mean() < 0.07
     # Who buys pays what the cart is worth.
     assert spend / chances == pytest.approx(np.tile(split.test.value[:, None], 3), rel=0.2)
+
+
+def test_a_teacher_steadies_what_is_learned_from_few() -> None:
+    """Of a few hundred decisions with forty figures that say nothing, a network follows chance."""
+    log, truth = planted(900, seed=4)
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=(len(log), 40)).astype(np.float32)
+    few = replace(log, features=np.concatenate([log.features, noise], axis=1))
+    effect = truth[:, 1:] - truth[:, :1]
+    missed = {}
+    for taught in (0.0, UpliftRecipe().taught):
+        recipe = UpliftRecipe(members=3, batch_size=128, taught=taught)
+        told = fit_uplift(few, recipe, seed=0).out_of_fold
+        missed[taught > 0] = float(np.abs(told[:, 1:] - told[:, :1] - effect).mean())
+    assert missed[True] < missed[False]
+
+
+def test_a_learner_without_a_row_of_an_arm_tells_no_more_than_a_mean(split: Split) -> None:
+    """Small shops: nobody of the held-out people was offered the second, or nobody at all."""
+    unseen = split.validation.take(split.validation.arm != 2)
+    level, effect = XLearner(split.train, unseen, 0).tell(split.test)
+    assert np.isfinite(level).all()
+    assert np.ptp(effect[:, 0]) > 0.1
+    other = split.train.take(split.train.arm != 2)
+    _, effect = XLearner(other, unseen, 0).tell(split.test)
+    assert np.isfinite(effect).all()
 
 
 def test_the_same_seed_fits_the_same_network(split: Split) -> None:
