@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 
 from contract.clock import DAY_US, Clock, FixedClock, to_us
+from contract.manifest import OFFER_ARMS
 from contract.whole_file import replace as replace_file
 from training.data.fresh_events import FreshEvents, read_fresh_events
 from training.data.source import Source, read_source
-from training.evaluation.released import Released, read_released
+from training.evaluation.network_chances import Network, fitted_network, released_network
+from training.evaluation.released import Released, read_manifest, read_released
 from training.fit import Fit
 from training.gates.data import data_health
 from training.gates.drift import drift, samples, shoppers
@@ -150,16 +152,25 @@ class Retraining:
                 ]
             )
         )
-        offered = offers_of(self.wish.data, start_us, end_us, self.wish.uplift)
+        offered = offers_of(self.wish.data, start_us, end_us, self._network())
         report = audited(self.wish.demographics, offered.found, limits)
         asked = named(self.wish.demographics)
         verdicts.append(offers(report, limits, asked, offered.unjudged))
-        network = self.wish.uplift
-        verdicts.append(pays(None if network is None else read_evidence(network)))
+        fitted = self.wish.uplift
+        verdicts.append(pays(None if fitted is None else read_evidence(fitted)))
         return {
             "verdicts": [one.as_json() for one in verdicts],
             "facts": comparison.facts(events, fresh, before),
         }
+
+    def _network(self) -> Network | None:
+        """The uplift network that is to go out: a new one, or the champion's."""
+        if self.wish.uplift is not None:
+            return fitted_network(self.wish.uplift)
+        champion = read_manifest(self.wish.releases, self.plan.champion)
+        if OFFER_ARMS not in champion.files:
+            return None
+        return released_network(self.wish.releases, self.wish.models, self.plan.champion)
 
     def _challenger(self) -> Result:
         """Fit on everything before the window, into the folder of its run."""

@@ -38,9 +38,18 @@ def fitted_network(folder: Path) -> Network:
     return Network(str(folder), arms, lambda log: predicted(model, log)[0])
 
 
-def released_network(releases: Path, models: Path, release_id: str) -> Network:
-    """Of a release, every file of which is as its manifest says. UserError where it carries none,
-    or is not what the manifest says."""
+@dataclass(frozen=True)
+class NetworkFiles:
+    """What a release carries of an uplift network. `difference`: of `content` to torch."""
+
+    content: bytes
+    arms: OfferArms
+    difference: float
+
+
+def released_files(releases: Path, models: Path, release_id: str) -> NetworkFiles:
+    """Of a release, every file of which is as its manifest says. UserError where it carries no
+    network, one that this version can not ask, or is not what the manifest says."""
     manifest = read_manifest(releases, release_id)
     folder = releases / release_id
 
@@ -55,19 +64,26 @@ def released_network(releases: Path, models: Path, release_id: str) -> Network:
         raise UserError(
             f"release {release_id}: carries no uplift network; export --uplift adds one"
         )
-    version = manifest.model(OFFER_UPLIFT).version
-    network = session((models / OFFER_UPLIFT / str(version) / "model.onnx").read_bytes())
+    entry = manifest.model(OFFER_UPLIFT)
     arms = read_arms(folder)
     if arms.problem is not None:
-        raise UserError(f"release {release_id}: {arms.problem}")
+        raise UserError(f"release {release_id}: its uplift network: {arms.problem}")
+    content = (models / OFFER_UPLIFT / str(entry.version) / "model.onnx").read_bytes()
+    return NetworkFiles(content, arms, entry.parity)
+
+
+def released_network(releases: Path, models: Path, release_id: str) -> Network:
+    """Of a release. UserError as `released_files`."""
+    files = released_files(releases, models, release_id)
+    network, size = session(files.content), 1 + len(files.arms.arms)
 
     def answer(log: OfferLog) -> Floats:
         value = log.value.astype(np.float32)[:, None]
         asked = {"offer_features": log.features, "cart_value": value}
         (told,) = network.run(None, asked)
-        return np.clip(np.asarray(told, np.float64)[:, : 1 + len(arms.arms)], 0.0, 1.0)
+        return np.clip(np.asarray(told, np.float64)[:, :size], 0.0, 1.0)
 
-    return Network(f"release {release_id}", arms, answer)
+    return Network(f"release {release_id}", files.arms, answer)
 
 
 def network_chances(network: Network, data: Path, log: OfferLog) -> tuple[Floats, frozenset[str]]:

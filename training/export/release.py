@@ -46,7 +46,7 @@ from training.export.index import FLAT_BELOW, Built, build
 from training.export.index_queries import tower_queries
 from training.export.int8_gate import Int8, choose
 from training.export.published_model import Model, check, publish
-from training.export.uplift import uplift_model
+from training.export.uplift import ExportedUplift, uplift_model
 from training.run_folder import TABLE_FILES, Run
 
 
@@ -80,7 +80,7 @@ def export(
     quantised: Quantised | None = None,
     segments: Path | None = None,
     choices: Path | None = None,
-    uplift: Path | None = None,
+    uplift: Path | ExportedUplift | None = None,
     numbered_after: Path | None = None,
 ) -> Exported:
     """Write a release of `run`. Raises GateRefused when a model fails parity.
@@ -88,10 +88,11 @@ def export(
     From `flat_below` items on, the index is chosen by a measured recall gate. With `quantised`,
     models go out in int8 where its gate lets them; it raises GateRefused where it lets none.
     `segments`, `choices`, `uplift`: folders of learned segments, of learned choices and of a fitted
-    uplift network that the release is to carry. `numbered_after`: a model repository whose versions
-    keep their numbers, where `models_dir` is only a stage on the way there.
+    uplift network that the release is to carry, or the network itself. `numbered_after`: a model
+    repository whose versions keep their numbers, where `models_dir` is a stage on the way there.
     """
-    carried, offers = _carried(segments, choices), None if uplift is None else uplift_model(uplift)
+    carried = _carried(segments, choices)
+    offers = uplift_model(uplift) if isinstance(uplift, Path) else uplift
     created_at = clock.now()
     release_id = f"{created_at:%Y%m%dT%H%M%SZ}-{run.recipe.name}"
     final = releases_dir / release_id

@@ -8,6 +8,8 @@ from torch import nn
 
 from contract.errors import GateRefused
 from contract.manifest import OFFER_UPLIFT
+from contract.offer_arms import OfferArms
+from training.evaluation.network_chances import released_files
 from training.export import graphs, parity
 from training.models.offer_uplift import OfferUpliftGraph
 from training.uplift.evidence import read_evidence
@@ -43,5 +45,16 @@ def uplift_model(folder: Path) -> ExportedUplift:
             f"parity: {OFFER_UPLIFT} differs from torch by {difference:.2e}, more than "
             f"{parity.TOLERANCE:.0e}"
         )
+    return _exported(content, arms, difference)
+
+
+def carried_uplift(releases: Path, models: Path, release_id: str) -> ExportedUplift:
+    """The network of a release as it is, for the next one. Raises UserError where it has none that
+    this version can ask."""
+    files = released_files(releases, models, release_id)
+    return _exported(files.content, files.arms, files.difference)
+
+
+def _exported(content: bytes, arms: OfferArms, difference: float) -> ExportedUplift:
     told = (arms.model_dump_json(indent=1) + "\n").encode()
     return ExportedUplift(content, told, len(arms.arms), difference)

@@ -9,9 +9,10 @@ from training.uplift.evidence import Evidence
 
 
 def pays(evidence: Evidence | None) -> Verdict:
-    """Refuses a network whose offers are not shown to earn more than none; None: there is none."""
+    """Refuses a network whose offers are not shown to earn more than none; None: no new one goes
+    out."""
     if evidence is None:
-        said = "the release carries no uplift network"
+        said = "there is no new uplift network: the champion's goes along, where it has one"
         nothing = Check("gain", 0.0, None, True, said, judged=False)
         return Verdict.of("uplift", [nothing])
     refused = evidence.refused

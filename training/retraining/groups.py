@@ -24,7 +24,7 @@ from training.gates.limits import Limits
 if TYPE_CHECKING:
     from training.evaluation.network_chances import Network
 
-_NETWORK = "offers of the new network"
+_NETWORK = "offers of the network"
 Groups = dict[str, Sequence[str | None]]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -83,17 +83,13 @@ class Offers:
     unjudged: tuple[str, ...] = ()
 
 
-def offers_of(data: Path, start_us: int, end_us: int, uplift: Path | None) -> Offers:
-    """Who was offered something in the window by the log, and who would be by the network in
-    `uplift`. UserError where there is no such network."""
+def offers_of(data: Path, start_us: int, end_us: int, network: "Network | None") -> Offers:
+    """Who was offered something in the window by the log, and who would be by the network."""
     within_us = start_us, end_us
     logged = _logged(data, within_us)
     found = {} if logged is None else {"offers as logged": logged}
-    if uplift is None:
+    if network is None:
         return Offers(found)
-    from training.evaluation.network_chances import fitted_network
-
-    network = fitted_network(uplift)
     try:
         would = _would(data, within_us, network)
     except UserError as error:  # of the log: of it there may be none

@@ -14,6 +14,7 @@ from contract.manifest import MANIFEST, OFFER_ARMS
 from contract.rollout_file import named
 from contract.whole_file import replace
 from training.data.storage import event_parts
+from training.evaluation.network_chances import released_files
 from training.evaluation.protocols import Window
 from training.evaluation.released import read_manifest
 from training.gates.limits import Limits
@@ -73,10 +74,7 @@ def planned(wish: Wish, last_event_us: int, clock: Clock) -> tuple[Plan, Path]:
     champion = champion_id(wish)
     manifest = read_manifest(wish.releases, champion)
     if wish.uplift is None and OFFER_ARMS in manifest.files:
-        raise UserError(
-            f"{champion} has an uplift network and no new one is named with --uplift: the shop "
-            "would lose its targeted offers"
-        )
+        _goes_along(wish, champion)
     until = to_us_of(wish.until) if wish.until else _next_midnight(last_event_us)
     start = from_us(until) - timedelta(days=wish.window_days)
     window = Window(start - timedelta(days=wish.validation_days), start, from_us(until))
@@ -95,6 +93,17 @@ def planned(wish: Wish, last_event_us: int, clock: Clock) -> tuple[Plan, Path]:
         }
         replace(written, (json.dumps(told, indent=1) + "\n").encode())
     return Plan(key, champion, manifest.trained_until, window, created_at), folder
+
+
+def _goes_along(wish: Wish, champion: str) -> None:
+    """Raises UserError where the champion's uplift network can not, and nothing is fitted yet."""
+    try:
+        released_files(wish.releases, wish.models, champion)
+    except UserError as error:
+        raise UserError(
+            f"{error}. No new network is named with --uplift, and without one the shop would lose "
+            "its targeted offers"
+        ) from None
 
 
 def champion_id(wish: Wish) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from contract.clock import Clock
 from contract.errors import UserError
-from contract.manifest import CHOICES, LEARNED_SEGMENTS, MANIFEST
+from contract.manifest import CHOICES, LEARNED_SEGMENTS, MANIFEST, OFFER_ARMS
 from training.evaluation.released import read_manifest
 from training.export.release import export
+from training.export.uplift import ExportedUplift, carried_uplift
 from training.retraining.plan import Plan, Wish
 from training.retraining.steps import Result, file_digest
 from training.run_folder import Run
@@ -18,9 +19,8 @@ from training.run_folder import Run
 def export_to(stage: Path, run: Run, wish: Wish, plan: Plan, clock: Clock) -> Result:
     """Export into an empty `stage`, with model versions that are free in the real repository.
 
-    What the champion carries besides its models (learned segments, choices) and no new one was
-    named for goes along unchanged. A champion's uplift network does not, so that `planned` asks for
-    a new one."""
+    What the champion carries besides its models (learned segments, choices, an uplift network) and
+    no new one was named for goes along unchanged."""
     shutil.rmtree(stage, ignore_errors=True)
     manifest = read_manifest(wish.releases, plan.champion)
     champion = wish.releases / plan.champion
@@ -29,6 +29,9 @@ def export_to(stage: Path, run: Run, wish: Wish, plan: Plan, clock: Clock) -> Re
         segments = champion
     if choices is None and CHOICES in manifest.files:
         choices = champion
+    uplift: Path | ExportedUplift | None = wish.uplift
+    if uplift is None and OFFER_ARMS in manifest.files:
+        uplift = carried_uplift(wish.releases, wish.models, plan.champion)
     exported = export(
         run,
         stage / "models",
@@ -37,7 +40,7 @@ def export_to(stage: Path, run: Run, wish: Wish, plan: Plan, clock: Clock) -> Re
         {},
         segments=segments,
         choices=choices,
-        uplift=wish.uplift,
+        uplift=uplift,
         numbered_after=wish.models,
     )
     index = exported.manifest.index

@@ -22,6 +22,7 @@ from tests.training.data.test_simulate import run as simulated
 from tests.training.retraining import sabotage
 from tests.training.retraining.conftest import LENIENT, UNTIL, WINDOW_DAYS
 from training.__main__ import main
+from training.evaluation.network_chances import fitted_network
 from training.gates.fairness import offers
 from training.retraining.groups import audited, offers_of
 
@@ -70,16 +71,17 @@ def test_a_network_is_judged_on_an_export_or_said_not_to_be(
     network = tmp_path / "offers"
     assert main(["uplift", "--data", str(world), "--output", str(network)]) == 0
     export = write(tmp_path / "export", [decision(one, *HALF) for one in "abcd"] + [END])
-    told = offers_of(export, *WINDOW, network)
+    fitted = fitted_network(network)
+    told = offers_of(export, *WINDOW, fitted)
     assert told.unjudged == ()
-    assert len(told.found["offers of the new network"].subject) == 4
+    assert len(told.found["offers of the network"].subject) == 4
     sure = [decision("a", arm("ten", TEN, 1.0, shown=True), none=0.0), END]
-    told = offers_of(write(tmp_path / "sure", sure), *WINDOW, network)
+    told = offers_of(write(tmp_path / "sure", sure), *WINDOW, fitted)
     assert list(told.found) == ["offers as logged"]
     (said,) = told.unjudged
     assert "no offer was decided at random" in said
     with pytest.raises(UserError, match="gone"):
-        offers_of(export, *WINDOW, tmp_path / "gone")
+        fitted_network(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("spoil", [sabotage.unfair_offers, sabotage.unfair_export])

@@ -11,20 +11,30 @@ import pytest
 
 from contract.clock import FixedClock
 from contract.errors import UserError
-from contract.manifest import MANIFEST, OFFER_ARMS, ReleaseManifest, sha256, verify
+from contract.manifest import (
+    MANIFEST,
+    OFFER_ARMS,
+    OFFER_UPLIFT,
+    ReleaseManifest,
+    sha256,
+    verify,
+)
 from contract.rollout import ROLLOUT, Canary, Rollout
 from tests.training.conftest import trace
 from tests.training.export.test_uplift import fitted, with_features
 from tests.training.retraining import sabotage
 from tests.training.retraining.conftest import NOW, UNTIL, WINDOW_DAYS, MakeWish
 from tests.training.uplift.test_evidence import dear
+from tests.training.uplift.test_uplift import planted
 from training.evaluation.released import read_released
 from training.export import graphs
+from training.export.release import export
 from training.pipeline import Outcome, retrain
 from training.retraining import rollout
-from training.retraining.plan import Wish, champion_id
+from training.retraining.plan import Wish
 from training.retraining.report import MEANING
 from training.retraining.steps import Steps
+from training.run_folder import Run
 
 START = datetime(UNTIL.year, UNTIL.month, UNTIL.day, tzinfo=UTC) - timedelta(days=WINDOW_DAYS)
 STEPS = ("data", "challenger", "export", "ask-champion", "ask-challenger", "gates", "folds")
@@ -213,14 +223,37 @@ def test_unknown_champions_are_bad_input(wish: MakeWish) -> None:
         retrain(wish(champion="nobody"), NOW)
 
 
-def test_an_uplift_network_is_not_lost_in_passing(wish: MakeWish) -> None:
-    asked = wish()
-    path = asked.releases / champion_id(asked) / MANIFEST
-    told = json.loads(path.read_bytes())
-    told["files"][OFFER_ARMS] = next(iter(told["files"].values()))
-    path.write_text(json.dumps(told))
-    with pytest.raises(UserError, match="no new one is named with --uplift"):
+def test_the_champions_uplift_network_goes_along(run: Run, wish: MakeWish, tmp_path: Path) -> None:
+    root = tmp_path / "offering"
+    network = fitted(with_features(planted(3_000)[0]), tmp_path / "offers")
+    then = FixedClock(datetime(2024, 4, 10, tzinfo=UTC))
+    champion = export(run, root / "models", root / "releases", then, {}, uplift=network).manifest
+    shelf = {"releases": root / "releases", "models": root / "models"}
+    asked = wish(**shelf, output=root / "retraining")
+    outcome = retrain(asked, NOW)
+    assert outcome.refused == ()
+    challenger = ReleaseManifest.model_validate_json(
+        (asked.releases / str(outcome.release_id) / MANIFEST).read_bytes()
+    )
+    before, after = (one.model(OFFER_UPLIFT) for one in (champion, challenger))
+    assert list(before.files.values()) == list(after.files.values())
+    assert (before.parity, after.version) == (after.parity, before.version + 1)
+    assert challenger.files[OFFER_ARMS] == champion.files[OFFER_ARMS]
+
+
+def test_an_uplift_network_is_not_lost_in_passing(
+    run: Run, wish: MakeWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "older"
+    network = fitted(with_features(planted(3_000)[0]), tmp_path / "offers")
+    then = FixedClock(datetime(2024, 4, 10, tzinfo=UTC))
+    export(run, root / "models", root / "releases", then, {}, uplift=network)
+    shelf = {"releases": root / "releases", "models": root / "models"}
+    asked = wish(**shelf, output=root / "retraining")
+    monkeypatch.setattr("contract.offer_arms.offer_feature_hash", lambda: "f" * 64)
+    with pytest.raises(UserError, match=r"learned from offer features .* named with --uplift"):
         retrain(asked, NOW)
+    assert not list((root / "retraining").glob("*/challenger*"))
 
 
 def test_an_uplift_network_whose_offers_do_not_pay_is_refused_before_anything_is_fitted(
