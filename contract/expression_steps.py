@@ -2,7 +2,8 @@
 it: most that merchants write are of that kind. The library's own evaluation is as quick where it
 follows another, but a decision finds the caches cold, and then it costs ten times as much."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final
 
 from contract.expression_tree import Node, kind_of, literal, name_of
@@ -15,6 +16,10 @@ EQUAL, OTHER, LESS, AT_MOST, MORE, AT_LEAST = range(9, 15)
 _OPERATORS: Final = {
     **{"_&&_": AND, "_||_": OR, "!_": NOT, "@in": IN, "size": SIZE},
     **{"_==_": EQUAL, "_!=_": OTHER, "_<_": LESS, "_<=_": AT_MOST, "_>_": MORE, "_>=_": AT_LEAST},
+}
+_COMPARES: Final[Mapping[int, Callable[[Any, Any], bool]]] = {
+    IN: lambda member, container: member in container,
+    **{EQUAL: eq, OTHER: ne, LESS: lt, AT_MOST: le, MORE: gt, AT_LEAST: ge},
 }
 _RESULT = "@result"  # what a macro over a list has so far
 _MACROS: Final = {("_||_", False): ANY, ("_&&_", True): ALL}
@@ -61,25 +66,29 @@ def outcome(step: Step, values: Mapping[str, Value]) -> Any:
     """What `step` comes to; None where a value is missing, unless it is the same whatever that
     is."""
     kind = step[0]
-    if kind == VALUE:
-        return step[1]
     if kind == VARIABLE:
         return values.get(step[1])
+    if kind == VALUE:
+        return step[1]
     if kind in (ANY, ALL):
         return _of_members(step, values)
-    first = outcome(step[1], values)
-    if kind == NOT:
-        return None if first is None else not first
-    if kind == SIZE:
-        return None if first is None else len(first)
+    own = step[1]
+    first: Any = values.get(own[1]) if own[0] == VARIABLE else outcome(own, values)
     if kind in (AND, OR):
         decided = kind == OR
         if first is decided:
             return first
         second = outcome(step[2], values)
         return second if second is decided or first is not None else None
-    second = outcome(step[2], values)
-    return None if first is None or second is None else _compared(kind, first, second)
+    if first is None:
+        return None
+    if kind == NOT:
+        return not first
+    if kind == SIZE:
+        return len(first)
+    own = step[2]
+    second = own[1] if own[0] == VALUE else outcome(own, values)
+    return None if second is None else _COMPARES[kind](first, second)
 
 
 def _of_members(step: Step, values: Mapping[str, Value]) -> bool | None:
@@ -96,17 +105,3 @@ def _of_members(step: Step, values: Mapping[str, Value]) -> bool | None:
             return decided
         unknown |= said is None
     return None if unknown else not decided
-
-
-def _compared(kind: int, first: Any, second: Any) -> bool:
-    if kind == EQUAL:
-        return bool(first == second)
-    if kind == IN:
-        return first in second
-    if kind == OTHER:
-        return bool(first != second)
-    if kind == LESS:
-        return bool(first < second)
-    if kind == AT_MOST:
-        return bool(first <= second)
-    return bool(first > second) if kind == MORE else bool(first >= second)

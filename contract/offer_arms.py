@@ -79,11 +79,12 @@ class OfferArms(BaseModel):
 
 def _apart(one: Discount, other: Discount) -> float:
     """How many times the larger of two discounts of a kind is the smaller."""
-    sizes = [_size(one), _size(other)]
+    sizes = [size_of(one), size_of(other)]
     return max(sizes) / min(sizes)
 
 
-def _size(discount: Discount) -> float:
+def size_of(discount: Discount) -> float:
+    """What discounts of a kind are told apart by."""
     if isinstance(discount, PercentOff):
         return discount.percent
     return float(discount.amount) if discount.kind == "amount" else 1.0

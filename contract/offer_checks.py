@@ -57,11 +57,9 @@ class Asked(NamedTuple):
     may_target: bool = False
     orders: int | None = None
 
-    def shipping_price(self, discount: Discount) -> int:
+    def shipping_price(self, discount: FreeShipping) -> int:
         """The dearest delivery that `discount` would pay for: which one is taken is not known
         yet."""
-        if not isinstance(discount, FreeShipping):
-            return 0
         wanted = discount.shipping_ids or tuple(self.shipping)
         return max((self.shipping.get(one, 0) for one in wanted), default=0)
 

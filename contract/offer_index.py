@@ -15,6 +15,7 @@ from contract.offers import (
     EMPTY_BOOK,
     AnyDiscount,
     Discount,
+    FreeShipping,
     LoyaltyTiers,
     Offer,
     OfferBook,
@@ -243,10 +244,14 @@ class _Promise:
     def taken(self, asked: Asked) -> _Taken | None:
         """What it takes off, where its gate is open; None where that is nothing, or more than its
         margin floor leaves."""
-        discount, value = settled(self.discount, asked.orders), asked.value
-        assert discount is not None
+        discount, value = self.discount, asked.value
+        if isinstance(discount, LoyaltyTiers):
+            reached = settled(discount, asked.orders)
+            assert reached is not None
+            discount = reached
         assert value is not None
-        amount, most = reduction(discount, value, asked.shipping_price(discount)), None
+        price = asked.shipping_price(discount) if isinstance(discount, FreeShipping) else 0
+        amount, most = reduction(discount, value, price), None
         if self.floor is not None:
             # Costs that nobody said keep no floor, so there is no saying that it would be kept.
             margin = asked.margin

@@ -65,7 +65,7 @@ def _values(
     values: dict[str, Value] = {}
     kinds = _kinds(wanted)
     if "shopper" in kinds or "segments" in kinds:
-        values |= _shopper(checkout, state, with_segments="segments" in kinds)
+        values |= _shopper(checkout, state, wanted)
     if "cart" in kinds:
         values |= _cart(checkout, with_categories="cart.categories" in wanted)
     if "context" in kinds:
@@ -74,14 +74,15 @@ def _values(
 
 
 def _shopper(
-    checkout: Checkout, state: SubjectState | None, *, with_segments: bool
+    checkout: Checkout, state: SubjectState | None, wanted: frozenset[str]
 ) -> dict[str, Value]:
-    personal, names = checkout.subject.personal, None
-    if personal and with_segments and state is not None:
+    personal, names, known = checkout.subject.personal, None, None
+    if personal and "segments" in wanted and state is not None:
         names = checkout.segments(state)()
-    unread = personal and state is None
+    if "shopper.known" in wanted and not (personal and state is None):  # else it is unread
+        known = checkout.asked_about(state or {}).view.known
     return shopper_values(
-        known=None if unread else checkout.asked_about(state or {}).view.known,
+        known=known,
         signed_in=checkout.request.user_id is not None,
         first_order=checkout.request.context.first_order,
         orders=orders_of(checkout, state),

@@ -87,10 +87,12 @@ class Cart(_Message):
     @property
     def value(self) -> int | None:
         """What the goods are worth in minor units; None where a line has no price."""
-        prices = [line.price for line in self.items]
-        if None in prices:
-            return None
-        return sum((line.price or 0) * line.quantity for line in self.items)
+        value = 0
+        for line in self.items:
+            if line.price is None:
+                return None
+            value += line.price * line.quantity
+        return value
 
     @property
     def digest(self) -> str:

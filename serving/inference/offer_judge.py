@@ -3,13 +3,13 @@ asked in this process, whatever serves the other models: it is small, and a deci
 for it offers nothing."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from contract.encoding import Encoded
-from contract.offer_arms import OfferArms, split_answer
+from contract.offer_arms import OfferArms, size_of, split_answer
 from contract.offer_features import Vector
+from contract.offers import Discount
 from serving.inference.backend import finite
 from serving.inference.embedded import Session
 
@@ -18,8 +18,15 @@ class OfferJudge:
     """The network of one release with the arms that it tells apart. Callable from any thread."""
 
     def __init__(self, network: Session, arms: OfferArms) -> None:
-        self._network = network
-        self.column = lru_cache(1_024)(arms.column)  # see OfferArms
+        self._network, self._arms = network, arms
+        self._columns: dict[tuple[str, float], int | None] = {}
+
+    def column(self, discount: Discount) -> int | None:
+        """See OfferArms; it is asked of every offer at every checkout."""
+        key = discount.kind, size_of(discount)
+        if key not in self._columns:
+            self._columns[key] = self._arms.column(discount)
+        return self._columns[key]
 
     def chances(self, asked: Sequence[tuple[Vector, int]]) -> list[list[float]]:
         """The chance of a purchase under every arm, no offer first, [1 + arms], for each of

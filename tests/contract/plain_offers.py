@@ -14,7 +14,7 @@ from contract.offer_checks import (
     ValidOffer,
     used_up,
 )
-from contract.offers import LoyaltyTiers, Offer, OfferBook, reduction, settled
+from contract.offers import FreeShipping, LoyaltyTiers, Offer, OfferBook, reduction, settled
 
 
 def plain_evaluation(
@@ -55,7 +55,8 @@ def _held(offer: Offer, book: OfferBook, of: Asked, facts: Facts) -> ValidOffer 
         return "CouponRejectedByCondition"
     if offer.condition is not None and not _holds(offer.condition, facts):
         return "CouponRejectedByCondition"
-    amount = reduction(discount, of.value, of.shipping_price(discount))
+    price = of.shipping_price(discount) if isinstance(discount, FreeShipping) else 0
+    amount = reduction(discount, of.value, price)
     floor, most = book.floor_of(offer), None
     if floor is not None:
         most = 0 if of.margin is None else of.margin - ceil(floor * of.value)
