@@ -5,8 +5,10 @@ demanded of them, and `--json`."""
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from contract.errors import GateRefused, UserError
@@ -43,7 +45,8 @@ def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path 
     """Print and write the figures of `run`, which also says whether they are void."""
     missed: Missed | None = None
     try:
-        figures, void = run()
+        with _ended_in_order():
+            figures, void = run()
     except Missed as refusal:
         missed, figures, void = refusal, refusal.figures, False
     except UserError as error:
@@ -63,6 +66,17 @@ def execute(program: str, run: Callable[[], tuple[Figures, bool]], target: Path 
     if missed is not None:
         return _fail(program, 3, str(missed))
     return 3 if void else 0
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM, as `timeout` sends it, interrupts: the servers that were started have sessions of
+    their own and would go on for ever."""
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def _fail(program: str, status: int, message: str) -> int:
