@@ -234,12 +234,17 @@ def _arms(
     found["explored, not learned"] = base | {"meanwhile": explored.taken}
     ways = [("chances ignored", True, weights[0])]
     ways += [("by inverse chance", False, weight) for weight in weights]
-    for name, alike, weight in ways:
-        chosen = recipe_of(begun.seed, f"explored_weight={weight}")
+    whatever = "explored_loss=1"
+    recipes: dict[str, tuple[bool, tuple[str, ...]]] = {
+        f"{name}, weight {weight:g}": (alike, (f"explored_weight={weight}", whatever))
+        for name, alike, weight in ways
+    }
+    recipes["by inverse chance, as loud as validation allows"] = (False, ())
+    for name, (alike, settings) in recipes.items():
+        chosen = recipe_of(begun.seed, *settings)
         model = fitted(explored.folder, WARM + LOGGED, chosen, alike=alike)
         told = begun.taken_of(model, explored)
-        gain = {"gain": told["taken"] - base["taken"]}
-        found[f"{name}, weight {weight:g}"] = told | gain
+        found[name] = told | {"gain": told["taken"] - base["taken"]}
     return found | {"truth": {"taken": begun.best()}}
 
 

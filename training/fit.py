@@ -39,6 +39,8 @@ from training.tasks import RankerTask, RetrievalTask
 from training.trainer import History, Schedule, train
 
 _EARLIEST = int(np.iinfo(np.int64).min)
+# How much of their weight drawn places keep, the most first, until baskets are completed as well.
+_HEARD = (1.0, 0.3, 0.1)
 # What a person can lower when memory runs out, by what was being trained.
 _LOWER: dict[type, str] = {
     RetrievalTask: "`--set batch_size=` or `--set negatives=`",
@@ -53,6 +55,7 @@ class Report:
     histories: dict[str, History] = field(default_factory=dict)
     # Metrics on `train` and `validation` questions of the model that was chosen, before its refit.
     gap: dict[str, dict[str, float]] = field(default_factory=dict)
+    explored_weight: float = 0.0  # of places that chance drew, as validation let it be
     seconds: float = 0.0
     peak_mib: float = 0.0
 
@@ -136,7 +139,7 @@ class Fit:
         asked = [question for window in windows for question in window.asked]
         early = examples.where(np.array([q.situation.now_us < self.validate_us for q in asked]))
         drawn, drawn_early = self._drawn_examples(windows, towers)
-        first = self._train_ranker(_both(early, drawn_early), chosen_on, "ranker", None)
+        first, heard = self._first_ranker(early, drawn_early, chosen_on)
         self.report.gap = gap.measured(
             Recommender(self.vocabulary, windows[0].tables, towers, first),
             self.source,
@@ -146,7 +149,7 @@ class Fit:
             seed=self.recipe.seed,
         )
         epochs = max(1, self.report.histories["ranker"].best_epoch)
-        ranker = self._train_ranker(_both(examples, drawn), None, "ranker refit", epochs)
+        ranker = self._train_ranker(_both(examples, drawn, heard), None, "ranker refit", epochs)
 
         after = self._count(self.cut_us)
         self._train_towers(towers, after, self.cut_us, "towers refit", None)
@@ -305,6 +308,29 @@ class Fit:
         early = np.array([one.known_us < self.validate_us for one in asked], bool)
         return built, built.where(early)
 
+    def _first_ranker(
+        self,
+        early: ranking_examples.RankingExamples,
+        drawn: ranking_examples.RankingExamples,
+        chosen_on: ranking_examples.RankingExamples,
+    ) -> tuple[Ranker, float]:
+        """The ranker that validation chooses, and how much of their weight the drawn places have in
+        it: the most that costs no more than `explored_loss` of how baskets are completed."""
+        if not len(drawn):
+            return self._train_ranker(early, chosen_on, "ranker", None), 0.0
+        histories, chosen = self.report.histories, "ranker alone"
+        ranker, heard = self._train_ranker(early, chosen_on, chosen, None), 0.0
+        enough = (1 - self.recipe.explored_loss) * (1 - min(histories[chosen].validation))
+        for share in _HEARD:
+            stage = f"ranker hears {share:g}"
+            other = self._train_ranker(_both(early, drawn, share), chosen_on, stage, None)
+            if 1 - min(histories[stage].validation) >= enough:
+                ranker, heard, chosen = other, share, stage
+                break
+        histories["ranker"] = histories[chosen]
+        self.report.explored_weight = heard * self.recipe.explored_weight
+        return ranker, heard
+
     def _train_ranker(
         self,
         examples: ranking_examples.RankingExamples,
@@ -351,9 +377,14 @@ class Fit:
 
 
 def _both(
-    baskets: ranking_examples.RankingExamples, drawn: ranking_examples.RankingExamples
+    baskets: ranking_examples.RankingExamples,
+    drawn: ranking_examples.RankingExamples,
+    heard: float,
 ) -> ranking_examples.RankingExamples:
-    return ranking_examples.RankingExamples.joined([baskets, drawn] if len(drawn) else [baskets])
+    """`baskets`, and `drawn` places with that share of their weight."""
+    if not len(drawn) or not heard:
+        return baskets
+    return ranking_examples.RankingExamples.joined([baskets, drawn.louder(heard)])
 
 
 def new_towers(

@@ -185,6 +185,8 @@ class Retraining:
         return {
             "items": len(fitted.vocabulary.item_ids),
             "gap": fit.report.gap,
+            "drawn_places": 0 if fit.drawn is None else len(fit.drawn),
+            "explored_weight": fit.report.explored_weight,
             "epochs": {name: one.best_epoch for name, one in fit.report.histories.items()},
         }
 

@@ -17,6 +17,7 @@ _MAY_BE_ZERO = frozenset(
         "content_weight",
         "synthetic_share",
         "explored_weight",
+        "explored_loss",
         "ranker_dropout",
         "unknown_share",
         "empty_share",
@@ -34,6 +35,7 @@ _SHARES = (
     "ranker_dropout",
     "unknown_share",
     "empty_share",
+    "explored_loss",
 )
 
 
@@ -79,8 +81,10 @@ class Recipe:
     # As how many an item counts, among those that were not bought, that its shopper refused.
     refused_weight: float = 4.0
     # As how many baskets a place counts that was drawn by chance and whose item was bought, before
-    # the inverse of its chance; 0 learns nothing of them.
+    # the inverse of its chance; 0 learns nothing of them. Lowered where it would cost more than
+    # `explored_loss` of the validation's NDCG.
     explored_weight: float = 1.0
+    explored_loss: float = 0.01
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -85,7 +85,8 @@ def source(exploring: Path) -> Source:
 
 
 def _recipe(weight: float) -> Any:
-    return small_recipe("tower_epochs=2", "ranker_epochs=6", f"explored_weight={weight}")
+    heard = f"explored_weight={weight}", "explored_loss=1"  # whatever it costs
+    return small_recipe("tower_epochs=2", "ranker_epochs=6", *heard)
 
 
 def test_what_is_asked_of_a_drawn_place(source: Source) -> None:
@@ -159,6 +160,22 @@ def test_the_ranker_hears_what_was_taken_where_chance_showed_it(source: Source) 
         _surprise(Fit(source, _recipe(weight), device=CPU).run(), source) for weight in (4.0, 0.0)
     )
     assert heard < 0.8 * deaf
+
+
+def test_what_chance_drew_is_heard_as_loud_as_baskets_allow(source: Source) -> None:
+    loud = ("tower_epochs=2", "ranker_epochs=6", "explored_weight=300")
+    found = {}
+    for loss in (0.0, 1.0):
+        fit = Fit(source, small_recipe(*loud, f"explored_loss={loss}"), device=CPU)
+        fit.run()
+        found[loss] = fit.report
+    assert found[1.0].explored_weight == 300
+    told = found[0.0].histories
+    best = {name: 1 - min(one.validation) for name, one in told.items() if one.validation}
+    tried = {300 * share: best.get(f"ranker hears {share:g}") for share in (1.0, 0.3, 0.1)}
+    allowed = [w for w, ndcg in tried.items() if ndcg is not None and ndcg >= best["ranker alone"]]
+    assert found[0.0].explored_weight == max(allowed, default=0.0) < 300
+    assert best["ranker"] >= best["ranker alone"] > best["ranker hears 1"]
 
 
 def test_nothing_is_learned_of_the_left_out_or_of_later_weeks(source: Source) -> None:

@@ -2,7 +2,7 @@
 sources bring for that cart, and their pair features, made by the very functions that serve."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -95,6 +95,10 @@ class RankingExamples:
     def where(self, kept: npt.NDArray[np.bool_]) -> "RankingExamples":
         """The cases that `kept` [B] holds."""
         return RankingExamples(*(column[kept] for column in vars(self).values()))
+
+    def louder(self, times: float) -> "RankingExamples":
+        """The same cases, each of which counts as so many."""
+        return replace(self, weight=(self.weight * times).astype(np.float32))
 
     @classmethod
     def joined(cls, parts: Sequence["RankingExamples"]) -> "RankingExamples":

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 REPORT, FIGURES = "report.html", "report.json"
 MEANING = {
     "data_health": "Are the fresh events a whole stretch of this shop, in its own words?",
-    "drift": "Do purchases look like those that were learned from?",
+    "drift": "Do purchases look like those that were learned from? PSI and KS say how far two "
+    "distributions lie apart: 0 is alike.",
     "leakage": "Did anything reach the models that is only known after the purchase?",
     "quality": "Are the suggestions at least as good as those of the release that is live?",
     "slices": "Is no kind of shopper, cart or product much worse off?",
@@ -117,6 +118,7 @@ def _summary(wish: Wish, outcome: "Outcome") -> str:
         f"The <b>challenger</b> is recipe <code>{_text(wish.recipe.name)}</code>, {fitted} on "
         f"days before {window.train_until:%d %B %Y}.",
     ]
+    said += _explored(wish, results.get("challenger", {}))
     if "gates" in results:
         found = results["gates"]
         row = found["rows"]["NDCG@5"]
@@ -143,6 +145,19 @@ def _summary(wish: Wish, outcome: "Outcome") -> str:
     if outcome.release_id:
         said.append(f"The new release is <code>{_text(outcome.release_id)}</code>.")
     return _section("In short", f"<ul>{''.join(f'<li>{one}</li>' for one in said)}</ul>")
+
+
+def _explored(wish: Wish, challenger: Mapping[str, Any]) -> list[str]:
+    """What was learned from places of lists that chance drew, where it drew any."""
+    places, weight = challenger.get("drawn_places", 0), challenger.get("explored_weight", 0.0)
+    if not places:
+        return []
+    told = f"Chance drew <b>{places:,} places</b> of the lists that were shown. "
+    lost = f"{wish.recipe.explored_loss:.0%} of NDCG@5 on the days that models are chosen by"
+    if not weight:
+        return [f"{told}Nothing was learned from them: at any weight it would have cost {lost}."]
+    fewer = "" if weight == wish.recipe.explored_weight else f", as more would have cost {lost}"
+    return [f"{told}What was bought there counts as {weight:g} baskets in the mean{fewer}."]
 
 
 def _gates(verdicts: Sequence[Verdict]) -> str:

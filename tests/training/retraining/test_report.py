@@ -53,10 +53,16 @@ def _results() -> dict[str, Any]:
     }
 
 
-def _page(folder: Path, became: str, *verdicts: Verdict, only: tuple[str, ...] = STEPS) -> str:
+def _page(
+    folder: Path,
+    became: str,
+    *verdicts: Verdict,
+    only: tuple[str, ...] = STEPS,
+    challenger: dict[str, Any] | None = None,
+) -> str:
     wish = Wish(*(folder,), "live", folder, folder, folder, recipe("demo", None), Limits())
     steps = Steps(folder, "key")
-    for name, result in _results().items():
+    for name, result in (_results() | {"challenger": challenger or {}}).items():
         if name in only:
             steps.run(name, lambda result=result: result)  # type: ignore[misc]
     plan = Plan("key", "old", DAY, WINDOW, DAY + timedelta(days=30))
@@ -99,3 +105,21 @@ def test_the_challenger_is_told_of_in_the_right_tense(
     assert f"<code>demo</code>{said} days before 15 April 2024" in _page(
         tmp_path, became, PASSED, only=only
     )
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (1.0, "What was bought there counts as 1 baskets in the mean."),
+        (0.3, "counts as 0.3 baskets in the mean, as more would have cost 1% of NDCG@5"),
+        (0.0, "Nothing was learned from them: at any weight it would have cost 1% of NDCG@5"),
+    ],
+)
+def test_it_says_what_was_learned_from_places_that_chance_drew(
+    tmp_path: Path, weight: float, said: str
+) -> None:
+    drawn = {"drawn_places": 1_234, "explored_weight": weight}
+    told = _page(tmp_path, "promoted", PASSED, challenger=drawn)
+    assert "<b>1,234 places</b>" in told
+    assert said in told
+    assert "Chance drew" not in _page(tmp_path / "other", "promoted", PASSED)
