@@ -1,10 +1,11 @@
 """Review items: what a person should look at because something changed, with what is known of it.
 
 Whoever watches a measure (KPIs, drift, fairness) tells its findings; what is told again while it
-lasts stays one item, and what returns after it was closed opens the same one again.
+lasts stays one item. What returns after it was closed, or more than a day after it had ended, opens
+the same one again, and whoever is told of openings is told once more.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
@@ -16,6 +17,7 @@ SOURCES: Final[tuple[Source, ...]] = ("kpi", "drift", "fairness", "guard")
 State = Literal["open", "acknowledged", "closed"]
 Deed = Literal["opened", "ended", "returned", "reopened", "acknowledged", "closed"]
 MOST_STEPS: Final = 50
+FLICKERS_WITHIN: Final = timedelta(days=1)  # what was over for less is the same trouble still
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -108,14 +110,15 @@ class Review(_Strict):
         )
 
     def again(self, finding: Finding, by: str, at: datetime) -> "Review":
-        """After the same was found once more: reopened if a person closed it and it had ended
-        meanwhile. One that was closed while it lasted stays closed until it has ended."""
+        """After the same was found once more: reopened if it had ended meanwhile and a person had
+        closed it, or it was over for longer than alarms flicker. One that was closed while it
+        lasted stays closed until it has ended."""
         since = finding.since if self.ended_at is not None else self.finding.since
         kept = {"finding": finding.model_copy(update={"since": since}), "seen_at": at}
         if self.ended_at is None:
             return self.model_copy(update=kept)
         kept |= {"ended_at": None}
-        if self.state != "closed":
+        if self.state != "closed" and at - self.ended_at <= FLICKERS_WITHIN:
             return self.model_copy(update=kept)._with(Step(deed="returned", at=at, by=by))
         kept |= {"state": "open", "reopened": self.reopened + 1}
         return self.model_copy(update=kept)._with(Step(deed="reopened", at=at, by=by))

@@ -107,7 +107,8 @@ async def acknowledge_review(request: Request, review_id: str) -> Response:
 )
 async def close_review(request: Request, review_id: str) -> Response:
     """It is dealt with, or needs nothing. While the alarm lasts it stays closed; if it ends and
-    returns within two weeks, the item is opened again."""
+    returns within two weeks, the item is opened again. So is one that is not closed, where it
+    returns more than a day after its end."""
     return await _move(request, review_id, "closed")
 
 

@@ -348,5 +348,8 @@ def read_report(path: Path, key: str) -> str | None:
     if not path.is_file():
         return None
     with closing(connect(path, read_only=True)) as file:
+        made = "SELECT 1 FROM sqlite_master WHERE name = 'reports'"
+        if file.execute(made).fetchone() is None:  # at this very moment it is made
+            return None
         row = file.execute("SELECT body FROM reports WHERE experiment = ?", (key,)).fetchone()
     return None if row is None else str(row[0])

@@ -82,8 +82,10 @@ class KpiAlarms:
         # Whole quarters of an hour up to now: half of what is new in a drop's first half hour would
         # wait for the clock's.
         first_us = watch.day_us - DAY + (end_us - watch.day_us) % _QUARTER_US
+        fitted = (one.where for one in watch.watch.series)
         slices = {
-            where: _quarters(kpis, first_us, end_us, where) for where in _slices(kpis, first_us)
+            where: _quarters(kpis, first_us, end_us, where)
+            for where in dict.fromkeys((*_latest(kpis, first_us), *fitted))
         }
         first = (first_us - watch.origin_us) / _QUARTER_US
         recent = Recent(slices, first, watch.origin_us)
@@ -117,7 +119,7 @@ class KpiAlarms:
         span = from_us(origin_us), from_us(day_us)
         hours = {
             where: kpis.sums(*span, HOUR, where).counters
-            for where in _slices(kpis, day_us - 2 * DAY)
+            for where in _largest(kpis, day_us - 2 * DAY)
         }
         self._fitted = _Fitted(day_us, origin_us, Watch.fitted(hours))
         if self._series is not None:
@@ -125,14 +127,28 @@ class KpiAlarms:
         return self._fitted
 
 
-def _slices(kpis: KpiReader, since_us: int) -> list[Where]:
-    """The whole shop, and of each cut the values that were seen lately."""
-    found, count = [ALL], dict[str, int]()
+def _latest(kpis: KpiReader, since_us: int) -> list[Where]:
+    """The whole shop, and of each cut the values that were seen last."""
+    by_cut = _seen(kpis, since_us).values()
+    return [ALL, *(one for values in by_cut for one in values[:_MOST_OF_A_CUT])]
+
+
+def _largest(kpis: KpiReader, since_us: int) -> list[Where]:
+    """The whole shop, and of each cut the values with the most decisions since then."""
+    found, span = [ALL], (from_us(since_us), from_us(since_us + 3 * DAY))
+    for values in _seen(kpis, since_us).values():
+        if len(values) > _MOST_OF_A_CUT:
+            size = {one: kpis.sums(*span, HOUR, one).of("decisions").sum() for one in values}
+            values.sort(key=lambda one: -size[one])
+        found += values[:_MOST_OF_A_CUT]
+    return found
+
+
+def _seen(kpis: KpiReader, since_us: int) -> dict[str, list[Where]]:
+    found: dict[str, list[Where]] = {}
     for one in kpis.slices():
         if one.cut in (*_CUTS, "release") and one.last_us >= since_us:
-            count[one.cut] = count.get(one.cut, 0) + 1
-            if count[one.cut] <= _MOST_OF_A_CUT:
-                found.append((one.cut, one.value))
+            found.setdefault(one.cut, []).append((one.cut, one.value))
     return found
 
 

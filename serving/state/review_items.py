@@ -40,7 +40,7 @@ CREATE INDEX IF NOT EXISTS review_messages_waiting ON review_messages (done_at, 
 """
 TABLES: Final = ("reviews", "review_messages")
 
-# One that was closed longer ago is another matter when it is found again.
+# One that ended longer ago is another matter when it is found again, whoever did what about it.
 REOPENS_WITHIN: Final = timedelta(days=14)
 # A message that is being delivered belongs to whoever took it for so long; then others may try.
 LEASE: Final = timedelta(seconds=30)
@@ -180,8 +180,7 @@ def _latest(connection: Sql, key: str) -> Review | None:
 
 
 def _another_matter(held: Review, at: datetime) -> bool:
-    ended = held.ended_at
-    return held.state == "closed" and ended is not None and at - ended > REOPENS_WITHIN
+    return held.ended_at is not None and at - held.ended_at > REOPENS_WITHIN
 
 
 def _end_others(

@@ -145,6 +145,31 @@ def test_nobody_sees_figures_without_a_key(open_page: OpenPage, guarded: tuple[s
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_a_test_that_is_over_or_not_begun_is_not_called_running(
+    open_page: OpenPage, guarded: tuple[str, str]
+) -> None:
+    url, key = guarded
+    now = START + timedelta(days=DAYS)
+    times = {
+        "over": {"ends_at": (now - timedelta(days=1)).isoformat()},
+        "not-yet": {"starts_at": (now + timedelta(days=1)).isoformat()},
+        "now": {"ends_at": (now + timedelta(days=1)).isoformat()},
+    }
+    for name, span in times.items():
+        made = {"key": name, "title": name, "variants": [{"key": "a"}, {"key": "b"}], **span}
+        answer = httpx.put(
+            f"{url}/v1/experiments/{name}",
+            json={"experiment": made | {"status": "running"}},
+            headers={"authorization": f"Bearer {key}"},
+        )
+        assert answer.status_code == 200, answer.text
+    page = signed_in(open_page, guarded, complains=True)  # of reports that are not made yet
+    said = {name: page.locator(f'.experiment[data-key="{name}"] .state') for name in times}
+    expect(said["over"]).to_have_text("ended")
+    expect(said["not-yet"]).to_have_text("not begun")
+    expect(said["now"]).to_have_text("running")
+
+
 def test_opened_too_early_it_keeps_asking_and_old_figures_are_told(
     open_page: OpenPage, shop: Shop, figures: Path, tmp_path: Path
 ) -> None:

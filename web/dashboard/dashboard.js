@@ -98,7 +98,7 @@ const draw = (apart, breakdown, experiments) => {
   $("against").textContent = known ? `Changes are against ${RANGES[state.range].words}.` : `Of ${RANGES[state.range].words} there are no figures.`;
   drawTiles(whole);
   drawCourse(whole, apart);
-  showExperiments($("experiments"), experiments, figures.currency);
+  showExperiments($("experiments"), experiments, figures.currency, Date.parse(figures.now));
   drawLatency(whole);
   drawShares(whole);
   drawBreakdown(breakdown);

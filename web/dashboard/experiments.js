@@ -31,20 +31,28 @@ export const readExperiments = async () => {
   return { drafts: experiments.length - shown.length, shown: await Promise.all(shown.map(async (one) => [one, await reportOf(one)])) };
 };
 
-export const showExperiments = (place, { drafts, shown }, currency) => {
+export const showExperiments = (place, { drafts, shown }, currency, now) => {
   if (!shown.length) {
     const words = drafts ? `No experiment runs; ${drafts} ready to be started with PUT /v1/experiments/{key}.` : "No experiment runs.";
     place.replaceChildren(element("p", { class: "card quiet" }, words));
     return;
   }
-  place.replaceChildren(...shown.map(([experiment, report]) => card(experiment, report, currency)));
+  place.replaceChildren(...shown.map(([experiment, report]) => card(experiment, report, currency, now)));
 };
 
-const card = (experiment, report, currency) => {
+// "running" is what its status asks for; its times may say otherwise.
+const stateOf = ({ status, starts_at: starts, ends_at: ends }, now) => {
+  if (status !== "running") return status;
+  if (ends && Date.parse(ends) <= now) return "ended";
+  return starts && Date.parse(starts) > now ? "not begun" : status;
+};
+
+const card = (experiment, report, currency, now) => {
+  const state = stateOf(experiment, now);
   const made = element("article", { class: "card experiment", "data-key": experiment.key },
     element("header", {},
       element("h3", {}, experiment.title || experiment.key),
-      element("span", { class: `state ${experiment.status}` }, experiment.status)));
+      element("span", { class: `state ${state}` }, state)));
   made.querySelector("h3").className = "title";
   if (report === null) {
     made.append(element("p", { class: "quiet" }, "No report yet: the worker makes one every minute."));

@@ -59,7 +59,7 @@ const card = (review, figures, again, shown) => {
     element("header", {},
       element("h3", { class: "title" }, finding.title),
       element("p", {}, element("span", { class: `state ${review.state === "open" ? "waiting" : ""}` }, review.state), " ", ended)),
-    element("p", { class: "quiet" }, `${SOURCES[finding.source]}${review.reopened ? `, opened again ${review.reopened} times` : ""}`),
+    element("p", { class: "quiet" }, `${SOURCES[finding.source]}${review.reopened ? `, opened again${review.reopened > 1 ? ` ${review.reopened} times` : ""}` : ""}`),
     element("dl", {}, ...told.filter(([, value]) => value !== null).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
     folded(`steps-${review.review_id}`, "What was done", shown, element("ul", { class: "steps" }, ...review.steps.map(step))),
     review.state === "closed" ? null : answer(review, again));

@@ -143,6 +143,24 @@ def test_a_slice_that_is_gone_is_named(
     assert "Hardly any decisions for country CH" in gone[0].title
 
 
+def test_of_many_values_the_largest_are_watched_whoever_was_seen_last(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    filled(tmp_path / FILE, [])
+    before, after = (CollectorRegistry() for _ in range(2))
+    places = tmp_path / FILE, store, tmp_path / "releases", clock
+    alarms = KpiAlarms(*places, before)
+    assert alarms.look() == []
+    last = to_us(MONDAY) + DAYS * 24 * HOUR
+    rare = [(f"rare-{n}", last - HOUR, last) for n in range(12)]
+    with closing(Rollup(tmp_path / FILE)) as rollup:
+        rollup.file.executemany("INSERT INTO kpi_slices VALUES ('country', ?, ?, ?)", rare)
+    assert alarms.look() == []  # nobody is missed because others came after them
+    assert KpiAlarms(*places, after).look() == []
+    watched = [one.get_sample_value("tillwise_alarm_series") for one in (before, after)]
+    assert watched[0] == watched[1]
+
+
 def test_slow_answers_are_told_against_what_is_usual(
     tmp_path: Path, store: SqlControlStore, clock: FixedClock
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.clock import FixedClock
-from contract.reviews import MOST_STEPS, Finding, Review, Step
+from contract.reviews import FLICKERS_WITHIN, MOST_STEPS, Finding, Review, Step
 from serving.state.audit import Actor, first_fault
 from serving.state.review_items import FIRST_WAIT_S, GIVEN_UP_AFTER, LEASE, REOPENS_WITHIN
 from serving.state.sql_control_store import SqlControlStore
@@ -95,6 +95,29 @@ async def test_what_returns_after_weeks_is_another_matter(
     assert second.review_id != first.review_id
     assert [one.review_id for one in store.reviews()] == [second.review_id, first.review_id]
     assert await store.note_findings("kpi", [found()]) == []
+
+
+@pytest.mark.parametrize("seen", [False, True])
+async def test_what_returns_after_more_than_a_day_is_told_once_more(
+    store: SqlControlStore, clock: FixedClock, seen: bool
+) -> None:
+    (opened,) = await store.note_findings("kpi", [found()])
+    if seen:
+        await store.move_review(opened.review_id, "acknowledged", ANNA)
+    await store.note_findings("kpi", [])
+    clock.at += FLICKERS_WITHIN
+    assert await store.note_findings("kpi", [found()]) == []
+    await store.note_findings("kpi", [])
+    clock.at += FLICKERS_WITHIN + timedelta(seconds=1)
+    since = clock.now()
+    (again,) = await store.note_findings("kpi", [found(since=since)])
+    assert (again.review_id, again.state, again.reopened) == (opened.review_id, "open", 1)
+    assert (again.finding.since, again.ended_at) == (since, None)
+    assert (await told(store))[-1] == "review.reopened"
+    await store.note_findings("kpi", [])
+    clock.at += REOPENS_WITHIN + timedelta(days=1)
+    (another,) = await store.note_findings("kpi", [found()])
+    assert another.review_id != opened.review_id
 
 
 async def test_each_source_ends_its_own(store: SqlControlStore) -> None:
