@@ -96,7 +96,8 @@ async def decide(request: Request) -> Response:
     if _comes_too_late(request, credential, gateway):
         return _TOO_MANY.response()
     caller = authenticate(request, gateway, "checkout", page_token=True, credential=credential)
-    await gateway.page_limits.check(request, caller)
+    if from_page := is_page(caller):
+        await gateway.page_limits.check(request, caller)
     body = await read_json_body(request, gateway.settings.body_limit_bytes)
     asked = parse(DecideRequest, body)
     known = gateway.live.current.vocabulary
@@ -106,7 +107,6 @@ async def decide(request: Request) -> Response:
         raise ApiProblem(403, "user_id: the page token does not name this user in sub.")
     if asked.validate_only:
         return _json(Validated(missing_item_ids=_missing(gateway, asked)))
-    from_page = is_page(caller)
     if from_page:
         asked = _without_word(asked)
     # Of a crawler nothing is kept and nothing is known, as of a browser that says so.

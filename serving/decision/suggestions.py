@@ -54,14 +54,9 @@ def suggestions(
         item_id, said = release.vocabulary.item_id(item), why[place]
         made = {"item_id": item_id, "score": falling[place], "reasons": said}
         told.append(unchecked(Recommendation, made))
-        codes = tuple([one.code for one in said])
-        shown.append(
-            Shown(
-                *(item_id, scores[place], codes, rows[place], moved[place]),
-                rule=done.by.get(item),
-                propensity=chances.get(item, 1.0),
-            )
-        )
+        codes, chance = tuple([one.code for one in said]), chances.get(item, 1.0)
+        recorded = (item_id, scores[place], codes, rows[place], moved[place])
+        shown.append(Shown(*recorded, done.by.get(item), chance))
     return Suggestions(tuple(told), tuple(shown))
 
 

@@ -24,7 +24,8 @@ class ReleaseWatch:
     def decided(self, release: Release, decision: Decision, seconds: float) -> None:
         """See DecisionWatch."""
         role = CANARY if release is self._live.candidate else LIVE
-        self._metrics.decided(role, decision.rung, seconds, failed=decision.failed)
+        failed = decision.failed
+        self._metrics.decided(role, decision.rung, seconds, failed=failed)
         # One that was shed says how busy the gateway was, one without its model server how that
         # server was, and neither how good the release is.
         fair = decision.request.deadline_ms >= _FAIR_DEADLINE_MS and not decision.shed
@@ -33,7 +34,7 @@ class ReleaseWatch:
                 release.release_id,
                 seconds,
                 _lead(decision),
-                failed=decision.failed,
+                failed=failed,
                 full=decision.rung == "full",
             )
 
