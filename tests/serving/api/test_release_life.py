@@ -161,7 +161,7 @@ def write_half_a_model(factory: Factory) -> None:
         (write_nan, "output scores is not finite on a probe input"),
         (write_wrong_shape, "query_tower/2/model.onnx: output query_vector"),
         (write_stale_features, "feature_hash: release was made for features 000000000000"),
-        (write_other_form, "a part can not be used: ValueError"),
+        (write_other_form, "a part can not be used: ArrowInvalid"),
         (write_half, "session_knn.npz: missing"),
         (write_half_a_model, "ranker/2/model.onnx: content differs"),
     ],
