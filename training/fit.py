@@ -39,7 +39,7 @@ from training.tasks import RankerTask, RetrievalTask
 from training.trainer import History, Schedule, train
 
 _EARLIEST = int(np.iinfo(np.int64).min)
-# How much of their weight drawn places keep, the most first, until baskets are completed as well.
+# How much of their weight drawn places may keep, as baskets are completed best.
 _HEARD = (1.0, 0.3, 0.1)
 # What a person can lower when memory runs out, by what was being trained.
 _LOWER: dict[type, str] = {
@@ -315,18 +315,19 @@ class Fit:
         chosen_on: ranking_examples.RankingExamples,
     ) -> tuple[Ranker, float]:
         """The ranker that validation chooses, and how much of their weight the drawn places have in
-        it: the most that costs no more than `explored_loss` of how baskets are completed."""
+        it: what completes baskets best, if that costs no more than `explored_loss` of it."""
         if not len(drawn):
             return self._train_ranker(early, chosen_on, "ranker", None), 0.0
         histories, chosen = self.report.histories, "ranker alone"
         ranker, heard = self._train_ranker(early, chosen_on, chosen, None), 0.0
-        enough = (1 - self.recipe.explored_loss) * (1 - min(histories[chosen].validation))
-        for share in _HEARD:
+        loss = self.recipe.explored_loss
+        best = (1 - loss) * (1 - min(histories[chosen].validation))
+        for share in _HEARD if loss < 1 else _HEARD[:1]:
             stage = f"ranker hears {share:g}"
             other = self._train_ranker(_both(early, drawn, share), chosen_on, stage, None)
-            if 1 - min(histories[stage].validation) >= enough:
-                ranker, heard, chosen = other, share, stage
-                break
+            found = 1 - min(histories[stage].validation)
+            if found >= best:
+                ranker, heard, chosen, best = other, share, stage, found
         histories["ranker"] = histories[chosen]
         self.report.explored_weight = heard * self.recipe.explored_weight
         return ranker, heard

@@ -81,8 +81,9 @@ class Recipe:
     # As how many an item counts, among those that were not bought, that its shopper refused.
     refused_weight: float = 4.0
     # As how many baskets a place counts that was drawn by chance and whose item was bought, before
-    # the inverse of its chance; 0 learns nothing of them. Lowered where it would cost more than
-    # `explored_loss` of the validation's NDCG.
+    # the inverse of its chance; 0 learns nothing of them. All of it, .3 or .1, whichever completes
+    # the validation's baskets best, if that costs no more than `explored_loss` of their NDCG; 1:
+    # all of it, whatever it costs.
     explored_weight: float = 1.0
     explored_loss: float = 0.01
 

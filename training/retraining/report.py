@@ -153,11 +153,17 @@ def _explored(wish: Wish, challenger: Mapping[str, Any]) -> list[str]:
     if not places:
         return []
     told = f"Chance drew <b>{places:,} places</b> of the lists that were shown. "
-    lost = f"{wish.recipe.explored_loss:.0%} of NDCG@5 on the days that models are chosen by"
     if not weight:
+        lost = f"{wish.recipe.explored_loss:.0%} of NDCG@5 on the days that models are chosen by"
         return [f"{told}Nothing was learned from them: at any weight it would have cost {lost}."]
-    fewer = "" if weight == wish.recipe.explored_weight else f", as more would have cost {lost}"
-    return [f"{told}What was bought there counts as {weight:g} baskets in the mean{fewer}."]
+    full = weight == wish.recipe.explored_weight
+    fewer = (
+        ""
+        if full
+        else ", with which the baskets of the days that models are chosen by were completed best"
+    )
+    baskets = "a basket" if weight == 1 else f"{weight:g} baskets"
+    return [f"{told}What was bought there counts as {baskets} in the mean{fewer}."]
 
 
 def _gates(verdicts: Sequence[Verdict]) -> str:

@@ -110,8 +110,8 @@ def test_the_challenger_is_told_of_in_the_right_tense(
 @pytest.mark.parametrize(
     ("weight", "said"),
     [
-        (1.0, "What was bought there counts as 1 baskets in the mean."),
-        (0.3, "counts as 0.3 baskets in the mean, as more would have cost 1% of NDCG@5"),
+        (1.0, "What was bought there counts as a basket in the mean."),
+        (0.3, "counts as 0.3 baskets in the mean, with which the baskets of the days"),
         (0.0, "Nothing was learned from them: at any weight it would have cost 1% of NDCG@5"),
     ],
 )
