@@ -328,6 +328,7 @@ def test_the_star_is_explained_only_where_there_is_one(bought: bool) -> None:
     shopper = DemoShopper.model_construct(label="x", cart=(), bought_too=(item,) * bought)
     suggested = [{"item_id": "item-1", "score": 1.0, "reasons": []}]
     answer = {"recommendations": suggested, "degraded": [], "timings_ms": {}, "rung": "full"}
+    answer |= {"offers": [], "payment_method_order": [], "shipping_option_order": []}
     shelf = SimpleNamespace(item=lambda _: None)
     text = describe(
         shopper, answer | {"release_id": "r"}, cast(Any, shelf), datetime(2017, 1, 1), 0
