@@ -45,7 +45,7 @@ def _two_decimals(percent: float) -> float:
 
 
 Percent = Annotated[
-    float, Strict(), Field(gt=0, le=100, allow_inf_nan=False), AfterValidator(_two_decimals)
+    float, Strict(), Field(ge=0.01, le=100, allow_inf_nan=False), AfterValidator(_two_decimals)
 ]
 
 

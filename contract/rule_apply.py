@@ -78,6 +78,7 @@ def _ordered(claims: Sequence[_OrderClaim], options: Sequence[str], log: Log) ->
     """`options` with what rules name first before the rest, and without what they hide."""
     first: dict[str, str] = {}
     hidden: dict[str, Rule] = {}
+    hiding: list[Rule] = []
     for rule, action in claims:
         for option in action.first:
             if option in hidden:
@@ -90,10 +91,12 @@ def _ordered(claims: Sequence[_OrderClaim], options: Sequence[str], log: Log) ->
                 log.note(rule, f"{option}: put first by {first[option]}")
             elif option in options:
                 hidden.setdefault(option, rule)
-                log.follow(rule)
+                hiding.append(rule)
     ordered = dict.fromkeys((*first, *options))
     left = tuple(one for one in ordered if one not in hidden)
     if left or not options:
+        for rule in hiding:
+            log.follow(rule)
         return left
     for option, rule in hidden.items():  # a checkout without any would be at its end
         log.note(rule, f"{option}: stays, as nothing else would be left")

@@ -33,15 +33,14 @@ class Offers:
         given: list[str] = []
         for place, (rule, action) in enumerate(self._claims):
             if isinstance(action, ForceOffer):
-                if not self._replaced(place, rule, action.offer_id, given):
-                    self._give(place, rule, action.offer_id, given)
-            elif isinstance(action, BlockOffer):
-                self._note_spared(rule, action, given)
+                self._give_or_other(place, rule, action.offer_id, given)
         for offer_id in chosen:
             if offer_id not in given:
                 kept = self._chosen(offer_id, given)
                 if kept is not None and self._shop.go_together((*given, kept)):
                     given.append(kept)
+        for _, rule, block in self._blocks:
+            self._note_spared(rule, block, given)
         return tuple(given)
 
     def _give(self, place: int, rule: Rule, offer_id: str, given: list[str]) -> bool:
@@ -60,17 +59,18 @@ class Offers:
             self._log.follow(rule)
         return offer_id in given
 
-    def _replaced(self, place: int, rule: Rule, offer_id: str, given: list[str]) -> bool:
-        """Whether a claim before `place` has another offer given for the forced one."""
+    def _give_or_other(self, place: int, rule: Rule, offer_id: str, given: list[str]) -> bool:
+        """`_give`, or what a claim before `place` has given for that offer, and so on from there;
+        whether either was."""
         for stronger, other, action in self._swaps:
             if (
                 stronger < place
                 and action.offer_id == offer_id
-                and self._give(stronger, other, action.by, given)
+                and self._give_or_other(stronger, other, action.by, given)
             ):
                 self._log.note(rule, f"{offer_id}: replaced by {other.id}")
                 return True
-        return False
+        return self._give(place, rule, offer_id, given)
 
     def _note_spared(self, rule: Rule, action: BlockOffer, given: Sequence[str]) -> None:
         spared = [one for one in given if _blocks(action, one)]
@@ -88,9 +88,10 @@ class Offers:
             if (
                 isinstance(action, ReplaceOffer)
                 and action.offer_id == offer_id
-                and self._give(place, rule, action.by, given)
+                and self._give_or_other(place, rule, action.by, given)
             ):
-                self.blocked[offer_id] = rule.id
+                if offer_id not in given:  # a stronger rule may have given just this one
+                    self.blocked[offer_id] = rule.id
                 return None
         return offer_id
 

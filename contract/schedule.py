@@ -32,7 +32,7 @@ def _known_zone(name: str) -> str:
 Zone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Region = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-_HOUR = timedelta(hours=1)
+_QUARTER = timedelta(minutes=15)
 
 
 class Schedule(BaseModel):
@@ -95,16 +95,16 @@ class Schedule(BaseModel):
             return end
         local = self._local(now, context)
         assert local is not None, "it does not hold now"
-        # Hours end with an hour of the local clock, and some zones are not whole hours from UTC.
-        turn = (
-            now
-            + _HOUR
-            - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        # Hours end with an hour of the local clock. Zones are whole quarters of an hour from UTC,
+        # and one moves by half an hour when its summer ends.
+        past = timedelta(
+            minutes=local.minute % 15, seconds=local.second, microseconds=local.microsecond
         )
+        turn = now + _QUARTER - past
         while turn < end:
             if not self.here_and_now(turn, context):
                 return turn
-            turn += _HOUR
+            turn += _QUARTER
         return end
 
     def _local(self, now: datetime, context: EventContext | None) -> datetime | None:

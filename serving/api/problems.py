@@ -1,7 +1,7 @@
 """What is refused, as RFC 9457 problems: every error of the gateway has this one shape."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -99,11 +99,23 @@ def invalid(error: ValidationError) -> ApiProblem:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return ApiProblem(400, f"The body is not JSON: {_reason(found[0])}.")
-    fields = [FieldProblem(field=path_of(one["loc"]), message=_reason(one)) for one in found]
+    fields = [
+        FieldProblem(field=path_of(one["loc"]), message=_reason(one))
+        for one in found
+        if not _follows(one, found)
+    ]
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     first = fields[0]
     return ApiProblem(
         422, f"{first.field}: {first.message}{more}", errors=list(fields[:_MOST_ERRORS])
+    )
+
+
+def _follows(error: Any, found: Sequence[Any]) -> bool:
+    """Whether a list is too short only because of what is wrong with something in it."""
+    place = error["loc"]
+    return error["type"] == "too_short" and any(
+        len(one["loc"]) > len(place) and one["loc"][: len(place)] == place for one in found
     )
 
 
@@ -133,6 +145,9 @@ def _reason(error: Any) -> str:
         most = re.search(r"at most (\d+)", message)
         unit = "lines" if tuple(error["loc"]) == ("cart", "items") else "items"
         message = f"at most {most[1]} {unit}" if most else message
+    if error["type"] == "too_short":
+        least = re.search(r"at least (\d+ items?)", message)
+        message = f"at least {least[1]}" if least else message
     return without_card(message.encode("ascii", "backslashreplace").decode())
 
 

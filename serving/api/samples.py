@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contract.encoding import FIRST_ITEM
+from contract.events import RawId, SessionId
 from contract.expression_variables import Value
 from contract.fields import Name
 from contract.rule_set import RuleSet
@@ -46,8 +47,8 @@ class Sample(DecideRequest):
 
     name: Annotated[str, StringConstraints(max_length=100)] = ""
     assume: Assumed = Assumed()
-    visitor_id: str = "sample"
-    session_id: str = "sample"
+    visitor_id: RawId = "sample"
+    session_id: SessionId = "sample"
     cart: Cart | None = None  # type: ignore[assignment]
 
     def request(self, currency: str) -> DecideRequest:

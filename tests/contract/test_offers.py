@@ -137,9 +137,11 @@ def test_a_percentage_is_never_more_than_it_says(
     assert taken == at_most or (taken + 1) * 10_000 > value * hundredths
 
 
-def test_a_third_decimal_is_refused() -> None:
+def test_a_third_decimal_is_refused_and_so_is_next_to_nothing() -> None:
     with pytest.raises(ValidationError, match="two decimals"):
         PercentOff(percent=0.125)
+    with pytest.raises(ValidationError, match=r"0\.01"):
+        PercentOff(percent=1e-9)
 
 
 def test_the_last_tier_reached_counts() -> None:
@@ -260,6 +262,14 @@ def test_hours_are_those_of_the_place() -> None:
     one = offer(schedule=evening)
     wrong = asked(now=NOON + timedelta(hours=3))
     assert reason(one, wrong) == "CouponPartOfNotRunningCampaign"
+
+
+def test_an_hour_ends_where_summer_is_half_an_hour() -> None:
+    night = Schedule(hours=Hours(from_hour=1, until_hour=2), timezone="Australia/Lord_Howe")
+    now = datetime(2026, 4, 4, 14, 45, tzinfo=UTC)  # at 15:00 the clocks go back to half past one
+    assert night.holds(datetime(2026, 4, 4, 15, 29, tzinfo=UTC), None)
+    end = night.end_before(now + timedelta(hours=3), now, None)
+    assert end == datetime(2026, 4, 4, 15, 30, tzinfo=UTC)
 
 
 def test_without_a_zone_the_shoppers_counts_and_silence_does_not() -> None:

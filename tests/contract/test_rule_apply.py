@@ -34,7 +34,9 @@ PATHS = {
     "e": (),
     "f": ("food", "fruit"),
 }
-SHOP = SmallShop({**PATHS, "x": ("promo",), "y": ("promo",)}, valid=frozenset({"five", "ten"}))
+SHOP = SmallShop(
+    {**PATHS, "x": ("promo",), "y": ("promo",)}, valid=frozenset({"two", "five", "ten"})
+)
 DRAFT = Draft(ITEMS, 3, ("five",), ("card", "invoice", "cash"), ("home", "shop"))
 
 
@@ -160,7 +162,23 @@ def test_what_is_not_sellable_stays_out_and_is_told() -> None:
                 rule("b", {"kind": "block_offer"}),
             ],
             ("ten",),
-            (),
+            ("ten: given by a",),
+        ),
+        (  # the stronger word about `ten` holds, whichever rule would give it
+            [
+                rule("a", {"kind": "replace_offer", "offer_id": "ten", "by": "two"}, priority=1),
+                rule("b", {"kind": "replace_offer", "offer_id": "five", "by": "ten"}),
+            ],
+            ("two",),
+            ("ten: replaced by a",),
+        ),
+        (
+            [
+                rule("a", {"kind": "replace_offer", "offer_id": "ten", "by": "five"}, priority=1),
+                rule("b", {"kind": "replace_offer", "offer_id": "five", "by": "ten"}),
+            ],
+            ("five",),
+            ("ten: replaced by a",),
         ),
     ],
 )
@@ -178,6 +196,9 @@ def test_options_are_ordered_and_hidden_but_never_added_or_all_hidden() -> None:
     assert ruled.payments == ("cash", "card")
     assert ruled.shipping == ("home", "shop")
     assert len(ruled.notes) == 2
+    assert ruled.applied == ("r",)
+    alone = applied(rule("r", {"kind": "order_shipping", "hide": ["home", "shop"]}))
+    assert alone.applied == ()
     weaker = rule("z", {"kind": "order_payments", "first": ["invoice", "card"]})
     ruled = applied(rule("r", order), weaker)
     assert ruled.payments == ("cash", "card")
@@ -364,8 +385,24 @@ def _offers_are_as_the_strongest_says(
         forcing = [a for _, a in claims if isinstance(a, ForceOffer | ReplaceOffer)]
         if of_it and isinstance(of_it[0], ForceOffer) and forcing[0] is of_it[0]:
             assert (one in ruled.offers) == shop.may_give(one)
+        if of_it and _replaces_first(of_it[0], one, forcing, claims, shop):
+            assert one not in ruled.offers
         if not of_it and one in ruled.offers:
             assert one in draft.offers
+
+
+def _replaces_first(
+    action: Any, offer_id: str, forcing: Sequence[Any], claims: Claims, shop: SmallShop
+) -> bool:
+    """Whether `action` replaces the offer by one that nothing stronger speaks against."""
+    if not isinstance(action, ReplaceOffer) or action.offer_id != offer_id:
+        return False
+    before = [one for _, one in claims[: [one for _, one in claims].index(action)]]
+    blocked = any(
+        isinstance(one, BlockOffer) and (not one.offer_ids or action.by in one.offer_ids)
+        for one in before
+    )
+    return forcing[0] is action and shop.may_give(action.by) and not blocked
 
 
 def _payments_are_as_the_strongest_says(claims: Claims, ruled: Ruled, draft: Draft) -> None:

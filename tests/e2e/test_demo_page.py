@@ -207,10 +207,13 @@ def test_rung_timings_and_held_out_basket_are_shown(open_page: OpenPage, served:
 
 def test_a_degraded_answer_says_so(open_page: OpenPage, served: Demo) -> None:
     page = opened(open_page, served)
+    rung = "no_ranker"
 
     def degrade(route: Route) -> None:
         answer = route.fetch()
-        changed = {**answer.json(), "rung": "no_ranker", "degraded": ["ranker"]}
+        said = answer.json()
+        spent = {**said["timings_ms"], "ranker": 30.0}
+        changed = {**said, "rung": rung, "degraded": ["ranker"], "timings_ms": spent}
         route.fulfill(response=answer, json=changed)
 
     page.route("**/demo/api/decide", degrade)
@@ -218,6 +221,10 @@ def test_a_degraded_answer_says_so(open_page: OpenPage, served: Demo) -> None:
     expect(page.locator("#degraded")).to_contain_text("no ranker")
     expect(page.locator('#ladder > li[aria-current="step"]')).to_have_text("No ranker")
     expect(page.locator("#stages > li.late")).to_have_attribute("data-stage", "ranker")
+    rung = "full"
+    page.locator("#lines > li").first.get_by_role("button", name="One more").click()
+    late = "These stages did not do their part in time: ranker."
+    expect(page.locator("#degraded")).to_have_text(late)
 
 
 def test_only_the_latest_answer_counts(open_page: OpenPage, served: Demo) -> None:

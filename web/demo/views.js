@@ -173,9 +173,10 @@ export function showDecision(answer, roundTripMs) {
   $("degraded-stages").textContent = answer.degraded.map(plain).join(", ") || "none";
   $("release").textContent = answer.release_id;
   $("decision-id").textContent = answer.decision_id;
-  const missing = answer.degraded.length > 0 ? ` These stages did not do their part in time: ${answer.degraded.map(plain).join(", ")}.` : "";
-  $("degraded").hidden = !lower && !missing;
-  $("degraded").textContent = `A simpler answer this time: ${RUNGS[answer.rung].toLowerCase()}.${missing}`;
+  const simpler = lower ? `A simpler answer this time: ${RUNGS[answer.rung].toLowerCase()}. ` : "";
+  const missing = answer.degraded.length > 0 ? `These stages did not do their part in time: ${answer.degraded.map(plain).join(", ")}.` : "";
+  $("degraded").hidden = !simpler && !missing;
+  $("degraded").textContent = simpler + missing;
   $("decision").hidden = false;
 }
 

@@ -213,6 +213,24 @@ async def test_a_sample_may_say_who_the_shopper_is(running: Running) -> None:
     assert told["changed"] == 2
 
 
+@pytest.mark.parametrize("kind", ["rules", "offers"])
+@pytest.mark.parametrize("name", ["visitor_id", "session_id"])
+async def test_a_sample_of_nobody_is_refused(running: Running, kind: str, name: str) -> None:
+    answer = await running.client.post(
+        f"/v1/{kind}/check", json={"samples": [{name: ""}]}, headers=running.bearer("admin")
+    )
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == f"samples[0].{name}"
+
+
+async def test_what_is_wrong_within_a_list_is_told_once(running: Running) -> None:
+    wrong = rule("r", {"kind": "pin", "items": ["item-1"], "position": 6})
+    told = (await put(running, wrong)).json()["errors"]
+    assert [one["field"] for one in told] == ["rules[0].actions[0].pin.position"]
+    told = (await put(running, rule("r"))).json()["errors"]
+    assert told == [{"field": "rules[0].actions", "message": "at least 1 item"}]
+
+
 async def test_a_failing_condition_is_told_and_harms_nothing(running: Running) -> None:
     bad = rule(
         "bad", {"kind": "exclude", "items": ["item-1"]}, condition="cart.quantities['q'] > 1"
