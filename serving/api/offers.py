@@ -10,7 +10,7 @@ from contract.expressions import ExpressionRefused, checked
 from contract.offers import OfferBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
-from serving.api.bodies import parse_document, read_json_body
+from serving.api.bodies import parse_document, read_written_body
 from serving.api.documentation import body_of
 from serving.api.documents import Held, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
@@ -50,7 +50,7 @@ async def get_offers(request: Request) -> Response:
     summary="Write the offers",
     response_model=HeldOffers,
     responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
-    openapi_extra=body_of(WrittenOffers) | {"parameters": [idempotency.PARAMETER]},
+    openapi_extra=body_of(WrittenOffers, yaml=True) | {"parameters": [idempotency.PARAMETER]},
     tags=["offers"],
 )
 async def put_offers(request: Request) -> Response:
@@ -59,7 +59,7 @@ async def put_offers(request: Request) -> Response:
     or not `active`, can be neither reserved nor redeemed from then on."""
     gateway = gateway_of(request)
     caller = authenticate(request, gateway, "admin")
-    body = await read_json_body(request, gateway.settings.body_limit_bytes)
+    body = await read_written_body(request, gateway.settings.body_limit_bytes)
     written = parse_document(WrittenOffers, body)
 
     async def act() -> Response:

@@ -40,6 +40,24 @@ async def put(running: Running, *offers: Any, role: Any = "admin", **more: Any) 
     return await running.client.put("/v1/offers", json=body, headers=headers)
 
 
+async def test_a_book_may_be_written_as_yaml(running: Running) -> None:
+    text = """
+offers:
+- offer_id: ten
+  title: 10 % off
+  discount: {kind: percent, percent: 10}
+  currency: USD
+  schedule: {valid_from: 2017-01-01T00:00:00Z}
+holdout_share: 0.0
+"""
+    headers = running.bearer("admin") | {"content-type": "application/yaml"}
+    written = await running.client.put("/v1/offers", content=text, headers=headers)
+    assert written.status_code == 200, written.text
+    assert written.json()["offers"][0]["schedule"]["valid_from"] == "2017-01-01T00:00:00Z"
+    wrong = await running.client.put("/v1/offers", content="offers: [", headers=headers)
+    assert wrong.status_code == 400
+
+
 async def offered(running: Running, **changed: Any) -> dict[str, Any]:
     answer = await running.decide(**({"cart": CART, "consent": ALL} | changed))
     assert answer.status_code == 200, answer.text
