@@ -255,7 +255,8 @@ class _Promise:
         if self.floor is not None:
             # Costs that nobody said keep no floor, so there is no saying that it would be kept.
             margin = asked.margin
-            most = 0 if margin is None else margin - ceil(self.floor * value)
+            # Rounded first: .07 of 10 000 is a little more than 700 in binary.
+            most = 0 if margin is None else margin - ceil(round(self.floor * value, 6))
         if amount <= 0 or (most is not None and amount > most):
             return None
         return _Taken(discount, amount, most)

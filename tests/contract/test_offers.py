@@ -306,6 +306,12 @@ def test_together_they_take_off_no_more_than_there_is() -> None:
     assert chosen == ["h-0", "f-0", "h-1"]
 
 
+def test_a_margin_floor_is_exact() -> None:
+    ten = offer(margin_floor=0.07)  # takes 1,000 of 10,000, of which 700 must be left
+    assert reason(ten, asked(value=10_000, margin=1_700)) is None
+    assert reason(ten, asked(value=10_000, margin=1_699)) == "CouponRejectedByCondition"
+
+
 def test_together_they_leave_the_highest_of_their_margin_floors() -> None:
     def fifth(name: str, **more: Any) -> Offer:
         return offer(PercentOff(percent=20), offer_id=name, group="g", **more)
