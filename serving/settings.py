@@ -10,6 +10,7 @@ from pydantic import Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import UserError
+from serving.decision.delicate import DELICATE
 from serving.retention import Retention
 from serving.tls import TlsSettings
 
@@ -143,6 +144,12 @@ class Settings(BaseSettings):
         90.0,
         description="How long an item is not suggested to who said that it is not for them, hid it "
         "or brought it back, unless they buy it again; 0: that is not looked at.",
+    )
+    delicate_categories: tuple[str, ...] = Field(
+        DELICATE,
+        description="Words, as JSON: an item in a category with one of them in its name is not "
+        "named in reasons. By default English words of what somebody takes for their health or "
+        "their body; []: everything is named.",
     )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."

@@ -18,6 +18,7 @@ def decision_settings(settings: Settings) -> DecisionSettings:
         max_total=settings.max_total_decisions,
         query_vectors=settings.query_vectors,
         feedback_days=settings.feedback_days,
+        delicate=tuple(word.lower() for word in settings.delicate_categories),
         lists=ListSettings(
             diversity=settings.list_diversity,
             category_cap=settings.list_category_cap,

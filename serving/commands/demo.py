@@ -179,11 +179,11 @@ class _Demo:
         seconds = time.perf_counter() - began
         bought = {item.item_id for item in shopper.bought_too}
         hits = sum(one["item_id"] in bought for one in answer["recommendations"])
-        print(describe(shopper, answer, shelf, gateway.clock.now(), seconds))
+        print(describe(shopper, answer, shelf, gateway.clock.now(), seconds), flush=True)
         metrics = {"round_trip_ms": [seconds * 1_000], "hits": [float(hits)]}
         self.figures.add("replayed checkout", metrics)
         if not self._ends:
-            print(self._urls())
+            print(self._urls(), flush=True)
             if self._most:
                 await self._simulate(gateway, shelf)
         return self._ends

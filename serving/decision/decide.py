@@ -266,7 +266,8 @@ class Decider:
         drawn = self._explored(checkout, done)
         if drawn is not None:
             done = replace(done, answer=drawn.answer)
-        listed = suggestions(checkout, done, {} if drawn is None else drawn.chances)
+        chances = {} if drawn is None else drawn.chances
+        listed = suggestions(checkout, done, chances, self.settings.delicate)
         decision_id = random_id()
         issued = self._issued(draft, offered, decision_id, now)
         said = {

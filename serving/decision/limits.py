@@ -8,6 +8,7 @@ from contract import feedback
 from contract.exploration import ExploreSettings
 from contract.lists import ListSettings
 from contract.rule_set import RuleSet
+from serving.decision.delicate import DELICATE
 from serving.decision.outcome import Decision
 from serving.inference.release import Release
 
@@ -66,6 +67,7 @@ class DecisionSettings:
     lists: ListSettings = field(default_factory=ListSettings)
     explore: ExploreSettings = field(default_factory=ExploreSettings)
     feedback_days: float = feedback.DAYS  # an item is not for who said so
+    delicate: tuple[str, ...] = DELICATE  # words of categories whose items no reason names
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50

@@ -18,6 +18,7 @@ from contract.evidence_told import (
 )
 from contract.items import Floats, Indices
 from serving.decision import reason_texts as texts
+from serving.decision.delicate import DELICATE, is_delicate
 from serving.decision.messages import Reason
 from serving.inference.release import Release
 
@@ -52,10 +53,12 @@ def explain(
     *,
     personal: bool,
     chosen: Collection[int] = (),
+    delicate: tuple[str, ...] = DELICATE,
 ) -> list[tuple[Reason, ...]]:
     """One or two reasons for each of the items `index` [S], by its pair features `pairs` [S, F] and
     what each of `GROUPS` `added` to its score [S, G] (None: nothing was weighed). What is in
-    `chosen`, by its index, the shop itself put there, which is said first."""
+    `chosen`, by its index, the shop itself put there, which is said first. Nothing is named that
+    stands in a category with one of the `delicate` words."""
     kinds = kinds_told(
         *(pairs, added, index, release.is_popular, release.neighbours, evidence.intent),
         personal=personal,
@@ -66,7 +69,7 @@ def explain(
         said = [_SHOP_CHOICE] if item in chosen else []
         for kind in (first, second)[: MOST_TOLD - len(said)]:
             if kind == CART:
-                said.append(_goes_with(release, evidence, nearest))
+                said.append(_goes_with(release, evidence, nearest, delicate))
             elif kind != NOTHING:
                 said.append(of_kind[kind])
         # Where only a model brought it: what the model knows it learned from other shoppers.
@@ -74,9 +77,13 @@ def explain(
     return told
 
 
-def _goes_with(release: Release, evidence: Evidence, place: int) -> Reason:
-    """Names the item at `place` of the intent: of the cart or looked at."""
-    title = release.catalogue.title[int(evidence.intent[place])]
+def _goes_with(
+    release: Release, evidence: Evidence, place: int, delicate: tuple[str, ...]
+) -> Reason:
+    """Names the item at `place` of the intent, of the cart or looked at, where it may be named."""
+    item = int(evidence.intent[place])
+    path = release.catalogue.category_path[item]
+    title = "" if is_delicate(path, delicate) else release.catalogue.title[item]
     return _goes_with_title(title, looked_at=place < len(evidence.looked))
 
 

@@ -24,10 +24,13 @@ class Suggestions:
 
 
 def suggestions(
-    checkout: Checkout, done: rules.Overridden, chances: Mapping[int, float]
+    checkout: Checkout,
+    done: rules.Overridden,
+    chances: Mapping[int, float],
+    delicate: tuple[str, ...],
 ) -> Suggestions:
     """The best items that `done` leaves, as many as were asked for; `chances` of standing there, by
-    index, of those that were drawn."""
+    index, of those that were drawn; `delicate` as of `reasons.explain`."""
     answer = done.answer.cut(checkout.request.num_results)
     found, ranked = answer.candidates, answer.ranked
     if found is None or ranked is None:
@@ -45,6 +48,7 @@ def suggestions(
             *(release, found.evidence, index, pairs, owed),
             personal=checkout.subject.personal,
             chosen=done.by.keys(),
+            delicate=delicate,
         ),
         nothing,
     )

@@ -57,6 +57,10 @@ class Launched:
         found: bool = psutil.pid_exists(self.pid)
         return found
 
+    def has_begun(self) -> bool:
+        """Whether it is past being started."""
+        return self._said.exists() and self._complained.exists()
+
     def end(self) -> Ended:
         """Wait for its end."""
         status = int(self._answers.readline())

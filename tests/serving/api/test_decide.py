@@ -214,7 +214,7 @@ async def test_many_at_once_are_each_answered_for_their_own_shopper(
     visitors = [f"visitor-{number}" for number in range(4)]
     for _ in range(2):  # as strangers, then as shoppers who are known
         answers = await asyncio.gather(
-            *(running.decide(visitor_id=one, consent=ALL) for one in visitors)
+            *(running.decide(visitor_id=one, consent=ALL, deadline_ms=1_000) for one in visitors)
         )
         assert {one.json()["rung"] for one in answers} == {"full"}
         assert [one.json()["degraded"] for one in answers] == [[]] * 4

@@ -13,6 +13,7 @@ from contract.features import UNKNOWN, view
 from contract.items import Indices
 from serving.decision import ranking
 from serving.decision.candidate_set import COLUMN, CandidateSet, collect
+from serving.decision.delicate import DELICATE, is_delicate
 from serving.decision.eligibility import Eligible
 from serving.decision.messages import Reason
 from serving.decision.reasons import explain, owed
@@ -74,6 +75,41 @@ def test_the_cart_item_that_says_most_is_named(release: Release) -> None:
     assert reason.text == "Often bought together with Item number 22."
     assert found.column("cart_similarity")[place] == pytest.approx(1 / 5 + 1 / 3)
     assert "goes_with_cart" not in told(release, found, 55, personal=False)
+
+
+def test_what_is_delicate_is_not_named(release: Release) -> None:
+    found = candidate_set(release, Situation(UNKNOWN, ("item-20", "item-22"), 0), 24, 55)
+    places = np.array([int(np.searchsorted(found.listed.index, 24 + FIRST_ITEM))])
+    index, pairs = found.listed.index[places], found.pairs[places]
+    aisle = release.catalogue.category_path[22 + FIRST_ITEM][-1].lower()
+    texts = {
+        words: explain(
+            *(release, found.evidence, index, pairs, None), personal=False, delicate=words
+        )[0][0].text
+        for words in ((), (aisle[:-1],), ("no such word",))
+    }
+    assert texts == {
+        (): "Often bought together with Item number 22.",
+        (aisle[:-1],): "Often bought together with an item in your cart.",
+        ("no such word",): "Often bought together with Item number 22.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "delicate"),
+    [
+        (("DRUG GM", "FAMILY PLANNING", "PROPHYLACTICS"), True),
+        (("DRUG GM", "ADULT INCONTINENCE PADS"), True),
+        (("DRUG GM", "COLD AND FLU", "COLD AND FLU - DXM"), True),
+        (("Apotheke", "Feminine hygiene"), True),
+        (("GROCERY", "COLD CEREAL", "ALL FAMILY CEREAL"), False),
+        (("PRODUCE", "APPLES WEDGE/SLICES"), False),
+        (("GROCERY", "FAMILY SIZE"), False),
+        ((), False),
+    ],
+)
+def test_words_of_health_and_body_are_delicate(path: tuple[str, ...], delicate: bool) -> None:
+    assert is_delicate(path, DELICATE) == delicate
 
 
 def test_what_was_looked_at_is_not_called_the_cart(release: Release) -> None:
