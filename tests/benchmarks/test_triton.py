@@ -50,7 +50,8 @@ def test_every_fault_is_answered(folders: list[str], tmp_path: Path) -> None:
     assert "start to first answer, no Triton" in rows
     back = rows["model process killed: return"]
     assert back["errors"]["mean"] == 0
-    assert back["rung_no_ranker"]["mean"] > 0
+    cheaper = [one for one in back if one.startswith("rung_") and one != "rung_full"]
+    assert any(back[one]["mean"] > 0 for one in cheaper)  # which of them is the machine's to say
     assert any("0 not answered 200" in note for note in written["notes"])
 
 
