@@ -38,7 +38,7 @@ from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE
-from serving.state.control_records import ROLES, Consent, Role
+from serving.state.control_records import ROLES, Consent, Identity, Role
 
 STATE = Path("build/demo/state")
 _SECONDS = 15.0  # for simulated shoppers, however slow the machine
@@ -113,11 +113,14 @@ def is_shown_all(gateway: Gateway, visitor_id: str) -> bool:
     now, offers = gateway.clock.now(), gateway.shelf
     if (TEST.key, CONTROL) in gateway.experiments.current.assign(visitor_id, now):
         return False
-    names = gateway.subjects.pseudonyms(visitor_id, None)
-    subject_id = gateway.control.look_up(*names).subject_id
+    subject_id = _found(gateway, visitor_id).subject_id
     if subject_id is None:
         return False
     return offers.draw(subject_id, now) >= offers.current.book.holdout_share
+
+
+def _found(gateway: Gateway, visitor_id: str) -> Identity:
+    return gateway.control.look_up(*gateway.subjects.pseudonyms(visitor_id, None))
 
 
 async def agree_to_offers(gateway: Gateway, shoppers: Sequence[DemoShopper]) -> None:
@@ -127,8 +130,7 @@ async def agree_to_offers(gateway: Gateway, shoppers: Sequence[DemoShopper]) -> 
     for shopper in shoppers:
         if shopper.visitor_id == STRANGER:
             continue
-        names = gateway.subjects.pseudonyms(shopper.visitor_id, None)
-        found = gateway.control.look_up(*names)
+        found = _found(gateway, shopper.visitor_id)
         if found.subject_id is not None and found.consent and found.consent.source != SOURCE:
             await gateway.control.record_consent(found.subject_id, word, COMMAND_LINE)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from contract.errors import UserError
 from contract.off_policy import LEAST_PEOPLE, doubly_robust
 from contract.policy import NO_OFFER
+from training.data.model_file import read_model
 from training.data.offer_log import Floats, OfferLog
 from training.evaluation.off_policy import Terms, always, as_logged, chances, outcome_model
 
@@ -92,10 +92,4 @@ def write_evidence(folder: Path, evidence: Evidence) -> None:
 
 def read_evidence(folder: Path) -> Evidence:
     """What `write_evidence` wrote. UserError where it is not there."""
-    path = folder / EVIDENCE
-    try:
-        return Evidence.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; fit again with `tillwise-train uplift`") from None
-    except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['msg']}") from None
+    return read_model(folder / EVIDENCE, Evidence, "fit again with `tillwise-train uplift`")
