@@ -111,19 +111,24 @@ function privacyChanged() {
 
 // The shopper's word. A no is in effect before the gateway has heard of it, a yes only once it has.
 async function agree(agreed, offers) {
-  const { shopper, consent, targeting } = state;
+  const { shopper, consent } = state;
+  const word = (state.word = { consent: agreed, targeting: offers });
   const more = offers || (agreed && !consent);
-  Object.assign(state, { consent: agreed, targeting: offers });
-  if (!more) privacyChanged();
+  if (!more) {
+    Object.assign(state, word);
+    privacyChanged();
+  }
   views.showBusy(true);
+  let heard = false;
   try {
     await api.consent({ visitor_id: shopper.visitor_id, agreed, offers });
     shopper.consent = { personalization: agreed, offers };
+    heard = true;
   } catch {
-    if (more && state.shopper === shopper) Object.assign(state, { consent, targeting });
     say(more ? "The consent could not be recorded, so it does not count." : "The refusal counts here, but could not be recorded yet.");
   }
   if (state.shopper !== shopper) return;
+  if (more && heard && state.word === word) Object.assign(state, word); // and not taken back meanwhile
   privacyChanged();
   ask({ now: true });
 }

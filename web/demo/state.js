@@ -12,6 +12,7 @@ export const state = {
   lines: [], // { item, quantity }, in the order in which they were put in
   consent: false,
   targeting: false, // whether offers may be chosen by it as well
+  word: null, // the last that was said of both
   gpc: browserGpc,
   refused: [], // ids of what was said not to be for them, on this page
   looked: null, // the item that was looked at since the last answer

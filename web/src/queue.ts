@@ -12,7 +12,7 @@ export interface QueuedEvent extends EventBody, Ids {
   schema_version?: 2 | 3; // none in what an earlier snippet has left
   event_id: string;
   occurred_at: string;
-  consent: Required<Purposes>;
+  consent: { [purpose in keyof Purposes]: boolean | undefined };
 }
 
 const MOST = 200;
@@ -128,13 +128,14 @@ export function openQueue(settings: Settings, agreed: () => boolean) {
       schedule(0);
     },
 
-    /** Less is agreed to than before, or nothing: that holds for what still waits, too. */
+    /** What is agreed to now, or nothing. Less than before holds for what still waits, too. More does
+     * not, but a no that waits is not told any more: it would arrive after the yes, and undo it. */
     narrow(left?: Required<Purposes>): void {
       const narrowed = (events: QueuedEvent[]): QueuedEvent[] => {
         for (const { consent } of events) {
           for (const purpose in left) {
             const name = purpose as keyof Purposes;
-            consent[name] &&= left[name];
+            consent[name] = left[name] ? consent[name] || undefined : consent[name] && false;
           }
         }
         return withWord(events, !!left);

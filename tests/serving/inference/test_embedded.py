@@ -68,6 +68,7 @@ async def test_batched_answers_equal_single_ones(
         alone: Any = sessions[QUERY_TOWER].infer(stack([one]))["query_vector"][0]
         assert output["query_vector"].shape == (8,)
         assert np.abs(output["query_vector"] - alone).max() <= 1e-6
+    backend.close(wait_s=30)  # a run is told once it was answered
     assert sum(sizes) == 100
     assert max(sizes) <= 8
     assert len(sizes) < 100  # some of them did share a run
