@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.shop import Demo, Shop, build, demo
 
@@ -29,6 +29,9 @@ FLAGS = [
     "--metrics-recording-only",
     "--no-first-run",
 ]
+# How quick a page is, its own tests ask; all others only wait for it, beside whatever else runs.
+PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
 NOTE_VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
@@ -79,7 +82,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             opened.callback(context.close)
             context.add_init_script(NOTE_VIOLATIONS)
             page = context.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(PATIENCE_MS)
             said: list[str] = []
             page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
             page.on("pageerror", lambda error: said.append(str(error)))

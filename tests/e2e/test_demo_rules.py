@@ -85,7 +85,7 @@ def test_an_offer_runs_by_the_gateways_clock_and_ends(open_page: OpenPage, own_d
     decided = decision_of(page)
     while lines.count() > 4:
         lines.last.get_by_role("button", name="Remove").click()
-    expect(offer).to_be_hidden(timeout=15_000)
+    expect(offer).to_be_hidden()
     after(page, decided)
     expect(page.locator("#delivery")).to_have_text("$3.99")
     total = minor(page.locator("#subtotal").inner_text()) + 399
