@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.manifest import MODELS
-from contract.rollout_file import promote
 from training.commands import EVALUATION, common_options, peak_mib
 from training.commands.evaluate import PROTOCOLS
 
@@ -52,6 +50,7 @@ def add_parser(subparsers: "Subparsers") -> None:
 def run(args: argparse.Namespace) -> Figures:
     """Export `args.run_folder`. Raises GateRefused when torch and ONNX Runtime disagree, and when
     int8 costs too much quality."""
+    from contract.rollout_file import promote
     from training.export import int8_gate, parity, release
     from training.run_folder import read_run
 
@@ -102,6 +101,7 @@ def run(args: argparse.Namespace) -> Figures:
 
 
 def _quantised(args: argparse.Namespace, fitted: "Run") -> "Quantised | None":
+    from contract.manifest import MODELS
     from training.data.source import read_source
     from training.export.release import Quantised
 

@@ -1,6 +1,8 @@
 """The command line as a person types it: fit, evaluate, export; every wrong turn in one line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,17 @@ from training.__main__ import main
 
 def _settings(*more: str) -> list[str]:
     return [part for text in [*SMALL, *more] for part in ("--set", text)]
+
+
+def test_the_help_is_told_at_once() -> None:
+    heavy = {"numpy", "numba", "pandas", "torch"}
+    code = (
+        "import sys, training.__main__\n"
+        "training.__main__.build_parser()\n"
+        f"print(*{heavy} & sys.modules.keys())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_fit_evaluate_export(
