@@ -88,7 +88,7 @@ _OLD = (
 _SUBJECTS = " UNION ".join(
     f"SELECT * FROM (SELECT DISTINCT subject FROM {table} WHERE subject > :after "
     "ORDER BY subject LIMIT :most)"
-    for table in ("checkouts", "orders", "refunds", "kpi_facts")
+    for table in ("checkouts", "orders", "refunds", "kpi_facts", "kpi_transactions")
 )
 
 

@@ -3,7 +3,8 @@ the worker's file. A batch of events, the sums and how far the log was read are 
 whoever calls, so nothing counts twice and nothing is left out, whenever the process dies.
 
 Facts stand under the random log keys of their subjects and go with a withdrawal, an erasure or
-their age; sums know nobody and stay.
+their age; sums know nobody and stay. Of an order its name outlasts the facts, for as long as
+behaviour is kept, so that it does not count again when it is told once more.
 """
 
 import json
@@ -41,7 +42,7 @@ CREATE TABLE IF NOT EXISTS kpi_latest (only INTEGER PRIMARY KEY CHECK (only = 1)
 CREATE TABLE IF NOT EXISTS kpi_facts (subject PRIMARY KEY, latest_us, body) WITHOUT ROWID;
 DROP INDEX IF EXISTS kpi_facts_by_age;
 CREATE TABLE IF NOT EXISTS kpi_transactions (
-    transaction_id PRIMARY KEY, subject) WITHOUT ROWID;
+    transaction_id PRIMARY KEY, subject, at_us) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS kpi_transactions_by_subject ON kpi_transactions (subject);
 CREATE TABLE IF NOT EXISTS kpi_redeemed (
     transaction_id PRIMARY KEY, amount, at_us) WITHOUT ROWID;
@@ -63,6 +64,14 @@ _REDEEMED = (
     "SELECT transaction_id, amount FROM kpi_redeemed "
     "WHERE transaction_id IN (SELECT value FROM json_each(?))"
 )
+_NOTED = (
+    "SELECT transaction_id, subject FROM kpi_transactions "
+    "WHERE transaction_id IN (SELECT value FROM json_each(?))"
+)
+_NOTE = (
+    "INSERT INTO kpi_transactions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "subject = excluded.subject, at_us = max(at_us, excluded.at_us)"
+)
 _KEEP = (
     "INSERT INTO kpi_facts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET "
     "latest_us = excluded.latest_us, body = excluded.body"
@@ -82,6 +91,10 @@ class KpiRollup:
                 file.execute(f"ALTER TABLE kpi_sums ADD COLUMN {name} NOT NULL DEFAULT 0")
                 if name == "valued":  # until then every order counted as one
                     file.execute("UPDATE kpi_sums SET valued = orders")
+        if "at_us" not in {row[1] for row in file.execute("PRAGMA table_info(kpi_transactions)")}:
+            # Of a version that did not put it down: as if they were of today.
+            file.execute("ALTER TABLE kpi_transactions ADD COLUMN at_us")
+            file.execute("UPDATE kpi_transactions SET at_us = ?", (self.latest_us,))
         self._values: dict[str, set[str]] = {}
         for cut, value in file.execute("SELECT cut, value FROM kpi_slices"):
             self._values.setdefault(cut, set()).add(value)
@@ -94,7 +107,8 @@ class KpiRollup:
             at_us = to_us(event.occurred_at)
             latest_us = max(latest_us, at_us)
             by_subject.setdefault(subject, []).append((at_us, event))
-        held, offers = self._held(by_subject), self._noted_orders(by_subject)
+        held = self._held(by_subject)
+        known, offers = self._noted_orders(by_subject)
         counts: Counts = {}
         kept = []
         for subject in sorted(by_subject):  # as they lie in the file
@@ -102,6 +116,8 @@ class KpiRollup:
             merge(counts, facts.counted(), -1)
             for at_us, event in by_subject[subject]:
                 if event.event_name == "decision" and not _decided(facts, event, at_us, counts):
+                    continue
+                if (event.transaction_id, subject) in known and _settled(facts, event):
                     continue
                 facts.note(event, at_us, costs)
                 if event.transaction_id in offers and event.event_name == "purchase":
@@ -124,7 +140,9 @@ class KpiRollup:
         if row is None:
             return  # of nobody who is known, or not told yet
         subject = str(row[0])
-        facts = self._held([subject]).get(subject) or SubjectFacts()
+        facts = self._held([subject]).get(subject)
+        if facts is None or transaction_id not in facts.orders:
+            return  # counted so long ago that nothing changes it
         counts: Counts = {}
         merge(counts, facts.counted(), -1)
         facts.offers[transaction_id] = amount
@@ -168,16 +186,12 @@ class KpiRollup:
             self._file.executemany(f"DELETE FROM {table} WHERE subject = ?", gone)
 
     def tidy(self, before_us: int = 0) -> None:
-        """Remove facts that nothing can change any more or that are of before then, and buckets
-        finer than their age asks. Facts are looked through as a whole: an index by age would be a
-        third of their writing."""
+        """Remove facts that nothing can change any more or that are of before then, names of orders
+        of before then, and buckets finer than their age asks. Facts are looked through as a whole:
+        an index by age would be a third of their writing."""
         old = self.latest_us - ORDER_US
         facts = max(old, before_us)
-        self._file.execute(
-            "DELETE FROM kpi_transactions WHERE subject IN "
-            "(SELECT subject FROM kpi_facts WHERE latest_us < ?)",
-            (facts,),
-        )
+        self._file.execute("DELETE FROM kpi_transactions WHERE at_us < ?", (before_us,))
         self._file.execute("DELETE FROM kpi_facts WHERE latest_us < ?", (facts,))
         self._file.execute("DELETE FROM kpi_redeemed WHERE at_us < ?", (old,))
         self._file.execute("DELETE FROM kpi_anonymous WHERE start_us < ?", (old,))
@@ -212,18 +226,19 @@ class KpiRollup:
 
     def _noted_orders(
         self, by_subject: Mapping[str, Sequence[tuple[int, Event]]]
-    ) -> dict[str, int]:
-        """Put down whose the orders among these events are; what offers take off those of them that
-        were redeemed already."""
+    ) -> tuple[set[tuple[str, str]], dict[str, int]]:
+        """Put down whose the orders among these events are. Returns (transaction, subject) of those
+        that stood there before, and what offers take off those that were redeemed already."""
         orders = [
-            (event.transaction_id, subject)
+            (event.transaction_id, subject, at_us)
             for subject, theirs in by_subject.items()
-            for _, event in theirs
+            for at_us, event in theirs
             if event.event_name == "purchase" and event.transaction_id
         ]
-        self._file.executemany("INSERT OR REPLACE INTO kpi_transactions VALUES (?, ?)", orders)
-        told = json.dumps([transaction for transaction, _ in orders])
-        return dict(self._file.execute(_REDEEMED, (told,)))
+        told = (json.dumps([transaction for transaction, *_ in orders]),)
+        known = set(self._file.execute(_NOTED, told))
+        self._file.executemany(_NOTE, orders)
+        return known, dict(self._file.execute(_REDEEMED, told))
 
     def _add(self, counts: Counts) -> None:
         sums = self._fine_sums(counts)
@@ -278,6 +293,11 @@ def _decided(facts: SubjectFacts, event: Event, at_us: int, counts: Counts) -> b
     facts.seen[name] = at_us
     merge(counts, decided(event, at_us, event.decision), 1)
     return True
+
+
+def _settled(facts: SubjectFacts, event: Event) -> bool:
+    """Whether `event` tells once more of an order that was counted and let go of."""
+    return event.event_name == "purchase" and event.transaction_id not in facts.orders
 
 
 def _row(subject: str, facts: SubjectFacts) -> tuple[str, int, bytes]:

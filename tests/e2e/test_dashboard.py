@@ -9,10 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.experiment_units import shoppers
 from benchmarks.kpi_shoppers import COSTS, START, batches
+from contract.experiments import Experiment, personalised_against_generic
+from serving.experiments.report import made_report
+from serving.experiments.rollup import Rollup
+from serving.experiments.statistics import COLUMNS
+from serving.experiments.units import Units
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
 from serving.state.sqlite_writer import connect
@@ -168,6 +175,68 @@ def test_a_test_that_is_over_or_not_begun_is_not_called_running(
     expect(said["over"]).to_have_text("ended")
     expect(said["not-yet"]).to_have_text("not begun")
     expect(said["now"]).to_have_text("running")
+
+
+def reported(file: Path) -> Experiment:
+    """A test that has sold more on phones only, with its report in the worker's file."""
+    running = personalised_against_generic().model_copy(update={"status": "running"})
+    rng, count = np.random.default_rng(3), 4_000
+    devices = ("desktop", "mobile", "tablet")
+    rows, variants, on = [], [], []
+    for arm in ("generic", "personalised"):
+        for device in devices:
+            lift = 0.4 if (arm, device) == ("personalised", "mobile") else 0.0
+            rows.append(shoppers(rng, count, lift=lift))
+            variants += [arm] * count
+            on += [device] * count
+    places = rng.choice(["CA", "DE", "US"], len(on), p=[0.1, 0.3, 0.6])
+    known = np.concatenate(rows)[:, COLUMNS.index("buyers_before")] > 0
+    bought_before = ["yes" if one else "no" for one in known]
+    cuts = {"device": on, "country": places.tolist(), "bought_before": bought_before}
+    report = made_report(running, Units(variants, cuts, np.concatenate(rows), 0, 0), START)
+    with closing(Rollup(file)) as rollup:
+        rollup.keep_report(running.key, report.model_dump_json())
+    return running
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_for_whom_a_test_works_is_unfolded(
+    open_page: OpenPage, shop: Shop, figures: Path, tmp_path: Path, width: int
+) -> None:
+    """Of those whom the interval would call changed, only what outlasts the correction is shown."""
+    (tmp_path / "state").mkdir()
+    shutil.copy(figures / FILE, tmp_path / "state" / FILE)
+    experiment = reported(tmp_path / "state" / FILE)
+    place = Place(shop.release, tmp_path / "state")
+    key = place.run("keys", "create", "--role", "admin").stdout.strip().splitlines()[-1]
+    with place.gateway("--as-of", (START + timedelta(days=DAYS)).isoformat()) as served:
+        answer = httpx.put(
+            f"{served.url}/v1/experiments/{experiment.key}",
+            json={"experiment": experiment.model_dump(mode="json", exclude_none=True)},
+            headers={"authorization": f"Bearer {key}"},
+        )
+        assert answer.status_code == 200, answer.text
+        page = open_page(f"{served.url}/dashboard", width=width)
+        page.get_by_label("Admin key").fill(key)
+        page.get_by_role("button", name="Show the dashboard").click()
+        card = loaded(page).locator(f'.experiment[data-key="{KEY}"]')
+        cuts = card.locator("details.cuts")
+        expect(cuts.locator(".effect").first).to_be_hidden()
+        cuts.locator("summary").click()
+        expect(cuts.locator(".effect")).to_have_count(8)
+        phones = cuts.locator(".effect", has_text="mobile")
+        expect(phones).to_contain_text("corrected p below .001")
+        expect(phones.locator(".lift.good")).to_contain_text("+")
+        desks = cuts.locator(".effect", has_text="desktop")
+        expect(desks).to_contain_text("no difference shown yet")
+        expect(desks.locator(".lift.open")).to_have_count(1)
+        expect(cuts).to_contain_text("Of 8 cuts")
+        no_wider_than_the_screen(page)
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        card.screenshot(path=SCREENSHOTS / f"cuts-{width}.png")
+        page.get_by_label("24 hours").check()  # the figures are drawn anew
+        expect(page.locator("#against")).to_contain_text("the day before")
+        expect(cuts.locator(".effect").first).to_be_visible()
 
 
 def test_opened_too_early_it_keeps_asking_and_old_figures_are_told(

@@ -226,6 +226,52 @@ def test_what_is_old_is_let_go_of_and_stays_counted(tmp_path: Path) -> None:
     assert totals(path) == before
 
 
+@pytest.mark.parametrize("tidied", [False, True])
+def test_an_order_that_is_told_again_after_months_counts_once(tmp_path: Path, tidied: bool) -> None:
+    """By the same event, by one of then under another id, and by one of now, as of a page that was
+    opened again."""
+    path = tmp_path / "rollup.sqlite"
+    months = 60 * 24 * 90
+    later = event(20, "page_view", months, session_id="s9")
+    written(path, [[("aa", one) for one in STORY], [("aa", later)]])
+    before = totals(path)
+    with closing(connect(path)) as file:
+        rollup = KpiRollup(file)
+        rollup.redeemed("t1", 30, 0)  # so late it changes nothing
+        if tidied:
+            rollup.take([("bb", event(21, "page_view", 2 * months, session_id="s1"))], COSTS)
+            rollup.tidy()
+        again = [STORY[3], order(30, 5, "t1", "a", "b"), order(31, months, "t1", "a", "b")]
+        rollup.take([("aa", one) for one in again], COSTS)
+        rollup.redeemed("t1", 30, 0)
+    assert totals(path) == before
+    with KpiReader.open(path) as kpis:
+        span = START, NOON + timedelta(days=200)
+        assert kpis.totals(*span).of("orders").tolist() == [before["orders"]]
+
+
+def test_names_of_orders_go_with_their_retention_and_with_who_withdraws(tmp_path: Path) -> None:
+    path = written(tmp_path / "rollup.sqlite", [[("aa", one) for one in STORY]])
+    count = "SELECT count(*) FROM kpi_transactions"
+    with closing(connect(path)) as file:
+        rollup = KpiRollup(file)
+        rollup.take([("bb", order(30, 60 * 24 * 90, "t3", "a", subject_id=UUID(int=2)))], COSTS)
+        rollup.tidy(to_us(NOON))
+        assert file.execute(count).fetchone() == (3,)
+        rollup.tidy(to_us(NOON + timedelta(days=1)))
+        assert file.execute(count).fetchone() == (1,)
+        rollup.forget(["bb"])
+        assert file.execute(count).fetchone() == (0,)
+
+
+def test_orders_of_a_version_that_put_no_time_to_them_are_kept_as_of_today(tmp_path: Path) -> None:
+    path = written(tmp_path / "rollup.sqlite", [[("aa", one) for one in STORY]])
+    with closing(connect(path)) as file:
+        file.execute("ALTER TABLE kpi_transactions DROP COLUMN at_us")
+        KpiRollup(file).tidy(to_us(NOON + timedelta(minutes=699)))
+        assert file.execute("SELECT count(*) FROM kpi_transactions").fetchone() == (2,)
+
+
 def test_a_batch_of_many_weeks_is_counted_as_it_happened(tmp_path: Path) -> None:
     weeks_later = event(20, "page_view", 60 * 24 * 40, session_id="s9")
     first = [("bb", one) for one in STORY[:3]]
