@@ -56,12 +56,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def list_releases(args: argparse.Namespace) -> Figures:
     """Print the releases, the newest first; the live one is marked, and what became of each."""
     releases = settings_of(args).releases
+    folders, live = _folders(releases), ""
     try:
         live = live_release_id(releases)
-    except UserError:
-        live = ""
+    except UserError as error:
+        if folders:
+            print(f"! {error}")
     figures = Figures("release list")
-    manifests = [found for folder in _folders(releases) if (found := _manifest(folder))]
+    manifests = [found for folder in folders if (found := _manifest(folder))]
     rollout = rollout_file.read_rollout(releases)
     for manifest in sorted(manifests, key=lambda one: one.created_at, reverse=True):
         mark = "*" if manifest.release_id == live else " "

@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> Figures:
     settings = settings_of(args)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = (args.url or f"http://{host}:{settings.port}").rstrip("/")
-    ready: dict[str, Any] = json.loads(_read(f"{url}/readyz"))
-    seen = _Metrics(_read(f"{url}/metrics").decode())
+    ready, seen = _asked(url)
     figures = Figures("release status")
     names = dict(seen.info())
     for role in ROLES:
@@ -43,6 +42,20 @@ def run(args: argparse.Namespace) -> Figures:
     figures.notes += _notes(ready, seen)
     print(figures.table())
     return figures
+
+
+def _asked(url: str) -> tuple[dict[str, Any], "_Metrics"]:
+    """What a gateway says of itself, and what it counts. Raises UserError."""
+    try:
+        ready = json.loads(_read(f"{url}/readyz"))
+        seen = _Metrics(_read(f"{url}/metrics").decode())
+    except UserError:
+        raise
+    except ValueError:  # a proxy's page, or another program
+        raise UserError(f"what answers at {url} is no gateway") from None
+    if not isinstance(ready, dict) or not seen.any:
+        raise UserError(f"what answers at {url} is no gateway")
+    return ready, seen
 
 
 def _notes(ready: dict[str, Any], seen: "_Metrics") -> list[str]:
@@ -71,6 +84,11 @@ class _Metrics:
             for sample in family.samples
             if sample.name.startswith(("tillwise_release", "tillwise_shadow"))
         ]
+
+    @property
+    def any(self) -> bool:
+        """Whether it says anything of releases, as every gateway does."""
+        return bool(self._samples)
 
     def labelled(self, name: str, **labels: str) -> Iterator[tuple[_Labels, float]]:
         """Every sample of `name` that has these labels."""

@@ -4,6 +4,7 @@ of it onto the disk of a pod. `pull --every` is the sidecar that keeps a pod in 
 import argparse
 import logging
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -102,7 +103,11 @@ def run_pull(args: argparse.Namespace) -> Figures:
     settings, store = _opened(args)
     folders = Folders(settings.releases, settings.models)
     figures = Figures("release pull")
+    for flag in ("load_triton", "await_triton"):
+        _require_address(f"--{flag.replace('_', '-')}", getattr(args, flag))
     if args.release or args.all:
+        if args.release and args.all:
+            raise UserError("--all takes no release")
         if args.every is not None:
             raise UserError("--every follows the live release; it goes with neither ID nor --all")
         for release_id in [args.release] if args.release else store.release_ids():
@@ -115,7 +120,7 @@ def run_pull(args: argparse.Namespace) -> Figures:
         folders,
         SystemClock(),
         prune=args.prune,
-        load_triton=args.load_triton,
+        load_triton=args.load_triton and args.load_triton.rstrip("/"),
         await_triton=args.await_triton,
         mark=args.mark,
     )
@@ -130,6 +135,20 @@ def run_pull(args: argparse.Namespace) -> Figures:
     return figures
 
 
+def _require_address(flag: str, url: str | None) -> None:
+    """Refuse what no Triton server is asked at. Raises UserError."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "http" and parts.hostname and parts.path in ("", "/")
+        good = good and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(f"{flag} {url}: write http://HOST:PORT, of the server's HTTP port (8000)")
+
+
 def _opened(args: argparse.Namespace) -> tuple[Settings, ReleaseStore]:
     settings = settings_of(args)
     url = args.store or settings.release_store
@@ -139,7 +158,8 @@ def _opened(args: argparse.Namespace) -> tuple[Settings, ReleaseStore]:
 
 
 def _told(figures: Figures, store: ReleaseStore, live: Live) -> Figures:
+    before = "" if live.previous is None else f" (before it: {live.previous})"
     trial = "" if live.canary is None else f", {live.canary.release_id} on trial"
-    print(f"release {live.current} is live in {store.url} (before it: {live.previous}){trial}")
+    print(f"release {live.current} is live in {store.url}{before}{trial}")
     figures.notes.append(f"live: {live.current}")
     return figures

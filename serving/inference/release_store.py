@@ -2,7 +2,8 @@
 
 `live.json` names the live release, one object, so that it is switched in one step. Below
 `releases/<id>/` lie the release's files, the files of its models, and `manifest.json`, written
-last: a release without one does not exist. Nothing below it is ever changed.
+last: a release without one does not exist. Nothing below it is ever changed; what was lost there is
+written again by whoever pushes the same release again.
 """
 
 import json
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import UserError
 from contract.file_lock import SHARED, alone
-from contract.manifest import MANIFEST, ReleaseId, ReleaseManifest, Root
+from contract.manifest import MANIFEST, RELEASE_ID, ReleaseId, ReleaseManifest, Root
 from contract.rollout import Canary, RolledBack
 
 LIVE: Final = "live.json"
@@ -110,7 +111,9 @@ class ReleaseStore:
         """Make the release before the live one live again. UserError when there is none."""
 
         def back(held: Live | None) -> dict[str, Any]:
-            if held is None or held.previous is None:
+            if held is None:
+                raise UserError(f"{self.url}: no release is live")
+            if held.previous is None:
                 raise UserError(f"{self.url}: there is no release before the live one")
             gone = RolledBack(release_id=held.current, reason=reason, at=at)
             return {"history": held.history[1:], "withdrawn": gone}
@@ -146,7 +149,10 @@ class ReleaseStore:
             return live
 
     def manifest(self, release_id: str) -> bytes | None:
-        """The manifest of a release, None unless the whole release is there."""
+        """The manifest of a release, None unless the whole release is there. UserError where that
+        is no name of one."""
+        if not RELEASE_ID.fullmatch(release_id):
+            raise UserError(f"{release_id!r} is no release id")
         found = self._read(f"releases/{release_id}/{MANIFEST}")
         return None if found is None else found[0]
 
@@ -155,7 +161,8 @@ class ReleaseStore:
         with self._told("listing"):
             listed = obstore.list_with_delimiter(self._store, "releases")
         names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
-        return sorted(name for name in names if self.manifest(name) is not None)
+        named = (name for name in names if RELEASE_ID.fullmatch(name))
+        return sorted(name for name in named if self.manifest(name) is not None)
 
     def configurations(self, release_id: str) -> dict[str, str]:
         """Digests, by name, of how a model server is to run the release's models. A manifest does
@@ -178,6 +185,14 @@ class ReleaseStore:
         """Copy one file of a release in."""
         with self._told(name):
             obstore.put(self._store, _path(release_id, root, name), source)
+
+    def size(self, release_id: str, root: Root, name: str) -> int | None:
+        """Bytes of one file of a release; None where it is not there."""
+        with self._told(name):
+            try:
+                return int(obstore.head(self._store, _path(release_id, root, name))["size"])
+            except FileNotFoundError:
+                return None
 
     def seal(self, release_id: str, manifest: bytes) -> None:
         """Write the manifest, with which the release begins to exist. UserError when another one

@@ -23,16 +23,16 @@ _DRAFT = ".partial-"  # as an export names its own; Triton and the gateway pass 
 
 
 def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
-    """Copy a release into the store; False when it was there already. UserError when it can not be
-    served, or when one of its model versions is another model in the store."""
+    """Copy a release into the store; False when all of it was there already. UserError when it can
+    not be served, or when one of its model versions is another model in the store."""
     content = manifest_bytes(folders, release_id)
     load_release(folders.releases, folders.models, release_id).models.close()
     held = store.manifest(release_id)
+    manifest = parsed_manifest(content, release_id)
     if held is not None:
         if held != content:
             raise UserError(f"release {release_id} in {store.url} is another one of this name")
-        return False
-    manifest = parsed_manifest(content, release_id)
+        return _mend(store, folders, manifest)
     for other in store.release_ids():
         taken = _clash(manifest, _readable(store.manifest(other) or b"", other))
         if taken:
@@ -46,6 +46,21 @@ def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     store.describe(release_id, configurations)
     store.seal(release_id, content)
     return True
+
+
+def _mend(store: ReleaseStore, folders: Folders, manifest: ReleaseManifest) -> bool:
+    """Write again what of a release has gone from the store or was cut short there; whether there
+    was any. By size: to read all of it would keep a promotion waiting."""
+    release_id, mended = manifest.release_id, False
+    own = _configurations(folders, manifest)
+    # Of the configurations those alone that are here as they were pushed.
+    same = {name: d for name, d in store.configurations(release_id).items() if own.get(name) == d}
+    for root, name, _ in [*files_of(manifest), *_as_files(same)]:
+        source = folders.of(root, release_id) / name
+        if store.size(release_id, root, name) != source.stat().st_size:
+            store.put(release_id, root, name, source)
+            mended = True
+    return mended
 
 
 def pull(store: ReleaseStore, folders: Folders, release_id: str) -> bool:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
@@ -186,6 +188,32 @@ def test_what_can_not_be_done_with_releases_is_one_line(
     assert place.call("release", "list").stdout.count("*") == 1
 
 
+@pytest.mark.parametrize(
+    "answers", [("<html>", "<html>"), ("[]", ""), ("{}", "up 1\n"), ("{}", "tillwise_release {{")]
+)
+def test_what_is_no_gateway_has_no_status(place: Place, answers: tuple[str, str]) -> None:
+    said = dict(zip(("/readyz", "/metrics"), answers, strict=True))
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = said[self.path].encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ended = place.call("release", "status", "--url", url)
+        server.shutdown()
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+    assert f"what answers at {url} is no gateway" in ended.stderr
+
+
 def test_a_broken_release_is_neither_tried_nor_gone_back_to(place: Place) -> None:
     place.factory.write("two", version=2, current=False)
     assert place.call("release", "promote", "two").returncode == 0
@@ -195,7 +223,10 @@ def test_a_broken_release_is_neither_tried_nor_gone_back_to(place: Place) -> Non
         refused = place.call("release", *arguments)
         assert refused.returncode == 2
         assert RELEASE_FILES[0] in refused.stderr
-    assert (place.factory.releases_dir / "current").read_text() == "two\n"
+    current = place.factory.releases_dir / "current"
+    assert current.read_text() == "two\n"
+    current.write_text("gone\n")
+    assert "! current: names release gone" in place.call("release", "list").stdout
     (place.factory.releases_dir / "rollout.json").write_text("{")
     mangled = place.call("release", "list")
     assert mangled.returncode == 2

@@ -200,6 +200,29 @@ class _Dead(BaseException):
     """The process was killed."""
 
 
+def test_what_the_store_has_lost_is_written_again_by_the_next_push(
+    store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    own = made.models_dir / "ranker" / "configs" / "gpu.pbtxt"
+    own.parent.mkdir()
+    own.write_text("instance_group [ { kind: KIND_GPU } ]")
+    push(store, trainer(made), "one")
+    store.promote("one")
+    (made.root / "empty").touch()
+    for root, name in (
+        ("release", "items.faiss"),
+        ("models", "ranker/1/model.onnx"),
+        ("models", "ranker/configs/gpu.pbtxt"),
+    ):
+        store.put("one", root, name, made.root / "empty")
+        with pytest.raises(UserError, match="damaged"):
+            in_step(store, pod)
+        assert push(store, trainer(made), "one")
+        assert not push(store, trainer(made), "one")
+    assert in_step(store, pod) == "one"
+    assert problems(pod, "one") == []
+
+
 def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
     folder_store: ReleaseStore, made: Factory, tmp_path: Path
 ) -> None:
@@ -480,12 +503,21 @@ def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
         ("pull", "one", "--every", "5"),
         ("pull", "--every", "0"),
         ("pull", "--every", "nan"),
+        ("pull", "one", "--all"),
+        ("push", "../one"),
+        ("pull", "../one"),
+        ("push", "--rollback"),
+        ("pull", "--load-triton", "triton"),
+        ("pull", "--load-triton", "http://"),
+        ("pull", "--await-triton", "grpc://127.0.0.1:8001"),
+        ("pull", "--await-triton", "http://127.0.0.1:port"),
     ]
     for arguments in wrong:
         told = place.call("release", *arguments, **store)
         assert told.returncode == 2, arguments
         assert len(told.stderr.splitlines()) == 1, told.stderr
-    assert place.call("release", "push", "--promote", **store).returncode == 0
+    first = place.call("release", "push", "--promote", **store)
+    assert (first.returncode, "None" in first.stdout) == (0, False)
     assert place.call("release", "push", "two", "--canary", "5", **store).returncode == 0
     assert "two on trial" in place.call("release", "push", "two", "--shadow", **store).stdout
     assert place.call("release", "push", "--stop-canary", **store).returncode == 0
