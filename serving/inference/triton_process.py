@@ -177,6 +177,7 @@ class TritonProcess:
             f"--http-port={ports.http}",
             f"--grpc-port={ports.grpc}",
             f"--metrics-port={ports.metrics}",
+            "--grpc-http2-min-recv-ping-interval-without-data=1000",  # as k8s/base/triton.yaml
             f"--exit-timeout-secs={_EXIT_SECONDS}",
         ]
 

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from benchmarks.kserve_server import WRONG
 from benchmarks.servers import UNREMEMBERED
-from contract.manifest import MODELS
+from contract.manifest import MANIFEST, MODELS, RANKER, ReleaseManifest
+from serving.inference.releases import live_release_id
+from serving.inference.triton_client import TritonClient
 from serving.inference.triton_process import Ports, TritonProcess
 from tests.faults.shoppers import shopping
 from tests.serving.commands.processes import ROOT, Place, Served
@@ -110,6 +113,47 @@ async def test_the_process_behind_one_model_killed(
         assert killed == 1
         await shoppers.sees(rung, 3)  # before that, those who wait for it crowd the others out
         await shoppers.sees("full", RETURN_SECONDS)
+
+
+async def test_one_of_two_that_hangs_is_not_asked_for_long(place: Place, tmp_path: Path) -> None:
+    """As when its machine is gone: nothing closes the connection, nothing answers on it."""
+    entry = next(one for one in manifest(place).models if one.name == RANKER)
+    batch = {one.name: np.zeros((1, *one.shape), one.dtype) for one in entry.inputs}
+    with ExitStack() as held:
+        servers = [
+            TritonProcess(place.factory.models_dir, Ports.free(), log=tmp_path / "log")
+            for _ in range(2)
+        ]
+        for server in servers:
+            held.callback(server.end)
+            await asyncio.to_thread(server.start)
+        client = TritonClient("ipv4:" + ",".join(server.address for server in servers))
+
+        async def answered(times: int) -> bool:
+            """Whether all of so many calls are, which go to both in turn."""
+            asked = (client.infer(entry, batch, 1.0) for _ in range(times))
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            return not any(isinstance(one, BaseException) for one in found)
+
+        async def soon() -> None:
+            while not await answered(8):
+                await asyncio.sleep(0.05)
+
+        try:
+            await asyncio.wait_for(soon(), 30)
+            servers[0].signal(signal.SIGSTOP)
+            held.callback(servers[0].signal, signal.SIGCONT)
+            assert not await answered(8)
+            await asyncio.wait_for(soon(), 60)
+        finally:
+            await client.close()
+
+
+def manifest(place: Place) -> ReleaseManifest:
+    """Of the release that is served."""
+    release_id = live_release_id(place.factory.releases_dir)
+    content = (place.factory.releases_dir / release_id / MANIFEST).read_bytes()
+    return ReleaseManifest.model_validate_json(content)
 
 
 @pytest.fixture

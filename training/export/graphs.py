@@ -20,6 +20,11 @@ from training.models.embeddings import SEARCHED, gathered
 from training.models.ranker import Ranker
 from training.models.retrieval import RetrievalModel
 
+# What ONNX Runtime 1.19 reads, that of the Triton image in k8s/base/triton.yaml, and not whatever
+# the exporter of the day takes: a server does not load a model of a later form.
+OPSET = 20
+NEWEST_IR = 10
+
 
 class _Frozen(nn.Module):
     """A model beside the item vectors it was trained with, frozen into the graph."""
@@ -97,8 +102,12 @@ def to_onnx(name: str, graph: nn.Module, example: Sequence[Tensor], dimension: i
             output_names=[tensor.name for tensor in outputs],
             dynamic_shapes=shapes if name in (ATTRIBUTIONS, RANKER, OFFER_UPLIFT) else (shapes,),
             dynamo=True,
+            opset_version=OPSET,
             verbose=False,
         )
     if program is None:
         raise RuntimeError(f"{name}: the exporter returned nothing")
-    return bytes(program.model_proto.SerializeToString())
+    made = program.model_proto
+    if made.ir_version > NEWEST_IR:
+        raise RuntimeError(f"{name}: made in IR {made.ir_version}, later than {NEWEST_IR}")
+    return bytes(made.SerializeToString())

@@ -20,7 +20,7 @@ import pytest
 
 from contract.clock import SystemClock
 from contract.errors import UserError
-from contract.manifest import MANIFEST
+from contract.manifest import MANIFEST, Root
 from contract.rollout import Canary
 from contract.rollout_file import named, read_rollout, roll_back
 from serving.inference import release_transfer
@@ -209,11 +209,12 @@ def test_what_the_store_has_lost_is_written_again_by_the_next_push(
     push(store, trainer(made), "one")
     store.promote("one")
     (made.root / "empty").touch()
-    for root, name in (
+    lost: tuple[tuple[Root, str], ...] = (
         ("release", "items.faiss"),
         ("models", "ranker/1/model.onnx"),
         ("models", "ranker/configs/gpu.pbtxt"),
-    ):
+    )
+    for root, name in lost:
         store.put("one", root, name, made.root / "empty")
         with pytest.raises(UserError, match="damaged"):
             in_step(store, pod)

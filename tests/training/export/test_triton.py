@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -28,7 +29,7 @@ from serving.inference.triton_client import TritonClient
 from serving.inference.triton_loading import KEPT
 from serving.inference.triton_process import TritonProcess, running
 from training.data.source import Source
-from training.export import model_config
+from training.export import graphs, model_config
 from training.export.parity import TOLERANCE, random_inputs
 from training.export.release import Exported, Quantised, export
 from training.run_folder import Run
@@ -131,6 +132,18 @@ def test_what_is_written_twice_is_left_alone(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before  # a server that polls must not load it again
     assert (tmp_path / RANKER / "config.pbtxt").read_text() == model_config.render(RANKER)
     assert not list((tmp_path / RANKER).rglob(".*"))
+
+
+def test_models_are_of_a_form_that_the_image_of_the_manifests_reads(
+    exported: tuple[Path, Exported], quantised: Exported
+) -> None:
+    """ONNX Runtime 1.19 knows opsets up to 21 and IR up to 10; in int8 as in floats."""
+    files = list(exported[0].glob("*/*/model.onnx"))
+    assert len(files) == 2 * len(MODELS)
+    for path in files:
+        model = onnx.load(path)
+        assert {one.domain for one in model.opset_import} == {""}
+        assert (model.opset_import[0].version, model.ir_version <= graphs.NEWEST_IR) == (20, True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
