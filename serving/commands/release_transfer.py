@@ -57,7 +57,10 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--await-triton", metavar="URL", help="promote once every server of that name has loaded it"
     )
     pulling.add_argument(
-        "--mark", type=Path, metavar="FILE", help="written once this machine is in step"
+        "--mark",
+        type=Path,
+        metavar="FILE",
+        help="there while this machine is in step and the server answers",
     )
     for parser, action in ((pushing, run_push), (pulling, run_pull)):
         described = Settings.model_fields["release_store"].description

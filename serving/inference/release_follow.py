@@ -11,7 +11,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.inference import release_roles, release_transfer, triton_repository
-from serving.inference.release_place import Folders
+from serving.inference.release_place import Folders, local_manifest
 from serving.inference.release_store import (
     Live,
     ReleaseStore,
@@ -22,6 +22,9 @@ from serving.inference.triton_repository import LoadRefused, TritonAway
 
 log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 300.0
+# In a row, before a server is out of service; and then so many between two tries to mend it.
+_FAILED_ROUNDS = 3
+_MENDING_ROUNDS = 5
 
 
 class NotInStep(UserError):  # noqa: N818 - it names what happened
@@ -52,6 +55,8 @@ class Puller:
         self._mark = mark
         self._said = ""
         self._refused: tuple[int, frozenset[str]] = (0, frozenset())
+        self._held: list[ReleaseManifest] = []  # what the server beside us was last made to hold
+        self._failed = 0  # rounds in a row in which that server did not answer
 
     def once(self, *, or_keep: bool = False) -> str:
         """Be in step once; the release that is live here. Raises UserError, or OSError where this
@@ -90,6 +95,8 @@ class Puller:
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 self._say(f"{error}; what is live here stays so", logging.ERROR)
             if self._usable():
+                if self._load_triton is not None:
+                    self._judge(self._load_triton)
                 self._write_mark()
             if ended.wait(wait_s):
                 return
@@ -103,6 +110,7 @@ class Puller:
         manifests = [one for one in held if one is not None]
         if self._load_triton is not None:
             self._load(self._load_triton, live, manifests)
+            self._held = manifests
         if self._await_triton is not None:
             self._await(live, manifests)
         if release_roles.follow(self._folders, live, self._clock.now()):
@@ -145,6 +153,36 @@ class Puller:
         for name in names:
             log.info("the model server has loaded %s anew", name)
 
+    def _judge(self, url: str) -> None:
+        """Whether the server beside us answers, which is more than that it says so. While it does
+        not, `mark` is gone, with it the pod out of service, and its models are loaded anew."""
+        live = rollout_file.named(self._folders.releases)
+        assert live is not None  # asked for only where there is one
+        try:
+            manifest = local_manifest(self._folders, live)
+            failing = triton_repository.failing(url, manifest)
+        except UserError:  # the server is away: its own probe tells of that
+            return
+        if not failing:
+            if self._failed >= _FAILED_ROUNDS:
+                log.info("%s answers again", url)
+            self._failed = 0
+            return
+        self._failed += 1
+        beyond = self._failed - _FAILED_ROUNDS
+        if beyond < 0:
+            return
+        if self._mark is not None:
+            self._mark.unlink(missing_ok=True)
+        if beyond == 0:
+            log.error("%s calls %s of %s ready and does not answer", url, ", ".join(failing), live)
+        if beyond % _MENDING_ROUNDS == 0:
+            try:
+                for name in failing:
+                    triton_repository.reload(url, name, self._held or [manifest])
+            except UserError as error:
+                log.warning("%s", error)
+
     def _await(self, live: Live, manifests: list[ReleaseManifest]) -> None:
         """NotInStep while a server lacks a model of the release that is about to be live."""
         if release_roles.followed(self._folders) >= live.generation:
@@ -176,7 +214,7 @@ class Puller:
         return named is not None and (self._folders.releases / named).is_dir()
 
     def _write_mark(self) -> None:
-        if self._mark is not None and not self._mark.exists():
+        if self._mark is not None and not self._failed and not self._mark.exists():
             self._mark.touch()
 
     def _say(self, text: str, level: int) -> None:

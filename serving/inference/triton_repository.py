@@ -1,8 +1,10 @@
 """A Triton server as its own pod's sidecar and the pods that wait for it see it, over plain HTTP:
-which versions of a release it can run, and loading what was pulled beside it."""
+which versions of a release it can run, whether they answer, and loading what was pulled beside
+it."""
 
 import http.client
 import json
+import math
 import socket
 import urllib.error
 import urllib.request
@@ -11,9 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contract.errors import UserError
-from contract.manifest import ReleaseManifest
+from contract.manifest import ModelEntry, ReleaseManifest
 
 _ASK_SECONDS = 3.0
+_TYPES = {"int64": "INT64", "float32": "FP32"}
 _LOAD_SECONDS = 300.0  # TensorRT builds an engine per batch size
 
 
@@ -51,6 +54,45 @@ def load(url: str, manifests: Sequence[ReleaseManifest]) -> list[str]:
                 f"{url}: loaded, and yet it has no {', '.join(still)} of {manifest.release_id}"
             )
     return names
+
+
+def failing(url: str, manifest: ReleaseManifest) -> list[str]:
+    """The models of a release that do not answer an inference, of padding alone, with numbers: a
+    server goes on calling a model ready when its device has failed or the process behind it is
+    dead. Raises TritonAway."""
+    return [entry.name for entry in manifest.models if not _answers(url, entry)]
+
+
+def reload(url: str, name: str, manifests: Sequence[ReleaseManifest]) -> None:
+    """Have the server let go of a model and read it again, at the versions of these releases.
+    Raises TritonAway, LoadRefused."""
+    _post(f"{url}/v2/repository/models/{name}/unload", {})
+    _load(url, name, sorted({manifest.model(name).version for manifest in manifests}))
+
+
+def _answers(url: str, entry: ModelEntry) -> bool:
+    inputs = [
+        {
+            "name": one.name,
+            "shape": [1, *one.shape],
+            "datatype": _TYPES[one.dtype],
+            "data": [0] * math.prod(one.shape),
+        }
+        for one in entry.inputs
+    ]
+    asked = urllib.request.Request(
+        f"{url}/v2/models/{entry.name}/versions/{entry.version}/infer",
+        data=json.dumps({"inputs": inputs}).encode(),
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(asked, timeout=_ASK_SECONDS) as answer:
+            given = {one["name"]: one["data"] for one in json.loads(answer.read())["outputs"]}
+        return all(math.isfinite(n) for one in entry.outputs for n in given[one.name])
+    except (urllib.error.HTTPError, TimeoutError, KeyError, TypeError, ValueError):
+        return False
+    except (OSError, http.client.HTTPException) as error:
+        raise TritonAway(f"{url}: {error}") from None
 
 
 def _load(url: str, name: str, versions: list[int]) -> None:

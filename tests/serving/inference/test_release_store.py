@@ -483,7 +483,7 @@ def test_the_sidecar_follows_as_a_process_and_ends_on_sigterm(
         assert "release one is live" in back.stdout
         _until(lambda: named(pod.releases) == "one")
         sidecar.terminate()
-        log = sidecar.communicate(timeout=20)[1]
+        log = sidecar.communicate(timeout=60)[1]
         assert sidecar.returncode == 0, log
         assert "release two is live here" in log
     finally:
@@ -528,7 +528,7 @@ def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
     assert problems(trainer(made), "two") == []
 
 
-def _until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     waited = threading.Event()
     for _ in range(int(seconds / 0.05)):
         if true():
