@@ -16,15 +16,16 @@ _IN_LINES = str.maketrans("", "", "\t\n\r")
 
 
 def one_line(text: str) -> str:
-    """The same; raises ValueError where a control character is in it."""
+    """The same; raises ValueError where a line break or a control character is in it."""
     if _CONTROL.search(text) is not None:
-        raise ValueError("must not hold control characters")
+        raise ValueError("must be one line, without control characters")
     return text
 
 
 def in_lines(text: str) -> str:
     """The same; raises ValueError where a control character is in it but tabs and line ends."""
-    one_line(text.translate(_IN_LINES))
+    if _CONTROL.search(text.translate(_IN_LINES)) is not None:
+        raise ValueError("must not hold control characters")
     return text
 
 

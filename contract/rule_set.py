@@ -11,13 +11,13 @@ from contract.events import EventContext
 from contract.expression_needs import Atom, Needs, atoms_of, needs_of
 from contract.expressions import (
     Expression,
-    ExpressionRefused,
     Facts,
     checked,
     parse,
     sample_facts,
     seconds_of,
 )
+from contract.fields import one_line
 from contract.rules import EMPTY_BOOK, Boost, Exclude, Pin, Rule, RuleBook, in_order
 from contract.schedule import Schedule
 
@@ -27,11 +27,14 @@ _ALWAYS: Final = Schedule()
 
 
 class RuleRefused(ValueError):  # noqa: N818 - it names what happened, not a fault
-    """A rule may not be saved. `place` of it in the book, None: all of them together."""
+    """A rule may not be saved. `place` of it in the book and the `field` that is wrong; None: all of
+    them together."""
 
-    def __init__(self, place: int | None, rule_id: str | None, why: str) -> None:
+    def __init__(
+        self, why: str, place: int | None = None, rule_id: str | None = None, field: str = ""
+    ) -> None:
         super().__init__(why)
-        self.place, self.rule_id = place, rule_id
+        self.place, self.rule_id, self.field = place, rule_id, field
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,14 @@ def checked_set(book: RuleBook) -> RuleSet:
     """The rules of a book that is to be saved, the disabled ones checked as well. Raises
     RuleRefused."""
     for place, rule in enumerate(book.rules):
+        field = "title"
         try:
+            one_line(rule.title)
+            field = "condition"
             if rule.condition is not None:
                 checked(rule.condition)
-        except ExpressionRefused as refusal:
-            raise RuleRefused(place, rule.id, f"condition: {refusal}") from refusal
+        except ValueError as refusal:
+            raise RuleRefused(str(refusal), place, rule.id, field) from refusal
     compiled = RuleSet(book)
     seconds = sum(
         max(seconds_of(expression, facts) for facts in sample_facts("rule"))
@@ -169,9 +175,7 @@ def checked_set(book: RuleBook) -> RuleSet:
     )
     if seconds > MAX_SECONDS:
         raise RuleRefused(
-            None,
-            None,
             f"all conditions together take {seconds * 1_000:.0f} ms on the largest cart, at most "
-            f"{MAX_SECONDS * 1_000:.0f} may be",
+            f"{MAX_SECONDS * 1_000:.0f} may be"
         )
     return compiled

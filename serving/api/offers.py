@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from contract.expressions import ExpressionRefused, checked
+from contract.fields import one_line
 from contract.offers import OfferBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
@@ -93,10 +94,13 @@ def _check(gateway: Gateway, written: OfferBook) -> None:
     for place, offer in enumerate(written.offers):
         if offer.currency != currency:
             wrong.append((f"offers[{place}].currency", f"the catalogue's is {currency}"))
-        if offer.condition is None:
-            continue
         try:
-            checked(offer.condition, "offer")
+            one_line(offer.title)
+        except ValueError as refused:
+            wrong.append((f"offers[{place}].title", str(refused)))
+        try:
+            if offer.condition is not None:
+                checked(offer.condition, "offer")
         except ExpressionRefused as refused:
             wrong.append((f"offers[{place}].condition", str(refused)))
     if wrong:

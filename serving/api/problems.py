@@ -16,6 +16,7 @@ from serving.state.sqlite_writer import StoreError
 
 MEDIA_TYPE = "application/problem+json"
 _MOST_ERRORS = 20
+_OF_KINDS = ("discount", "actions")  # fields of which each value is of one of several kinds
 
 TITLES: dict[int, str] = {
     400: "Bad request",
@@ -120,11 +121,16 @@ def _follows(error: Any, found: Sequence[Any]) -> bool:
 
 
 def path_of(location: Iterable[int | str]) -> str:
-    """`("cart", "items", 0, "price")` as `cart.items[0].price`."""
-    text = ""
+    """`("cart", "items", 0, "price")` as `cart.items[0].price`. Of a part that is of one of several
+    kinds pydantic names the kind as well, where no field of that name is: it is left out."""
+    text, last = "", ""
     for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
         # The name of an unknown field is the caller's own text: cut it.
-        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
+        text += "" if last in _OF_KINDS else f".{_printable(part)}"
+        last = part
     return without_card(text.removeprefix(".")) or "body"
 
 

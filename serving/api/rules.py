@@ -170,12 +170,12 @@ async def get_difference(
 
 
 async def check(written: RuleBook) -> RuleSet:
-    """The rules compiled; a 422 problem for conditions that may not be saved."""
+    """The rules compiled; a 422 problem for titles and conditions that may not be saved."""
     try:
         return await asyncio.to_thread(checked_set, written)
     except RuleRefused as refused:
-        field = "rules" if refused.place is None else f"rules[{refused.place}].condition"
-        said = str(refused).removeprefix("condition: ")
+        field = "rules" if refused.place is None else f"rules[{refused.place}].{refused.field}"
+        said = str(refused)
         whose = "" if refused.rule_id is None else f" (of {refused.rule_id})"
         raise ApiProblem(
             422, f"{field}{whose}: {said}", errors=[FieldProblem(field=field, message=said)]

@@ -121,7 +121,7 @@ def read_book(path: Path) -> RuleBook:
         said = str(first["msg"]).removeprefix("Value error, ")
         raise UserError(f"{path}: {path_of(first['loc'])}: {said}") from None
     except RuleRefused as refused:
-        whose = "" if refused.rule_id is None else f"rule {refused.rule_id}: "
+        whose = "" if refused.rule_id is None else f"rule {refused.rule_id}: {refused.field}: "
         raise UserError(f"{path}: {whose}{refused}") from None
     return book
 

@@ -102,9 +102,10 @@ def test_a_condition_that_fails_does_not_hold_and_says_so() -> None:
 
 def test_what_is_wrong_is_refused_with_its_place_also_in_a_disabled_rule() -> None:
     book = RuleBook(rules=(rule("a"), rule("b", "segmets == []", enabled=False)))
-    with pytest.raises(RuleRefused, match="condition: character 1: undeclared") as refused:
+    with pytest.raises(RuleRefused, match="character 1: undeclared") as refused:
         checked_set(book)
     assert (refused.value.place, refused.value.rule_id) == (1, "b")
+    assert refused.value.field == "condition"
 
 
 def test_many_slow_conditions_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,9 +226,17 @@ async def test_a_sample_of_nobody_is_refused(running: Running, kind: str, name: 
 async def test_what_is_wrong_within_a_list_is_told_once(running: Running) -> None:
     wrong = rule("r", {"kind": "pin", "items": ["item-1"], "position": 6})
     told = (await put(running, wrong)).json()["errors"]
-    assert [one["field"] for one in told] == ["rules[0].actions[0].pin.position"]
+    assert [one["field"] for one in told] == ["rules[0].actions[0].position"]
     told = (await put(running, rule("r"))).json()["errors"]
     assert told == [{"field": "rules[0].actions", "message": "at least 1 item"}]
+
+
+async def test_a_title_is_one_line(running: Running) -> None:
+    pin = {"kind": "pin", "items": ["item-1"]}
+    told = await put(running, rule("a", pin), rule("b", pin, title="first\nsecond"))
+    message = "must be one line, without control characters"
+    assert told.json()["errors"] == [{"field": "rules[1].title", "message": message}]
+    assert told.json()["detail"] == f"rules[1].title (of b): {message}"
 
 
 async def test_a_failing_condition_is_told_and_harms_nothing(running: Running) -> None:
