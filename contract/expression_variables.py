@@ -117,11 +117,11 @@ def cart_values(lines: Iterable[CartLine], currency: str) -> dict[str, Value]:
     quantities: dict[str, int] = {}
     categories: dict[str, None] = {}
     total = 0
-    for line in lines:
-        quantities[line.item_id] = quantities.get(line.item_id, 0) + line.quantity
-        for one in line.categories:
+    for item_id, quantity, price, path in lines:
+        quantities[item_id] = quantities.get(item_id, 0) + quantity
+        for one in path:
             categories[one] = None
-        total += line.quantity * (line.price or 0)
+        total += quantity * (price or 0)
     return {
         "cart.items": list(quantities),
         "cart.categories": list(categories),

@@ -4,6 +4,7 @@ function up and takes in the key each time, which beside a decision costs ten ti
 import hashlib
 
 _BLOCK = 64
+_SHA256 = hashlib.sha256()  # copied, for the same reason
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
@@ -14,8 +15,9 @@ class KeyedHash:
         if len(key) > _BLOCK:
             key = hashlib.sha256(key).digest()
         padded = key.ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha256(padded.translate(_INNER))
-        self._outer = hashlib.sha256(padded.translate(_OUTER))
+        self._inner, self._outer = _SHA256.copy(), _SHA256.copy()
+        self._inner.update(padded.translate(_INNER))
+        self._outer.update(padded.translate(_OUTER))
 
     def digest(self, message: bytes) -> bytes:
         """The 32 bytes for `message`."""

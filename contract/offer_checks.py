@@ -1,7 +1,8 @@
 """What offers are held against, what comes of it, and which of them go together. Pure: uses are
 counted by whoever holds the ledger."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -34,6 +35,7 @@ class Used:
 
 
 NOT_USED: Final = Used()
+NO_USES: Final[Mapping[str, Used]] = MappingProxyType({})
 
 
 class Asked(NamedTuple):
@@ -121,14 +123,23 @@ def used_up(limits: Limits, used: Used, amount: int) -> RejectionReason | None:
     return None
 
 
-def first_set(valid: Sequence[ValidOffer], value: int) -> tuple[ValidOffer, ...]:
+def room(limits: Limits, used: Used) -> float:
+    """The most that one more use may take off, so that it is within `limits`."""
+    if used_up(limits, used, 0) is not None:
+        return 0
+    return math.inf if limits.budget is None else limits.budget - used.spent
+
+
+def first_set(valid: Iterable[ValidOffer], value: int) -> tuple[ValidOffer, ...]:
     """Of offers in the order of preference, the first and those that go with it: of the same group,
     free delivery once, never more off the goods than their `value`, and never more in all than
     leaves the margin floor of each."""
     chosen: list[ValidOffer] = []
     left, delivered = value, False
     for one in valid:
-        if chosen and (one.offer.group is None or one.offer.group != chosen[0].offer.group):
+        if chosen and chosen[0].offer.group is None:
+            break
+        if chosen and one.offer.group != chosen[0].offer.group:
             continue
         if not floors_kept((some.amount, some.most_in_all) for some in (*chosen, one)):
             continue

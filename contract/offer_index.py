@@ -10,7 +10,18 @@ from math import ceil
 from typing import Final, NamedTuple, Self
 
 from contract.expressions import Expression, Facts
-from contract.offer_checks import Asked, Evaluation, Rejected, RejectionReason, ValidOffer
+from contract.offer_checks import (
+    NO_USES,
+    NOT_USED,
+    Asked,
+    Evaluation,
+    Rejected,
+    RejectionReason,
+    Used,
+    ValidOffer,
+    room,
+    used_up,
+)
 from contract.offers import (
     EMPTY_BOOK,
     AnyDiscount,
@@ -58,28 +69,46 @@ class OfferIndex:
         self._gates, self._promises, self._items = tuple(gates), tuple(promises), tuple(items)
         self._turns = [one for gate in gates for one in gate.turns]
         self._standing: _Standing | None = None
+        # The same uses count for all checkouts of a second.
+        self._left: tuple[Mapping[str, Used], list[float]] | None = None
         self._sorted = lru_cache(_MOST_SORTINGS)(self._sort)
 
-    def evaluate(self, asked: Asked, facts: Callable[[], Facts]) -> Evaluation:
-        """The offers held against a checkout, in their order, but for what was used of them.
-        `facts`, for conditions, are asked for only where everything cheaper has been right."""
-        sorted_ = self._sorted(self._reasons(asked, facts))
+    def evaluate(
+        self, asked: Asked, facts: Callable[[], Facts], used: Mapping[str, Used] = NO_USES
+    ) -> Evaluation:
+        """The offers held against a checkout, in their order, and within their limits after what
+        was `used`, by offer id, which is never changed. `facts`, for conditions, are asked for only
+        where everything cheaper has been right."""
+        sorted_, left = self._sorted(self._reasons(asked, facts)), self._left_after(used)
         taken: dict[int, _Taken | None] = {}
         valid: list[ValidOffer] = []
         worthless: list[tuple[int, Rejected]] = []
+        gone: list[Rejected] = []
         for place, offer, targeted, _, promise in sorted_.open:
             if promise not in taken:
                 taken[promise] = self._promises[promise].taken(asked)
             off = taken[promise]
             if off is None:
                 worthless.append((place, Rejected(offer.offer_id, "CouponRejectedByCondition")))
-            else:
+            elif off.amount <= left[place]:
                 valid.append(ValidOffer(offer, off.discount, off.amount, targeted, off.most))
+            else:
+                before = used.get(offer.offer_id, NOT_USED)
+                reason = used_up(offer.limits, before, off.amount)
+                assert reason is not None
+                gone.append(Rejected(offer.offer_id, reason))
         rejected = sorted_.rejected
         if worthless:
             by_place = sorted([*zip(sorted_.closed, rejected, strict=True), *worthless])
             rejected = tuple([one for _, one in by_place])
-        return Evaluation(tuple(valid), rejected)
+        return Evaluation(tuple(valid), (*rejected, *gone) if gone else rejected)
+
+    def _left_after(self, used: Mapping[str, Used]) -> list[float]:
+        """At each offer's place, what one more use of it may take off."""
+        if self._left is None or self._left[0] is not used:
+            every = [one.offer for one in self._items]
+            self._left = used, [room(one.limits, used.get(one.offer_id, NOT_USED)) for one in every]
+        return self._left[1]
 
     def _reasons(self, asked: Asked, facts: Callable[[], Facts]) -> _Reasons:
         standing = self._standing

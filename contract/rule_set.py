@@ -27,8 +27,8 @@ _ALWAYS: Final = Schedule()
 
 
 class RuleRefused(ValueError):  # noqa: N818 - it names what happened, not a fault
-    """A rule may not be saved. `place` of it in the book and the `field` that is wrong; None: all of
-    them together."""
+    """A rule may not be saved. `place` of it in the book, and the `field` that is wrong; None: all
+    of them together."""
 
     def __init__(
         self, why: str, place: int | None = None, rule_id: str | None = None, field: str = ""

@@ -184,7 +184,8 @@ def assign(
 
 def names(membership: Membership, rules: SegmentConfig = DEFAULT) -> tuple[str, ...]:
     """The segments that `membership` says the shopper is in."""
-    return tuple(name for name, held in zip(rules.names, membership, strict=True) if held)
+    each = zip(rules.names, membership.tolist(), strict=True)
+    return tuple([name for name, held in each if held])
 
 
 def padded(membership: Membership) -> Membership:

@@ -52,6 +52,11 @@ class Checkout:
         """The cart's item ids, each once, in the order in which they were put in."""
         return tuple(dict.fromkeys(line.item_id for line in self.request.cart.items))
 
+    @cached_property
+    def value(self) -> int | None:
+        """What the cart's goods are worth in minor units; None where a line has no price."""
+        return self.request.cart.value
+
     @property
     def limit(self) -> int:
         """How many items the ranking stages hand on."""

@@ -20,6 +20,8 @@ from contract.features import SubjectState
 from contract.segments import local_time
 from serving.decision.checkout import Answer, Checkout
 
+_TIMED = frozenset({"context.hour", "context.weekday"})
+
 
 def orders_of(checkout: Checkout, state: SubjectState | None) -> int | None:
     """How many orders are remembered, less those given back; None where no history may be, or
@@ -69,7 +71,7 @@ def _values(
     if "cart" in kinds:
         values |= _cart(checkout, with_categories="cart.categories" in wanted)
     if "context" in kinds:
-        values |= _context(checkout, now)
+        values |= _context(checkout, now, timed=not _TIMED.isdisjoint(wanted))
     return values
 
 
@@ -103,9 +105,9 @@ def _cart(checkout: Checkout, *, with_categories: bool) -> dict[str, Value]:
     return cart_values(lines, cart.currency)
 
 
-def _context(checkout: Checkout, now: datetime) -> dict[str, Value]:
+def _context(checkout: Checkout, now: datetime, *, timed: bool) -> dict[str, Value]:
     context = checkout.context
-    return context_values(context, local_time(to_us(now), context))
+    return context_values(context, local_time(to_us(now), context) if timed else None)
 
 
 def _decision(checkout: Checkout, answer: Answer, offers: tuple[str, ...]) -> dict[str, Value]:

@@ -42,7 +42,7 @@ def may_be_judged(checkout: Checkout, state: SubjectState | None, explore_share:
     offers, a history that could be read, prices."""
     by = checkout.release.offer_judge is not None or explore_share > 0
     agreed = checkout.subject.personal and "offers" in checkout.subject.purposes
-    return by and agreed and state is not None and bool(checkout.request.cart.value)
+    return by and agreed and state is not None and bool(checkout.value)
 
 
 def judged(
@@ -105,7 +105,7 @@ def asked_about(checkout: Checkout, state: SubjectState) -> tuple[Vector, int]:
     lines = checkout.request.cart.items
     cart = [CartLine(one.item_id, one.quantity, one.price or 0) for one in lines]
     situation, prices = checkout.asked_about(state), checkout.release.price_levels
-    return offer_features(situation, cart, prices), checkout.request.cart.value or 0
+    return offer_features(situation, cart, prices), checkout.value or 0
 
 
 def _expected(checkout: Checkout, state: SubjectState, judge: OfferJudge) -> list[float]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from contract.expressions import Facts
 from contract.features import SubjectState
-from contract.offer_checks import Asked, Evaluation, after_uses
+from contract.offer_checks import Asked, Evaluation
 from serving.decision.checkout import Checkout
 from serving.decision.facts import offer_facts, orders_of
 from serving.decision.offer_shelf import OfferShelf
@@ -21,7 +21,7 @@ class Question:
     ) -> None:
         self.checkout, self.state, self.shelf, self.now = checkout, state, shelf, now
         self.held = shelf.current
-        self.value = checkout.request.cart.value
+        self.value = checkout.value
         self.margin = margin_of(checkout, self.held.book.margin_rate)
         self._facts: Facts | None = None
         self._holder: Holder | None = None
@@ -44,8 +44,8 @@ class Question:
 
 def evaluated(question: Question) -> Evaluation:
     """Which offers are valid, as far as is known without asking the ledger."""
-    found = question.held.index.evaluate(_asked(question), question.facts)
-    return after_uses(found, question.shelf.uses)
+    uses = question.shelf.uses
+    return question.held.index.evaluate(_asked(question), question.facts, uses)
 
 
 def _asked(question: Question) -> Asked:

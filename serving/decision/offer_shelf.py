@@ -3,7 +3,7 @@ each offer was used, both at most a moment old and in memory."""
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -169,10 +169,13 @@ class OfferShelf:
         if not (viewer or any(names.values())):
             return self.uses, False
         found = await self._ledger.seen(names, viewer, now)
-        uses = dict(self.uses)
-        for offer_id, count in found.uses.items():
-            before = uses.get(offer_id, NOT_USED)
-            uses[offer_id] = Used(before.total, count, before.spent)
+        uses = self.uses
+        if found.uses:
+            own = dict(uses)
+            for offer_id, count in found.uses.items():
+                before = own.get(offer_id, NOT_USED)
+                own[offer_id] = Used(before.total, count, before.spent)
+            uses = own
         cap = self.current.book.frequency_cap
         if cap is None or session_id is None or self._holders.seat(session_id) in found.shown:
             return uses, False
@@ -181,7 +184,9 @@ class OfferShelf:
     def draw(self, stable_id: str, now: datetime) -> float:
         """Where the shopper stands in 0 .. 1: below the book's `holdout_share` no offers are shown.
         The same all month, so that an offer does not come and go with every look at the cart."""
-        return _placer(f"{self._salt}/offers/{now:%Y-%m}")(as_bytes(stable_id))
+        return _placer(self._salt, now.year, now.month)(as_bytes(stable_id))
 
 
-_placer = lru_cache(maxsize=16)(placer)
+@lru_cache(maxsize=16)
+def _placer(salt: str, year: int, month: int) -> Callable[[bytes], float]:
+    return placer(f"{salt}/offers/{year}-{month:02}")

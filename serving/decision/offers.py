@@ -18,7 +18,7 @@ from uuid import UUID
 from contract.events import unchecked
 from contract.features import SubjectState
 from contract.offer_checks import Evaluation, Rejected, ValidOffer, after_uses, first_set
-from contract.offers import FreeShipping, PercentOff
+from contract.offers import Discount, FreeShipping, PercentOff
 from serving.decision import messages
 from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
@@ -35,8 +35,8 @@ Policy = Literal["unconditional", "uplift", "chance"]
 
 
 class Offered(NamedTuple):
-    """What came of it. `propensities`: how likely each valid offer was to be shown, by its id;
-    `none`: how likely it was that nothing is."""
+    """What came of it. `propensities`: how likely each valid offer was to be shown, by its id,
+    those left out that could not be; `none`: how likely it was that nothing is."""
 
     valid: tuple[ValidOffer, ...] = ()
     rejected: tuple[Rejected, ...] = ()
@@ -88,8 +88,7 @@ class Offered(NamedTuple):
             return ruled
         drawn = self.drawn
         likely = {
-            one: sum(p for before, p in drawn.items() if one in under[before])
-            for one in self.propensities
+            one: sum(p for before, p in drawn.items() if one in under[before]) for one in found
         }
         none = sum(p for before, p in drawn.items() if not under[before])
         return ruled._replace(propensities=likely, none=none)
@@ -111,9 +110,9 @@ class Offered(NamedTuple):
                 {
                     "offer_id": one.offer.offer_id,
                     "amount": one.amount,
-                    "discount": one.discount.model_dump(exclude_none=True),
+                    "discount": _as_logged(one.discount),
                     "shown": one.offer.offer_id in shown,
-                    "propensity": self.propensities[one.offer.offer_id],
+                    "propensity": self.propensities.get(one.offer.offer_id, 0.0),
                     "expected_gain": self.expected.get(one.offer.offer_id),
                     "expected_cost": self.cost.get(one.offer.offer_id),
                 }
@@ -127,6 +126,11 @@ class Offered(NamedTuple):
 NOTHING: Final = Offered()
 
 
+@lru_cache(maxsize=256)  # of the offers in force; nobody changes it
+def _as_logged(discount: Discount) -> dict[str, Any]:
+    return discount.model_dump(exclude_none=True)
+
+
 async def consider(
     checkout: Checkout, state: SubjectState | None, shelf: OfferShelf, now: datetime
 ) -> Offered:
@@ -138,7 +142,7 @@ async def consider(
     # The cheap checks first, so that the ledger is asked only about what may come of it.
     found = evaluated(question)
     seen = await seen_of(question, found)
-    if seen.uses is not None:
+    if seen.uses is not None and seen.uses is not shelf.uses:
         found = after_uses(found, seen.uses)
     terms = terms_of(question, found, seen)
     if terms is not None and terms.pace is not None:
@@ -154,7 +158,6 @@ def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offer
     offered = Offered(
         valid=found.valid,
         rejected=found.rejected,
-        propensities={one.offer.offer_id: 0.0 for one in found.valid},
         holdout=draw < share,
         holdout_share=share,
         version=shelf.version,
@@ -162,12 +165,12 @@ def _chosen(question: Question, found: Evaluation, terms: Terms | None) -> Offer
         margin=margin,
         terms=terms,
     )
-    would = first_set([one for one in found.valid if one.offer.unconditional], value or 0)
+    would = first_set((one for one in found.valid if one.offer.unconditional), value or 0)
     if would:
         given = {one.offer.offer_id: 1.0 - share for one in would}
         return offered._replace(
             shown=() if offered.holdout else would,
-            propensities={**offered.propensities, **given},
+            propensities=given,
             none=share,
         )
     state = question.state
@@ -193,7 +196,7 @@ def _by_policy(offered: Offered, best: Judged) -> Offered:
     gains = zip(ids, best.gain[1:], strict=True)
     return offered._replace(
         shown=best.shown,
-        propensities={**offered.propensities, **dict(zip(ids, chances[1:], strict=True))},
+        propensities=dict(zip(ids, chances[1:], strict=True)),
         none=chances[0],
         policy="uplift" if best.known else "chance",
         explored=best.choice.by == "explore",

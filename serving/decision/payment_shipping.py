@@ -98,7 +98,7 @@ def _one(
 ) -> Ordered | None:
     if weights is None or not options:
         return None
-    context, value = checkout.context, checkout.request.cart.value
+    context, value = checkout.context, checkout.value
     own = {one.id: before.get(key_of(one.id), 0.0) for one in options} if before else {}
     if value is None:  # an unpriced cart says nothing of its size
         value = weights.middle_value

@@ -6,6 +6,7 @@ days.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select, update
@@ -142,7 +143,12 @@ def used(connection: Connection, now_us: int) -> dict[str, Used]:
 def asked_uses(holders: Sequence[str], now_us: int) -> Asked:
     """The question, and its values, how often was used under each of `holders`, at least one,
     without what was reserved and is over; those never used are left out."""
-    return _USES_OF.format(places(len(holders))), [now_us, *holders]
+    return _uses_query(len(holders)), [now_us, *holders]
+
+
+@cache  # the same text each time is found by its hash, which is known
+def _uses_query(number: int) -> str:
+    return _USES_OF.format(places(number))
 
 
 def uses_of(connection: Connection, holders: Sequence[str], now_us: int) -> dict[str, int]:

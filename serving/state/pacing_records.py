@@ -8,6 +8,7 @@ key can make, and goes after the days that it counts for; decisions are numbers 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -148,7 +149,12 @@ class PacingRecords:
 def asked_shown(names: Sequence[str]) -> Asked:
     """The question when who has `names`, at least one, was shown something last, by the session's
     seat."""
-    return _SHOWN.format(places(len(names))), names
+    return _shown_query(len(names)), names
+
+
+@cache
+def _shown_query(number: int) -> str:
+    return _SHOWN.format(places(number))
 
 
 _SLOTS, _PRICES, _HELD = PACING_SLOTS.c, PACING_PRICES.c, RESERVATIONS.c

@@ -57,7 +57,12 @@ def for_postgresql(text: str) -> str:
 def at_one_look(*asked: Asked) -> Asked:
     """The rows of all of `asked`, whose columns are alike, in one statement."""
     values = [value for _, own in asked for value in own]
-    return " UNION ALL ".join(text for text, _ in asked), values
+    return _joined(*[text for text, _ in asked]), values
+
+
+@lru_cache(maxsize=256)
+def _joined(*texts: str) -> str:
+    return " UNION ALL ".join(texts)
 
 
 def places(number: int) -> str:
