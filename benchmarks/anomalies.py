@@ -85,7 +85,8 @@ def watched(slices: Mapping[Where, Floats], series: int = 0) -> Seen:
         own_days = {name: own[of_days] for name, own in slices.items()}
         for later in range(FINE):
             parts = {name: _quarters(own, later) for name, own in own_days.items()}
-            for one in watch.look(parts, begin + later / FINE):
+            places = begin + later / FINE + np.arange(len(parts[ALL]), dtype=np.float64)
+            for one in watch.look(parts, places):
                 key = (one.series.watched.metric, one.series.where)
                 empty = (np.zeros((DAYS - LEARNED) * A_DAY * FINE), np.zeros(DAYS - LEARNED))
                 fast, slow = rows.setdefault(key, empty)

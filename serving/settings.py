@@ -10,6 +10,7 @@ from pydantic import Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import UserError
+from contract.schedule import Zone
 from serving.decision.delicate import DELICATE
 from serving.retention import Retention
 from serving.tls import TlsSettings
@@ -226,6 +227,11 @@ class Settings(BaseSettings):
         True,
         description="Whether to ask that server to load missing versions and to load broken models "
         "anew. It must run with --model-control-mode=explicit for that.",
+    )
+    timezone: Zone = Field(
+        "UTC",
+        description="The shop's time zone, such as Europe/Berlin: of the hours and days of the "
+        "week that alarms over key figures have learned.",
     )
     worker: bool = Field(
         False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
 from threading import Thread
+from zoneinfo import ZoneInfo
 
 from prometheus_client import CollectorRegistry
 
@@ -34,6 +35,7 @@ from serving.monitoring.drift import DriftWatch
 from serving.monitoring.fairness_watch import FairnessWatch
 from serving.monitoring.http import configure_logging
 from serving.monitoring.kpi_gauges import KpiGauges
+from serving.monitoring.shop_hours import ShopHours
 from serving.monitoring.worker import LOCK, Duty, StatusServer, Worker
 from serving.settings import Settings
 from serving.state.control_store import ControlStore
@@ -120,7 +122,8 @@ def run(args: argparse.Namespace) -> Figures:
             clock = _LatestClock(clock, rollup)
         registry = CollectorRegistry()
         told = settings.releases, clock, registry
-        alarms = KpiAlarms(settings.state / FILE, control, *told)
+        hours = ShopHours(ZoneInfo(settings.timezone))
+        alarms = KpiAlarms(settings.state / FILE, control, *told, hours)
         drift = DriftWatch(settings.state / DRIFT_FILE, control, *told)
         held.callback(drift.close)
         fairness = FairnessWatch(settings.state / FILE, control, settings.releases, clock)

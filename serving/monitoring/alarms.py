@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Gauge
 
 from contract.clock import Clock, from_us, to_us
 from contract.reviews import Finding
 from serving.monitoring import anomaly_findings
+from serving.monitoring.anomaly import BUCKETS_AN_HOUR
 from serving.monitoring.anomaly_findings import Recent
 from serving.monitoring.anomaly_signals import Counters
 from serving.monitoring.anomaly_watch import ALL, Watch, Where
-from serving.monitoring.kpis import DAY, HOUR, MINUTES_5, KpiReader
+from serving.monitoring.kpis import DAY, HOUR, MINUTES_5, KpiReader, Times
+from serving.monitoring.shop_hours import ShopHours
 from serving.monitoring.what_went_live import went_live
 from serving.state.audit import Actor
 from serving.state.control_store import ControlStore
@@ -39,7 +42,8 @@ class _Fitted:
 
 
 class KpiAlarms:
-    """Looks at the sums in `file` and tells the control store. `releases`: their folder."""
+    """Looks at the sums in `file` and tells the control store. `releases`: their folder. Hours of
+    the day and days of the week are those of `hours`."""
 
     def __init__(
         self,
@@ -48,9 +52,10 @@ class KpiAlarms:
         releases: Path,
         clock: Clock,
         registry: CollectorRegistry | None = None,
+        hours: ShopHours | None = None,
     ) -> None:
         self._file, self._control, self._releases = file, control, releases
-        self._clock = clock
+        self._clock, self._hours = clock, hours or ShopHours()
         self._fitted: _Fitted | None = None
         self._open: Gauge | None = None
         self._series: Gauge | None = None
@@ -81,14 +86,15 @@ class KpiAlarms:
             return []
         # Whole quarters of an hour up to now: half of what is new in a drop's first half hour would
         # wait for the clock's.
-        first_us = watch.day_us - DAY + (end_us - watch.day_us) % _QUARTER_US
+        first_us = self._hours.midnight_us(watch.day_us, -1) + (end_us - watch.day_us) % _QUARTER_US
         fitted = (one.where for one in watch.watch.series)
         slices = {
             where: _quarters(kpis, first_us, end_us, where)
             for where in dict.fromkeys((*_latest(kpis, first_us), *fitted))
         }
-        first = (first_us - watch.origin_us) / _QUARTER_US
-        recent = Recent(slices, first, watch.origin_us)
+        begins: Times = np.arange(first_us, end_us, _QUARTER_US, dtype=np.int64)
+        places = self._hours.places(begins, watch.origin_us) * BUCKETS_AN_HOUR
+        recent = Recent(slices, places, first_us, self._hours)
         lasting = {
             one.finding.key
             for state in ("open", "acknowledged", "closed")
@@ -107,21 +113,26 @@ class KpiAlarms:
         return told
 
     def _watch(self, kpis: KpiReader, end_us: int) -> _Fitted | None:
-        day_us = (end_us - 1) // DAY * DAY
+        hours = self._hours
+        day_us = hours.midnight_us(end_us - 1)
         if self._fitted is not None and self._fitted.day_us == day_us:
             return self._fitted
         began = [one.first_us for one in kpis.slices("all")]
         if not began:
             return None
-        origin_us = max(-(-min(began) // DAY) * DAY, day_us - LEARNED_DAYS * DAY)
-        if day_us - origin_us < _LEAST_DAYS * DAY:
+        # From the first whole day on.
+        first_us = hours.midnight_us(min(began) - 1, 1)
+        origin_us = max(first_us, hours.midnight_us(day_us, -LEARNED_DAYS))
+        days = hours.days_between(origin_us, day_us)
+        if days < _LEAST_DAYS:
             return None
-        span = from_us(origin_us), from_us(day_us)
-        hours = {
-            where: kpis.sums(*span, HOUR, where).counters
+        span, grain = (from_us(origin_us), from_us(day_us)), hours.grain_of(origin_us, day_us)
+        found = {
+            where: hours.by_hour(kpis.sums(*span, grain, where), grain, days)
             for where in _largest(kpis, day_us - 2 * DAY)
         }
-        self._fitted = _Fitted(day_us, origin_us, Watch.fitted(hours))
+        counters = {where: own for where, (own, _) in found.items()}
+        self._fitted = _Fitted(day_us, origin_us, Watch.fitted(counters, found[ALL][1]))
         if self._series is not None:
             self._series.set(len(self._fitted.watch.series))
         return self._fitted

@@ -83,10 +83,10 @@ class Baseline:
     last_k: Floats  # [7] of the last days, oldest first, and what the season alone expects of them
     last_e: Floats
 
-    def expected(self, n: Floats, first: float) -> Floats:
-        """[T] of exposures `n` [T] in quarters of an hour from bucket `first` of the fit on, which
-        need not begin with a quarter."""
-        middle = (first + np.arange(len(n)) + 0.5) / BUCKETS_AN_HOUR
+    def expected(self, n: Floats, places: Floats) -> Floats:
+        """[T] of exposures `n` [T] in quarters of an hour that begin at `places` [T], counted in
+        quarters from the first hour of the fit; they need not begin with one."""
+        middle = (places + 0.5) / BUCKETS_AN_HOUR
         place = middle - 0.5  # between hours' middles
         low = np.floor(place).astype(np.int64)
         part = place - low
@@ -160,11 +160,19 @@ class Scan:
     window: npt.NDArray[np.int64]
 
 
-def scan(baseline: Baseline, k: Floats, expected: Floats, direction: int, least: float) -> Scan:
+def scan(
+    baseline: Baseline,
+    k: Floats,
+    expected: Floats,
+    direction: int,
+    least: float,
+    midnight: npt.NDArray[np.int64] | None = None,
+) -> Scan:
     """Every window of WINDOWS ending with each bucket of `k`, `expected` [T], which begin with a
     day: against the baseline, and against the baseline at the level of the same day before the
     window, which a promotion has changed since midnight. Windows whose log ratio is below `least`,
-    or that begin before the first bucket, are left out."""
+    or that begin before the first bucket, are left out. `midnight` [T]: the first bucket of the day
+    of each; without it every day has 24 hours."""
     sums_k, sums_e = (np.concatenate([[0.0], np.cumsum(one)]) for one in (k, expected))
     width = np.array(WINDOWS)[:, None]  # windows are [W, T] from here on
     end = np.arange(1, len(k) + 1)
@@ -174,7 +182,8 @@ def scan(baseline: Baseline, k: Floats, expected: Floats, direction: int, least:
     beyond = baseline.tau2_of(width.astype(np.float64)) + baseline.line.variance
     usual = deviation(seen, wanted, baseline.phi, beyond)
 
-    midnight = (end - 1) // A_DAY * A_DAY
+    if midnight is None:
+        midnight = (end - 1) // A_DAY * A_DAY
     before_k, before_e = sums_k[begin] - sums_k[midnight], sums_e[begin] - sums_e[midnight]
     known = (begin - midnight >= _MORNING) & (before_k >= _LEAST_COUNT) & (width <= A_DAY // 2)
     level = np.where(known, before_k / np.maximum(before_e, 1e-9), 0.0)

@@ -14,10 +14,11 @@ import numpy as np
 from contract.clock import from_us
 from contract.reviews import Contribution, Finding
 from serving.monitoring import anomaly
-from serving.monitoring.anomaly import A_DAY, BUCKETS_AN_HOUR
+from serving.monitoring.anomaly import A_DAY, BUCKETS_AN_HOUR, Floats
 from serving.monitoring.anomaly_signals import OPPOSITE, Counters, latency_edge_ms
 from serving.monitoring.anomaly_watch import ALL, RIPE_BUCKETS, Looked, Series, Watch, Where
 from serving.monitoring.kpi_metrics import METRICS
+from serving.monitoring.shop_hours import ShopHours
 
 _LASTING: Final = 0.6  # of the threshold: what is in alarm already stays so until it is below
 _QUARTER_US: Final = 900_000_000
@@ -29,21 +30,23 @@ _MONEY: Final = frozenset({"order_value", "revenue_per_decision"})
 
 @dataclass(frozen=True)
 class Recent:
-    """The last two days of every slice by quarter of an hour, [T, C], from bucket `first` of the
-    fit on, which begins at `origin_us`; the last bucket is whole, and ends at any five minutes."""
+    """The last two days of every slice by quarter of an hour, [T, C], from `first_us` on; the last
+    bucket is whole, and ends at any five minutes. `places` [T]: where in the fit they begin, by the
+    shop's clock."""
 
     slices: Mapping[Where, Counters]
-    first: float
-    origin_us: int
+    places: Floats
+    first_us: int
+    hours: ShopHours
 
-    @property
-    def end(self) -> float:
-        """The bucket after the last one."""
-        return self.first + len(self.slices[ALL])
+    def at(self, bucket: int) -> datetime:
+        """When that bucket begins; that after the last one may be asked too."""
+        return from_us(self.first_us + bucket * _QUARTER_US)
 
-    def at(self, bucket: float) -> datetime:
-        """When that bucket of the fit begins."""
-        return from_us(self.origin_us + round(bucket * _QUARTER_US))
+    def before_today(self, days: int) -> datetime:
+        """When the day that lies so many days before the last bucket's began."""
+        last_us = self.first_us + (len(self.places) - 1) * _QUARTER_US
+        return from_us(self.hours.midnight_us(last_us, -days))
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Alarm:
 def alarms(watch: Watch, recent: Recent, lasting: Collection[str]) -> list[Alarm]:
     """The incidents of this moment, the strongest of each family first. `lasting`: keys of those
     that there were before."""
-    off = [one for each in watch.look(recent.slices, recent.first) if (one := _off(watch, each))]
+    off = [one for each in watch.look(recent.slices, recent.places) if (one := _off(watch, each))]
     kept = [one for one in off if one.strength >= _needed(one, lasting)]
     found = []
     for family in dict.fromkeys(one.series.watched.family for one in kept):
@@ -82,12 +85,12 @@ def alarms(watch: Watch, recent: Recent, lasting: Collection[str]) -> list[Alarm
 def finding(alarm: Alarm, watch: Watch, recent: Recent, others: Sequence[Alarm] = ()) -> Finding:
     """What is known of `alarm`; `others` are of the same family and time."""
     series, watched = alarm.series, alarm.series.watched
-    k, n, expected = series.recent(recent.slices, recent.first)
+    k, n, expected = series.recent(recent.slices, recent.places)
     end = len(k) - (RIPE_BUCKETS if watched.ripens else 0)
     since = anomaly.since_bucket(series.baseline, k[:end], expected[:end], watched.direction)
-    began = recent.at(recent.first + since)
+    began = recent.at(since)
     if alarm.slow:
-        began = recent.at(recent.end // A_DAY * A_DAY - alarm.window)
+        began = recent.before_today(alarm.window // A_DAY)
         seen_k = float(series.baseline.last_k[-(alarm.window // A_DAY) :].sum())
         sure = float(seen_k / math.exp(alarm.looked.slow[1]))
         exposed = float("nan")
@@ -116,7 +119,7 @@ def finding(alarm: Alarm, watch: Watch, recent: Recent, others: Sequence[Alarm] 
         title=_title(series, ratio, slow=alarm.slow),
         slices={} if series.where == ALL else dict([series.where]),
         since=began,
-        seen_at=recent.at(recent.end),
+        seen_at=recent.at(len(k)),
         contributions=() if alarm.slow else _contributions(series, watch, recent, since, end),
         detail=detail,
         expected=told["expected"],
@@ -128,7 +131,7 @@ def finding(alarm: Alarm, watch: Watch, recent: Recent, others: Sequence[Alarm] 
 
 def related(alarm: Alarm, watch: Watch, recent: Recent) -> list[Alarm]:
     """All series of the family that are off at this moment."""
-    looked = watch.look(recent.slices, recent.first)
+    looked = watch.look(recent.slices, recent.places)
     off = [one for each in looked if (one := _off(watch, each)) and one.strength >= 1]
     family = alarm.series.watched.family
     held = [one for one in off if one.series.watched.family == family]
@@ -207,7 +210,7 @@ def _contributions(
 ) -> tuple[Contribution, ...]:
     """How much of what is missing, or too much, each slice has: its own counts against what its own
     baseline expects or, where it has none as a new release, what everybody's does."""
-    k, n, expected = series.recent(recent.slices, recent.first)
+    k, n, expected = series.recent(recent.slices, recent.places)
     gap = float(k[since:end].sum() - expected[since:end].sum())
     if abs(gap) < 1e-9 or series.where != ALL or series.watched.by_time:
         return ()
@@ -219,7 +222,7 @@ def _contributions(
             continue
         held = own.get(where)
         if held is not None:
-            part_k, part_n, part_e = held.recent(recent.slices, recent.first)
+            part_k, part_n, part_e = held.recent(recent.slices, recent.places)
             seen, wanted = float(part_k[since:end].sum()), float(part_e[since:end].sum())
             scale = held.scale / series.scale
             seen, wanted = seen * scale, wanted * scale

@@ -39,12 +39,18 @@ class Watched:
     cuts: tuple[str, ...] = ("device", "country", "segment", "experiment")
 
     def signal(
-        self, counters: Counters, whole: Counters, scale: float, phi: float, hours: float = 1.0
+        self,
+        counters: Counters,
+        whole: Counters,
+        scale: float,
+        phi: float,
+        hours: float | Floats = 1.0,
     ) -> Signal:
-        """Of a slice's `counters` and those of the `whole` shop, of buckets of so many hours."""
+        """Of a slice's `counters` and those of the `whole` shop, of buckets of so many hours, all
+        of them or each."""
         k, n = self.parts(counters, whole, scale)
         if counters is whole and self.by_time:
-            n = np.full(len(k), hours)
+            n = np.broadcast_to(np.asarray(hours, dtype=np.float64), k.shape)
         return Signal(np.maximum(k, 0.0), np.maximum(n, 0.0), phi)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.monitoring import anomaly
-from serving.monitoring.anomaly import BUCKETS_AN_HOUR, Baseline, Floats, Scan
+from serving.monitoring.anomaly import A_DAY, BUCKETS_AN_HOUR, Baseline, Floats, Scan
 from serving.monitoring.anomaly_signals import WATCHED, Counters, Watched
 
 Kind = TypeVar("Kind", bound="np.generic[Any]")
@@ -40,16 +40,16 @@ class Series:
         return self.watched.metric if cut == "all" else f"{self.watched.metric}/{cut}={value}"[:200]
 
     def recent(
-        self, slices: Mapping[Where, Counters], first: float
+        self, slices: Mapping[Where, Counters], places: Floats
     ) -> tuple[Floats, Floats, Floats]:
-        """k, n and expected k of buckets from `first` of the fit on, [T] each. A slice of which
-        nothing was seen is there with nothing in it."""
+        """k, n and expected k of buckets at `places` of the fit, [T] each. A slice of which nothing
+        was seen is there with nothing in it."""
         whole = slices[ALL]
         own = slices.get(self.where)
         own = np.zeros_like(whole) if own is None else own
         hours = 1 / BUCKETS_AN_HOUR
         signal = self.watched.signal(own, whole, self.scale, self.baseline.phi, hours)
-        return signal.k, signal.n, self.baseline.expected(signal.n, first)
+        return signal.k, signal.n, self.baseline.expected(signal.n, places)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Watch:
         self._slow = anomaly.critical(SLOW_A_WEEK, all_of_them, slow=True)
 
     @classmethod
-    def fitted(cls, hours: Mapping[Where, Counters]) -> "Watch":
-        """From counters by hour, [H, C] for each slice, all from the same hour on and to the end of
-        the last whole day."""
+    def fitted(cls, hours: Mapping[Where, Counters], lasted: float | Floats = 1.0) -> "Watch":
+        """From counters by hour, [H, C] for each slice, all from the same midnight on and to the
+        end of the last whole day. `lasted` [H]: how many hours each was, where clocks changed."""
         found = []
         whole = hours[ALL]
         for where, own in hours.items():
@@ -86,7 +86,7 @@ class Watch:
                 if where != ALL and where[0] not in watched.cuts:
                     continue
                 scale = watched.scaled(own)
-                signal = watched.signal(own, whole, scale, watched.phi(own, scale))
+                signal = watched.signal(own, whole, scale, watched.phi(own, scale), lasted)
                 baseline = anomaly.fit(signal, rare=watched.rare)
                 if baseline is not None:
                     found.append(Series(watched, where, scale, baseline))
@@ -101,14 +101,21 @@ class Watch:
         """The same of days."""
         return self._slow
 
-    def look(self, slices: Mapping[Where, Counters], first: float) -> list[Looked]:
-        """At buckets [T, C] of each slice from bucket `first` of the fit on."""
+    def look(self, slices: Mapping[Where, Counters], places: Floats) -> list[Looked]:
+        """At buckets [T, C] of each slice, which begin at `places` [T]: quarters of an hour by the
+        shop's clock from the first hour of the fit on."""
         looked = []
-        counts = {(one.watched.metric, one.where): one.recent(slices, first) for one in self.series}
+        counts = {
+            (one.watched.metric, one.where): one.recent(slices, places) for one in self.series
+        }
+        day = np.floor(places / A_DAY)
+        midnight = np.searchsorted(day, day)
         for one in self.series:
             watched = one.watched
             k, _, expected = counts[watched.metric, one.where]
-            scan = anomaly.scan(one.baseline, k, expected, watched.direction, watched.least)
+            scan = anomaly.scan(
+                one.baseline, k, expected, watched.direction, watched.least, midnight
+            )
             slow = anomaly.slow_look(one.baseline, watched.direction, watched.least)
             excuse = self._by_key.get((watched.excused_by or "", one.where))
             if excuse is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 _GREY, _CHAMPION, _CHALLENGER, _BAD = "#8a8f98", "#6b7280", "#0072B2", "#B3261E"
 _MOST_SLICES = 24
@@ -21,27 +22,35 @@ def svg(figure: Figure, name: str) -> str:
     return text[text.index("<svg") :]
 
 
-def differences(rows: Mapping[str, Mapping[str, Any]], loss: float) -> Figure:
-    """How each slice changed, relative to the champion, with its interval."""
+def differences(rows: Mapping[str, Mapping[str, Any]], loss: float, least: int) -> Figure:
+    """How each slice changed, relative to the champion, with its interval. Slices of fewer than
+    `least` questions are dotted and grey, as nobody judges them; what lies beyond the picture ends
+    in an arrow."""
     shown = sorted(rows.items(), key=lambda row: -row[1]["questions"])[:_MOST_SLICES]
     figure = Figure(figsize=(8.4, 0.9 + 0.27 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
-    for place, (_, row) in enumerate(reversed(shown)):
-        base = row["champion"] or 1.0
-        middle = 100 * (row["challenger"] - row["champion"]) / base
-        low, high = 100 * row["low"] / base, 100 * row["high"] / base
-        colour = _BAD if high < 0 else _CHALLENGER if low > 0 else _GREY
-        axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot(middle, place, "o", color=colour, markersize=5)
-    axes.axvline(0, color="#111827", linewidth=0.8)
-    axes.axvline(-100 * loss, color=_BAD, linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(shown)), [name for name, _ in reversed(shown)])
     ends = [
         abs(100 * row[k] / (row["champion"] or 1.0)) for _, row in shown for k in ("low", "high")
     ]
     reach = min(max(12.0, float(np.quantile(ends, 0.85)) * 1.2), 120.0)
+    for place, (_, row) in enumerate(reversed(shown)):
+        base = row["champion"] or 1.0
+        middle = 100 * (row["challenger"] - row["champion"]) / base
+        low, high = 100 * row["low"] / base, 100 * row["high"] / base
+        enough = row["questions"] >= least
+        colour = _GREY if not enough else _BAD if high < 0 else _CHALLENGER if low > 0 else _GREY
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, ls="-" if enough else ":")
+        axes.plot(middle, place, "o", color=colour, markersize=5, mfc=None if enough else "white")
+        for beyond, edge, arrow in ((low < -reach, -reach, "<"), (high > reach, reach, ">")):
+            if beyond:
+                axes.plot(edge, place, arrow, color=colour, markersize=7, clip_on=False)
+    axes.axvline(0, color="#111827", linewidth=0.8)
+    axes.axvline(-100 * loss, color=_BAD, linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(shown)), [name for name, _ in reversed(shown)])
     axes.set_xlim(-reach, reach)
-    axes.set_xlabel("change against the champion, % (dashed: the most that may be lost)")
+    axes.set_xlabel(
+        "change of NDCG@5 or recall, % of the champion's (dashed: the most that may be lost)"
+    )
     return _plain(figure)
 
 
@@ -58,6 +67,8 @@ def reliability(sides: Sequence[Mapping[str, Sequence[float]]]) -> Figure:
         axes.plot(told, seen, "o-", color=colour, label=name, markersize=5)
     axes.plot([1e-4, 1], [1e-4, 1], "--", color=_GREY, linewidth=1, label="as promised")
     axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.set_xlabel("probability that the ranker gave an item")
     axes.set_ylabel("share of purchases that it got")
     axes.legend(frameon=False)

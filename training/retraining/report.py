@@ -208,11 +208,15 @@ def _table(found: Mapping[str, Any], wish: Wish) -> str:
         least = 0 if key == "overall" else wish.limits.min_slice
         body += [_row(name, found["rows"][name], least) for name in found["of"][key]]
     drawn = {name: found["rows"][name] for key in ("slices", "cold") for name in found["of"][key]}
-    picture = plots.svg(plots.differences(drawn, wish.limits.slice_loss), "slices")
+    picture = plots.svg(
+        plots.differences(drawn, wish.limits.slice_loss, wish.limits.min_slice), "slices"
+    )
     return _section(
         "Champion against challenger",
         f"<figure>{picture}<figcaption>Each line is a slice of the same questions. Left of zero "
-        "the challenger is worse; a line that crosses zero may be chance.</figcaption></figure>"
+        "the challenger is worse; a line that crosses zero may be chance. Blue is surely better, "
+        "red surely worse, dotted has too few questions to judge; an arrow goes on."
+        "</figcaption></figure>"
         "<p>HR@5: one of the five suggestions was bought. Recall@5: the share of what was bought "
         "that was suggested. NDCG@5: the same, with what stands higher counting more. Intervals "
         "are 95 %, over shoppers; of slices wider, because many are looked at.</p>"
@@ -265,9 +269,7 @@ def _folds(folds: Mapping[str, Any]) -> str:
         + "</tr>"
         for one in (*folds["by_shopper"], *folds["by_time"])
     ]
-    head = (
-        "<tr><th>left out</th><th>questions</th><th>HR@5</th><th>Recall@5</th><th>NDCG@5</th></tr>"
-    )
+    head = "<tr><th>fold</th><th>questions</th><th>HR@5</th><th>Recall@5</th><th>NDCG@5</th></tr>"
     return _section(
         "Cross-validation",
         "<p>The whole pipeline once more, each time without a part of the shoppers, or up to an "

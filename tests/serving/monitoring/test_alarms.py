@@ -8,13 +8,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from benchmarks.kpi_worlds import A_DAY, Fault, World, simulate
-from contract.clock import FixedClock, to_us
+from benchmarks.kpi_worlds import A_DAY, Fault, Floats, World, simulate
+from contract.clock import FixedClock, from_us, to_us
 from contract.rollout import ROLLOUT, Rollout
 from serving.experiments.rollup import Rollup
 from serving.monitoring import anomaly
@@ -23,39 +24,61 @@ from serving.monitoring.anomaly import Signal, critical, deviation, fit, scan, s
 from serving.monitoring.anomaly_signals import WATCHED
 from serving.monitoring.kpi_metrics import COUNTERS, PLACE
 from serving.monitoring.kpis import FILE, HOUR, MINUTES_5
+from serving.monitoring.shop_hours import ShopHours
 from serving.state.audit import Actor
 from serving.state.sql_control_store import SqlControlStore
 from tests.serving.state.control_places import in_sqlite
 
 MONDAY = datetime(2026, 9, 7, tzinfo=UTC)
+BY_UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
 DAYS = 17
 WORLD = World(400_000.0, promotions_a_week=0.0)
 NOON = (DAYS - 1) * A_DAY + 48
 
 
-def filled(path: Path, faults: Sequence[Fault]) -> None:
-    """A worker's file with a simulated shop in it."""
-    made = simulate(WORLD, DAYS, np.random.default_rng(5), faults)
-    slices = {where: made[where] for where in made if where[0] in ("all", "device", "country")}
+def filled(
+    path: Path,
+    faults: Sequence[Fault],
+    world: World = WORLD,
+    monday: datetime = MONDAY,
+    zone: ZoneInfo = BY_UTC,
+    fine_days: int = 3,
+) -> None:
+    """A worker's file with a simulated shop in it, whose days go by the clock of `zone`. From
+    `monday` on, which is a midnight there."""
+    made = simulate(world, DAYS, np.random.default_rng(5), faults)
+    origin = to_us(monday)
+    quarters = origin + np.arange(DAYS * A_DAY) * 3 * MINUTES_5
+    places = [by_the_wall(from_us(int(one)), zone, monday) for one in quarters]
+    kept = [place for place in places if place < DAYS * A_DAY]
+    some = (where for where in made if where[0] in ("all", "device", "country"))
+    slices = {where: made[where][kept] for where in some}
     rollup = Rollup(path)
     marks = ", ".join("?" * (4 + len(COUNTERS)))
     insert = f"INSERT INTO kpi_sums (grain, cut, value, start_us, {', '.join(COUNTERS)}) "
-    origin = to_us(MONDAY)
     with closing(rollup):
         for (cut, value), counters in slices.items():
-            hours = counters.reshape(-1, 4, len(COUNTERS)).sum(axis=1)
-            fine = counters[-3 * A_DAY :]
-            start = origin + (DAYS - 3) * 24 * HOUR
-            rows = [(HOUR, cut, value, origin + n * HOUR, *row) for n, row in enumerate(hours)]
+            by_hour: dict[int, Floats] = {}
+            for at_us, row in zip(quarters.tolist(), counters, strict=False):
+                start = at_us // HOUR * HOUR
+                by_hour[start] = by_hour.get(start, 0) + row
+            first = len(counters) - fine_days * A_DAY
+            rows = [(HOUR, cut, value, start, *row) for start, row in by_hour.items()]
             rows += [
-                (MINUTES_5, cut, value, start + n * 3 * MINUTES_5, *row)
-                for n, row in enumerate(fine)
+                (MINUTES_5, cut, value, at_us, *row)
+                for at_us, row in zip(quarters.tolist()[first:], counters[first:], strict=False)
             ]
             rollup.file.executemany(
                 f"{insert} VALUES ({marks})", [tuple(map(float_or_same, row)) for row in rows]
             )
             span = (cut, value, origin, origin + DAYS * 24 * HOUR - MINUTES_5)
             rollup.file.execute("INSERT INTO kpi_slices VALUES (?, ?, ?, ?)", span)
+
+
+def by_the_wall(moment: datetime, zone: ZoneInfo, monday: datetime) -> int:
+    """How many quarters of an hour the clocks there show since that Monday."""
+    shown = [one.astimezone(zone).replace(tzinfo=None) for one in (moment, monday)]
+    return int((shown[0] - shown[1]) / timedelta(minutes=15))
 
 
 def float_or_same(value: object) -> object:
@@ -74,9 +97,11 @@ def store(tmp_path: Path, clock: FixedClock) -> Iterator[SqlControlStore]:
     opened.close()
 
 
-def watcher(tmp_path: Path, store: SqlControlStore, clock: FixedClock) -> KpiAlarms:
-    registry = CollectorRegistry()
-    return KpiAlarms(tmp_path / FILE, store, tmp_path / "releases", clock, registry)
+def watcher(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock, zone: ZoneInfo = BY_UTC
+) -> KpiAlarms:
+    registry, hours = CollectorRegistry(), ShopHours(zone)
+    return KpiAlarms(tmp_path / FILE, store, tmp_path / "releases", clock, registry, hours)
 
 
 def test_a_drop_is_one_item_with_where_since_when_and_what_went_live(
@@ -161,6 +186,67 @@ def test_of_many_values_the_largest_are_watched_whoever_was_seen_last(
     assert watched[0] == watched[1]
 
 
+# People buy by night as they never do by day; it shows wherever hours are an hour off.
+NIGHTLY = replace(WORLD, conversion_by_hour=0.9)
+BEFORE_SUMMER_ENDS = datetime(2026, 10, 12, tzinfo=BERLIN)
+BEFORE_SUMMER_BEGINS = datetime(2026, 3, 16, tzinfo=BERLIN)
+
+
+def found_in_a_day(watching: KpiAlarms, clock: FixedClock, monday: datetime) -> set[str]:
+    found = set()
+    for hour in range(1, 25, 4):
+        clock.at = (monday + timedelta(days=DAYS - 1, hours=hour, minutes=2)).astimezone(UTC)
+        found |= {one.metric for one in watching.look()}
+    return found
+
+
+@pytest.mark.parametrize("monday", [BEFORE_SUMMER_BEGINS, BEFORE_SUMMER_ENDS])
+def test_when_clocks_change_the_day_goes_on_by_the_shops_clock(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock, monday: datetime
+) -> None:
+    filled(tmp_path / FILE, [], NIGHTLY, monday, BERLIN)
+    watching = watcher(tmp_path, store, clock, BERLIN)
+    assert found_in_a_day(watching, clock, monday) == set()
+
+
+def test_by_the_clock_of_utc_the_same_days_are_an_alarm(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    """What the shop's time zone is for."""
+    filled(tmp_path / FILE, [], NIGHTLY, BEFORE_SUMMER_ENDS, BERLIN)
+    found = found_in_a_day(watcher(tmp_path, store, clock), clock, BEFORE_SUMMER_ENDS)
+    assert {WATCHED[one].family for one in found} == {"sales"}
+
+
+@pytest.mark.parametrize("monday", [BEFORE_SUMMER_BEGINS, BEFORE_SUMMER_ENDS])
+def test_a_drop_after_the_clocks_changed_is_told_with_the_right_moment(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock, monday: datetime
+) -> None:
+    filled(tmp_path / FILE, [Fault("drop", NOON, 10**6, 0.5)], NIGHTLY, monday, BERLIN)
+    noon = (monday + timedelta(days=DAYS - 1, hours=12)).astimezone(UTC)
+    clock.at = noon + timedelta(hours=2, minutes=2)
+    (found,) = watcher(tmp_path, store, clock, BERLIN).look()
+    assert found.seen_at == noon + timedelta(hours=2)
+    assert abs(found.since - noon) <= timedelta(minutes=15)
+    assert found.seen is not None
+    assert found.expected is not None
+    assert found.seen / found.expected == pytest.approx(0.5, abs=0.05)
+
+
+def test_where_clocks_are_half_an_hour_off_the_hours_are_the_shops_too(
+    tmp_path: Path, store: SqlControlStore, clock: FixedClock
+) -> None:
+    delhi = ZoneInfo("Asia/Kolkata")
+    monday = datetime(2026, 9, 7, tzinfo=delhi)
+    filled(tmp_path / FILE, [Fault("drop", NOON, 10**6, 0.5)], NIGHTLY, monday, delhi, DAYS)
+    noon = (monday + timedelta(days=DAYS - 1, hours=12)).astimezone(UTC)
+    clock.at = noon - timedelta(hours=2)
+    watching = watcher(tmp_path, store, clock, delhi)
+    assert watching.look() == []
+    clock.at = noon + timedelta(hours=2, minutes=2)
+    assert [one.key for one in watching.look()]
+
+
 def test_slow_answers_are_told_against_what_is_usual(
     tmp_path: Path, store: SqlControlStore, clock: FixedClock
 ) -> None:
@@ -220,7 +306,7 @@ def test_a_fit_knows_season_and_trend_and_is_not_moved_by_a_promotion() -> None:
     n = np.full(len(hours), 20_000.0)
     baseline = fit(Signal(rng.binomial(20_000, chance).astype(float), n, 0.95))
     assert baseline is not None
-    day = baseline.expected(np.full(A_DAY, 5_000.0), 28 * A_DAY)
+    day = baseline.expected(np.full(A_DAY, 5_000.0), np.arange(28.0 * A_DAY, 29.0 * A_DAY))
     by_hour = 1 + 0.3 * np.cos((np.arange(A_DAY) / 4 + 0.125 - 0.5) / 24 * 2 * np.pi)
     truth = 0.05 * 5_000 * by_hour * np.exp(0.02 * 4)
     assert day == pytest.approx(truth, rel=0.06)
@@ -239,7 +325,7 @@ def test_a_scan_looks_one_way_and_says_since_when() -> None:
     assert baseline is not None
     k = rng.binomial(5_000, 0.05, 2 * A_DAY).astype(float)
     k[150:] = rng.binomial(5_000, 0.04, 42)
-    expected = baseline.expected(np.full(2 * A_DAY, 5_000.0), 27 * A_DAY)
+    expected = baseline.expected(np.full(2 * A_DAY, 5_000.0), np.arange(27.0 * A_DAY, 29.0 * A_DAY))
     down, up = (scan(baseline, k, expected, way, 0.03) for way in (-1, 1))
     high = critical(0.4, 100)
     assert down.z[:150].max() < high < down.z[155]

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from training.evaluation.protocols import Window
@@ -11,6 +12,7 @@ from training.gates.limits import Limits
 from training.gates.verdict import Check, Verdict
 from training.pipeline import Outcome
 from training.recipes import recipe
+from training.retraining import plots
 from training.retraining.plan import Plan, Wish
 from training.retraining.report import page
 from training.retraining.steps import Steps
@@ -123,3 +125,17 @@ def test_it_says_what_was_learned_from_places_that_chance_drew(
     assert "<b>1,234 places</b>" in told
     assert said in told
     assert "Chance drew" not in _page(tmp_path / "other", "promoted", PASSED)
+
+
+def test_slices_that_nobody_judges_are_not_drawn_as_if_they_were_sure() -> None:
+    lost = {"champion": 0.2, "challenger": 0.19, "low": -0.012, "high": -0.008}
+    rows = {name: lost | {"questions": count} for name, count in (("many", 90), ("few", 89))}
+    rows["far"] = _row(90) | {"high": 5.0}
+    (axes,) = plots.differences(rows, 0.05, 90).axes
+    drawn = {
+        (line.get_linestyle(), str(line.get_color()).upper())
+        for line in axes.lines
+        if set(np.round(np.asarray(line.get_xdata(), dtype=float), 6)) == {-6.0, -4.0}
+    }
+    assert drawn == {("-", "#B3261E"), (":", "#8A8F98")}
+    assert [line.get_marker() for line in axes.lines].count(">") == 1

@@ -20,8 +20,16 @@ OLD, MINE = "20240410T000000Z-demo", "20240501T120000Z-demo"
 def asked(tmp_path: Path) -> Wish:
     """Over a folder in which one release has been live for a week."""
     promote(tmp_path, OLD, NOW.at - timedelta(days=7))
-    places = {"data": tmp_path, "releases": tmp_path, "models": tmp_path, "output": tmp_path}
-    return Wish(**places, champion=OLD, recipe=small_recipe(), limits=Limits(), rollout="promote")
+    return Wish(
+        data=tmp_path,
+        champion=OLD,
+        releases=tmp_path,
+        models=tmp_path,
+        output=tmp_path,
+        recipe=small_recipe(),
+        limits=Limits(),
+        rollout="promote",
+    )
 
 
 def test_killed_between_the_two_files_of_a_promotion_it_is_promoted(asked: Wish) -> None:
