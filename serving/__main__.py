@@ -20,6 +20,7 @@ PROGRAM = "tillwise-serve"
 COMMANDS = {
     "run": "serve decisions until stopped",
     "worker": "keep key figures and reports of experiments until stopped",
+    "settings": "list every setting",
     "check": "verify the live release, file by file",
     "keys": "create, list, revoke or rotate keys",
     "release": "list, verify, promote, try out, roll back",

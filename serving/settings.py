@@ -3,6 +3,8 @@
 Each field is the variable TILLWISE_<FIELD IN CAPITALS>; a flag of `tillwise-serve` wins over it.
 """
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -272,6 +274,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
     )
+
+
+def mistaken(environment: Mapping[str, str]) -> list[str]:
+    """A line for every variable that looks like a setting and is none: a misspelt one would leave
+    its default in force, and nobody would know."""
+    prefix = str(Settings.model_config["env_prefix"])
+    known = [prefix + name.upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        # What Kubernetes says of services that are called tillwise-... is no mistake.
+        told = "_SERVICE_" in name or "tcp://" in environment[name] or "_PORT_" in name
+        if not name.startswith(prefix) or name in known or told:
+            continue
+        near = get_close_matches(name, known, 1, 0.8)
+        meant = f"; did you mean {near[0]}?" if near else "; see `tillwise-serve settings`"
+        lines.append(f"{name} is no setting{meant}")
+    return lines
 
 
 def load_settings(**flags: object) -> Settings:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from contextlib import ExitStack
 
 from contract.clock import AsOfClock, Clock, SystemClock
@@ -18,6 +19,7 @@ from serving.commands.child_worker import ChildWorker
 from serving.commands.process import serve
 from serving.commands.worker import PORT
 from serving.monitoring.http import configure_logging
+from serving.settings import mistaken
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> Figures:
     settings = settings_of(args)
     clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
     configure_logging(settings.log_level)
+    for line in mistaken(os.environ):
+        log.warning("%s", line)
     log.info("starting on %s:%d", settings.host, settings.port)
     as_of = () if args.as_of is None else ("--as-of", args.as_of)
     with ExitStack() as held:

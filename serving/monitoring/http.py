@@ -89,3 +89,4 @@ def configure_logging(level: str, stream: IO[str] = sys.stderr) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # five lines a start
