@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from contract.clock import Clock
 from contract.errors import UserError
-from contract.rollout import Canary, Rollout
+from contract.rollout import Canary
 from contract.rollout_file import named, promote, read_rollout, start_canary
 from training.retraining.plan import Wish
 from training.retraining.steps import Result
 
 _LOOK_SECONDS = 5.0
+_QUICKER = "it is the live one"
 
 
 def start(wish: Wish, release_id: str, clock: Clock) -> Result:
@@ -44,22 +45,20 @@ def finish(
         if told is not None:
             return {"became": "taken back", "reason": told.reason}
         if held.canary is None or held.canary.release_id != release_id:
+            stood = held.promoted_at is not None and held.promoted_at >= end
             if named(wish.releases) == release_id:  # a person was quicker, or we were killed here
-                return {"became": "promoted", "reason": "it is the live one"}
-            if _half_promoted(held, named(wish.releases), end):
-                break
+                return _promoted(wish) if stood else {"became": "promoted", "reason": _QUICKER}
+            if stood and held.before[-1:] == (named(wish.releases),):
+                break  # killed between the two files: the first says already what is live
             return {"became": "taken back", "reason": "the trial was ended by somebody"}
         left = (end - clock.now()).total_seconds()
         if left <= 0:
             break
         wait(min(left, _LOOK_SECONDS))
     promote(wish.releases, release_id, clock.now())
+    return _promoted(wish)
+
+
+def _promoted(wish: Wish) -> Result:
     reason = f"the trial stood for {wish.canary_minutes:g} minutes"
     return {"became": "promoted", "reason": reason}
-
-
-def _half_promoted(held: Rollout, live: str | None, end: datetime) -> bool:
-    """Whether we were killed between the two files that promote: the first says that the live one
-    is what was live before, since a moment after the trial, the second that it is live."""
-    promoted_at = held.promoted_at
-    return promoted_at is not None and promoted_at >= end and held.before[-1:] == (live,)

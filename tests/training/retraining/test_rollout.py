@@ -1,5 +1,6 @@
 """A promotion whose process was killed is brought to its end, and nothing else is taken for one."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,12 +38,21 @@ def test_killed_between_the_two_files_of_a_promotion_it_is_promoted(asked: Wish)
     half = read_rollout(asked.releases).promoted(OLD, MINE, NOW.at)
     # And then it died: `current` names the one before.
     (asked.releases / ROLLOUT).write_bytes(half.as_bytes())
-    assert rollout.finish(asked, MINE, started, NOW)["became"] == "promoted"
+    told = rollout.finish(asked, MINE, started, NOW)
+    assert told == {"became": "promoted", "reason": "the trial stood for 0 minutes"}
     assert named(asked.releases) == MINE
     assert read_rollout(asked.releases) == half
     # Killed behind both files, before the step was recorded.
-    assert rollout.finish(asked, MINE, started, NOW)["became"] == "promoted"
+    assert rollout.finish(asked, MINE, started, NOW) == told
     assert read_rollout(asked.releases) == half
+
+
+def test_a_person_who_promotes_before_the_trial_is_over_is_told_of(asked: Wish) -> None:
+    slow = replace(asked, canary_minutes=10.0)
+    started = rollout.start(slow, MINE, NOW)["started_at"]
+    promote(asked.releases, MINE, NOW.at + timedelta(minutes=1))
+    told = rollout.finish(slow, MINE, started, NOW)
+    assert told == {"became": "promoted", "reason": "it is the live one"}
 
 
 def test_a_trial_that_somebody_stopped_is_not_taken_for_half_a_promotion(asked: Wish) -> None:
