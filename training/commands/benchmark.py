@@ -53,6 +53,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where uplift and pacing draw, options writes"
     )
+    parser.add_argument(
+        "--decisions", type=int, metavar="N", help="how many uplift learns from at most"
+    )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
 
@@ -161,7 +164,7 @@ def _uplift(args: argparse.Namespace) -> Figures:
         raise UserError(
             "uplift needs --data, Hillstrom's file or a folder with checkouts.parquet (simulate)"
         )
-    return uplift_table(args.data, args.seeds, args.output)
+    return uplift_table(args.data, args.seeds, args.output, args.decisions)
 
 
 def _pacing(args: argparse.Namespace) -> Figures:

@@ -31,6 +31,12 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="FILE",
         help="how shoppers behave, in JSON (default: the packaged world)",
     )
+    parser.add_argument(
+        "--vary",
+        type=int,
+        metavar="S",
+        help="not this world but one like it, with parameters drawn around its own",
+    )
     parser.add_argument("--shoppers", type=int, required=True, metavar="N")
     parser.add_argument("--days", type=int, required=True, metavar="D")
     parser.add_argument("--seed", type=int, required=True, metavar="S")
@@ -54,6 +60,7 @@ def run(args: argparse.Namespace) -> Figures:
         num_days=args.days,
         seed=args.seed,
         start=args.start,
+        vary=args.vary,
     )
     seconds = time.perf_counter() - began
     figures = Figures(command="simulate", notes=list(NOTES))

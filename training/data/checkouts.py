@@ -132,8 +132,10 @@ def replayed_features(folder: Path, log: pa.Table) -> npt.NDArray[np.float32]:
     prices = price_levels(folder)
     with tqdm(total=len(log), desc="features", unit="checkout", disable=None) as progress:
         for events in _by_subject(folder):
-            timelines = Timelines.of(events, rules)
-            for subject in set(events["subject_id"].unique().to_pylist()) & set(rows_of):
+            here = set(events["subject_id"].unique().to_pylist()) & set(rows_of)
+            asked = pc.is_in(events["subject_id"], value_set=pa.array(sorted(here), pa.string()))
+            timelines = Timelines.of(events.filter(asked), rules)
+            for subject in here:
                 for row in rows_of.pop(subject):
                     features[row] = _features(timelines, prices, subject, log, row)
                     progress.update()

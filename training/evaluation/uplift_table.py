@@ -2,7 +2,7 @@
 targeting by propensity, everybody and nobody; on simulated shoppers the oracle too."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,19 @@ class Split:
             truth=known,
             seed=seed,
         )
+
+    def learning_from(self, decisions: int) -> "Split":
+        """The same test rows, and as many of the other people, at random, as have made up to
+        `decisions` in all."""
+        people, count = np.unique(self.learned.subject, return_counts=True)
+        order = np.random.default_rng(self.seed).permutation(len(people))
+        kept = people[order[np.cumsum(count[order]) <= decisions]]
+        fewer = {
+            name: part.take(np.isin(part.subject, kept))
+            for name, part in vars(self).items()
+            if name in ("learned", "train", "validation")
+        }
+        return replace(self, **fewer)
 
     def of_validation(self, learned: Floats) -> Floats:
         """What was said of the `learned` rows, of those of `validation` alone."""
@@ -195,9 +208,14 @@ def by_propensity(split: Split, checked: Floats, chances: Floats) -> Chosen:
     return np.where(chances[:, arm] >= threshold, arm, 0)
 
 
-def uplift_table(path: Path, seeds: int, output: Path | None) -> Figures:
+def uplift_table(
+    path: Path, seeds: int, output: Path | None, decisions: int | None = None
+) -> Figures:
     """The table of the log at `path` (Hillstrom's file, or a folder with a log of checkouts) over
-    `seeds` splits; pictures go to `output`. UserError as the readers raise it."""
+    `seeds` splits, learned from `decisions` at most; pictures go to `output`. UserError as the
+    readers raise it, and for too few decisions."""
+    if decisions is not None and decisions < _FEWEST:
+        raise UserError(f"--decisions {decisions}: at least {_FEWEST} are needed")
     public = path.is_file()
     log = read_hillstrom(path) if public else read_offer_log(path)
     truth = None if public else read_true_probabilities(path)
@@ -205,12 +223,16 @@ def uplift_table(path: Path, seeds: int, output: Path | None) -> Figures:
         raise UserError(f"{path}: {len(log)} decisions; at least {_FEWEST} are needed")
     table = UpliftTable(log, truth)
     first: tuple[Split, Floats] | None = None
+    sizes: list[int] = []
     for seed in tqdm(range(seeds), desc="uplift", unit="split", disable=None):
         split = Split.of(log, truth, seed)
+        if decisions is not None:
+            split = split.learning_from(decisions)
+        sizes.append(len(split.learned))
         chances = table.add(split)
         first = first or (split, chances)
     figures = table.figures("benchmark uplift")
-    figures.notes += _notes(log, truth, seeds)
+    figures.notes += _notes(log, truth, sizes)
     if output is not None and first is not None:
         figures.notes += _pictures(*first, output)
     return figures
@@ -237,12 +259,13 @@ def _pictures(split: Split, chances: Floats, output: Path) -> list[str]:
     return [f"pictures: {', '.join(path.name for path in written)}"]
 
 
-def _notes(log: OfferLog, truth: Floats | None, seeds: int) -> list[str]:
+def _notes(log: OfferLog, truth: Floats | None, sizes: list[int]) -> list[str]:
     people = len(np.unique(log.subject))
     notes = [
         f"{len(log)} decisions of {people} people, arms {', '.join(log.arms)}; "
-        f"{seeds} splits by person: 60 % learned from, 20 % chosen on, 20 % tested; each member "
-        "of the network learns from four fifths of the first 80 %, and stops by the fifth",
+        f"{len(sizes)} splits by person: 60 % learned from, 20 % chosen on, 20 % tested; each "
+        "member of the network learns from four fifths of the first 80 %, and stops by the fifth",
+        f"decisions learned from and chosen on: {', '.join(f'{size:,}' for size in sizes)}",
         "AUUC, Qini: mean over the arms against no offer, in outcomes per person; policy value: "
         "what is earned per decision under the policy, from the rows that got its arm by chance; "
         f"low and high: {RESAMPLES} bootstrap resamples of the test rows",

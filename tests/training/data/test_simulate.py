@@ -355,6 +355,7 @@ def refusal(catalogue: Path, output: Path, world: Path = DEFAULT_WORLD, **change
 def test_numbers_that_make_no_sense_are_refused(catalogue_file: Path, tmp_path: Path) -> None:
     assert "--shoppers must be at least 1" in refusal(catalogue_file, tmp_path, num_shoppers=0)
     assert "--days must be between 1" in refusal(catalogue_file, tmp_path, num_days=0)
+    assert "--vary must not be negative" in refusal(catalogue_file, tmp_path, vary=-1)
     assert "--seed must not be negative" in refusal(catalogue_file, tmp_path, seed=-1)
 
 
@@ -398,3 +399,18 @@ def test_a_file_that_is_no_catalogue_is_refused(simulated: Simulated, tmp_path: 
 def test_an_empty_catalogue_is_refused(tmp_path: Path) -> None:
     write_catalogue(catalogue_of([]), tmp_path)
     assert "holds no rows" in refusal(tmp_path / "catalogue.parquet", tmp_path / "out")
+
+
+def test_a_varied_world_is_simulated_and_told_with_the_truth(
+    catalogue_file: Path, tmp_path: Path
+) -> None:
+    own, other = (
+        run(catalogue_file, tmp_path / str(vary), num_shoppers=50, vary=vary) for vary in (None, 3)
+    )
+    told = [json.loads((out / "truth" / "world.json").read_text())["world"] for out in (own, other)]
+    assert [world["name"] for world in told] == ["default", "default-3"]
+    assert told[0]["offers"]["margin_rate"] != told[1]["offers"]["margin_rate"]
+    file = tmp_path / "varied.json"
+    file.write_text(json.dumps(told[1]))
+    again = run(catalogue_file, tmp_path / "again", file, num_shoppers=50)
+    assert read_events(again).equals(read_events(other))

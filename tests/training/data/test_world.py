@@ -8,6 +8,7 @@ import pytest
 
 from contract.errors import UserError
 from tests.training.data.conftest import DEFAULT_WORLD
+from training.data.simulate.varied import varied
 from training.data.simulate.world import load_world
 
 
@@ -78,3 +79,39 @@ def test_what_is_not_json_is_refused_with_its_line(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json: no such world file"):
         load_world(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["default.json", "boutique.json"])
+def test_a_varied_world_is_like_its_own_and_no_two_are_alike(name: str) -> None:
+    world = load_world(DEFAULT_WORLD.with_name(name))
+    one, again, other = varied(world, 7), varied(world, 7), varied(world, 8)
+    assert one == again
+    assert one.offers is not None
+    assert world.offers is not None
+    assert other.offers is not None
+    assert len({w.offers.margin_rate for w in (world, one, other) if w.offers}) == 3
+    for kind, shopper in world.archetypes.items():
+        drawn = one.archetypes[kind]
+        assert drawn.purchase_rate != shopper.purchase_rate
+        assert drawn.visits_per_week != other.archetypes[kind].visits_per_week
+        assert 0.2 < drawn.visits_per_week / shopper.visits_per_week < 5
+        assert drawn.consent == shopper.consent
+    assert one.offers.arms.keys() == world.offers.arms.keys()
+    for arm in one.offers.arms.values():
+        assert arm.odds.keys() == world.archetypes.keys()
+    assert (one.regions, one.items, one.checkout) == (world.regions, world.items, world.checkout)
+
+
+def test_what_is_certain_stays_so_in_a_varied_world(
+    tmp_path: Path, world_content: dict[str, Any]
+) -> None:
+    del world_content["offers"]
+    world_content["archetypes"]["loyalist"]["remove_rate"] = 0.0
+    world_content["archetypes"]["loyalist"]["views_per_session"] = 1.0
+    file = tmp_path / "world.json"
+    file.write_text(json.dumps(world_content))
+    for seed in range(5):
+        world = varied(load_world(file), seed)
+        assert world.offers is None
+        assert world.archetypes["loyalist"].remove_rate == 0.0
+        assert world.archetypes["loyalist"].views_per_session >= 1.0

@@ -18,6 +18,7 @@ from training.evaluation.uplift_table import Split, by_propensity
 from training.uplift.fit import UpliftRecipe, fit_uplift, predicted
 from training.uplift.learners import LEARNERS, XLearner
 
+FEWER = ("--decisions", "1200")
 QUICK = UpliftRecipe(members=2, batch_size=512)
 
 
@@ -66,6 +67,20 @@ def test_splits_are_by_person() -> None:
     assert len(set.union(*sides)) == 200
     again = Split.of(shared, truth, seed=3)
     assert (again.test.subject == one.test.subject).all()
+
+
+def test_fewer_people_to_learn_from_leave_the_test_as_it_is() -> None:
+    log, truth = planted(600)
+    shared = OfferLog(**{**vars(log), "subject": np.arange(600) // 3})
+    whole = Split.of(shared, truth, seed=3)
+    few = whole.learning_from(100)
+    assert (few.test.subject == whole.test.subject).all()
+    assert len(few.learned) == 99  # whole people, of three decisions each
+    assert len(few.train) + len(few.validation) == 99
+    assert set(few.train.subject.tolist()) < set(whole.train.subject.tolist())
+    more = whole.learning_from(200)
+    assert set(few.learned.subject.tolist()) < set(more.learned.subject.tolist())
+    assert len(whole.learning_from(600).learned) == len(whole.learned)
 
 
 def test_the_network_finds_planted_effects(split: Split) -> None:
@@ -197,6 +212,8 @@ def test_the_table_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             assert low < row["policy value"]["mean"] < high
     assert (tmp_path / "uplift_calibration.png").stat().st_size > 10_000
     assert "mean over the splits" in capsys.readouterr().out
+    assert main(["benchmark", "uplift", "--data", str(data), "--seeds", "1", *FEWER]) == 0
+    assert "learned from and chosen on: 1,200\n" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +221,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["benchmark", "uplift", "--data", str(tmp_path)]) == 2
     small = hillstrom(tmp_path / "small.parquet", 300)
     assert main(["benchmark", "uplift", "--data", str(small)]) == 2
+    assert main(["benchmark", "uplift", "--data", str(small), "--decisions", "999"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "at least 1000" in lines[2]
+    assert "--decisions 999: at least 1000" in lines[3]

@@ -18,6 +18,7 @@ from training.data.simulate.group import Group, draw_group
 from training.data.simulate.shop import Shop, open_shop
 from training.data.simulate.tables import events_of
 from training.data.simulate.truth import items_table, sessions_table, shoppers_table, write_truth
+from training.data.simulate.varied import varied
 from training.data.simulate.world import World, load_world
 from training.data.storage import (
     CHECKOUTS_FILE,
@@ -68,13 +69,19 @@ def simulate(
     num_days: int,
     seed: int,
     start: date,
+    vary: int | None = None,
 ) -> dict[str, dict[str, int]]:
     """Write events, catalogue, subjects and truth to `output`; returns the counts.
 
-    The same arguments give the same bytes. Raises UserError on bad input.
+    `vary`: not the world of the file but one like it, drawn from this number. The same arguments
+    give the same bytes. Raises UserError on bad input.
     """
     _check(num_shoppers, num_days, seed, start)
     world = load_world(world_file)
+    if vary is not None:
+        if vary < 0:
+            raise UserError(f"--vary must not be negative, as {vary} is")
+        world = varied(world, vary)
     catalogue = read_catalogue(catalogue_file)
     per_group = _group_size(world, num_days, num_shoppers)
     num_groups = -(-num_shoppers // per_group)
