@@ -6,6 +6,7 @@ right name with other tensors is a failure like any other.
 
 import json
 from collections.abc import Collection
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from serving.tls import TlsSettings
 
 _CONTROL_SECONDS = 5.0  # questions that read no model
 _LOAD_SECONDS = 120.0
+_RENEWED_AFTER_S = 3.0
 _TRITON_TYPES = {"int64": "INT64", "float32": "FP32"}
 _OPTIONS = (
     # A server that comes back is found within half a second, not after gRPC's two minutes.
@@ -34,6 +36,8 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 2_000),
     # Several servers behind one name share the calls; with one this changes nothing.
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+    # A new channel has connections of its own: see `renew`.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),  # an answer that came twice as late is of no use to a checkout
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 2**20),
@@ -60,11 +64,12 @@ class TritonClient:
         self._pem = None if tls is None else tls.pem()
         self._channel: grpc.aio.Channel | None = None
         self._calls: Any = None
+        self._opened_at = 0.0
 
     @property
     def _stub(self) -> Any:
         if self._calls is None:
-            self._channel = self._open()
+            self._channel, self._opened_at = self._open(), monotonic()
             self._calls = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._calls
 
@@ -141,6 +146,15 @@ class TritonClient:
         """Ask the server to let go of every version of `model`."""
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         await self._call("RepositoryModelUnload", request, _CONTROL_SECONDS)
+
+    async def renew(self) -> None:
+        """Connect anew, for the calls from now on; those under way have a second left. gRPC's own
+        look at a connection does not come through where it is full of what was not read."""
+        if monotonic() - self._opened_at < _RENEWED_AFTER_S:
+            return
+        channel, self._channel, self._calls = self._channel, None, None
+        if channel is not None:
+            await channel.close(grace=1.0)
 
     async def close(self) -> None:
         """Close the connection."""

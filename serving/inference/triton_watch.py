@@ -67,6 +67,8 @@ class WatchedModel:
     async def look(self) -> None:
         """Probe it, and mend what can be mended."""
         self.problem = await self._judge()
+        if self._late:  # one of several servers may hang, or its machine be gone
+            await self._client.renew()
         if self.problem is not None and self._settings.control and await self._mend():
             self.problem = await self._judge()
         if self.problem is None:

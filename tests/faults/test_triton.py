@@ -163,6 +163,33 @@ def other(place: Place, tmp_path: Path) -> tuple[Place, str]:
     return other, other.call("keys", "create", "--role", "checkout").stdout.strip()
 
 
+async def test_a_gateway_goes_on_with_the_other_of_two_servers(
+    other: tuple[Place, str], tmp_path: Path
+) -> None:
+    place, key = other
+    with ExitStack() as held:
+        servers = [
+            TritonProcess(place.factory.models_dir, Ports.free(), log=tmp_path / "log")
+            for _ in range(2)
+        ]
+        for server in servers:
+            held.callback(server.end)
+            await asyncio.to_thread(server.start)
+        both = "ipv4:" + ",".join(server.address for server in servers)
+        served = held.enter_context(place.gateway(**UNREMEMBERED, TILLWISE_TRITON_URL=both))
+        async with shopping(served, key) as shoppers:
+            await shoppers.sees("full", 20)
+            servers[0].signal(signal.SIGSTOP)
+            held.callback(servers[0].signal, signal.SIGCONT)
+            until, seen = time.monotonic() + 60, {"nothing yet"}
+            await asyncio.sleep(1)
+            while seen != {"full"}:
+                assert time.monotonic() < until, seen
+                began = time.monotonic()
+                await asyncio.sleep(1)
+                seen = shoppers.since(began)
+
+
 async def test_a_server_that_answers_wrongly(other: tuple[Place, str], tmp_path: Path) -> None:
     """Through every kind of wrong answer in turn, with the right ones between them."""
     place, key = other
