@@ -9,7 +9,7 @@ alone, which no index helps, and the same again with every rule holding.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -62,8 +62,8 @@ class _Shop:
     def sellable(self, item_id: str) -> bool:
         return True
 
-    def categories(self, item_id: str) -> Sequence[str]:
-        return _PATHS[item_id]
+    def categories(self, item_ids: Iterable[str]) -> Iterable[Sequence[str]]:
+        return [_PATHS[one] for one in item_ids]
 
     def members(self, category: str, limit: int) -> Sequence[str]:
         return _MEMBERS[category][:limit]
@@ -152,14 +152,13 @@ def _book(rules: int, condition: Callable[[np.random.Generator], str], seed: int
 
 def _checkout(draw: np.random.Generator) -> tuple[Facts, Draft]:
     cart = draw.integers(_ITEMS, size=draw.integers(1, 20))
-    shop = _Shop()
     lines = [
-        CartLine(f"i{one}", 1, int(draw.integers(100, 5_000)), tuple(shop.categories(f"i{one}")))
+        CartLine(f"i{one}", 1, int(draw.integers(100, 5_000)), tuple(_PATHS[f"i{one}"]))
         for one in cart
     ]
     found = [f"i{one}" for one in draw.choice(_ITEMS, _CANDIDATES, replace=False)]
     held = [SEGMENTS[one] for one in draw.choice(len(SEGMENTS), 3, replace=False)]
-    categories = {name for one in found[:5] for name in shop.categories(one)}
+    categories = {name for one in found[:5] for name in _PATHS[one]}
     values = (
         shopper_values(
             known=True,

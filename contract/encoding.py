@@ -120,6 +120,13 @@ class Vocabulary:
             raise IndexError(f"index {index} is reserved")
         return self.item_ids[index - FIRST_ITEM]
 
+    def ids(self, indices: Indices) -> tuple[str, ...]:
+        """The ids of many indices, none of them PAD or OOV (IndexError)."""
+        if len(indices) and indices.min() < FIRST_ITEM:
+            raise IndexError(f"index {indices.min()} is reserved")
+        item_ids = self.item_ids
+        return tuple([item_ids[index] for index in (indices - FIRST_ITEM).tolist()])
+
 
 @dataclass(frozen=True)
 class Situation:

@@ -1,7 +1,7 @@
 """What rules work on: the decision of the models, the limits that no rule can move, and the record
 of what was followed and what was not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -17,8 +17,8 @@ class Shop(Protocol):
         """Known, in stock here, within the caller's filter and not in the cart."""
         ...
 
-    def categories(self, item_id: str) -> Sequence[str]:
-        """The categories of an item, at any level."""
+    def categories(self, item_ids: Iterable[str]) -> Iterable[Sequence[str]]:
+        """Of each item its categories, at any level."""
         ...
 
     def members(self, category: str, limit: int) -> Sequence[str]:

@@ -63,9 +63,11 @@ class Products:
             for name in action.categories
         )
         members: dict[str, set[str]] = defaultdict(set)
-        for item in self._candidates:
-            for category in wanted.intersection(self._shop.categories(item)):
-                members[category].add(item)
+        paths = self._shop.categories(self._candidates)
+        for item, path in zip(self._candidates, paths, strict=True):
+            if not wanted.isdisjoint(path):
+                for category in wanted.intersection(path):
+                    members[category].add(item)
         return members
 
     def _settle(self) -> None:

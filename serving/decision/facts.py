@@ -112,11 +112,11 @@ def _context(checkout: Checkout, now: datetime, *, timed: bool) -> dict[str, Val
 
 def _decision(checkout: Checkout, answer: Answer, offers: tuple[str, ...]) -> dict[str, Value]:
     release = checkout.release
-    index = answer.index[: checkout.request.num_results].tolist()
-    paths = (release.catalogue.category_path[one] for one in index)
+    index = answer.index[: checkout.request.num_results]
+    paths = (release.catalogue.category_path[one] for one in index.tolist())
     return decision_values(
         Suggested(
-            tuple(map(release.vocabulary.item_id, index)),
+            release.vocabulary.ids(index),
             tuple(dict.fromkeys(name for path in paths for name in path)),
             offers,
             answer.rung,

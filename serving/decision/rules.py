@@ -105,7 +105,7 @@ def override(
     release, request = checkout.release, checkout.request
     wanted = "recommendations" in request.placements and answer.candidates is not None
     draft = Draft(
-        tuple(map(release.vocabulary.item_id, answer.index.tolist())),
+        release.vocabulary.ids(answer.index),
         request.num_results + checkout.beyond if wanted else 0,
         *(offers.chosen, before.payments, before.shipping),
     )
@@ -145,17 +145,17 @@ class _Shop:
         index, may = self.checkout.release.vocabulary.index(item_id), self.answer.may
         return index != OOV and may is not None and bool(may.mask[index])
 
-    def categories(self, item_id: str) -> Sequence[str]:
+    def categories(self, item_ids: Iterable[str]) -> Iterable[Sequence[str]]:
         release = self.checkout.release
-        return release.catalogue.category_path[release.vocabulary.index(item_id)]
+        path = release.catalogue.category_path
+        return [path[index] for index in release.vocabulary.indices(item_ids).tolist()]
 
     def members(self, category: str, limit: int) -> Sequence[str]:
         release, may = self.checkout.release, self.answer.may
         if may is None:
             return ()
-        index = may.of(release.catalogue.in_category(category))
-        best = index[np.argsort(-release.table.recent_popularity[index], kind="stable")[:limit]]
-        return tuple(map(release.vocabulary.item_id, best.tolist()))
+        best = may.of(release.best_in_category(category))[:limit]
+        return release.vocabulary.ids(best)
 
     def may_give(self, offer_id: str) -> bool:
         return offer_id in self.offers.valid

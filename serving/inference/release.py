@@ -102,6 +102,7 @@ class Release:
     explainer: Explainer | None = None  # None in a release that says nothing to explain against
     choices: Choices | None = None  # None: payments and deliveries stay in the caller's order
     offer_judge: OfferJudge | None = None  # None: nobody knows whom an offer moves
+    _best_of: dict[str, Indices] = field(default_factory=dict, init=False)  # by category
 
     @property
     def release_id(self) -> str:
@@ -134,6 +135,18 @@ class Release:
         for items in (self.popular, *self.popular_lists.lists.values()):
             mask[items] = True
         return mask
+
+    def best_in_category(self, name: str) -> Indices:
+        """The items with `name` in their category path, those first that were bought most lately;
+        sorted when it is first asked for."""
+        found = self._best_of.get(name)
+        if found is None:
+            index = self.catalogue.in_category(name)
+            found = index[np.argsort(-self.table.recent_popularity[index], kind="stable")]
+            found.flags.writeable = False
+            if len(found):  # other names are without number
+                self._best_of[name] = found
+        return found
 
     def category(self, item_id: str) -> str | None:
         """The `item_category` of an item of the catalogue."""

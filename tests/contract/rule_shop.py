@@ -1,6 +1,6 @@
 """A shop of a few items and offers that rules are applied in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -16,8 +16,8 @@ class SmallShop:
     def sellable(self, item_id: str) -> bool:
         return item_id in self.paths and item_id not in self.gone
 
-    def categories(self, item_id: str) -> Sequence[str]:
-        return self.paths.get(item_id, ())
+    def categories(self, item_ids: Iterable[str]) -> Iterable[Sequence[str]]:
+        return [self.paths.get(one, ()) for one in item_ids]
 
     def members(self, category: str, limit: int) -> Sequence[str]:
         found = [one for one, path in self.paths.items() if category in path and self.sellable(one)]

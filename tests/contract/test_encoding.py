@@ -195,6 +195,14 @@ def test_vocabulary_refuses_doubles_and_reserved_places() -> None:
     for reserved in (PAD, OOV):
         with pytest.raises(IndexError, match="reserved"):
             VOCABULARY.item_id(reserved)
+        with pytest.raises(IndexError, match="reserved"):
+            VOCABULARY.ids(np.array([FIRST_ITEM, reserved]))
+
+
+def test_the_ids_of_many_indices() -> None:
+    every = np.arange(FIRST_ITEM, len(VOCABULARY))[::-1]
+    assert VOCABULARY.ids(every) == tuple(map(VOCABULARY.item_id, every.tolist()))
+    assert VOCABULARY.ids(every[:0]) == ()
 
 
 def test_vocabulary_hash_tells_order_and_borders_apart() -> None:

@@ -318,7 +318,7 @@ def _speaks_of(action: Any, item_id: str, shop: SmallShop) -> bool:
     if not isinstance(action, Pin | Exclude | Boost):
         return False
     categories = () if isinstance(action, Pin) else action.categories
-    return item_id in action.items or bool({*categories} & {*shop.categories(item_id)})
+    return item_id in action.items or bool({*categories} & {*shop.paths.get(item_id, ())})
 
 
 def _products_are_as_the_strongest_says(
