@@ -48,9 +48,7 @@ def differences(rows: Mapping[str, Mapping[str, Any]], loss: float, least: int) 
     axes.axvline(-100 * loss, color=_BAD, linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(shown)), [name for name, _ in reversed(shown)])
     axes.set_xlim(-reach, reach)
-    axes.set_xlabel(
-        "change of NDCG@5 or recall, % of the champion's (dashed: the most that may be lost)"
-    )
+    axes.set_xlabel("change of NDCG@5 or recall, % (dashed: the most that may be lost)")
     return _plain(figure)
 
 
