@@ -24,7 +24,8 @@ from pydantic import (
 from contract.catalogue import Currency
 from contract.clock import DAY_US, to_us
 from contract.fields import Name
-from contract.schedule import Schedule, Zone
+from contract.schedule import Schedule
+from contract.zones import Zone
 
 OfferId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Minor = Annotated[int, Strict(), Field(ge=1, le=10**12)]

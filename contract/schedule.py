@@ -4,10 +4,9 @@ some weekdays, in some places. The clock is always the server's; only the zone m
 
 from datetime import datetime, timedelta
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -19,17 +18,8 @@ from contract.clock import to_us
 from contract.events import EventContext
 from contract.segment_config import Hours, Weekday
 from contract.segments import in_time, local_time
+from contract.zones import Zone
 
-
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is not the name of a time zone, such as Europe/Berlin") from None
-    return name
-
-
-Zone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Region = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _QUARTER = timedelta(minutes=15)

@@ -12,7 +12,7 @@ from pydantic import Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import UserError
-from contract.schedule import Zone
+from contract.zones import Zone
 from serving.decision.delicate import DELICATE
 from serving.retention import Retention
 from serving.tls import TlsSettings

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,7 @@ from training.commands import (
 )
 
 PROGRAM = "tillwise-train"
+_FIRST_SPEAKS_S = 15.0  # then the first has not failed, and this process says why it has
 COMMANDS = (
     *(import_events, simulate, fit, evaluate, benchmark),
     *(segments, choices, uplift, evaluate_policy, fairness, export, retrain),
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(2, f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        return _fail(130, "interrupted")
+        return _fail(130, "interrupted") if is_first_process() else 130
     return 0
 
 
@@ -80,8 +82,10 @@ def _write_json(path: Path, figures: Figures) -> None:
 
 
 def _fail(status: int, message: str, *, everywhere: bool = False) -> int:
-    if everywhere or is_first_process():
-        print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    if not (everywhere or is_first_process()):
+        # torchrun ends all processes with the first that ends, which must be one that has spoken.
+        time.sleep(_FIRST_SPEAKS_S)
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

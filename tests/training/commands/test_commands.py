@@ -27,6 +27,18 @@ def test_the_help_is_told_at_once() -> None:
     assert found.stdout.split() == []
 
 
+def test_another_process_speaks_where_the_first_has_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setenv("RANK", "1")
+    nowhere = ["evaluate", str(tmp_path / "none"), "--data", str(tmp_path)]
+    assert main([*nowhere, "--protocol", "basket-completion"]) == 2
+    assert len(waited) == 1
+    assert "tillwise-train: " in capsys.readouterr().err
+
+
 def test_fit_evaluate_export(
     shop_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from contract.errors import UserError
 from contract.offers import FreeShipping
+from contract.zones import Zone
 from training.data.simulate.parts import (
     DeviceName,
     Name,
@@ -31,20 +31,12 @@ CheckoutStep = Literal["begin_checkout", "add_shipping_info", "add_payment_info"
 CHECKOUT_STEPS: tuple[CheckoutStep, ...] = get_args(CheckoutStep)
 
 
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is not an IANA time zone") from error
-    return name
-
-
 class Region(Part):
     """Where shoppers live; hours and weekdays are those of `timezone`."""
 
     country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
     region: Name
-    timezone: Annotated[str, AfterValidator(_known_zone)]
+    timezone: Zone
     share: Weight
     payment_types: Weights
 
