@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,17 @@ def test_its_own_lag_makes_a_run_void() -> None:
         samples = run_precisely(disturbed(server))
     assert samples.lag_p99_ms > 10
     assert samples.void
+
+
+def test_the_generator_is_woken_first_and_nothing_else_is() -> None:
+    async def policies() -> tuple[int, int]:
+        own = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+        return own, await asyncio.to_thread(os.sched_getscheduler, 0)
+
+    before = os.sched_getscheduler(0)
+    own, others = run_precisely(policies())
+    assert own == (os.SCHED_FIFO if os.geteuid() == 0 else before)
+    assert others == before == os.sched_getscheduler(0)
 
 
 def test_void_figures_are_told_apart(
