@@ -136,7 +136,7 @@ async function agree(agreed, offers) {
 // Nothing may follow under the old name: the snippet and the questions end first.
 async function erase() {
   const { shopper } = state;
-  state.consent = false;
+  Object.assign(state, { consent: false, word: null }); // a yes that is still on its way comes too late
   measure.shopper(shopper, {});
   let signed;
   try {
