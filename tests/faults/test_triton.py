@@ -115,18 +115,24 @@ async def test_the_process_behind_one_model_killed(
         await shoppers.sees("full", RETURN_SECONDS)
 
 
+async def two_servers(place: Place, tmp_path: Path, held: ExitStack) -> list[TritonProcess]:
+    """Over the same models; they end with `held`."""
+    servers = [
+        TritonProcess(place.factory.models_dir, Ports.free(), log=tmp_path / "log")
+        for _ in range(2)
+    ]
+    for server in servers:
+        held.callback(server.end)
+        await asyncio.to_thread(server.start)
+    return servers
+
+
 async def test_one_of_two_that_hangs_is_not_asked_for_long(place: Place, tmp_path: Path) -> None:
     """As when its machine is gone: nothing closes the connection, nothing answers on it."""
     entry = next(one for one in manifest(place).models if one.name == RANKER)
     batch = {one.name: np.zeros((1, *one.shape), one.dtype) for one in entry.inputs}
     with ExitStack() as held:
-        servers = [
-            TritonProcess(place.factory.models_dir, Ports.free(), log=tmp_path / "log")
-            for _ in range(2)
-        ]
-        for server in servers:
-            held.callback(server.end)
-            await asyncio.to_thread(server.start)
+        servers = await two_servers(place, tmp_path, held)
         client = TritonClient("ipv4:" + ",".join(server.address for server in servers))
 
         async def answered(times: int) -> bool:
@@ -168,13 +174,7 @@ async def test_a_gateway_goes_on_with_the_other_of_two_servers(
 ) -> None:
     place, key = other
     with ExitStack() as held:
-        servers = [
-            TritonProcess(place.factory.models_dir, Ports.free(), log=tmp_path / "log")
-            for _ in range(2)
-        ]
-        for server in servers:
-            held.callback(server.end)
-            await asyncio.to_thread(server.start)
+        servers = await two_servers(place, tmp_path, held)
         both = "ipv4:" + ",".join(server.address for server in servers)
         served = held.enter_context(place.gateway(**UNREMEMBERED, TILLWISE_TRITON_URL=both))
         async with shopping(served, key) as shoppers:
