@@ -42,10 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--delays", type=int, nargs="*", default=[0, 500, 1_000, 2_000, 5_000], metavar="US"
     )
-    parser.add_argument("--callers", type=int, nargs="*", default=[1, 4, 16, 32], metavar="N")
+    parser.add_argument("--callers", type=int, nargs="*", default=[1, 4, 16, 32, 64], metavar="N")
     parser.add_argument("--rounds", type=int, default=3, help="of every server, in turn")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--stalls", type=int, default=100_000, help="requests to look for stalls")
+    parser.add_argument(
+        "--stalls", type=int, default=100_000, help="requests to look for stalls (0: none)"
+    )
     parser.add_argument("--models-asked", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--apart", action="store_true", help="each model by itself as well")
     parser.add_argument(
@@ -75,7 +77,8 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         measure(args, figures, questions, servers)
         usual = servers.get(f"delay {model_config.QUEUE_DELAY_US} us")
         if usual is not None:
-            _stalls(args, figures, questions, usual)
+            if args.stalls > 0:
+                _stalls(args, figures, questions, usual)
             _parity(args, figures, manifest, usual)
     figures.notes.append(
         f"load average {os.getloadavg()[0]:.1f}; server and callers share {os.cpu_count()} cores; "

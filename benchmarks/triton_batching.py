@@ -21,6 +21,7 @@ from serving.inference.triton_process import TritonProcess
 from training.export import model_config
 
 TARGET = 2.0
+LIMITS_MS = (25.0, 50.0, 100.0)  # p99 at which rates are compared
 WITHOUT, NOTHING = "without batching", "nothing computed"
 _NOTHING_COMPUTED = Path(__file__).with_name("nothing_computed.py")
 _WARM_UP = 100
@@ -90,7 +91,7 @@ def measure(
             metrics = {metric: [one[metric] for one in rounds] for metric in rounds[0]}
             figures.add(f"{label}{name}, {callers} callers", metrics)
     for label, seen in found.items():
-        figures.notes += [f"{label}{line}" for line in _conclusions(seen)]
+        figures.notes += [f"{label}{line}" for line in conclusions(seen)]
 
 
 async def _once(
@@ -116,34 +117,42 @@ async def _once(
     }
 
 
-def _conclusions(found: Found) -> list[str]:
-    """The highest rate at a p99 that does not exceed the one without batching at its own best."""
+def conclusions(found: Found) -> list[str]:
+    """At equal p99: the highest rate of each server within each of `LIMITS_MS`, against the one
+    without batching; and what a core of the server answers, whatever the callers take."""
 
     def middle(key: tuple[str, int], metric: str) -> float:
         return median(one[metric] for one in found[key])
 
-    plain = [key for key in found if key[0] == WITHOUT]
-    best = max(plain, key=lambda key: middle(key, "per_second"))
-    callers, rate, p99 = best[1], middle(best, "per_second"), middle(best, "p99_ms")
-    lines = [f"{WITHOUT}: at most {rate:.0f}/s, with {callers} callers at p99 {p99:.1f} ms"]
-    for name in dict.fromkeys(key[0] for key in found if key[0] not in (WITHOUT, NOTHING)):
-        within = [k for k in found if k[0] == name and middle(k, "p99_ms") <= p99]
-        if not within:
-            lines.append(f"{name}: no number of callers at a p99 of at most {p99:.1f} ms")
+    def best(name: str, limit: float) -> tuple[str, int] | None:
+        within = [key for key in found if key[0] == name and middle(key, "p99_ms") <= limit]
+        return max(within, key=lambda key: middle(key, "per_second"), default=None)
+
+    lines: list[str] = []
+    others = [name for name in dict.fromkeys(name for name, _ in found) if name != WITHOUT]
+    for limit in LIMITS_MS:
+        plain = best(WITHOUT, limit)
+        if plain is None:
+            lines.append(f"p99 within {limit:g} ms: never {WITHOUT}")
             continue
-        top = max(within, key=lambda key: middle(key, "per_second"))
-        gain = middle(top, "per_second") / rate
-        saved = middle(best, "cpu_ms") / middle((name, callers), "cpu_ms")
-        lines.append(
-            f"{name}: {middle(top, 'per_second'):.0f}/s with {top[1]} callers at p99 "
-            f"{middle(top, 'p99_ms'):.1f} ms: {gain:.2f} times as much, "
-            f"{'reached' if gain >= TARGET else 'MISSED'} (target {TARGET:g} times at equal p99); "
-            f"with {callers} callers a core of the server answers {saved:.2f} times as many"
-        )
-    nothing = (NOTHING, callers)
-    if nothing in found:
-        lines.append(
-            f"{NOTHING}, batched: {middle(nothing, 'per_second'):.0f}/s with {callers} callers, "
-            f"{middle(nothing, 'cpu_ms'):.3f} ms of CPU a request that no model takes"
-        )
+        rate = middle(plain, "per_second")
+        lines.append(f"p99 within {limit:g} ms: {rate:.0f}/s {WITHOUT} ({plain[1]} callers)")
+        for name in others:
+            top = best(name, limit)
+            if top is None:
+                lines.append(f"p99 within {limit:g} ms: never {name}")
+                continue
+            gain = middle(top, "per_second") / rate
+            verdict = "reached" if gain >= TARGET else f"MISSED (target {TARGET:g})"
+            lines.append(
+                f"p99 within {limit:g} ms: {middle(top, 'per_second'):.0f}/s, {name} "
+                f"({top[1]} callers): {gain:.2f} times{'' if name == NOTHING else ', ' + verdict}"
+            )
+    callers = max(number for _, number in found)
+    cpu = middle((WITHOUT, callers), "cpu_ms")
+    lines += [
+        f"{callers} callers, {name}: a core of the server answers "
+        f"{cpu / middle((name, callers), 'cpu_ms'):.2f} times as many"
+        for name in others
+    ]
     return lines

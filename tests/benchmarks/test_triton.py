@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import triton, triton_faults
+from benchmarks import triton, triton_batching, triton_faults
 from contract.manifest import MODELS
 from tests.serving.release_factory import Factory
 from tests.serving.triton_repository import prepare
@@ -37,8 +37,30 @@ def test_one_table_with_and_without_batching(folders: list[str], tmp_path: Path)
     parity = [row["parity"]["mean"] for name, row in rows.items() if name.startswith("parity")]
     assert len(parity) == 3
     assert max(parity) <= 1e-4
-    assert any("delay 0 us: " in note and "p99" in note for note in written["notes"])
-    assert any(f"{MODELS[0]}: nothing computed" in note for note in written["notes"])
+    assert any("delay 0 us" in note and "p99 within" in note for note in written["notes"])
+    assert any(f"{MODELS[0]}: 8 callers, nothing computed" in note for note in written["notes"])
+
+
+def test_rates_are_compared_at_equal_p99() -> None:
+    def rounds(per_second: float, p99_ms: float, cpu_ms: float) -> list[dict[str, float]]:
+        once = {"per_second": per_second, "p99_ms": p99_ms, "cpu_ms": cpu_ms}
+        return [once, once | {"per_second": per_second / 2, "p99_ms": p99_ms * 2}, once]
+
+    found = {
+        ("without batching", 1): rounds(500, 5, 1.0),
+        ("without batching", 64): rounds(600, 70, 0.9),
+        ("delay 0 us", 1): rounds(700, 6, 0.8),
+        ("delay 0 us", 64): rounds(1_200, 40, 0.3),
+    }
+    assert triton_batching.conclusions(found) == [
+        "p99 within 25 ms: 500/s without batching (1 callers)",
+        "p99 within 25 ms: 700/s, delay 0 us (1 callers): 1.40 times, MISSED (target 2)",
+        "p99 within 50 ms: 500/s without batching (1 callers)",
+        "p99 within 50 ms: 1200/s, delay 0 us (64 callers): 2.40 times, reached",
+        "p99 within 100 ms: 600/s without batching (64 callers)",
+        "p99 within 100 ms: 1200/s, delay 0 us (64 callers): 2.00 times, reached",
+        "64 callers, delay 0 us: a core of the server answers 3.00 times as many",
+    ]
 
 
 def test_every_fault_is_answered(folders: list[str], tmp_path: Path) -> None:
