@@ -4,7 +4,7 @@ function up and takes in the key each time, which beside a decision costs ten ti
 import hashlib
 
 _BLOCK = 64
-_SHA256 = hashlib.sha256()  # copied, for the same reason
+EMPTY_SHA256 = hashlib.sha256()  # to be copied, for the same reason
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
@@ -15,7 +15,7 @@ class KeyedHash:
         if len(key) > _BLOCK:
             key = hashlib.sha256(key).digest()
         padded = key.ljust(_BLOCK, b"\0")
-        self._inner, self._outer = _SHA256.copy(), _SHA256.copy()
+        self._inner, self._outer = EMPTY_SHA256.copy(), EMPTY_SHA256.copy()
         self._inner.update(padded.translate(_INNER))
         self._outer.update(padded.translate(_OUTER))
 

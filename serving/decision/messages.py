@@ -1,7 +1,6 @@
 """What a checkout asks and what it is answered: the body of `POST /v1/checkout/decide` and of its
 response. Everything is bounded, and every field that is not known is refused."""
 
-import hashlib
 from collections.abc import Hashable
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Annotated, Literal, TypeVar
@@ -21,6 +20,7 @@ from contract.catalogue import MOST_MINOR, Currency, ItemId, MinorUnits
 from contract.consent import Purpose
 from contract.events import EventContext, RawId, SessionId, Text, unchecked
 from contract.fields import Name, distinct
+from contract.keyed_hash import EMPTY_SHA256
 from contract.offer_checks import RejectionReason
 
 MAX_CART_LINES = 500
@@ -57,9 +57,6 @@ def _some(values: tuple[H, ...]) -> tuple[H, ...]:
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-_SHA256 = hashlib.sha256()  # copied: to look the hash function up takes longer than the hashing
 
 
 class CartLine(_Message):
@@ -106,7 +103,7 @@ class Cart(_Message):
             named = f"[{quoted(line.item_id)}, {price}]"  # as json.dumps has it, here and below
             bought[named] = bought.get(named, 0) + line.quantity
         lines = ", ".join([f"[{quoted(named)}, {n}]" for named, n in sorted(bought.items())])
-        hashed = _SHA256.copy()
+        hashed = EMPTY_SHA256.copy()
         hashed.update(f"[{quoted(self.currency)}, [{lines}]]".encode())
         return hashed.hexdigest()
 
