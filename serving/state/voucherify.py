@@ -5,6 +5,7 @@ An answer may be lost on its way. The session is named by our reservation, and a
 its name in `metadata`: before it is sent again, the outside is asked whether it is there already.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,17 +13,23 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from contract.clock import Clock
-from serving.state.coupon_outbox import CouponOutbox, Message
+from serving.state.coupon_outbox import LEASE, CouponOutbox, Message
 from serving.state.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
+# For one message, its questions together: others may take it when its lease is over.
+_WHOLE_TIMEOUT_S = LEASE.total_seconds() * 2 / 3
+_MOST_BYTES = 1 << 20  # of an answer
 _MOST_AT_ONCE = 100
-_UNSURE = 500  # from this status on, and at 408 and 429, the outside may do it another time
-_LATER = (408, 425, 429)
+_UNSURE = 500  # from this status on the outside may do it another time
+# So it may where it is asked too much, or where keys or the address are not right (yet): that is
+# nothing against the coupon.
+_LATER = (401, 403, 405, 407, 408, 421, 425, 429)
 
 
 class _Again(Exception):  # noqa: N818 - what is to be done
@@ -54,8 +61,10 @@ class VoucherifyDelivery(Delivery[Message]):
 
     async def _tell(self, message: Message) -> bool:
         try:
-            remote_id, problem = await self._said(message)
-        except (_Again, httpx.HTTPError) as error:
+            # The client's own time is for each piece that arrives.
+            async with asyncio.timeout(_WHOLE_TIMEOUT_S):
+                remote_id, problem = await self._said(message)
+        except (_Again, httpx.HTTPError, TimeoutError) as error:
             said = str(error) or type(error).__name__
             log.warning("the coupon system was not told of a %s: %s", message.kind, said)
             await self._outbox.again(message, self._clock.now(), said)
@@ -91,19 +100,20 @@ class VoucherifyDelivery(Delivery[Message]):
             known = await self._redeemed_already(message)
             if known is not None:
                 return known, None
+        elif remote_id is None:  # without its name nobody could roll it back
+            raise _Again("an answer that names no redemption")
         return remote_id, problem
 
     async def _redeemed_already(self, message: Message) -> str | None:
         wanted = message.reservation_id
-        found = await self._client.get(
-            "/v1/redemptions", params={"filters[metadata.reservation_id][conditions][$is]": wanted}
-        )
-        if found.status_code != 200:
-            raise _Again(f"status {found.status_code}")
-        for one in _object(found).get("redemptions") or ():
-            named = (one.get("metadata") or {}).get("reservation_id")
-            if named == wanted and one.get("result") == "SUCCESS":
-                return str(one["id"])
+        query = {"filters[metadata.reservation_id][conditions][$is]": wanted}
+        status, told = await self._ask("GET", "/v1/redemptions", query=query)
+        if status != 200:
+            raise _Again(f"status {status}")
+        for one in told.redemptions or ():
+            named = (one.metadata or {}).get("reservation_id")
+            if named == wanted and one.result == "SUCCESS":
+                return one.id
         return None
 
     async def _send(
@@ -115,21 +125,62 @@ class VoucherifyDelivery(Delivery[Message]):
         gone_is_done: bool = False,
         repeated_is_done: bool = False,
     ) -> tuple[str | None, str | None]:
-        answer = await self._client.request(method, path, json=body)
-        status = answer.status_code
-        if status >= _UNSURE or status in _LATER:
-            raise _Again(f"status {status}")
+        status, told = await self._ask(method, path, body=body)
         if gone_is_done and status == 404:
             return None, None
-        told = _object(answer)
-        if repeated_is_done and told.get("key") == "already_rolled_back":
+        if repeated_is_done and told.key == "already_rolled_back":
             return None, None
         if status >= 300:
-            return None, f"status {status}: {str(told.get('key') or told.get('message'))[:200]}"
-        if told.get("valid") is False:
+            why = told.key or told.message
+            if why is None:  # a refusal of that system has its reasons
+                raise _Again(f"status {status}")
+            return None, f"status {status}: {why[:200]}"
+        if told.valid is False:
             return None, "not valid there"
-        made = (told.get("redemptions") or [told])[0]
-        return (str(made["id"]) if "id" in made else None), None
+        if told.redemptions == []:
+            return None, "passed over there"
+        return (told.redemptions[0].id if told.redemptions else told.id), None
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[int, "_Told"]:
+        """The status, and what was told with it. Raises _Again, httpx.HTTPError."""
+        content = b""
+        async with self._client.stream(method, path, json=body, params=query) as answer:
+            status = answer.status_code
+            if status >= _UNSURE or status in _LATER or 300 <= status < 400:
+                raise _Again(f"status {status}")
+            async for piece in answer.aiter_bytes():
+                content += piece
+                if len(content) > _MOST_BYTES:
+                    raise _Again("an answer without an end")
+        if not content:
+            return status, _Told()
+        try:
+            return status, _Told.model_validate_json(content)
+        except ValidationError:
+            raise _Again(f"an answer that is not understood, status {status}") from None
+
+
+class _Redeemed(BaseModel):
+    id: str
+    result: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _Told(BaseModel):
+    """What is read of an answer; another form is not of the system that we know."""
+
+    id: str | None = None
+    key: str | None = None
+    message: str | None = None
+    valid: bool | None = None
+    redemptions: list[_Redeemed] | None = None
 
 
 def _lock(message: Message) -> dict[str, Any]:
@@ -158,16 +209,3 @@ def _redemption(message: Message) -> dict[str, Any]:
 
 def _redeemable(message: Message) -> dict[str, Any]:
     return {"object": "voucher", "id": message.body["code"]}
-
-
-def _object(answer: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object; what is none is not the system that we know."""
-    if answer.status_code == 204 or not answer.content:
-        return {}
-    try:
-        told = answer.json()
-    except ValueError:
-        raise _Again("an answer that is not JSON") from None
-    if not isinstance(told, dict):
-        raise _Again("an answer that is not an object")
-    return told

@@ -1,5 +1,5 @@
 """A coupon system of its own that speaks Voucherify's HTTP API over real sockets, and misbehaves on
-request: slow, 500, an answer that is lost after the deed, a limit of its own."""
+request: slow, 500, an answer that is lost after the deed, or that is none, a limit of its own."""
 
 import json
 import threading
@@ -11,6 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
+
+# Answered after the deed, in place of what is right.
+_ODD: dict[str, Any] = {
+    "nameless": {"redemptions": [{"result": "SUCCESS"}]},
+    "odd": {"redemptions": "r_1"},
+    "empty": {},
+}
 
 
 class CouponSystem:
@@ -90,8 +97,8 @@ def coupon_system() -> Iterator[CouponSystem]:
             if self.headers.get("x-app-id") != "app" or self.headers.get("x-app-token") != "token":
                 return self._answer(401, {"key": "unauthorized"})
             fault = system.faults.pop(0) if system.faults else ""
-            if fault == "500":
-                return self._answer(500, {"key": "internal"})
+            if fault.isdigit():
+                return self._answer(int(fault), {"key": "internal"})
             place = urlsplit(self.path)
             told = system.act(
                 self.command, place.path, parse_qs(place.query), json.loads(raw or b"null")
@@ -103,6 +110,10 @@ def coupon_system() -> Iterator[CouponSystem]:
                 time.sleep(1.0)
             if fault == "garbage":
                 return self._answer(200, None)
+            if fault in _ODD:
+                return self._answer(200, _ODD[fault])
+            if fault in ("drip", "endless"):
+                return self._pour(b" " if fault == "drip" else b" " * (1 << 20))
             return self._answer(*told)
 
         def _answer(self, status: int, told: Any) -> None:
@@ -115,6 +126,19 @@ def coupon_system() -> Iterator[CouponSystem]:
                 self.wfile.write(raw)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
+
+        def _pour(self, piece: bytes) -> None:
+            """An answer that goes on until nobody listens any more."""
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("content-length", str(1 << 40))
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(piece)
+                    time.sleep(0.05)
+            except (BrokenPipeError, ConnectionResetError):
+                return
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
 

@@ -49,6 +49,7 @@ async def delivery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[VoucherifyDelivery]:
     monkeypatch.setattr(voucherify, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(voucherify, "_WHOLE_TIMEOUT_S", 2.0)
     place = VoucherifyPlace(outside.url, "app", "token")
     opened = VoucherifyDelivery(ledger.outbox, place, clock)
     yield opened
@@ -116,7 +117,14 @@ async def test_offers_of_our_own_are_nobody_elses_business(
     assert await ledger.outbox.waiting() == 0
 
 
-@pytest.mark.parametrize("fault", ["500", "lost", "slow", "garbage"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("500", "lost", "slow", "garbage"),
+        *("401", "403", "302"),  # a key that has run out, an address that is not the right one
+        *("nameless", "odd", "empty", "drip", "endless"),
+    ],
+)
 async def test_a_redemption_arrives_once_whatever_happens_on_the_way(
     delivery: VoucherifyDelivery,
     ledger: SqlCouponLedger,
