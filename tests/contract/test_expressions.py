@@ -19,7 +19,14 @@ from contract.expression_variables import (
     shopper_values,
     variables_of,
 )
-from contract.expressions import MAX_SECONDS, ExpressionRefused, Facts, checked, parse
+from contract.expressions import (
+    MAX_SECONDS,
+    Expression,
+    ExpressionRefused,
+    Facts,
+    checked,
+    parse,
+)
 from tests.contract.examples import PROVE
 
 FACTS = Facts(
@@ -87,7 +94,10 @@ def test_what_it_reads_is_known() -> None:
         ("{'a': 1}['a'] == 1", "must not make maps"),
         ("google.protobuf.Duration{} == google.protobuf.Duration{}", "must not make maps"),
         ("'a'.matches(cart.currency)", "pattern must be written out"),
-        ("'a'.matches('(')", "could never be evaluated: invalid regular expression"),
+        ("'a'.matches('(')", "matches: invalid regular expression"),
+        ("cart.items.exists(a, a.matches('[a-'))", "matches: invalid regular expression"),
+        ("cart.total > 1 || 'a'.matches('(a{1000}){1000}')", "matches: "),
+        ("segments.all(a, a == \"'\" || a.matches(r'\\d\"('))", "matches: "),
         ("1 / 0 == 1", "could never be evaluated: divide by zero"),
         ("cart.items.map(i, i + i + i + i).exists(j, j == 'a')", "takes too long"),
         ("(" * 400 + "true" + ")" * 400, "recursion"),
@@ -97,6 +107,21 @@ def test_what_it_reads_is_known() -> None:
 def test_what_is_wrong_or_slow_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ExpressionRefused, match=why.replace("(", r"\(")):
         checked(text)
+
+
+def test_what_is_very_slow_is_found_out_on_a_small_cart(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def evaluated(expression: Expression, facts: Facts) -> bool | None:
+        lines = facts.values["cart.items"]
+        assert isinstance(lines, list)
+        tried.append(len(lines))
+        return expression.by_the_library(facts)
+
+    monkeypatch.setattr(Expression, "holds", evaluated)
+    with pytest.raises(ExpressionRefused, match="takes too long"):
+        checked("cart.items.exists(a, a.matches('(a{1,100}){1,10}$'))")
+    assert max(tried) == 5
 
 
 def test_an_offer_cannot_speak_of_the_decision_that_it_is_part_of() -> None:
