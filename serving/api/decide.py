@@ -179,20 +179,23 @@ async def _promised(
 ) -> bool:
     """Put a decision that offers something on record before it is answered, and say whether that
     was done in time. Without `analytics` there is nothing to keep, the token is the promise; but
-    where shoppers are shown offers so often only, that it was is."""
+    where shoppers are shown offers so often only, that it was is. What a rule gives counts as well,
+    and is shown however often."""
     purposes, subject_id = decision.subject.purposes, decision.subject.subject_id
-    shelf = gateway.shelf
-    capped = shelf.counts_showing(one.offer_id for one in decision.response.offers)
-    if "analytics" not in purposes and not capped:
+    shelf, kept = gateway.shelf, "analytics" in purposes
+    shown = [one.offer_id for one in decision.response.offers]
+    counts = shelf.counts_showing(shown)
+    capped = shelf.counts_showing(one for one in shown if one not in decision.offers_ruled)
+    if not kept and not counts:
         return True
     if settling is not None:
         subject_id = settling.result() if _settled(settling) else None
     if subject_id is None:
-        return False
+        return not (kept or capped)
     now = gateway.clock.now()
-    if capped and not await _counted(gateway, decision, subject_id, now, began):
+    if counts and not await _counted(gateway, decision, subject_id, now, began) and capped:
         return False
-    if "analytics" not in purposes:
+    if not kept:
         return True
     event = _impression(decision, UUID(subject_id), now)
     return await _in_time(gateway, gateway.impressions.write(event, purposes), decision, began)

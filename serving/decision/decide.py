@@ -291,6 +291,7 @@ class Decider:
         return Decision(
             *(response, request, checkout.subject, now, listed.shown, segments),
             offers=None if offered is offers.NOTHING else offered.record,
+            offers_ruled=frozenset(offered.by),
             orders=draft.orders.record(),
             rules=done.record(self._rules.version) if len(held) else None,
             exploration=None if drawn is None else drawn.record,

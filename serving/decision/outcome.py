@@ -71,6 +71,7 @@ class Decision:
     # What could be offered and what was, as it is logged, written down when asked for; None where
     # nothing was asked.
     offers: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
+    offers_ruled: frozenset[str] = frozenset()  # the ids of those that a rule gives
     offers_withdrawn: bool = False  # because they could not be put on record in time
     rules: dict[str, Any] | None = None  # what the merchant's rules did; None: there are none
     # What the shopper agreed to, where a variant used less of it; None: all of it was in effect.

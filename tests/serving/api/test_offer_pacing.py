@@ -242,6 +242,27 @@ async def test_a_shopper_is_shown_offers_so_often_only(start: Start, factory: Fa
     assert len(kept) == 1  # what counts no more is gone
 
 
+async def test_what_a_rule_gives_counts_and_is_shown_however_often(
+    start: Start, factory: Factory
+) -> None:
+    running = await opened(start, factory, MIDNIGHT + timedelta(hours=10))
+    await put(running, PICKED, margin_rate=0.4, frequency_cap={"times": 1, "days": 7})
+    rule = {"id": "always", "actions": [{"kind": "force_offer", "offer_id": "ten"}]}
+    headers = {"content-type": "application/json"} | running.bearer("admin")
+    await running.client.put("/v1/rules", json={"rules": [rule]}, headers=headers)
+    for session_id in ("one", "two", "three"):
+        asked = {"cart": CART, "consent": ALL, "session_id": session_id}
+        told = (await running.decide(**asked)).json()
+        assert [one["offer_id"] for one in told["offers"]] == ["ten"]
+        assert (told["applied_rules"], told["degraded"]) == (["always"], [])
+    held = await running.client.get(
+        f"/v1/subjects/{_subject(running)}", headers=running.bearer("admin")
+    )
+    assert len(held.json()["offers_shown"]) == 1
+    await running.client.put("/v1/rules", json={"rules": []}, headers=headers)
+    assert not (await running.decide(cart=CART, consent=ALL, session_id="four")).json()["offers"]
+
+
 async def test_uses_and_showings_of_a_shopper_are_looked_up_at_once(
     start: Start, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
