@@ -154,6 +154,11 @@ class Settings(BaseSettings):
         "named in reasons. By default English words of what somebody takes for their health or "
         "their body; []: everything is named.",
     )
+    texts: Path | None = Field(
+        None,
+        description="A YAML file with the sentences of reasons in the shop's language; "
+        "docs/texts.de.yaml is one.",
+    )
     identity_wait_ms: Positive = Field(
         20, description="Longest wait of a decision for the record of a new subject."
     )

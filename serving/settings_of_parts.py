@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from contract.exploration import ExploreSettings
 from contract.lists import ListSettings
 from serving.decision.limits import DecisionSettings
+from serving.decision.reason_texts import ENGLISH, read_texts
 from serving.inference.guard import GuardLimits
 from serving.settings import Settings
 
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def decision_settings(settings: Settings) -> DecisionSettings:
+    """Raises UserError for texts that can not be read."""
     return DecisionSettings(
         max_full=min(settings.max_full_decisions, settings.max_total_decisions),
         max_total=settings.max_total_decisions,
         query_vectors=settings.query_vectors,
         feedback_days=settings.feedback_days,
         delicate=tuple(word.lower() for word in settings.delicate_categories),
+        texts=ENGLISH if settings.texts is None else read_texts(settings.texts),
         lists=ListSettings(
             diversity=settings.list_diversity,
             category_cap=settings.list_category_cap,

@@ -17,8 +17,8 @@ from serving.api.bodies import says_gpc
 from serving.api.consent import named_subject
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, documented
-from serving.decision import reason_texts
 from serving.decision.messages import Reason
+from serving.decision.reason_texts import PERSONAL, Texts, of_offer
 
 router = APIRouter()
 
@@ -155,6 +155,7 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
     record: dict[str, Any] = dict(event.decision or {})
     # Every kind of evidence knows something of the history, if any was used.
     figures = figures and (personal or "personalization" not in event.purposes)
+    texts = gateway.decider.settings.texts
     return Explanation(
         decision_id=event.event_id,
         occurred_at=event.occurred_at,
@@ -166,7 +167,7 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
             ExplainedItem(
                 item_id=one["item_id"],
                 title=gateway.live.current.title(one["item_id"]),
-                reasons=_reasons(one["reasons"], personal=personal),
+                reasons=_reasons(texts, one["reasons"], personal=personal),
                 score=one["score"],
                 propensity=one["propensity"],
                 attributions=one.get("attributions") if figures else None,
@@ -178,23 +179,22 @@ def explanation(gateway: Gateway, event: Event, *, personal: bool, figures: bool
             for item_id, word in record.get("refused", {}).items()
             if personal
         ],
-        offers=_offers(record.get("offers") or {}, figures=figures),
-        payment=_order(record.get("payment_methods"), personal=personal),
-        shipping=_order(record.get("shipping_options"), personal=personal),
+        offers=_offers(texts, record.get("offers") or {}, figures=figures),
+        payment=_order(texts, record.get("payment_methods"), personal=personal),
+        shipping=_order(texts, record.get("shipping_options"), personal=personal),
         applied_rules=(record.get("rules") or {}).get("applied", []),
     )
 
 
-def _offers(record: dict[str, Any], *, figures: bool) -> list[ExplainedOffer]:
+def _offers(texts: Texts, record: dict[str, Any], *, figures: bool) -> list[ExplainedOffer]:
     """What was shown of the `offers` of a record."""
     policy, explored = record.get("policy", "unconditional"), record.get("explored", False)
     return [
         ExplainedOffer(
             offer_id=arm["offer_id"],
-            reasons=_reasons(
-                [reason_texts.of_offer(policy, explored=explored, forced=_forced(record, arm))],
-                personal=True,
-            ),
+            reasons=[
+                texts.by_code[of_offer(policy, explored=explored, forced=_forced(record, arm))]
+            ],
             propensity=arm["propensity"] if figures else None,
             expected_gain=arm.get("expected_gain") if figures else None,
         )
@@ -207,16 +207,13 @@ def _forced(record: dict[str, Any], arm: dict[str, Any]) -> bool:
     return arm["offer_id"] in record["rules"]
 
 
-def _order(record: dict[str, Any] | None, *, personal: bool) -> ExplainedOrder | None:
+def _order(texts: Texts, record: dict[str, Any] | None, *, personal: bool) -> ExplainedOrder | None:
     if record is None or (record["reason"] == "chosen_before" and not personal):
         return None
-    reason = OrderReason(code=record["reason"], text=reason_texts.ORDERS[record["reason"]])
+    reason = OrderReason(code=record["reason"], text=texts.orders[record["reason"]])
     return ExplainedOrder(order=record["order"], reason=reason)
 
 
-def _reasons(codes: list[Any], *, personal: bool) -> list[Reason]:
-    return [
-        Reason(code=code, text=reason_texts.BY_CODE[code])
-        for code in codes
-        if code in reason_texts.BY_CODE and (personal or code not in reason_texts.PERSONAL)
-    ]
+def _reasons(texts: Texts, codes: list[Any], *, personal: bool) -> list[Reason]:
+    found = texts.by_code
+    return [found[code] for code in codes if code in found and (personal or code not in PERSONAL)]

@@ -267,7 +267,7 @@ class Decider:
         if drawn is not None:
             done = replace(done, answer=drawn.answer)
         chances = {} if drawn is None else drawn.chances
-        listed = suggestions(checkout, done, chances, self.settings.delicate)
+        listed = suggestions(checkout, done, chances, self.settings.delicate, self.settings.texts)
         decision_id = random_id()
         issued = self._issued(draft, offered, decision_id, now)
         said = {
@@ -396,7 +396,7 @@ class Decider:
         nothing: tuple[Offer, ...] = ()
         return checkout.deadline.inline(
             "offers",
-            lambda: offers.issued(checkout, offered, shelf, decision_id, now),
+            lambda: offers.issued(checkout, offered, shelf, decision_id, now, self.settings.texts),
             nothing,
         )
 

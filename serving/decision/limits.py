@@ -10,6 +10,7 @@ from contract.lists import ListSettings
 from contract.rule_set import RuleSet
 from serving.decision.delicate import DELICATE
 from serving.decision.outcome import Decision
+from serving.decision.reason_texts import ENGLISH, Texts
 from serving.inference.release import Release
 
 
@@ -68,6 +69,7 @@ class DecisionSettings:
     explore: ExploreSettings = field(default_factory=ExploreSettings)
     feedback_days: float = feedback.DAYS  # an item is not for who said so
     delicate: tuple[str, ...] = DELICATE  # words of categories whose items no reason names
+    texts: Texts = ENGLISH  # of reasons
     features_share: float = 0.20
     encode_share: float = 0.20
     towers_share: float = 0.50

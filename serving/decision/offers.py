@@ -10,7 +10,7 @@ coupon says nothing about that, and is never asked.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -20,7 +20,6 @@ from contract.features import SubjectState
 from contract.offer_checks import Evaluation, Rejected, ValidOffer, after_uses, first_set
 from contract.offers import Discount, FreeShipping, PercentOff
 from serving.decision import messages
-from serving.decision import reason_texts as texts
 from serving.decision.checkout import Checkout
 from serving.decision.messages import RejectedOffer
 from serving.decision.offer_policy import UNKNOWN_GAIN, Judged, judged, may_be_judged
@@ -29,6 +28,7 @@ from serving.decision.offer_shelf import OfferShelf
 from serving.decision.offer_terms import FREE, Terms, affordable, seen_of, terms_of
 from serving.decision.offer_tokens import Grant
 from serving.decision.outcome import stable_id
+from serving.decision.reason_texts import Texts, of_offer
 
 # Who chose among the valid offers: nobody, as everybody gets them; the network; chance alone.
 Policy = Literal["unconditional", "uplift", "chance"]
@@ -206,25 +206,24 @@ def _by_policy(offered: Offered, best: Judged) -> Offered:
 
 
 def issued(
-    checkout: Checkout, offered: Offered, shelf: OfferShelf, decision_id: UUID, now: datetime
+    checkout: Checkout,
+    offered: Offered,
+    shelf: OfferShelf,
+    decision_id: UUID,
+    now: datetime,
+    texts: Texts,
 ) -> tuple[messages.Offer, ...]:
     """The offers that are shown, each with its token."""
     digest = checkout.request.cart.digest
     told = []
     for one in offered.shown:
         grant = _grant(checkout, one, digest, shelf, decision_id, now)
-        told.append(_told_of(one, grant, _why(offered, one.offer.offer_id), shelf))
+        told.append(_told_of(one, grant, texts.by_code[_why(offered, one.offer.offer_id)], shelf))
     return tuple(told)
 
 
-def _why(offered: Offered, offer_id: str) -> messages.Reason:
-    code = texts.of_offer(offered.policy, explored=offered.explored, forced=offer_id in offered.by)
-    return _reason(code)
-
-
-@cache
-def _reason(code: messages.ReasonCode) -> messages.Reason:
-    return messages.Reason(code=code, text=texts.BY_CODE[code])
+def _why(offered: Offered, offer_id: str) -> messages.ReasonCode:
+    return of_offer(offered.policy, explored=offered.explored, forced=offer_id in offered.by)
 
 
 def _grant(

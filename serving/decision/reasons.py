@@ -3,7 +3,6 @@ says so, and what is personal is said only to who agreed to personalization. Whi
 first follows from exact attributions of the ranker's score."""
 
 from collections.abc import Collection
-from functools import lru_cache
 
 from contract.candidates import Evidence
 from contract.evidence_told import (
@@ -17,25 +16,10 @@ from contract.evidence_told import (
     kinds_told,
 )
 from contract.items import Floats, Indices
-from serving.decision import reason_texts as texts
 from serving.decision.delicate import DELICATE, is_delicate
 from serving.decision.messages import Reason
+from serving.decision.reason_texts import ENGLISH, Texts
 from serving.inference.release import Release
-
-_SHOP_CHOICE = Reason(code="shop_choice", text=texts.SHOP_CHOICE)
-_BOUGHT_BEFORE = Reason(code="bought_before", text=texts.BOUGHT_BEFORE)
-_SIMILAR_SHOPPERS = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS)
-_SIMILAR_SHOPPERS_LOOKED = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_LOOKED)
-_SIMILAR_SHOPPERS_MODEL = Reason(code="similar_shoppers", text=texts.SIMILAR_SHOPPERS_MODEL)
-_YOUR_TASTE = Reason(code="your_taste", text=texts.YOUR_TASTE)
-_POPULAR_NOW = Reason(code="popular_now", text=texts.POPULAR_NOW)
-_OF_KIND = {
-    BOUGHT: _BOUGHT_BEFORE,
-    SHOPPERS: _SIMILAR_SHOPPERS,
-    TASTE: _YOUR_TASTE,
-    POPULAR: _POPULAR_NOW,
-}
-_OF_KIND_LOOKED = _OF_KIND | {SHOPPERS: _SIMILAR_SHOPPERS_LOOKED}
 
 
 def owed(release: Release, shown: Floats) -> Floats | None:
@@ -54,6 +38,7 @@ def explain(
     personal: bool,
     chosen: Collection[int] = (),
     delicate: tuple[str, ...] = DELICATE,
+    texts: Texts = ENGLISH,
 ) -> list[tuple[Reason, ...]]:
     """One or two reasons for each of the items `index` [S], by its pair features `pairs` [S, F] and
     what each of `GROUPS` `added` to its score [S, G] (None: nothing was weighed). What is in
@@ -63,34 +48,30 @@ def explain(
         *(pairs, added, index, release.is_popular, release.neighbours, evidence.intent),
         personal=personal,
     )
-    of_kind = _OF_KIND_LOOKED if len(evidence.looked) else _OF_KIND
+    plain = texts.by_code
+    of_kind = {
+        BOUGHT: plain["bought_before"],
+        SHOPPERS: texts.of_looked if len(evidence.looked) else texts.of_cart,
+        TASTE: plain["your_taste"],
+        POPULAR: plain["popular_now"],
+    }
     told: list[tuple[Reason, ...]] = []
     for item, (first, second, nearest) in zip(index.tolist(), kinds, strict=True):
-        said = [_SHOP_CHOICE] if item in chosen else []
+        said = [plain["shop_choice"]] if item in chosen else []
         for kind in (first, second)[: MOST_TOLD - len(said)]:
             if kind == CART:
-                said.append(_goes_with(release, evidence, nearest, delicate))
+                named = _named(release, evidence, nearest, delicate)
+                said.append(texts.goes_with(named, nearest < len(evidence.looked)))
             elif kind != NOTHING:
                 said.append(of_kind[kind])
         # Where only a model brought it: what the model knows it learned from other shoppers.
-        told.append(tuple(said) or (_SIMILAR_SHOPPERS_MODEL,))
+        told.append(tuple(said) or (plain["similar_shoppers"],))
     return told
 
 
-def _goes_with(
-    release: Release, evidence: Evidence, place: int, delicate: tuple[str, ...]
-) -> Reason:
-    """Names the item at `place` of the intent, of the cart or looked at, where it may be named."""
+def _named(release: Release, evidence: Evidence, place: int, delicate: tuple[str, ...]) -> str:
+    """What the item at `place` of the intent, of the cart or looked at, is called; empty where it
+    may not be named."""
     item = int(evidence.intent[place])
     path = release.catalogue.category_path[item]
-    title = "" if is_delicate(path, delicate) else release.catalogue.title[item]
-    return _goes_with_title(title, looked_at=place < len(evidence.looked))
-
-
-@lru_cache(maxsize=4_096)  # shoppers put the same things into their carts
-def _goes_with_title(title: str, *, looked_at: bool) -> Reason:
-    if looked_at:
-        text = texts.GOES_WITH_LOOKED_AT if title else texts.GOES_WITH_LOOKED_AT_UNTITLED
-        return Reason(code="goes_with_looked_at", text=text.format(title=title))
-    text = texts.GOES_WITH_CART if title else texts.GOES_WITH_CART_UNTITLED
-    return Reason(code="goes_with_cart", text=text.format(title=title))
+    return "" if is_delicate(path, delicate) else release.catalogue.title[item]

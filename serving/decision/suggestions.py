@@ -10,6 +10,7 @@ from serving.decision import reasons, rules
 from serving.decision.checkout import Checkout
 from serving.decision.messages import Reason, Recommendation
 from serving.decision.outcome import Shown
+from serving.decision.reason_texts import Texts
 
 # The ranker is asked a few hundred times over for it: about half a millisecond.
 _TO_ATTRIBUTE_MS = 2.0
@@ -28,9 +29,10 @@ def suggestions(
     done: rules.Overridden,
     chances: Mapping[int, float],
     delicate: tuple[str, ...],
+    texts: Texts,
 ) -> Suggestions:
     """The best items that `done` leaves, as many as were asked for; `chances` of standing there, by
-    index, of those that were drawn; `delicate` as of `reasons.explain`."""
+    index, of those that were drawn; `delicate` and `texts` as of `reasons.explain`."""
     answer = done.answer.cut(checkout.request.num_results)
     found, ranked = answer.candidates, answer.ranked
     if found is None or ranked is None:
@@ -49,6 +51,7 @@ def suggestions(
             personal=checkout.subject.personal,
             chosen=done.by.keys(),
             delicate=delicate,
+            texts=texts,
         ),
         nothing,
     )

@@ -1,5 +1,6 @@
 """`GET /v1/decisions/{id}/explanation`, from the record that the decision left."""
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -7,7 +8,10 @@ import httpx
 import pytest
 
 from contract.attribution import GROUPS
+from serving.decision.reason_texts import read_texts
 from tests.serving.conftest import ALL, Running, Start, checkout, purchase
+
+GERMAN = Path(__file__).parents[3] / "docs" / "texts.de.yaml"
 
 
 async def explained(
@@ -58,6 +62,19 @@ async def test_the_first_reason_is_what_moved_the_score_most(running: Running) -
         codes = [why["code"] for why in one["reasons"]]
         worth = [one["attributions"][code] for code in codes]
         assert worth == sorted(worth, reverse=True)
+
+
+async def test_sentences_are_in_the_shops_language(start: Start) -> None:
+    running, texts = await start(texts=GERMAN), read_texts(GERMAN)
+    goes_with = texts.goes_with("Item number 1", False).text
+    decision = await decided(running, payment_methods=["card", "invoice"])
+    plain = {one.text for one in (*texts.by_code.values(), texts.of_cart)}
+    said = {why["text"] for one in decision["recommendations"] for why in one["reasons"]}
+    assert said
+    assert said <= plain | {goes_with}
+    told = (await explained(running, decision["decision_id"])).json()
+    assert told["payment"]["reason"]["text"] == texts.as_sent
+    assert {why["text"] for one in told["recommendations"] for why in one["reasons"]} <= plain
 
 
 async def test_others_than_admins_see_sentences_and_no_figures(running: Running) -> None:
