@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from contract.expression_tree import Node, kind_of, literal, name_of
+from contract.expression_tree import Node, children, kind_of, literal, name_of
 from contract.expression_variables import KIND, Value
 
 Atom = tuple[str, bool | int | str]  # a variable, and a value that it has, or that is one of its
@@ -142,6 +142,21 @@ def _compared(variable: str, function: str, value: bool | int | str) -> Needs:
         case _:
             span = Within(variable, value, infinite)
     return Needs(within=(span,), exact=True)
+
+
+def sought(root: Node) -> Iterator[tuple[str, str]]:
+    """The texts that the expression with this tree asks a variable for (`'a' in cart.items`), each
+    with the variable's name, in the order in which they are written."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        waiting += reversed([child for _, child in children(node)])
+        if kind_of(node) != "call_expr" or node.call_expr.function != "@in":
+            continue
+        member, container = node.call_expr.args
+        text, variable = literal(member), name_of(container)
+        if isinstance(text, str) and variable is not None and variable in KIND:
+            yield variable, text
 
 
 def atoms_of(variable: str, value: Value) -> Iterator[Atom]:

@@ -12,10 +12,12 @@ from contract.offers import OfferBook
 from serving.api import idempotency
 from serving.api.auth import Caller, authenticate
 from serving.api.bodies import parse_document, read_written_body
+from serving.api.document_versions import ADMIN, Number, add_version_routes, read_version
 from serving.api.documentation import body_of
 from serving.api.documents import Held, Written, answered, put, told
 from serving.api.gateway import Gateway, gateway_of
 from serving.api.problems import ApiProblem, FieldProblem, documented
+from serving.api.unknown_names import unknown_in_offers
 from serving.decision.offer_shelf import DOCUMENT, CompiledBook, compiled
 from serving.state.documents import Document
 
@@ -31,25 +33,32 @@ class HeldOffers(Held, OfferBook):
     """The offers in force, and who wrote them when. Version 0: nobody has written any."""
 
 
+class SavedOffers(HeldOffers):
+    """The offers as they are in force now. `warnings`: what their conditions speak of and this shop
+    does not have; left out where there is nothing."""
+
+    warnings: list[str] | None = None
+
+
 @router.get(
     "/v1/offers",
     summary="Read the offers",
     response_model=HeldOffers,
-    responses=documented(401, 403, 503),
+    responses=documented(401, 403, 404, 422, 503),
     openapi_extra={"security": [{"api_key": []}]},
     tags=["offers"],
+    dependencies=ADMIN,
 )
-async def get_offers(request: Request) -> Response:
-    """The latest version."""
-    gateway = gateway_of(request)
-    authenticate(request, gateway, "admin")
-    return _answer(gateway.control.document(DOCUMENT))
+async def get_offers(request: Request, version: Number | None = None) -> Response:
+    """The latest version, or the one that is named. With `Accept: application/yaml` as a file that
+    can be edited and sent back."""
+    return read_version(request, DOCUMENT, version, _book, _answer)
 
 
 @router.put(
     "/v1/offers",
     summary="Write the offers",
-    response_model=HeldOffers,
+    response_model=SavedOffers,
     responses=documented(400, 401, 403, 408, 409, 413, 415, 422, 503),
     openapi_extra=body_of(WrittenOffers, yaml=True) | {"parameters": [idempotency.PARAMETER]},
     tags=["offers"],
@@ -70,13 +79,17 @@ async def put_offers(request: Request) -> Response:
     return await idempotency.once(request, gateway, caller, body, act)
 
 
+add_version_routes(router, DOCUMENT)
+
+
 async def _write(gateway: Gateway, caller: Caller, written: WrittenOffers) -> Response:
     text = written.model_dump_json(exclude={"version", "note"}, exclude_none=True)
     await put(gateway, DOCUMENT, text, written, caller)
     gateway.shelf.follow_book()
     await gateway.shelf.follow_uses(gateway.clock.now())
     await gateway.pace_offers()
-    return _answer(gateway.control.document(DOCUMENT))
+    warnings = unknown_in_offers(gateway, written) or None
+    return _answer(gateway.control.document(DOCUMENT), warnings)
 
 
 async def check(gateway: Gateway, written: OfferBook) -> CompiledBook:
@@ -112,8 +125,12 @@ def _check(gateway: Gateway, written: OfferBook) -> None:
         )
 
 
-def _answer(document: Document | None) -> Response:
+def _book(document: Document | None) -> OfferBook:
+    return OfferBook() if document is None else OfferBook.model_validate_json(document.body)
+
+
+def _answer(document: Document | None, warnings: list[str] | None = None) -> Response:
     if document is None:
         return answered(HeldOffers(version=0))
-    book = OfferBook.model_validate_json(document.body)
-    return answered(HeldOffers(**dict(book), **told(document.head).model_dump()))
+    held = dict(_book(document)) | told(document.head).model_dump()
+    return answered(SavedOffers(**held, warnings=warnings))

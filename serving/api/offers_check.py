@@ -15,6 +15,7 @@ from serving.api.gateway import gateway_of
 from serving.api.offers import check
 from serving.api.problems import documented
 from serving.api.samples import Checked, previewed
+from serving.api.unknown_names import unknown_in_offers
 from serving.decision.messages import RejectedOffer
 from serving.decision.outcome import Decision
 
@@ -56,11 +57,13 @@ class OffersSampleTold(BaseModel):
 
 
 class OffersChecked(BaseModel):
-    """The answer. `version`: of the offers in force."""
+    """The answer. `version`: of the offers in force; `warnings`: what the draft's conditions speak
+    of and this shop does not have."""
 
     version: int
     changed: int
     samples: list[OffersSampleTold]
+    warnings: list[str]
 
 
 @router.post(
@@ -91,7 +94,10 @@ async def check_offers(request: Request) -> Response:
         (after,) = await previewed(gateway, sample, question, rules, drafted)
         told.append(_told(name, before, after))
     answer = OffersChecked(
-        version=gateway.shelf.version, changed=sum(one.changed for one in told), samples=told
+        version=gateway.shelf.version,
+        changed=sum(one.changed for one in told),
+        samples=told,
+        warnings=unknown_in_offers(gateway, asked),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 

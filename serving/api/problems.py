@@ -151,6 +151,13 @@ def _reason(error: Any) -> str:
         most = re.search(r"at most (\d+)", message)
         unit = "lines" if tuple(error["loc"]) == ("cart", "items") else "items"
         message = f"at most {most[1]} {unit}" if most else message
+    if error["type"] == "union_tag_not_found":
+        return "its kind is not said"
+    if error["type"] == "union_tag_invalid":  # whose message repeats what was sent
+        _, _, kinds = message.rpartition("expected tags: ")
+        return f"its kind is not one of {kinds}"
+    if error["type"] == "string_type":  # of YAML, where NO is false and 123 a number
+        return "must be a text, in quotes if need be"
     if error["type"] == "too_short":
         least = re.search(r"at least (\d+ items?)", message)
         message = f"at least {least[1]}" if least else message

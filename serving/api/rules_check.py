@@ -15,6 +15,7 @@ from serving.api.gateway import gateway_of
 from serving.api.problems import documented
 from serving.api.rules import check
 from serving.api.samples import Checked, previewed
+from serving.api.unknown_names import unknown_in_rules
 from serving.decision.outcome import Decision
 
 router = APIRouter()
@@ -56,11 +57,13 @@ class SampleTold(BaseModel):
 
 
 class RulesChecked(BaseModel):
-    """The answer. `version`: of the rules in force."""
+    """The answer. `version`: of the rules in force; `warnings`: what the draft speaks of and this
+    shop does not have."""
 
     version: int
     changed: int
     samples: list[SampleTold]
+    warnings: list[str]
 
 
 @router.post(
@@ -88,7 +91,10 @@ async def check_rules(request: Request) -> Response:
         before, after = await previewed(gateway, sample, sample.request(currency), (held, draft))
         told.append(_told(name, before, after))
     answer = RulesChecked(
-        version=gateway.rules.version, changed=sum(one.changed for one in told), samples=told
+        version=gateway.rules.version,
+        changed=sum(one.changed for one in told),
+        samples=told,
+        warnings=unknown_in_rules(gateway, asked),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 

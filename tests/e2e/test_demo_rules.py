@@ -145,6 +145,14 @@ def test_a_rule_is_tried_saved_and_followed(open_page: OpenPage, own_demo: Demo)
     page.get_by_role("button", name="Save rules").click()
     expect(page.get_by_role("alert").first).to_contain_text("cart.totl")
 
+    text.fill(RULE + "  - {kind: exclude, categories: [Liquer]}\n")
+    for act in ("Dry run", "Save rules"):
+        page.get_by_role("button", name=act).first.click()
+        expect(page.locator("#rules-careful")).to_contain_text("has no category Liquer")
+    text.fill("")
+    page.get_by_role("button", name="Save rules").click()
+    expect(page.locator("#rules-careful")).to_be_hidden()
+
     text.fill(RULE)
     page.get_by_role("button", name="Dry run").click()
     expect(page.locator("#dry-summary")).to_contain_text(re.compile(r"(\d+) of \1 checkouts"))
@@ -158,8 +166,8 @@ def test_a_rule_is_tried_saved_and_followed(open_page: OpenPage, own_demo: Demo)
 
     page.get_by_label("What for").first.fill("for the test")
     page.get_by_role("button", name="Save rules").click()
-    expect(page.locator("#rules-done")).to_contain_text("version 1")
-    expect(page.locator("#rules-version")).to_have_text("Version 1: for the test")
+    expect(page.locator("#rules-done")).to_contain_text("version 3")
+    expect(page.locator("#rules-version")).to_have_text("Version 3: for the test")
     decided = decision_of(shop)
     shop.locator("#retry").evaluate("(button) => button.click()")
     after(shop, decided)
@@ -177,7 +185,7 @@ def test_a_rule_is_tried_saved_and_followed(open_page: OpenPage, own_demo: Demo)
     assert stale.status_code == 409
     text.fill("")
     page.get_by_role("button", name="Save rules").click()
-    expect(page.locator("#rules-done")).to_contain_text("version 2")
+    expect(page.locator("#rules-done")).to_contain_text("version 4")
     assert page.evaluate("window.violations") == []
 
 

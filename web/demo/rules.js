@@ -35,9 +35,17 @@ function told(name, kind, text) {
   }
 }
 
+// What is named and this shop does not have: it is saved all the same, and does nothing.
+function careful(name, warnings = []) {
+  const told = warnings.length > 0 ? ["Perhaps misspelt:", ...warnings] : [];
+  $(`${name}-careful`).hidden = told.length === 0;
+  $(`${name}-careful`).replaceChildren(...told.map((text) => make("p", {}, text)));
+}
+
 // One thing at a time: what is under way can not be begun again.
 async function during(name, button, work) {
   told(name, null);
+  careful(name);
   button.setAttribute("aria-disabled", "true");
   try {
     await work();
@@ -94,6 +102,7 @@ async function save(name) {
   const book = await api.save(name, written);
   show(name, book);
   $(`${name}-note`).value = "";
+  careful(name, book.warnings);
   told(name, "done", `Saved as version ${book.version}. It counts for the next decision.`);
 }
 
@@ -116,6 +125,7 @@ async function dryRun(name) {
     const answer = await api.dryRun(name, $(`${name}-text`).value);
     if (name === "rules") await learn(answer.samples);
     for (const one of answer.samples) for (const side of ["before", "after"]) one[side] = PLAIN[name](one[side]);
+    careful(name, answer.warnings);
     $("dry-empty").hidden = true;
     $("dry-summary").textContent = `${answer.changed} of ${count(answer.samples.length, "checkout changes", "checkouts change")}`;
     $("samples").replaceChildren(...answer.samples.map(sample));

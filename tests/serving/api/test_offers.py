@@ -58,6 +58,29 @@ holdout_share: 0.0
     assert wrong.status_code == 400
 
 
+async def test_versions_are_read_back_compared_and_taken_up_again(running: Running) -> None:
+    async def get(path: str = "", **headers: str) -> httpx.Response:
+        return await running.client.get(f"/v1/offers{path}", headers=admin | headers)
+
+    admin = running.bearer("admin")
+    await put(running, TEN, note="first")
+    first = (await get()).json()
+    await put(running, TEN | {"title": "Ten"}, FIRST)
+    versions = (await get("/history")).json()["versions"]
+    assert [(one["version"], one["note"]) for one in versions] == [(2, ""), (1, "first")]
+    changes = (await get("/diff?before=1")).json()["changes"]
+    assert [one["path"] for one in changes] == ["offers[ten].title", "offers[first]"]
+    assert (await get("?version=1")).json() == first
+    old = await get("?version=1", accept="application/yaml")
+    assert old.headers["content-type"].startswith("application/yaml")
+    headers = admin | {"content-type": "application/yaml"}
+    again = await running.client.put("/v1/offers", content=old.text, headers=headers)
+    assert again.json()["offers"] == first["offers"]
+    assert (await get("/diff?before=1")).json()["changes"] == []
+    for path in ("?version=9", "/diff?before=9", "/diff?before=1&after=9"):
+        assert (await get(path)).status_code == 404
+
+
 async def offered(running: Running, **changed: Any) -> dict[str, Any]:
     answer = await running.decide(**({"cart": CART, "consent": ALL} | changed))
     assert answer.status_code == 200, answer.text

@@ -36,6 +36,15 @@ async def test_it_says_what_the_next_decision_does(running: Running) -> None:
     assert decision["rejected_offers"] == sample["after"]["rejected_offers"]
 
 
+async def test_a_condition_that_names_what_is_not_there_is_told(running: Running) -> None:
+    draft = TEN | {"condition": "'vips' in segments || 'repeat_buyers' in segments"}
+    warning = "ten: there is no segment vips"
+    assert (await tried(running, draft))["warnings"] == [warning]
+    assert (await put(running, draft)).json()["warnings"] == [warning]
+    assert (await tried(running, TEN))["warnings"] == []
+    assert "warnings" not in (await put(running, TEN)).json()
+
+
 async def test_it_leaves_nothing_behind(running: Running) -> None:
     await put(running, TEN)
     await tried(

@@ -130,6 +130,8 @@ async def test_the_documentation_is_true(running: Running) -> None:
         "/v1/kpis",
         "/v1/offers",
         "/v1/offers/check",
+        "/v1/offers/diff",
+        "/v1/offers/history",
         "/v1/offers/{offer_id}/reservations",
         "/v1/reservations/{reservation_id}/redeem",
         "/v1/reservations/{reservation_id}/release",

@@ -130,19 +130,39 @@ async def test_yaml_goes_out_and_comes_back_the_same(running: Running) -> None:
 
 
 async def test_what_the_shop_does_not_have_is_saved_with_a_warning(running: Running) -> None:
+    catalogue = running.gateway.live.current.catalogue
+    aisle = next(path[0] for path in catalogue.category_path if path)
     wrong = rule(
         "wrong",
         {"kind": "force_offer", "offer_id": "nowhere"},
-        {"kind": "replace_offer", "offer_id": "ten", "by": "elsewhere"},
+        {"kind": "replace_offer", "offer_id": "gone", "by": "elsewhere"},
+        {"kind": "block_offer", "offer_ids": ["off"]},
         {"kind": "pin", "items": ["item-1", "item-none"]},
+        {"kind": "exclude", "categories": [aisle, "Liquer"], "items": ["item-no"]},
+        {"kind": "boost", "categories": ["Bakrey"]},
+        condition=f"('vips' in segments || 'repeat_buyers' in segments) && {aisle!r} in "
+        "cart.categories && !('Beef' in decision.categories) && 'x' in cart.quantities",
     )
     saved = await put(running, wrong)
     assert saved.status_code == 200
     assert saved.json()["warnings"] == [
-        "wrong: there is no offer nowhere",
-        "wrong: there is no offer elsewhere",
-        "wrong: the catalogue has no item item-none",
+        f"wrong: {said}"
+        for said in (
+            "there is no offer nowhere",
+            "there is no offer gone",
+            "there is no offer elsewhere",
+            "there is no offer off",
+            "the catalogue has no item item-none",
+            "the catalogue has no item item-no",
+            "the catalogue has no category Liquer",
+            "the catalogue has no category Bakrey",
+            "there is no segment vips",
+            "the catalogue has no category Beef",
+            "the catalogue has no item x",
+        )
     ]
+    assert (await check(running, rules=[wrong])).json()["warnings"] == saved.json()["warnings"]
+    assert (await check(running, rules=[])).json()["warnings"] == []
     assert "warnings" not in (await get(running)).json()
     right = await put(running, rule("right", {"kind": "pin", "items": ["item-1"]}))
     assert "warnings" not in right.json()
@@ -155,6 +175,17 @@ async def test_what_the_shop_does_not_have_is_saved_with_a_warning(running: Runn
         ("a: &x [1]\nb: *x", 400, "anchors"),
         ("!!python/object/apply:os.system ['true']", 400, "could not determine a constructor"),
         ("rules:\n- id: a", 422, "rules[0].actions: Field required"),
+        (
+            "rules: [{id: a, actions: [{kind: pinn, items: [a]}]}]",
+            422,
+            "rules[0].actions[0]: its kind is not one of 'pin', 'exclude', 'boost', 'force_offer'",
+        ),
+        ("rules: [{id: a, actions: [{items: [a]}]}]", 422, "[0]: its kind is not said"),
+        (
+            "rules: [{id: a, schedule: {countries: [DE, NO]}, actions: [{kind: block_offer}]}]",
+            422,
+            "rules[0].schedule.countries[1]: must be a text, in quotes if need be",
+        ),
         ("[1]", 422, "body"),
         ("rules: []\nnote: a\nrules: []", 400, "line 3, column 1: rules stands twice"),
     ],
@@ -165,6 +196,7 @@ async def test_bad_yaml_is_one_clear_problem(
     headers = running.bearer("admin") | {"content-type": "application/yaml"}
     answer = await running.client.put("/v1/rules", content=body, headers=headers)
     assert (answer.status_code, detail in answer.json()["detail"]) == (status, True), answer.text
+    assert "pinn" not in answer.text  # no value of the body is repeated
 
 
 async def test_hostile_and_misspelt_conditions_are_refused_with_their_place(
