@@ -23,7 +23,7 @@ from benchmarks.page_load import page_loads
 from benchmarks.servers import command, free_port, server
 from contract.errors import UserError
 from contract.figures import Figures
-from serving.commands.worker import OBJECTS_TO_COLLECT
+from serving.commands.worker_duties import OBJECTS_TO_COLLECT
 from serving.monitoring.kpi_rollup import KpiRollup
 from serving.monitoring.kpis import FILE
 from serving.state.sqlite_writer import connect

@@ -15,6 +15,7 @@ from contract.events import EVENT_TYPE
 from contract.features import BASKET_LINE, PURCHASED
 from contract.items import NOTHING, Floats, Indices, ItemNeighbours, Sparse, best_within
 from contract.own_baskets import OwnBaskets
+from contract.quotas import QUOTAS
 from contract.ranks import before_each, items_of, nothing_of, rank_of
 from contract.session_knn import SessionKnn, ascending
 
@@ -22,15 +23,6 @@ Mask = npt.NDArray[np.bool_]
 MAX_CANDIDATES = 256
 LOOKED = 5  # items looked at that count beside the cart
 LOOKED_MINUTES = 30  # as long as a visit lasts without anything happening
-# How many candidates each source may bring, in the order of trust when the list is cut.
-QUOTAS: dict[str, int] = {
-    "personal": 100,
-    "neighbours": 60,
-    "session_knn": 40,
-    "query_tower": 60,
-    "sequence": 60,
-    "popular": 40,
-}
 
 
 # What is known of each purchase: `weight_60d` and `weight_14d` as in contract.features, days since

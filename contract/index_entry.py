@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from contract.candidates import QUOTAS
+from contract.quotas import QUOTAS
 
 FLAT: Final = "flat"
 # Every kind with its search parameters. `nprobe` and `ef_search` say how far a search looks;

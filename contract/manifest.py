@@ -1,7 +1,8 @@
 """The release manifest: where everything that training hands to serving meets, with its hashes.
 
 `verify` is the one judge of a release. It does no I/O: the caller lends it a function that gives
-the digest of a file.
+the digest of a file. What a release must have been made for is asked of the code itself, with its
+compiled loops; that is imported where it is asked, because most who read a manifest judge nothing.
 """
 
 import hashlib
@@ -21,18 +22,8 @@ from pydantic import (
     model_serializer,
 )
 
-from contract import (
-    attribution,
-    candidates,
-    encoding,
-    offer_features,
-    pair_features,
-    segment_config,
-    segments,
-    text,
-)
-from contract.features import feature_hash
 from contract.index_entry import IndexEntry, index_problems
+from contract.quotas import QUOTAS
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "items.faiss"
@@ -166,6 +157,9 @@ def sha256(content: bytes) -> str:
 
 def expected_feature_hash() -> str:
     """The hash of the features, the encoder and the pair features of this very code."""
+    from contract import candidates, encoding, pair_features, segment_config, segments, text
+    from contract.features import feature_hash
+
     return feature_hash(
         encoding.ENCODER_VERSION,
         encoding.QUERY_TOWER_INPUTS,
@@ -177,7 +171,7 @@ def expected_feature_hash() -> str:
         pair_features.PAIR_FEATURES_VERSION,
         pair_features.PAIR_FEATURES,
         candidates.MAX_CANDIDATES,
-        candidates.QUOTAS,
+        QUOTAS,
         segments.SEGMENTS_VERSION,
         segment_config.RULES,
         segments.NUM_SEGMENTS,
@@ -186,7 +180,11 @@ def expected_feature_hash() -> str:
 
 def own_feature_hash(model: str) -> str | None:
     """The hash of features that no other model has; None where the release's holds."""
-    return offer_features.offer_feature_hash() if model == OFFER_UPLIFT else None
+    if model != OFFER_UPLIFT:
+        return None
+    from contract.offer_features import offer_feature_hash
+
+    return offer_feature_hash()
 
 
 def verify(content: bytes, digest_of: DigestOf, *, release_id: str | None = None) -> list[str]:
@@ -250,6 +248,8 @@ def _absent(manifest: ReleaseManifest) -> list[str]:
 def tensors(model: str, dimension: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The inputs and outputs that this code expects of `model` in a space of `dimension`; of
     OFFER_UPLIFT that is the size of its answer, twice the number of arms."""
+    from contract import attribution, candidates, encoding, offer_features, pair_features
+
     if model == OFFER_UPLIFT:
         width = (len(offer_features.OFFER_FEATURES),)
         return (

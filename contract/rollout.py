@@ -51,6 +51,7 @@ class Rollout(_Strict):
     before: tuple[ReleaseId, ...] = ()  # what was live before the live one
     healthy: tuple[ReleaseId, ...] = ()  # what was live and answered well
     rolled_back: tuple[RolledBack, ...] = ()
+    next_live: ReleaseId | None = None  # what `current` is about to name
 
     @classmethod
     def parse(cls, content: bytes) -> "Rollout":
@@ -64,7 +65,10 @@ class Rollout(_Strict):
 
     def as_bytes(self) -> bytes:
         """How it is written."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+        held = self.model_dump(mode="json")
+        if self.next_live is None:  # nearly always; versions before the field refuse it
+            del held["next_live"]
+        return (json.dumps(held, sort_keys=True, indent=1) + "\n").encode()
 
     def rollback_of(self, release_id: str) -> RolledBack | None:
         """Why and when `release_id` was taken away; None when it was not."""
@@ -90,6 +94,10 @@ class Rollout(_Strict):
                 "rolled_back": tuple(o for o in self.rolled_back if o.release_id != release_id),
             }
         )
+
+    def about_to_name(self, release_id: str | None) -> "Rollout":
+        """While `current` does not name `release_id` yet; None: it names what it is to name."""
+        return self.model_copy(update={"next_live": release_id})
 
     def on_trial(self, canary: Canary) -> "Rollout":
         """With this canary, in place of any other; forgiven if it was rolled back."""

@@ -16,12 +16,12 @@ from serving.ingest.accept import TracksPosition
 from serving.ingest.feed import FeatureFeed
 from serving.settings import Settings
 from serving.state.event_log import EventLog, SqliteEventLog
-from serving.state.feature_store import SEED, FeatureStore, MemoryFeatureStore
+from serving.state.feature_store import FeatureStore, MemoryFeatureStore
 from serving.state.records import Codec
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.snapshot import SnapshotUnusableError, name_of, read_snapshot
 from serving.state.sqlite_writer import StoreError
-from serving.state.state_folder import EVENTS
+from serving.state.state_folder import EVENTS, SEED
 
 if TYPE_CHECKING:
     from serving.state.valkey_feature_store import ValkeyFeatureStore

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from contract.attribution import Background
-from contract.candidates import MAX_CANDIDATES, QUOTAS, Candidates, Evidence
+from contract.candidates import MAX_CANDIDATES, Candidates, Evidence
 from contract.drift_profile import Profile
 from contract.encoding import CART, FIRST_ITEM, Situation, Vocabulary
+from contract.quotas import QUOTAS
 from training.data.item_tables import ItemTables
 from training.data.ranking_examples import NeuralSide, rank_inputs
 from training.data.tower_examples import encode_all

@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract import features
 from contract.clock import Clock, SystemClock, to_us
 from contract.consent import pseudonymise
 from contract.errors import UserError
@@ -29,12 +28,10 @@ from serving.commands.parquet import read_columns
 from serving.control import open_control, secrets_of
 from serving.settings import Settings
 from serving.state.control_records import Consent
-from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
-from serving.state.snapshot import is_plain, is_readable, write_snapshot
 from serving.state.sql_control_store import SqlControlStore
-from serving.state.state_folder import StateFolder
+from serving.state.state_folder import SEED, SNAPSHOT, StateFolder
 
 NOTE = "backfill"
 
@@ -70,6 +67,10 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
     Raises UserError when a file is missing or malformed, and when the folder was seeded from
     something else.
     """
+    # Only here: they bring the compiled loops along, which help can do without.
+    from contract.features import replay
+    from serving.state.snapshot import is_plain, is_readable, write_snapshot
+
     began = time.perf_counter()
     subjects_file, event_files = _files(source)
     mark = _digest([subjects_file, *event_files], until)
@@ -95,7 +96,7 @@ def backfill(settings: Settings, source: Path, until: datetime | None, clock: Cl
             print(f"reading the history in {source} ...", file=sys.stderr, flush=True)
             table = _events(event_files, until)
             print(f"making features of {len(table)} events ...", file=sys.stderr, flush=True)
-            states = features.replay(_exploded(table))
+            states = replay(_exploded(table))
             subjects = 0
             if held is None:  # first, because states are sealed under the subjects' keys
                 subjects = asyncio.run(_import(control, secrets, subjects_file, mark, clock))

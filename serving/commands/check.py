@@ -7,8 +7,8 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.figures import Figures
+from contract.rollout_file import live_release_id
 from serving.commands.arguments import add_folders, add_json, add_release, settings_of
-from serving.inference.releases import check_release, live_release_id
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> Figures:
 
 def checked(command: str, releases: Path, models: Path, release_id: str) -> Figures:
     """The figures of a release without problems; UserError after printing those of another."""
+    from serving.inference.releases import check_release
+
     began = time.perf_counter()
     problems = check_release(releases, models, release_id)
     if problems:

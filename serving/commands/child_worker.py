@@ -19,6 +19,7 @@ from serving.settings import Settings
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0
+PORT: Final = 9464
 PAUSE_S: Final = 10.0  # before it is started anew
 
 

@@ -22,12 +22,12 @@ from contract.event_parts import PARTS_FILE
 from contract.events import Event
 from contract.figures import Figures
 from contract.manifest import CATALOGUE
+from contract.rollout_file import live_release_id
 from contract.whole_file import replacing
 from serving.commands.arguments import add_folders, add_json, require_interval, settings_of
 from serving.commands.ending import told_to_end
 from serving.commands.parquet import read_columns
 from serving.control import open_control, require_control, secrets_of
-from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
 from serving.state.control_records import Export
@@ -38,7 +38,6 @@ from serving.state.parquet_parts import EVENTS_FOLDER, ParquetParts, export, ope
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_BYTES
 from serving.state.state_folder import EVENTS
-from serving.stores import open_event_log
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +124,8 @@ class _Done:
 
 
 def _brought_up(settings: Settings, control: ControlStore, output: Path) -> _Done:
+    from serving.stores import open_event_log  # only here: the compiled loops come along
+
     keys = SubjectKeys(control)
     event_log = open_event_log(settings, SealedCodec(keys))
     try:

@@ -12,17 +12,9 @@ from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.control import open_control, require_control, secrets_of
 from serving.settings import Settings
 from serving.state.event_log import SqliteEventLog, holds_plain_events, plain_events
-from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.sealing import SealedCodec, SubjectKeys
-from serving.state.snapshot import (
-    SnapshotPlainError,
-    SnapshotUnusableError,
-    read_plain_snapshot,
-    read_snapshot,
-    write_snapshot,
-)
 from serving.state.sqlite_writer import connect
-from serving.state.state_folder import EVENTS, StateFolder
+from serving.state.state_folder import EVENTS, SEED, SNAPSHOT, StateFolder
 
 _ASIDE = "events.plain.sqlite"
 
@@ -104,6 +96,14 @@ def _overwrite(path: Path) -> None:
 
 
 def _encrypt_seed(path: Path, keys: SubjectKeys) -> int:
+    from serving.state.snapshot import (
+        SnapshotPlainError,
+        SnapshotUnusableError,
+        read_plain_snapshot,
+        read_snapshot,
+        write_snapshot,
+    )
+
     try:
         read_snapshot(path, keys)
     except SnapshotPlainError:
@@ -117,6 +117,8 @@ def _encrypt_seed(path: Path, keys: SubjectKeys) -> int:
 
 def _drop_plain_snapshot(path: Path, keys: SubjectKeys) -> None:
     """The next start makes it again from the log."""
+    from serving.state.snapshot import SnapshotPlainError, SnapshotUnusableError, read_snapshot
+
     try:
         read_snapshot(path, keys)
     except SnapshotPlainError:

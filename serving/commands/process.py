@@ -1,7 +1,6 @@
 """The serving process: take the port first, then load everything, then serve until a signal."""
 
 import asyncio
-import errno
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,6 +15,7 @@ from contract.errors import UserError
 from serving.api.arrivals import patient
 from serving.api.gateway import Gateway
 from serving.app import create_app
+from serving.commands.port import bind
 from serving.opening import open_gateway
 from serving.settings import Settings
 from serving.state.state_folder import StateFolder
@@ -23,23 +23,6 @@ from serving.state.state_folder import StateFolder
 Application = Any
 # What to do once the server answers; the server ends after it when it returns True.
 WhenReady = Callable[[Gateway], Awaitable[bool]]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The port, taken but not yet listening. Raises UserError when it is in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((host, port))
-    except OSError as error:
-        taken.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} on {host} is in use; stop what uses it or choose another --port"
-            ) from None
-        raise UserError(f"{host}:{port} can not be listened on: {error.strerror}") from None
-    return taken
 
 
 class _Server(uvicorn.Server):

@@ -12,10 +12,10 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MANIFEST, ReleaseManifest
 from contract.rollout import Canary, Rollout
+from contract.rollout_file import live_release_id
 from serving.commands import release_status, release_transfer
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.commands.check import checked
-from serving.inference.releases import live_release_id, load_release
 from serving.settings import Settings
 
 _PERCENT = 10.0
@@ -57,6 +57,7 @@ def list_releases(args: argparse.Namespace) -> Figures:
     """Print the releases, the newest first; the live one is marked, and what became of each."""
     releases = settings_of(args).releases
     folders, live = _folders(releases), ""
+    rollout = rollout_file.settled(releases)  # before `current` is read
     try:
         live = live_release_id(releases)
     except UserError as error:
@@ -64,7 +65,6 @@ def list_releases(args: argparse.Namespace) -> Figures:
             print(f"! {error}")
     figures = Figures("release list")
     manifests = [found for folder in folders if (found := _manifest(folder))]
-    rollout = rollout_file.read_rollout(releases)
     for manifest in sorted(manifests, key=lambda one: one.created_at, reverse=True):
         mark = "*" if manifest.release_id == live else " "
         until = f"{manifest.trained_until:%Y-%m-%d %H:%M}"
@@ -110,6 +110,7 @@ def _became(rollout: Rollout, release_id: str, live: str) -> list[str]:
 def verify(args: argparse.Namespace) -> Figures:
     """As `check`."""
     settings = settings_of(args)
+    rollout_file.settled(settings.releases)
     release_id = args.release or live_release_id(settings.releases)
     return checked("release verify", settings.releases, settings.models, release_id)
 
@@ -154,6 +155,7 @@ def rollback(args: argparse.Namespace) -> Figures:
     """Go back from the live release to the one before it, which must verify. The live one is not
     served again until somebody promotes it."""
     settings = settings_of(args)
+    rollout_file.settled(settings.releases)
     live = rollout_file.named(settings.releases)
     if live is None:
         raise UserError("no release is live; choose one with `tillwise-serve release promote`")
@@ -172,6 +174,8 @@ def rollback(args: argparse.Namespace) -> Figures:
 def _load(settings: Settings, release_id: str) -> None:
     """Raise UserError unless it can be served. Not `check`: that also judges the pointer, which
     these commands are about to put right."""
+    from serving.inference.releases import load_release  # only here: it is the whole gateway
+
     load_release(settings.releases, settings.models, release_id).models.close()
 
 

@@ -12,13 +12,13 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.figures import Figures
 from contract.rollout import Canary
+from contract.rollout_file import live_release_id
 from serving.commands.arguments import add_folders, add_json, require_interval, settings_of
 from serving.commands.ending import told_to_end
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
 from serving.inference.release_store import Live, ReleaseStore
 from serving.inference.release_transfer import pull, push
-from serving.inference.releases import live_release_id
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
 

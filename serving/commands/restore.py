@@ -20,12 +20,11 @@ from serving.settings import Settings
 from serving.state.audit import COMMAND_LINE, Entry
 from serving.state.backup import Manifest, read_manifest, verify
 from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import SEED, SNAPSHOT, MemoryFeatureStore
 from serving.state.restore import Since, apply_lines, apply_receipts, lines_after
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import KEY_FILE, Secrets, load_secrets
 from serving.state.sqlite_control_store import SqliteControlStore
-from serving.state.state_folder import CONTROL, EVENTS, LEDGER, StateFolder
+from serving.state.state_folder import CONTROL, EVENTS, LEDGER, SEED, SNAPSHOT, StateFolder
 
 _STAGE = ".restoring"
 _CONSENTS_ARE_OLD = (
@@ -163,6 +162,8 @@ async def _brought_up(
 
 async def _keep_features_alone(stage: Path, control: SqliteControlStore) -> None:
     """Snapshot and events become what an import leaves."""
+    from serving.state.feature_store import MemoryFeatureStore
+
     keys = SubjectKeys(control)
     log = SqliteEventLog(stage / EVENTS, SealedCodec(keys))
     try:

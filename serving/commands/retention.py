@@ -4,15 +4,17 @@ by itself, once a day."""
 import argparse
 import asyncio
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from contract.clock import AsOfClock, Clock, SystemClock
 from contract.figures import Figures
 from serving.commands.arguments import add_folders, add_json, moment, settings_of
-from serving.commands.stopped import opened_rights
 from serving.control import open_control, require_control, secrets_of
-from serving.ingest.retention import Removed, enforce
 from serving.settings import Settings
 from serving.state.state_folder import StateFolder
+
+if TYPE_CHECKING:
+    from serving.ingest.retention import Removed
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +41,11 @@ def run(args: argparse.Namespace) -> Figures:
     return figures
 
 
-async def _enforce(settings: Settings, clock: Clock) -> Removed:
+async def _enforce(settings: Settings, clock: Clock) -> "Removed":
+    # Only here: they bring the compiled loops of features along.
+    from serving.commands.stopped import opened_rights
+    from serving.ingest.retention import enforce
+
     secrets = secrets_of(settings)
     control = open_control(settings, secrets, clock)
     try:

@@ -6,22 +6,21 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.rule_set import RuleRefused, checked_set
-from contract.rules import RuleBook
-from serving.api.problems import path_of
 from serving.commands.arguments import add_folders, add_json, settings_of
 from serving.control import open_control, require_control, secrets_of
-from serving.decision.rule_book import DOCUMENT, body_of
 from serving.state.audit import COMMAND_LINE
 from serving.state.documents import DocumentConflict
 from serving.state.sql_control_store import SqlControlStore
 from serving.yaml_text import as_yaml, yaml_body
+
+if TYPE_CHECKING:
+    from contract.rules import RuleBook
 
 _ON_SCREEN = "-"
 _MOST_TOLD = 50
@@ -67,6 +66,8 @@ def _runner(action: Callable[[argparse.Namespace, SqlControlStore], Figures]) ->
 
 
 def _import(args: argparse.Namespace, control: SqlControlStore) -> Figures:
+    from serving.decision.rule_book import DOCUMENT, body_of
+
     book = read_book(args.file)
     try:
         written = asyncio.run(
@@ -79,6 +80,9 @@ def _import(args: argparse.Namespace, control: SqlControlStore) -> Figures:
 
 
 def _export(args: argparse.Namespace, control: SqlControlStore) -> Figures:
+    from contract.rules import RuleBook
+    from serving.decision.rule_book import DOCUMENT
+
     document = control.document(DOCUMENT, args.version)
     if document is None and args.version is not None:
         raise UserError(f"there is no version {args.version} of the rules")
@@ -91,6 +95,8 @@ def _export(args: argparse.Namespace, control: SqlControlStore) -> Figures:
 
 
 def _history(args: argparse.Namespace, control: SqlControlStore) -> Figures:
+    from serving.decision.rule_book import DOCUMENT
+
     heads = control.document_history(DOCUMENT, limit=_MOST_TOLD)
     for head in heads:
         print(f"{head.version:6}  {head.written_at:%Y-%m-%d %H:%M}  {head.by.key_id}  {head.note}")
@@ -105,8 +111,13 @@ def _check(args: argparse.Namespace) -> Figures:
     return _figures("rules check", len(book.rules), 0)
 
 
-def read_book(path: Path) -> RuleBook:
+def read_book(path: Path) -> "RuleBook":
     """The rules of a file, which may be saved. Raises UserError with the place of a fault."""
+    # Only here: they bring the compiled loops along, which help can do without.
+    from contract.rule_set import RuleRefused, checked_set
+    from contract.rules import RuleBook
+    from serving.api.problems import path_of
+
     try:
         body = yaml_body(path.read_bytes())
     except OSError as error:

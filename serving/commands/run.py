@@ -4,10 +4,10 @@ import argparse
 import logging
 import os
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from contract.clock import AsOfClock, Clock, SystemClock
 from contract.figures import Figures
-from serving.api.gateway import Gateway
 from serving.commands.arguments import (
     add_folders,
     add_json,
@@ -15,11 +15,12 @@ from serving.commands.arguments import (
     moment,
     settings_of,
 )
-from serving.commands.child_worker import ChildWorker
-from serving.commands.process import serve
-from serving.commands.worker import PORT
+from serving.commands.child_worker import PORT, ChildWorker
 from serving.monitoring.http import configure_logging
 from serving.settings import mistaken
+
+if TYPE_CHECKING:
+    from serving.api.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> Figures:
     """Serve until SIGTERM or SIGINT."""
+    from serving.commands.process import serve  # only here: it is the whole gateway
+
     settings = settings_of(args)
     clock: Clock = SystemClock() if args.as_of is None else AsOfClock(moment(args.as_of))
     configure_logging(settings.log_level)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> Figures:
     as_of = () if args.as_of is None else ("--as-of", args.as_of)
     with ExitStack() as held:
 
-        async def start_worker(gateway: Gateway) -> bool:
+        async def start_worker(gateway: "Gateway") -> bool:
             """Once there are stores for it to read."""
             if settings.worker:
                 child = ChildWorker(settings, *as_of, port=settings.worker_port)

@@ -9,7 +9,7 @@ from contract.errors import UserError
 from contract.figures import Figures
 from contract.manifest import MODELS
 from serving.commands.arguments import add_folders, add_json, settings_of
-from serving.commands.process import bind
+from serving.commands.port import bind
 from serving.inference.triton_process import Ports, TritonProcess, installed
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from contract import candidates, pair_features
 from contract.candidates import (
-    QUOTAS,
     Candidates,
     Evidence,
 )
@@ -15,6 +14,7 @@ from contract.items import Floats, Indices
 from contract.pair_features import (
     PAIR_FEATURES,
 )
+from contract.quotas import QUOTAS
 from serving.decision.eligibility import Eligible
 from serving.decision.messages import MAX_RESULTS
 from serving.inference.release import Release

@@ -13,11 +13,12 @@ from contract import rollout_file
 from contract.clock import Clock, SystemClock
 from contract.errors import UserError
 from contract.rollout import Canary, Rollout
+from contract.rollout_file import live_release_id
 from serving.inference.backend import InferenceFailed, ServerNotReady
 from serving.inference.guard import Comparison, Guard
 from serving.inference.loading import give_back_memory
 from serving.inference.probe import probe
-from serving.inference.releases import LiveRelease, live_release_id
+from serving.inference.releases import LiveRelease
 from serving.inference.wanted import Fingerprint, fingerprint, read_wanted, refuse_taken
 from serving.monitoring.releases import CANARY, LIVE, SHADOW, ReleaseMetrics
 

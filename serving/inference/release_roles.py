@@ -28,6 +28,7 @@ def follow(folders: Folders, live: Live, at: datetime) -> bool:
     """
     if followed(folders) >= live.generation and (folders.releases / CURRENT).exists():
         return False
+    rollout_file.settled(folders.releases)
     gone = live.withdrawn
     if gone is not None and rollout_file.named(folders.releases) == gone.release_id:
         with suppress(UserError):  # nothing before it here: then it is promoted below

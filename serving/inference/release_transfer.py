@@ -17,7 +17,6 @@ from serving.inference.release_place import (
     manifest_files,
 )
 from serving.inference.release_store import ReleaseStore, check_name, files_of, parsed_manifest
-from serving.inference.releases import digest_of, load_release
 
 _DRAFT = ".partial-"  # as an export names its own; Triton and the gateway pass such names over
 
@@ -26,6 +25,9 @@ def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     """Copy a release into the store; False when all of it was there already. UserError when it can
     not be served, or when one of its model versions is another model in the store."""
     content = manifest_bytes(folders, release_id)
+    # Only here: it brings the whole gateway along, and most who use this module pull.
+    from serving.inference.releases import load_release
+
     load_release(folders.releases, folders.models, release_id).models.close()
     held = store.manifest(release_id)
     manifest = parsed_manifest(content, release_id)
@@ -75,7 +77,10 @@ def pull(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
     if manifest.feature_hash != expected_feature_hash():  # before anything large is copied
         raise UserError(f"release {release_id}: {verify(content, lambda *_: None)[0]}")
     with changing(folders.releases):
-        digest = digest_of(folders.releases, folders.models, release_id)
+
+        def digest(root: Root, name: str) -> str | None:
+            return digest_of_file(folders.of(root, release_id) / name)
+
         if not _same(folders, release_id, content) or verify(content, digest):
             _refuse_clashes(folders, manifest)
             _fetch(store, folders, manifest, content)

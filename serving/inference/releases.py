@@ -9,41 +9,17 @@ from pathlib import Path
 
 from contract.assignment import takes_part
 from contract.errors import UserError
-from contract.manifest import RELEASE_ID, DigestOf
-from contract.rollout import CURRENT, Canary
+from contract.rollout import Canary
+from contract.rollout_file import live_release_id
 from serving.inference.backend import InferenceBackend
 from serving.inference.breaker import BreakerSettings
 from serving.inference.embedded import EmbeddedBackend, Session
 from serving.inference.loading import GiveWay, load_beside
 from serving.inference.release import Release
 from serving.inference.release_build import OnBatch, examine, what
-from serving.inference.release_files import ReleaseFiles
 
 # Makes the backend of a release that is complete but for it, given a session per model file.
 Backends = Callable[[Release, Mapping[str, Session]], InferenceBackend]
-
-
-def digest_of(releases_dir: Path, models_dir: Path, release_id: str) -> DigestOf:
-    """The digests that contract.manifest.verify asks for."""
-    return ReleaseFiles(releases_dir, models_dir, release_id).digest
-
-
-def live_release_id(releases_dir: Path) -> str:
-    """The release that `current` names; UserError when it names none that exists."""
-    try:
-        text = (releases_dir / CURRENT).read_bytes().decode().removesuffix("\n")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{CURRENT}: missing, so no release is live; make one with `tillwise-train export` "
-            "or choose one with `tillwise-serve release promote`"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{CURRENT}: cannot be read") from error
-    if not RELEASE_ID.fullmatch(text):
-        raise UserError(f"{CURRENT}: does not hold one release id")
-    if not (releases_dir / text).is_dir():
-        raise UserError(f"{CURRENT}: names release {text}, which does not exist")
-    return text
 
 
 def check_release(releases_dir: Path, models_dir: Path, release_id: str) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from contract.errors import UserError
 from contract.rollout import Rollout
-from contract.rollout_file import read_rollout
-from serving.inference.releases import LiveRelease, live_release_id
+from contract.rollout_file import live_release_id, settled
+from serving.inference.releases import LiveRelease
 
 log = logging.getLogger(__name__)
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -16,7 +16,7 @@ async def load_last_good(live: LiveRelease) -> str | None:
     """Load what `current` names or, where that can not be served, the last good release; what is
     wrong in that case. Raises UserError when nothing can be served."""
     try:
-        rollout = read_rollout(live.releases_dir)
+        rollout = settled(live.releases_dir)
     except UserError:  # the follower will say so
         rollout = Rollout()
     wanted = None
@@ -51,7 +51,7 @@ def read_wanted(releases: Path) -> tuple[Rollout | UserError, str | UserError]:
     rollout: Rollout | UserError
     wanted: str | UserError
     try:
-        rollout = read_rollout(releases)
+        rollout = settled(releases)
     except UserError as error:
         rollout = error
     try:

@@ -23,11 +23,10 @@ from typing import Any
 from contract.errors import UserError
 from serving.state import control_audit
 from serving.state.audit import START
-from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.secrets import KEY_FILE, Secrets
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_writer import copy_file
-from serving.state.state_folder import CONTROL, EVENTS, LEDGER
+from serving.state.state_folder import CONTROL, EVENTS, LEDGER, SEED, SNAPSHOT
 
 MANIFEST = "backup.json"
 FORM = 1

@@ -27,11 +27,10 @@ from serving.state.snapshot import (
     read_snapshot,
     write_snapshot,
 )
+from serving.state.state_folder import SEED, SNAPSHOT
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = "features.npz"
-SEED = "seed.npz"  # what an import left; the log is replayed on top of it
 _CHUNK = 5_000
 _BREATH = 500
 # A large batch gives way to waiting checkouts after this many events.

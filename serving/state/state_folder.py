@@ -11,6 +11,8 @@ from contract.file_lock import alone_if_free
 EVENTS = "events.sqlite"
 CONTROL = "control.sqlite"
 LEDGER = "coupons.sqlite"
+SNAPSHOT = "features.npz"
+SEED = "seed.npz"  # what an import left; the log is replayed on top of it
 COPIES = "copies"  # of a control store that lies elsewhere
 CALLERS = "callers.sealed"  # whom it vouched for
 _LOCK = "lock"

@@ -11,7 +11,6 @@ from contract.candidates import (
     LOOKED,
     LOOKED_MINUTES,
     MAX_CANDIDATES,
-    QUOTAS,
     gather,
     looked_at,
     merge,
@@ -27,6 +26,7 @@ from contract.pair_features import (
     PAIR_FEATURES,
     pair_features,
 )
+from contract.quotas import QUOTAS
 from tests.contract.examples import event, many, us
 from tests.contract.shop import (
     BREAD,

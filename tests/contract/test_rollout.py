@@ -63,6 +63,10 @@ def test_nothing_grows_without_end() -> None:
 def test_it_is_read_as_it_was_written() -> None:
     state = Rollout().promoted("a", "b", AT).on_trial(trial("c", 2.5, shadow=True))
     assert Rollout.parse(state.as_bytes()) == state
+    begun = state.about_to_name("b")
+    assert Rollout.parse(begun.as_bytes()) == begun
+    assert begun.about_to_name(None).as_bytes() == state.as_bytes()
+    assert b"next_live" not in state.as_bytes()  # versions before it refuse what they do not know
 
 
 @pytest.mark.parametrize(

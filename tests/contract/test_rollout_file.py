@@ -2,15 +2,18 @@
 
 import json
 import multiprocessing
+import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from contract import rollout_file
+from contract import rollout_file, whole_file
 from contract.errors import GateRefused, UserError
 from contract.rollout import ROLLOUT, Canary
-from serving.inference.releases import live_release_id
+from contract.rollout_file import live_release_id
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -80,24 +83,71 @@ def test_only_the_live_release_is_remembered_as_healthy(releases: Path) -> None:
     assert rollout_file.read_rollout(releases).healthy == ("a",)
 
 
-def test_a_death_between_the_two_files_leaves_a_safe_state(
+def _killed_after(replaced: int, folder: str, action: str) -> None:
+    """Do `action`, and die by SIGKILL once `replaced` files have taken their places."""
+    left = replaced
+
+    def replace(path: Path, content: bytes) -> None:
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        whole_file.replace(path, content)
+
+    with mock.patch.object(rollout_file, "replace", replace):
+        if action == "promote":
+            rollout_file.promote(Path(folder), "c", AT)
+        else:
+            rollout_file.roll_back(Path(folder), "b", "errors", AT)
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+@pytest.mark.parametrize(("action", "became"), [("promote", "c"), ("roll back", "a")])
+@pytest.mark.parametrize("next_to_come", ["reads", "changes"])
+def test_a_switch_whose_process_is_killed_is_finished_by_the_next_who_comes(
+    releases: Path, action: str, became: str, replaced: int, next_to_come: str
+) -> None:
+    rollout_file.promote(releases, "b", AT)
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_after, args=(replaced, str(releases), action)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    if replaced == 1:  # one file says it, the other does not yet: what is taken away is not served
+        half = rollout_file.read_rollout(releases)
+        assert (half.next_live, live_release_id(releases)) == (became, "b")
+        assert (half.rollback_of("b") is None) == (action == "promote")
+    if next_to_come == "reads":
+        rollout = rollout_file.settled(releases)
+    else:
+        rollout_file.record_healthy(releases, "nobody")
+        rollout = rollout_file.read_rollout(releases)
+    live = live_release_id(releases)
+    assert rollout == rollout_file.read_rollout(releases)
+    assert rollout.next_live is None
+    assert b"next_live" not in (releases / ROLLOUT).read_bytes()  # versions before it read on
+    assert live == (became if replaced else "b")
+    assert rollout.previous(live)[:1] == {"c": ("b",), "b": ("a",), "a": ()}[live]
+
+
+def test_a_promotion_that_fails_does_not_come_about_later(
     releases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason is written before the pointer moves: what it says holds in between."""
-    rollout_file.promote(releases, "b", AT)
+    before = (releases / ROLLOUT).read_bytes()
 
-    def dies(*_: object) -> None:
-        raise KeyboardInterrupt
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rollout_file, "_point", dies)
-    with pytest.raises(KeyboardInterrupt):
-        rollout_file.roll_back(releases, "b", "errors", AT)
-    assert live_release_id(releases) == "b"
-    rollout = rollout_file.read_rollout(releases)
-    assert rollout.rollback_of("b") is not None
-    assert rollout.last_good("b") == ("a",)
-    monkeypatch.undo()
-    assert rollout_file.roll_back(releases, "b", "errors", AT) == "a"
+    monkeypatch.setattr(rollout_file, "_point", full)
+    with pytest.raises(OSError, match="No space"):
+        rollout_file.promote(releases, "b", AT)
+    assert (releases / ROLLOUT).read_bytes() == before
+    # What was begun and can not be finished is one line.
+    half = rollout_file.read_rollout(releases).promoted("a", "b", AT).about_to_name("b")
+    (releases / ROLLOUT).write_bytes(half.as_bytes())
+    with pytest.raises(UserError, match=r"switch to release b was left half done .*No space"):
+        rollout_file.settled(releases)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1, "more": 2}', b"\xff\xfe"])

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.kserve_server import WRONG
 from benchmarks.servers import UNREMEMBERED
 from contract.manifest import MANIFEST, MODELS, RANKER, ReleaseManifest
-from serving.inference.releases import live_release_id
+from contract.rollout_file import live_release_id
 from serving.inference.triton_client import TritonClient
 from serving.inference.triton_process import Ports, TritonProcess
 from tests.faults.shoppers import shopping

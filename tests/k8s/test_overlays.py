@@ -14,7 +14,7 @@ from obstore.store import S3Store
 
 from serving.__main__ import build_parser as serving_parser
 from serving.api import health
-from serving.commands.worker import PORT
+from serving.commands.child_worker import PORT
 from serving.inference.release_store import ReleaseStore
 from serving.retention import Retention
 from serving.settings import Settings, load_settings

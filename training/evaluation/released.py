@@ -14,7 +14,7 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.candidates import MAX_CANDIDATES, QUOTAS, gather, merge, sources_of
+from contract.candidates import MAX_CANDIDATES, gather, merge, sources_of
 from contract.encoding import CART, Encoded, Situation, Vocabulary, encode, stack
 from contract.errors import UserError
 from contract.item_index import ItemIndex, opened
@@ -40,6 +40,7 @@ from contract.manifest import (
 )
 from contract.pair_features import pair_features
 from contract.popular import PopularLists
+from contract.quotas import QUOTAS
 from contract.segment_config import SegmentConfig
 from contract.session_knn import SessionKnn
 from training.data.ranking_examples import NeuralSide, rank_inputs

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from contract.candidates import MAX_CANDIDATES, QUOTAS
+from contract.candidates import MAX_CANDIDATES
 from contract.clock import to_us
 from contract.encoding import CART, Encoded, Situation, Vocabulary, encode, stack
 from contract.errors import UserError
 from contract.items import Floats
 from contract.manifest import QUERY_TOWER, RANKER, SEQUENCE_ENCODER, tensors
+from contract.quotas import QUOTAS
 from training.data.item_tables import ItemTables, count
 from training.data.ranking_examples import NeuralSide, rank_inputs
 from training.data.source import Source

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from contract.clock import Clock, from_us, to_us
 from contract.errors import UserError
 from contract.manifest import MANIFEST, OFFER_ARMS
-from contract.rollout_file import named
+from contract.rollout_file import named, settled
 from contract.whole_file import replace
 from training.data.storage import event_parts
 from training.evaluation.network_chances import released_files
@@ -113,6 +113,7 @@ def champion_id(wish: Wish) -> str:
 
 def live_release(releases: Path) -> str:
     """The release that `current` names. UserError where there is none."""
+    settled(releases)
     live = named(releases)
     if live is None:
         raise UserError(

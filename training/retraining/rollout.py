@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from contract.clock import Clock
 from contract.errors import UserError
 from contract.rollout import Canary
-from contract.rollout_file import named, promote, read_rollout, start_canary
+from contract.rollout_file import named, promote, settled, start_canary
 from training.retraining.plan import Wish
 from training.retraining.steps import Result
 
@@ -40,7 +40,7 @@ def finish(
     guard took back, or somebody replaced, is not promoted."""
     end = datetime.fromisoformat(started_at) + timedelta(minutes=wish.canary_minutes)
     while True:
-        held = read_rollout(wish.releases)
+        held = settled(wish.releases)
         told = held.rollback_of(release_id)
         if told is not None:
             return {"became": "taken back", "reason": told.reason}
@@ -48,8 +48,6 @@ def finish(
             stood = held.promoted_at is not None and held.promoted_at >= end
             if named(wish.releases) == release_id:  # a person was quicker, or we were killed here
                 return _promoted(wish) if stood else {"became": "promoted", "reason": _QUICKER}
-            if stood and held.before[-1:] == (named(wish.releases),):
-                break  # killed between the two files: the first says already what is live
             return {"became": "taken back", "reason": "the trial was ended by somebody"}
         left = (end - clock.now()).total_seconds()
         if left <= 0:

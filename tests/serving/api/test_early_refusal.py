@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.arrivals import arrival_of, patient, ready_of, waiting_beside
 from serving.api.known_callers import KnownCallers
-from serving.commands.process import bind
+from serving.commands.port import bind
 from serving.decision.admission import Admission, Overloaded
 from serving.state.callers_file import CallersFile
 from serving.state.control_records import ApiKey

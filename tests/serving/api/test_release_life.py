@@ -21,8 +21,8 @@ from contract import manifest, rollout_file
 from contract.assignment import takes_part
 from contract.manifest import QUERY_TOWER
 from contract.rollout import ROLLOUT, Canary
+from contract.rollout_file import live_release_id
 from serving.inference import follower, wanted
-from serving.inference.releases import live_release_id
 from tests.serving.conftest import ALL, Running, Start, purchase
 from tests.serving.inference.broken_models import not_a_number
 from tests.serving.release_factory import (

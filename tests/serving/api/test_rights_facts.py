@@ -13,7 +13,7 @@ from threading import Event as Flag
 import pytest
 
 from contract.events import Event
-from serving.commands.worker import Bench, duties
+from serving.commands.worker_duties import Bench, duties
 from serving.experiments.rollup import FILE, Rollup
 from serving.monitoring.alarms import KpiAlarms
 from serving.monitoring.drift import FILE as DRIFT_FILE

@@ -18,7 +18,7 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     [
         *("serving.app", "serving.stores", "serving.commands.process"),
-        *("serving.commands.run", "serving.commands.demo", __name__),
+        *("serving.commands.run", "serving.commands.demo_run", __name__),
     ]
 )
 

@@ -22,12 +22,13 @@ from serving.state.audit import COMMAND_LINE, first_fault
 from serving.state.control_records import Consent
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import SEED, MemoryFeatureStore
+from serving.state.feature_store import MemoryFeatureStore
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import load_secrets
 from serving.state.snapshot import read_snapshot
 from serving.state.sql_control_store import SqlControlStore
+from serving.state.state_folder import SEED
 from tests.faults.coupon_buyer import claim, settlement
 from tests.serving.commands.processes import Place
 from tests.serving.release_factory import Factory

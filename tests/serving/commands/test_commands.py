@@ -2,31 +2,39 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
-from datetime import datetime
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract import features
+from contract import features, rollout_file
 from contract.frames import ADDED_COLUMNS, EVENT_SCHEMA, event_row, explode
 from contract.manifest import MANIFEST, RELEASE_FILES
+from contract.rollout import Canary
+from contract.rollout_file import live_release_id
 from serving.__main__ import COMMANDS, build_parser, main
 from serving.api.demo_page import DemoItem, DemoShopper
-from serving.commands import demo
+from serving.commands import demo, demo_run
 from serving.commands.held_out import split
 from serving.commands.replay import describe
 from serving.state.secrets import load_secrets
-from tests.serving.commands.processes import Place, free_port
+from tests.serving.commands.processes import Place, Served, free_port
 from tests.serving.commands.small_import import CUT, baskets, write_import
 from tests.serving.release_factory import Factory
 from tests.serving.state.stores import Stores
@@ -40,18 +48,57 @@ def place(tmp_path: Path) -> Place:
     return Place(factory, tmp_path / "state")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["keys", "--help"], ["nonsense"]])
-def test_small_commands_load_no_compiled_loops(arguments: list[str]) -> None:
+def loaded_by(commands: list[list[str]], **environment: str) -> dict[str, list[str]]:
+    """What of the gateway's heaviest parts is loaded after each of `commands`, run one after the
+    other in one process."""
     code = (
-        "import sys, serving.__main__\n"
-        "try:\n"
-        f"    serving.__main__.main({arguments!r})\n"
-        "finally:\n"
-        "    assert not {'numba', 'faiss', 'onnxruntime'} & sys.modules.keys(), 'loaded'\n"
+        "import contextlib, io, json, sys, serving.__main__\n"
+        "found = {}\n"
+        f"for arguments in {commands!r}:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        serving.__main__.main(arguments)\n"
+        "    heavy = {'numba', 'faiss', 'onnxruntime'} & sys.modules.keys()\n"
+        "    found[' '.join(arguments)] = sorted(heavy)\n"
+        "print(json.dumps(found))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "loaded" not in found.stderr
-    assert found.returncode == (2 if arguments == ["nonsense"] else 0)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, list[str]] = json.loads(ended.stdout)
+    return found
+
+
+def test_help_loads_no_compiled_loops() -> None:
+    actions = [["release", one, "--help"] for one in ("list", "rollback", "push", "pull")]
+    found = loaded_by(
+        [["--help"], ["nonsense"], *([name, "--help"] for name in COMMANDS), *actions]
+    )
+    assert len(found) == len(COMMANDS) + 6
+    assert {name: heavy for name, heavy in found.items() if heavy} == {}
+
+
+def test_what_verifies_no_release_loads_no_gateway(place: Place, tmp_path: Path) -> None:
+    place.factory.write("two", version=2, current=False)
+    store = f"file://{tmp_path / 'store'}"
+    for release_id in ("one", "two"):
+        pushed = place.call("release", "push", release_id, "--promote", "--store", store)
+        assert pushed.returncode == 0, pushed.stderr
+    trial = Canary(release_id="two", percent=5, started_at=datetime.now(UTC))
+    rollout_file.start_canary(place.factory.releases_dir, trial)
+    (tmp_path / "pod").mkdir()
+    light = [
+        ["release", "list"],
+        ["release", "status", "--url", "http://127.0.0.1:1"],
+        ["release", "canary", "--stop"],
+        ["release", "push", "--rollback", "--store", store],
+    ]
+    pod = [f"--{name}={tmp_path / 'pod' / name}" for name in ("releases", "models")]
+    pull = ["release", "pull", *pod, "--store", store]
+    found = loaded_by([*light, pull], **place.environment)
+    assert found.pop(" ".join(pull)) == ["numba"]  # what this version computes features with
+    assert {name: heavy for name, heavy in found.items() if heavy} == {}
+    assert live_release_id(tmp_path / "pod" / "releases") == "one"
 
 
 def test_the_help_is_that_of_every_command() -> None:
@@ -117,6 +164,59 @@ def test_promote_mends_a_missing_pointer(place: Place) -> None:
     assert place.call("release", "promote", "one").returncode == 0
     assert (place.factory.releases_dir / "current").read_text() == "one\n"
     assert place.call("check").returncode == 0
+
+
+def _killed_between_the_files(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    def dies(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.environ.update(environment)
+    rollout_file._point = dies  # type: ignore[assignment]
+    main(arguments)
+
+
+@pytest.mark.parametrize("seen_by", ["release list", "a running gateway", "a start"])
+def test_a_switch_that_is_killed_is_finished_by_whoever_comes_next(
+    place: Place, seen_by: str
+) -> None:
+    releases = place.factory.releases_dir
+    rollout_file.promote(releases, "one", datetime.now(UTC))
+    place.factory.write("two", version=2, current=False)
+
+    def killed(*arguments: str) -> None:
+        process = multiprocessing.get_context("fork").Process(
+            target=_killed_between_the_files, args=(arguments, place.environment)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+
+    for arguments, before, after in (
+        (("release", "promote", "two"), "one", "two"),
+        (("release", "rollback", "--reason", "too slow"), "two", "one"),
+    ):
+        with place.gateway() if seen_by == "a running gateway" else nullcontext() as served:
+            killed(*arguments)
+            if seen_by == "release list":
+                assert live_release_id(releases) == before
+                assert f"* {after}" in place.call("release", "list").stdout
+            elif served is None:
+                with place.gateway() as served:
+                    assert _release_of(served) == after
+            else:
+                until = time.monotonic() + 60
+                while _release_of(served) != after and time.monotonic() < until:
+                    time.sleep(0.1)
+        assert live_release_id(releases) == after
+        assert rollout_file.read_rollout(releases).next_live is None
+    told = rollout_file.read_rollout(releases).rollback_of("two")
+    assert told is not None
+    assert told.reason == "too slow"
+
+
+def _release_of(served: Served) -> str:
+    body: dict[str, str] = httpx.get(f"{served.url}/readyz", timeout=10).json()
+    return body["release_id"]
 
 
 def test_a_release_is_tried_promoted_and_rolled_back(place: Place, tmp_path: Path) -> None:
@@ -315,8 +415,8 @@ def test_the_demo_starts_afresh_in_its_own_folder_only(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "serve", lambda *_, **__: None)
-    monkeypatch.setattr(demo, "configure_logging", lambda _: None)
+    monkeypatch.setattr(demo_run, "serve", lambda *_, **__: None)
+    monkeypatch.setattr(demo_run, "configure_logging", lambda _: None)
     first, second = write_import(tmp_path / "first"), write_import(tmp_path / "second")
     part = sorted((second / "events").glob("*"))[0]
     pq.write_table(pq.read_table(part).slice(1), part)

@@ -19,13 +19,13 @@ from contract import features
 from contract.events import Event
 from contract.features import FEATURES, feature_hash
 from serving.state.audit import COMMAND_LINE, Entry
-from serving.state.feature_store import SEED, SNAPSHOT
 from serving.state.kafka_event_log import KafkaEventLog
 from serving.state.kafka_place import kafka_place
 from serving.state.parquet_parts import ParquetParts, Row
 from serving.state.receipts import ReceiptSigner
 from serving.state.sealing import SealedCodec
 from serving.state.secrets import KEY_FILE, load_secrets
+from serving.state.state_folder import SEED, SNAPSHOT
 from tests.serving.commands.processes import Place
 from tests.serving.commands.small_import import write_import
 from tests.serving.release_factory import Factory

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from contract.offer_arms import Arm, OfferArms
 from contract.offers import AmountOff, PercentOff
-from serving.commands.demo import is_shown_all
 from serving.commands.demo_offers import example_offers, put_examples
+from serving.commands.demo_run import is_shown_all
 from serving.decision.offer_shelf import DOCUMENT, compiled
 from serving.state.audit import COMMAND_LINE
 from tests.serving.conftest import ALL, Running, Start, event

@@ -11,9 +11,9 @@ from contract.clock import AsOfClock
 from contract.consent import PURPOSES
 from serving.api.demo_page import DemoShopper, Shelf
 from serving.api.demo_shop import SOURCE
-from serving.commands.demo import agree_to_offers
 from serving.commands.demo_baskets import Basket
 from serving.commands.demo_offers import example_offers
+from serving.commands.demo_run import agree_to_offers
 from serving.commands.demo_shoppers import Shoppers, consent_of
 from serving.commands.shop_client import ShopClient
 from serving.decision.offer_shelf import DOCUMENT

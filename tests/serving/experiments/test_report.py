@@ -14,7 +14,7 @@ from benchmarks.experiment_units import shoppers
 from contract.clock import FixedClock
 from contract.experiments import Experiment, Guardrail, personalised_against_generic
 from serving.__main__ import main
-from serving.commands.experiment import ReportRound, _stop
+from serving.commands.experiment_reports import ReportRound, _stop
 from serving.control import open_control
 from serving.experiments.report import made_report, to_stop
 from serving.experiments.rollup import FILE, Rollup
@@ -189,7 +189,7 @@ async def test_it_is_stopped_as_it_is_written_by_then(
         asyncio.run_coroutine_threadsafe(put(running, wider), loop).result(30)
         return simulated(10_000, -0.4)
 
-    monkeypatch.setattr("serving.commands.experiment.units_of", written_meanwhile)
+    monkeypatch.setattr("serving.commands.experiment_reports.units_of", written_meanwhile)
     notes = await asyncio.to_thread(_reported, settings, running.gateway.secrets)
     assert f"{KEY} was stopped by its guardrail" in notes
     answer = await running.client.get(f"/v1/experiments/{KEY}", headers=running.bearer("admin"))
@@ -210,7 +210,7 @@ async def test_one_that_can_not_be_reported_keeps_no_other_from_it(
             raise ValueError("of this one nothing can be told")
         return simulated(1_000, 0)
 
-    monkeypatch.setattr("serving.commands.experiment.units_of", units_but_of_one)
+    monkeypatch.setattr("serving.commands.experiment_reports.units_of", units_but_of_one)
     with pytest.raises(ValueError, match="of this one"):
         await asyncio.to_thread(_reported, running.gateway.settings, running.gateway.secrets)
     for key, status in ((first.key, 404), (KEY, 200)):

@@ -22,14 +22,14 @@ from contract.clock import SystemClock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, Root
 from contract.rollout import Canary
-from contract.rollout_file import named, read_rollout, roll_back
+from contract.rollout_file import live_release_id, named, read_rollout, roll_back
 from serving.inference import release_transfer
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
 from serving.inference.release_roles import Pruned, follow, prune
 from serving.inference.release_store import ReleaseStore, StoreUnreachable
 from serving.inference.release_transfer import pull, push
-from serving.inference.releases import check_release, live_release_id
+from serving.inference.releases import check_release
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.inference.object_store import BUCKET, s3_server
 from tests.serving.release_factory import Factory

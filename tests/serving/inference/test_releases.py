@@ -16,7 +16,8 @@ from contract.behaviour import BEHAVIOUR, LearnedSegments
 from contract.errors import UserError
 from contract.items import CategoryLift, ItemNeighbours
 from contract.manifest import sha256
-from serving.inference.releases import LiveRelease, check_release, digest_of, load_release
+from serving.inference.release_files import ReleaseFiles
+from serving.inference.releases import LiveRelease, check_release, load_release
 from tests.serving.inference.broken_models import not_a_number
 from tests.serving.release_factory import Factory, usual_model
 
@@ -72,9 +73,9 @@ def test_any_missing_file_is_named(tiny: Factory) -> None:
         path.write_bytes(content)
 
 
-def test_digest_of_reads_nothing_outside_its_folders(tiny: Factory, tmp_path: Path) -> None:
+def test_a_digest_reads_nothing_outside_its_folders(tiny: Factory, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    digest = digest_of(tiny.releases_dir, tiny.models_dir, "tiny-1")
+    digest = ReleaseFiles(tiny.releases_dir, tiny.models_dir, "tiny-1").digest
     current = digest("release", "popular.json")
     assert current == sha256((tiny.releases_dir / "tiny-1" / "popular.json").read_bytes())
     assert digest("release", "../../secret") is None

@@ -11,12 +11,13 @@ from contract.clock import Clock
 from contract.features import SubjectState
 from serving.state.control_records import Consent
 from serving.state.event_log import SqliteEventLog
-from serving.state.feature_store import SEED, MemoryFeatureStore
+from serving.state.feature_store import MemoryFeatureStore
 from serving.state.sealing import SealedCodec, SubjectKeys
 from serving.state.secrets import Pseudonym, Secrets
 from serving.state.snapshot import read_snapshot
 from serving.state.sql_control_store import SqlControlStore
 from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import SEED
 from tests.serving.state.events import BEGIN
 
 SECRETS = Secrets((b"m" * 32,))

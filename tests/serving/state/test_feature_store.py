@@ -14,13 +14,12 @@ from contract.features import FEATURES, SubjectState, hashes_beside
 from serving.state import snapshot as snapshots
 from serving.state.feature_merge import merged
 from serving.state.feature_store import (
-    SEED,
-    SNAPSHOT,
     LinkedFeatureStore,
     MemoryFeatureStore,
 )
 from serving.state.sealing import SubjectKeys
 from serving.state.snapshot import SnapshotUnusableError, read_snapshot, write_snapshot
+from serving.state.state_folder import SEED, SNAPSHOT
 from tests.serving.state.events import random_events, stored_event
 from tests.serving.state.stores import Stores
 

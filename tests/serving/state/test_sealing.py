@@ -12,10 +12,10 @@ from contract.errors import UserError
 from contract.event_versions import read_stored
 from contract.events import SCHEMA_VERSION, Event
 from serving.state.audit import COMMAND_LINE
-from serving.state.feature_store import SNAPSHOT
 from serving.state.sealing import FORM, HeldKey, SealedCodec, SubjectKeys, Tampered
 from serving.state.secrets import Secrets, UnknownMasterKey
 from serving.state.sqlite_control_store import SqliteControlStore
+from serving.state.state_folder import SNAPSHOT
 from tests.serving.state.control_places import ControlPlace, seen
 from tests.serving.state.events import random_events, stored_event
 from tests.serving.state.stores import SECRETS, Stores

@@ -37,7 +37,7 @@ def test_killed_between_the_two_files_of_a_promotion_it_is_promoted(asked: Wish)
     started = rollout.start(asked, MINE, NOW)["started_at"]
     half = read_rollout(asked.releases).promoted(OLD, MINE, NOW.at)
     # And then it died: `current` names the one before.
-    (asked.releases / ROLLOUT).write_bytes(half.as_bytes())
+    (asked.releases / ROLLOUT).write_bytes(half.about_to_name(MINE).as_bytes())
     told = rollout.finish(asked, MINE, started, NOW)
     assert told == {"became": "promoted", "reason": "the trial stood for 0 minutes"}
     assert named(asked.releases) == MINE
