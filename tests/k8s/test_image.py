@@ -20,6 +20,8 @@ from tests.serving.release_factory import Factory
 
 SCRIPT = "scripts/install-image.sh"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+# Whichever test comes first waits for an environment that is made from nothing.
+pytestmark = pytest.mark.timeout(900)
 PACKAGES = ("contract", "training", "serving", "benchmarks", "web", "scripts")
 
 
