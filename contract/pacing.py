@@ -1,12 +1,13 @@
 """The price of spending for the rest of a day, from what was decided lately: how many decisions are
 still to come, and what decisions like those would bring and cost.
 
-Pure: whoever calls it keeps the decisions (`Slot`) and knows what was spent. Amounts are minor
-units.
+Pure: whoever calls it keeps the decisions (`Slot`) and knows what was spent; gateways do, and the
+simulated days of `tillwise-train benchmark pacing`. Amounts are minor units.
 """
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,8 +19,12 @@ from contract.policy import Budget, decisions_to_come, shadow_price
 
 HOUR_US: Final = DAY_US // 24
 SLOT_US: Final = 10 * 60 * 1_000_000  # decisions are counted by so long
+# How often the price is solved anew while nobody knows how many are usual: more is learned every
+# minute. Later it is once a slot.
+RESOLVE_SOON_US: Final = 60 * 1_000_000
 DAYS_LOOKED_AT: Final = 7
 _SAMPLE = 400
+_ROWS = 20  # that are kept of a slot
 # Of what is usual by the time of day: so many decisions' worth of trust in all hours being alike.
 _EVEN_COUNTS_FOR = 20.0
 # On a first day, when nobody knows how many will come, this much more than the day's share so far.
@@ -39,6 +44,27 @@ class Slot:
     rows: tuple[Row, ...] = ()
 
 
+@dataclass
+class Filling:
+    """The slot under way; of its decisions a few, drawn evenly (reservoir sampling)."""
+
+    start_us: int
+    seen: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row, chance: random.Random) -> None:
+        """One more decision."""
+        self.seen += 1
+        if len(self.rows) < _ROWS:
+            self.rows.append(row)
+        elif (place := chance.randrange(self.seen)) < _ROWS:
+            self.rows[place] = row
+
+    def slot(self) -> Slot:
+        """As it stands."""
+        return Slot(self.start_us, self.seen, tuple(self.rows))
+
+
 @dataclass(frozen=True)
 class Traffic:
     """What is known of a day's decisions: how many were `seen` and are `to_come`; `usual` of a
@@ -47,6 +73,42 @@ class Traffic:
     seen: int
     to_come: float
     usual: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For what is left of a day: the `price` of spending one minor unit, what was `usable` when it
+    was solved, and the traffic that it was solved for."""
+
+    price: float
+    usable: int
+    traffic: Traffic
+
+
+def slot_start(at_us: int) -> int:
+    """Of the slot that `at_us` is in."""
+    return at_us // SLOT_US * SLOT_US
+
+
+def plan(
+    slots: Sequence[Slot],
+    budget: Budget,
+    day: ShopDay,
+    now_us: int,
+    *,
+    explore_share: float = 0.0,
+    holdout_share: float = 0.0,
+) -> Plan:
+    """From the `slots` of today and of the days before."""
+    counted = traffic(slots, day, now_us)
+    recent = [one for one in slots if one.start_us >= now_us - DAY_US]
+    # What is let out bit by bit on a first day is let out for what comes until the day's end.
+    whole = usable(budget, day, now_us)
+    price = price_of(
+        *(recent, counted.to_come, whole, explore_share, now_us % 2**32),
+        holdout_share=holdout_share,
+    )
+    return Plan(price, usable(budget, day, now_us, counted.usual), counted)
 
 
 def usable(budget: Budget, day: ShopDay, now_us: int, usual: float | None = 0.0) -> int:

@@ -5,7 +5,7 @@ twice, with an `Idempotency-Key` or without."""
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -40,6 +40,7 @@ from serving.state.coupon_ledger import (
 )
 
 router = APIRouter()
+T = TypeVar("T")
 
 _NOT_THERE = {"CouponNotFound", "ReservationNotFound", "RedemptionNotFound"}
 _MOST_TOGETHER = 10
@@ -168,7 +169,9 @@ async def reserve(request: Request) -> Response:
         until = now + timedelta(minutes=gateway.settings.reservation_minutes)
         if offer.schedule.valid_until is not None:
             until = min(until, offer.schedule.valid_until)
-        return _reserved(await gateway.ledger.reserve(claim, offer.limits, now, until))
+        return _reserved(
+            await _heard(gateway, gateway.ledger.reserve(claim, offer.limits, now, until))
+        )
 
     return await idempotency.once(request, gateway, caller, body, lambda: _refusing(act))
 
@@ -204,7 +207,7 @@ async def redeem(request: Request) -> Response:
             settlement = replace(
                 settlement, shipping_id=asked.shipping.id, shipping_price=asked.shipping.price
             )
-        return _redeemed(await gateway.ledger.redeem(wanted, settlement, now))
+        return _redeemed(await _heard(gateway, gateway.ledger.redeem(wanted, settlement, now)))
 
     return await idempotency.once(request, gateway, caller, body, lambda: _refusing(act))
 
@@ -224,7 +227,8 @@ async def release(request: Request) -> Response:
 
     async def act() -> Response:
         wanted = _id_of(request, "reservation_id", "ReservationNotFound")
-        return _reserved(await gateway.ledger.release(wanted, gateway.clock.now()))
+        step = gateway.ledger.release(wanted, gateway.clock.now())
+        return _reserved(await _heard(gateway, step))
 
     return await idempotency.once(request, gateway, caller, b"", lambda: _refusing(act))
 
@@ -245,9 +249,18 @@ async def roll_back(request: Request) -> Response:
 
     async def act() -> Response:
         wanted = _id_of(request, "redemption_id", "RedemptionNotFound")
-        return _redeemed(await gateway.ledger.roll_back(wanted, gateway.clock.now()))
+        step = gateway.ledger.roll_back(wanted, gateway.clock.now())
+        return _redeemed(await _heard(gateway, step))
 
     return await idempotency.once(request, gateway, caller, b"", lambda: _refusing(act))
+
+
+async def _heard(gateway: Gateway, step: Awaitable[T]) -> T:
+    """What a `step` of the ledger gives; once it is answered, decisions of this gateway know what
+    it left."""
+    taken = await step
+    await gateway.shelf.hear_of_use(gateway.clock.now())
+    return taken
 
 
 async def _refusing(act: Callable[[], Awaitable[Response]]) -> Response:

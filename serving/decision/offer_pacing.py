@@ -7,13 +7,22 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from contract.clock import DAY_US, from_us, to_us
 from contract.offers import DailyBudget, OfferBook, ShopDay
-from contract.pacing import DAYS_LOOKED_AT, SLOT_US, Row, Slot, price_of, traffic, usable
+from contract.pacing import (
+    DAYS_LOOKED_AT,
+    RESOLVE_SOON_US,
+    SLOT_US,
+    Filling,
+    Slot,
+    plan,
+    slot_start,
+    usable,
+)
 from contract.policy import Budget
 from serving.monitoring.offer_pacing import PacingMetrics
 from serving.state.group_writer import StoreError
@@ -21,10 +30,6 @@ from serving.state.pacing_records import PacingRecords, Price, Standing
 
 log = logging.getLogger(__name__)
 
-_RESOLVE_US: Final = SLOT_US
-# As long as nobody knows how many shoppers are usual, more is learned every minute.
-_RESOLVE_SOON_US: Final = 60 * 1_000_000
-_ROWS = 20  # of a gateway's decisions in a slot
 _MOST_SLOTS = 500  # that wait to be written
 
 
@@ -53,25 +58,6 @@ class Pace:
         }
 
 
-@dataclass
-class _Filling:
-    """The slot under way; of its decisions a few, drawn evenly (reservoir sampling)."""
-
-    start_us: int
-    seen: int = 0
-    rows: list[Row] = field(default_factory=list)
-
-    def add(self, row: Row, chance: random.Random) -> None:
-        self.seen += 1
-        if len(self.rows) < _ROWS:
-            self.rows.append(row)
-        elif (place := chance.randrange(self.seen)) < _ROWS:
-            self.rows[place] = row
-
-    def slot(self) -> Slot:
-        return Slot(self.start_us, self.seen, tuple(self.rows))
-
-
 class OfferPacing:
     """Of one gateway. Decisions call `pace` and `note`, which take microseconds and wait for
     nothing; all else is done by whoever follows the stores."""
@@ -82,7 +68,7 @@ class OfferPacing:
         self._day = ""
         self._held_day: tuple[str, ShopDay] | None = None  # with the zone that it is of
         self._standing: Standing | None = None  # None: it is not known
-        self._filling: _Filling | None = None
+        self._filling: Filling | None = None
         self._full: list[Slot] = []
         self._chance = random.Random(0)
         self._solving = asyncio.Lock()
@@ -116,11 +102,11 @@ class OfferPacing:
     def note(self, gain: Sequence[float], cost: Sequence[float], now: datetime) -> None:
         """A decision: what each arm but no offer was expected to bring and to cost; none, where no
         offer might be shown."""
-        start_us = _slot_start(now)
+        start_us = slot_start(to_us(now))
         filling = self._filling
         if filling is None or filling.start_us != start_us:
             self._close_slot()
-            filling = self._filling = _Filling(start_us)
+            filling = self._filling = Filling(start_us)
         filling.add((tuple(gain), tuple(cost)), self._chance)
 
     def withheld(self, why: str) -> None:
@@ -154,7 +140,7 @@ class OfferPacing:
             return
         async with self._solving:
             await self.follow(book, now)
-            if self._filling is not None and self._filling.start_us != _slot_start(now):
+            if self._filling is not None and self._filling.start_us != slot_start(to_us(now)):
                 self._close_slot()
             if self._full:
                 await self.flush(now)
@@ -182,7 +168,8 @@ class OfferPacing:
         slots = await self._records.slots(day.start_us - (DAYS_LOOKED_AT + 1) * DAY_US)
         price = await asyncio.to_thread(_solved, book, budget, standing.spent, slots, now_us)
         found = await self._records.put_price(price, standing.price)
-        self._standing = Standing(standing.spent, found)
+        latest = self._standing or standing  # more may have been spent meanwhile
+        self._standing = Standing(latest.spent, found)
         self._metrics.stands(budget.amount, self._standing)
 
     def _close_slot(self) -> None:
@@ -191,16 +178,12 @@ class OfferPacing:
             self._filling = None
 
 
-def _slot_start(now: datetime) -> int:
-    return to_us(now) // SLOT_US * SLOT_US
-
-
 def _due(price: Price | None, budget: DailyBudget, now: datetime) -> bool:
     """Whether the price is to be solved anew: it is old, or for another day or budget. A clock that
     went back makes it due as well."""
     if price is None or price.day != budget.day(now).name or price.amount != budget.amount:
         return True
-    lasts_us = _RESOLVE_SOON_US if price.usual is None else _RESOLVE_US
+    lasts_us = RESOLVE_SOON_US if price.usual is None else SLOT_US
     return not 0 <= to_us(now) - price.solved_us < lasts_us
 
 
@@ -208,16 +191,16 @@ def _solved(
     book: OfferBook, budget: DailyBudget, spent: int, slots: Sequence[Slot], now_us: int
 ) -> Price:
     day = budget.day(from_us(now_us))
-    counted = traffic(slots, day, now_us)
-    left = usable(Budget(budget.amount, spent), day, now_us, counted.usual)
-    recent = [one for one in slots if one.start_us >= now_us - DAY_US]
-    # What is let out bit by bit on a first day is let out for what comes until the day's end.
-    whole = usable(Budget(budget.amount, spent), day, now_us)
-    price = price_of(
-        *(recent, counted.to_come, whole, book.explore_share, now_us % 2**32),
+    found = plan(
+        slots,
+        Budget(budget.amount, spent),
+        day,
+        now_us,
+        explore_share=book.explore_share,
         holdout_share=book.holdout_share,
     )
+    counted = found.traffic
     return Price(
-        *(day.name, now_us, price, budget.amount, left),
+        *(day.name, now_us, found.price, budget.amount, found.usable),
         *(counted.seen, counted.to_come, counted.usual),
     )

@@ -1,6 +1,7 @@
 """The offers as decisions find them: the shop's book with its conditions compiled, and how often
 each offer was used, both at most a moment old and in memory."""
 
+import asyncio
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from serving.decision.offer_tokens import OfferSigner
 from serving.state.coupon_holders import CouponHolders, Holder
 from serving.state.coupon_ledger import CouponLedger
 from serving.state.followed_document import FollowedDocument
+from serving.state.group_writer import StoreError
 from serving.state.pacing_records import PacingRecords
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,8 @@ class OfferShelf:
         self.pacing = pacing
         self._records = records
         self.uses: Mapping[str, Used] = {}
+        self._learning = asyncio.Lock()
+        self._heard = self._learned = 0  # steps of coupons here, and those that are known by now
 
     @property
     def current(self) -> CompiledBook:
@@ -124,7 +128,25 @@ class OfferShelf:
         ledger itself refuses whatever is too much."""
         await self.pacing.follow(self.current.book, now)
         if self.current.counts:
-            self.uses = await self._ledger.used(now)
+            found = await self._ledger.used(now)
+            if found != self.uses:  # what is worked out from them stands as long as they do
+                self.uses = found
+
+    async def hear_of_use(self, now: datetime) -> None:
+        """A step of a coupon was taken here: let it count for the next decision, and not only when
+        the ledger is looked at again. Of those that wait one looks for all. What can not be read
+        now is learned later; the ledger itself refuses whatever is too much."""
+        self._heard += 1
+        wanted = self._heard
+        async with self._learning:
+            if self._learned >= wanted:
+                return
+            upto = self._heard
+            try:
+                await self.follow_uses(now)
+            except StoreError:
+                return
+            self._learned = upto
 
     async def keep_pace(self, now: datetime) -> None:
         """Solve the price of spending if it is time. Raises StoreError."""

@@ -54,7 +54,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--output", type=Path, metavar="DIR", help="where uplift and pacing draw, options writes"
     )
     parser.add_argument(
-        "--decisions", type=int, metavar="N", help="how many uplift learns from at most"
+        "--decisions", type=int, metavar="N", help="how many uplift and pacing learn from at most"
     )
     parser.add_argument("--set", action="append", metavar="key=value", help="change a setting")
     parser.set_defaults(run=run)
@@ -172,7 +172,7 @@ def _pacing(args: argparse.Namespace) -> Figures:
 
     if args.data is None:
         raise UserError("pacing needs --data, a simulated folder with checkouts.parquet")
-    return pacing_table(args.data, 0, args.output)
+    return pacing_table(args.data, args.seeds, args.output, args.decisions)
 
 
 def _off_policy(args: argparse.Namespace) -> Figures:

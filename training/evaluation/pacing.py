@@ -6,27 +6,29 @@ Shapes: N checkouts to draw from, A arms, D decisions of a day.
 """
 
 import heapq
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.offers import FrequencyCap
-from contract.policy import (
-    NO_OFFER,
-    Budget,
-    choose,
-    decisions_to_come,
-    permitted,
-    shadow_price,
+from contract.clock import DAY_US
+from contract.offers import FrequencyCap, ShopDay
+from contract.pacing import (
+    DAYS_LOOKED_AT,
+    RESOLVE_SOON_US,
+    SLOT_US,
+    Filling,
+    Slot,
+    plan,
+    slot_start,
+    usable,
 )
+from contract.policy import NO_OFFER, Budget, choose, permitted, shadow_price
 from training.data.offer_log import Floats, Ints, OfferLog, margins
 
-DAY_S, HOUR_S = 86_400, 3_600
-_RESOLVE_S = 600
-_SAMPLE = 200
-_TRUST = 50.0  # decisions' worth, in nobody having been shown enough
+DAY_S, HOUR_S, SECOND_US = 86_400, 3_600, 1_000_000
 _HOLD_S = 900  # a reservation that is not redeemed lapses
 MARGIN_FLOOR = 0.1
 CAP = FrequencyCap(times=2, days=1.0)
@@ -51,7 +53,7 @@ class Demand:
     @classmethod
     def of(cls, log: OfferLog, told: Floats, truth: Floats) -> "Demand":
         """From decisions, the network's chances and the true ones, [N, A] each."""
-        hours = (log.decided_us // (HOUR_S * 1_000_000)) % 24
+        hours = (log.decided_us // (HOUR_S * SECOND_US)) % 24
         predicted, true = margins(log, told), margins(log, truth)
         allowed = [
             permitted(reduction, value, margin, np.inf, MARGIN_FLOOR)
@@ -161,57 +163,79 @@ def run_day(
 
 
 class Paced:
-    """Our policy: the contract's choice under a price that is solved anew every ten minutes."""
+    """Our policy: the contract's choice at the price that the contract's plan gives every ten
+    minutes, from what was decided lately, as a gateway keeps it. It goes on from day to day."""
 
-    def __init__(
-        self, rng: np.random.Generator, demand: Demand, usual: float, like: Ints, holdout: float
-    ) -> None:
-        """`like`: rows of an earlier day, for what is to come."""
-        self._rng, self._demand, self._usual, self._holdout = rng, demand, usual, holdout
-        self._like = like
-        self._passed = np.concatenate([[0.0], np.cumsum(demand.profile)])
-        self._seen, self._next, self._price = 0, 0.0, 0.0
-        self._capped = 0
+    def __init__(self, rng: np.random.Generator, demand: Demand, holdout: float) -> None:
+        self._rng, self._demand, self._holdout = rng, demand, holdout
+        self._chance = random.Random(int(rng.integers(2**32)))
+        self._slots: list[Slot] = []
+        self._filling: Filling | None = None
+        self._day = ShopDay("0", 0, DAY_US)
+        self._next_us = 0
+        self._price = 0.0
+        self._usual: float | None = None
         self._shown: dict[int, list[int]] = {}
 
+    def begin_day(self, number: int) -> None:
+        """The days are numbered from 0 on."""
+        start_us = number * DAY_US
+        self._day = ShopDay(str(number), start_us, start_us + DAY_US)
+        self._next_us = start_us
+        kept_us = start_us - (DAYS_LOOKED_AT + 1) * DAY_US
+        self._slots = [one for one in self._slots if one.start_us >= kept_us]
+
+    def unpriced(self, rng: np.random.Generator, demand: Demand | None = None) -> "Paced":
+        """The same on the same day, which expects nobody, so that spending has no price. `demand`:
+        what is told of the same rows instead."""
+        other = Paced(rng, demand or self._demand, self._holdout)
+        other._day, other._next_us = self._day, self._day.end_us
+        other._shown = dict(self._shown)
+        return other
+
     def __call__(self, row: int, second: float, budget: Budget) -> int:
-        demand, last_hour = self._demand, second >= DAY_S - HOUR_S
-        usable = budget.usable(last_hour)
-        if second >= self._next:
-            self._resolve(second, usable)
-        self._seen += 1
-        reduction = demand.reduction[row]
-        allowed = demand.allowed[row] & (reduction <= usable)
-        who, now_us = int(demand.subject[row]), int(second * 1e6)
+        demand, now_us = self._demand, self._day.start_us + int(second * SECOND_US)
+        if now_us >= self._next_us:
+            self._resolve(now_us, budget)
+        within = demand.reduction[row] <= usable(budget, self._day, now_us, self._usual)
+        allowed = demand.allowed[row] & within
+        who = int(demand.subject[row])
         shown = self._shown.get(who, [])
-        if not CAP.holds(shown, now_us):
-            self._capped += 1
+        capped = not CAP.holds(shown, now_us)
+        arms = np.flatnonzero(allowed)[1:] if not capped else np.empty(0, np.int64)
+        self._note((demand.gain[row, arms], demand.cost[row, arms]), now_us)
+        if capped:
             return NO_OFFER
-        draw = float(self._rng.random())
         arm = choose(
             demand.gain[row],
             demand.cost[row],
             allowed,
             self._price,
-            draw,
+            float(self._rng.random()),
             holdout_share=self._holdout,
         ).arm
         if arm != NO_OFFER:
-            self._shown[who] = [*shown, now_us]
+            self._shown[who] = [*shown[-CAP.times :], now_us]
         return arm
 
-    def _resolve(self, second: float, usable: int) -> None:
-        self._next = second + _RESOLVE_S
-        hour = int(second // HOUR_S)
-        passed = self._passed[hour] + self._demand.profile[hour] * (second / HOUR_S - hour)
-        to_come = decisions_to_come(self._usual, float(passed), self._seen)
-        # Neither who is held out spends nor who was shown enough, as far as today has told.
-        to_come *= (1.0 - self._holdout) * (1.0 - self._capped / (self._seen + _TRUST))
-        some = self._rng.choice(self._like, min(_SAMPLE, len(self._like)), replace=False)
-        demand = self._demand
-        self._price = shadow_price(
-            demand.gain[some], demand.cost[some], demand.allowed[some], to_come, usable
-        )
+    def _note(self, told: tuple[Floats, Floats], now_us: int) -> None:
+        start_us = slot_start(now_us)
+        if self._filling is None or self._filling.start_us != start_us:
+            self._close_slot()
+            self._filling = Filling(start_us)
+        gain, cost = told
+        self._filling.add((tuple(gain.tolist()), tuple(cost.tolist())), self._chance)
+
+    def _close_slot(self) -> None:
+        if self._filling is not None:
+            self._slots.append(self._filling.slot())
+            self._filling = None
+
+    def _resolve(self, now_us: int, budget: Budget) -> None:
+        self._close_slot()
+        found = plan(self._slots, budget, self._day, now_us, holdout_share=self._holdout)
+        self._price, self._usual = found.price, found.traffic.usual
+        self._next_us = now_us + (SLOT_US if self._usual is not None else RESOLVE_SOON_US)
 
 
 def first_come(demand: Demand, arms: Ints) -> Decide:

@@ -208,19 +208,29 @@ def by_propensity(split: Split, checked: Floats, chances: Floats) -> Chosen:
     return np.where(chances[:, arm] >= threshold, arm, 0)
 
 
+def enough_asked(decisions: int | None) -> None:
+    """UserError where so few `decisions` are to be learned from that nothing would be."""
+    if decisions is not None and decisions < _FEWEST:
+        raise UserError(f"--decisions {decisions}: at least {_FEWEST} are needed")
+
+
+def enough(log: OfferLog, path: Path) -> None:
+    """UserError where the `log` at `path` is too small."""
+    if len(log) < _FEWEST:
+        raise UserError(f"{path}: {len(log)} decisions; at least {_FEWEST} are needed")
+
+
 def uplift_table(
     path: Path, seeds: int, output: Path | None, decisions: int | None = None
 ) -> Figures:
     """The table of the log at `path` (Hillstrom's file, or a folder with a log of checkouts) over
     `seeds` splits, learned from `decisions` at most; pictures go to `output`. UserError as the
     readers raise it, and for too few decisions."""
-    if decisions is not None and decisions < _FEWEST:
-        raise UserError(f"--decisions {decisions}: at least {_FEWEST} are needed")
+    enough_asked(decisions)
     public = path.is_file()
     log = read_hillstrom(path) if public else read_offer_log(path)
     truth = None if public else read_true_probabilities(path)
-    if len(log) < _FEWEST:
-        raise UserError(f"{path}: {len(log)} decisions; at least {_FEWEST} are needed")
+    enough(log, path)
     table = UpliftTable(log, truth)
     first: tuple[Split, Floats] | None = None
     sizes: list[int] = []

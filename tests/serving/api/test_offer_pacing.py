@@ -198,6 +198,54 @@ async def test_what_the_budget_does_not_cover_is_rejected_and_refused(
     assert (await running.decide(visitor_id="v-9", cart=CART, consent=ALL)).json()["offers"]
 
 
+async def test_a_decision_right_after_a_reservation_knows_of_it(
+    start: Start, factory: Factory
+) -> None:
+    running = await opened(start, factory, MIDNIGHT + timedelta(hours=23, minutes=10))
+    await put(running, PICKED, margin_rate=0.4, daily_budget={"amount": OFF + 100})
+
+    async def decided(visitor_id: str) -> dict[str, Any]:
+        answer = await running.decide(visitor_id=visitor_id, cart=CART, consent=ALL)
+        return dict(answer.json())
+
+    said = {"offer_token": await _token(running, "v-1"), "visitor_id": "v-1"}
+    held = await running.post("/v1/offers/ten/reservations", said)
+    assert held.status_code == 200
+    spent = await decided("v-2")
+    assert spent["offers"] == []
+    assert spent["rejected_offers"] == [
+        {"offer_id": "ten", "rejection_reason": "CampaignLimitReached"}
+    ]
+    # Nor does what is given back have to be waited for.
+    path = f"/v1/reservations/{held.json()['reservation_id']}/release"
+    assert (await running.post(path, b"")).status_code == 200
+    assert (await decided("v-2"))["offers"]
+
+
+async def test_what_is_spent_while_the_price_is_solved_counts(
+    start: Start, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await opened(start, factory, MIDNIGHT + timedelta(hours=23, minutes=10))
+    await put(running, PICKED, margin_rate=0.4, daily_budget={"amount": OFF + 100})
+    said = {"offer_token": await _token(running, "v-1"), "visitor_id": "v-1"}
+    records = running.gateway.ledger.pacing
+    put_price = records.put_price
+
+    reserved: list[int] = []
+
+    async def slowly(*price: Any) -> Any:
+        held = await running.post("/v1/offers/ten/reservations", said)
+        reserved.append(held.status_code)
+        return await put_price(*price)
+
+    monkeypatch.setattr(records, "put_price", slowly)
+    running.clock.at += timedelta(minutes=2)
+    await running.gateway.pace_offers()
+    assert reserved == [200]
+    after = (await running.decide(visitor_id="v-2", cart=CART, consent=ALL)).json()
+    assert after["offers"] == []
+
+
 async def _token(running: Running, visitor_id: str) -> str:
     decision = (await running.decide(visitor_id=visitor_id, cart=CART, consent=ALL)).json()
     token: str = decision["offers"][0]["offer_token"]

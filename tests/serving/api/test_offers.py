@@ -166,12 +166,42 @@ async def test_deciding_reserves_nothing(running: Running) -> None:
         assert len(decision["offers"]) == 1
     assert await running.gateway.ledger.used(NOON) == {}
     await reserve(running, decision)
-    await running.gateway.follow_offers()
     again = await offered(running)
     assert again["offers"] == []
     assert again["rejected_offers"] == [
         {"offer_id": "ten", "rejection_reason": "CouponLimitReached"}
     ]
+
+
+async def test_steps_that_are_taken_at_once_are_learned_together(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(running, TEN | {"limits": {"total": 9}})
+    shelf, ledger, looks = running.gateway.shelf, running.gateway.ledger, list[int]()
+    used = ledger.used
+
+    async def counted(now: Any) -> Any:
+        looks.append(1)
+        return await used(now)
+
+    monkeypatch.setattr(ledger, "used", counted)
+    await asyncio.gather(*(shelf.hear_of_use(NOON) for _ in range(20)))
+    assert len(looks) == 2  # for the first, and for all that came while it was looked for
+
+
+async def test_a_step_that_was_taken_is_answered_though_uses_can_not_be_read(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(running, TEN | {"limits": {"total": 1}})
+
+    async def away(*_: object) -> None:
+        raise StoreError("the coupon ledger: away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running.gateway.ledger, "used", away)
+        assert (await reserve(running, await offered(running))).status_code == 200
+        other = await offered(running)
+    refused(await reserve(running, other), "CouponLimitReached")
 
 
 async def test_release_frees_and_only_once(running: Running) -> None:
