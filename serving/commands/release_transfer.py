@@ -18,7 +18,7 @@ from serving.commands.ending import told_to_end
 from serving.inference.release_follow import Puller
 from serving.inference.release_place import Folders
 from serving.inference.release_store import Live, ReleaseStore
-from serving.inference.release_transfer import pull, push
+from serving.inference.release_transfer import otherwise_run, pull, push, reconfigure
 from serving.monitoring.http import configure_logging
 from serving.settings import Settings
 
@@ -36,6 +36,11 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     then.add_argument("--stop-canary", action="store_true", help="end the trial, push nothing")
     then.add_argument(
         "--rollback", action="store_true", help="back to the one before the live one, push nothing"
+    )
+    pushing.add_argument(
+        "--configurations",
+        action="store_true",
+        help="how servers are to run its models, too, where that was changed here since",
     )
     pushing.add_argument("--reason", default="by hand", metavar="TEXT", help="of a rollback")
     pulling = actions.add_parser("pull", help="copy the live one out of the release store")
@@ -76,7 +81,7 @@ def run_push(args: argparse.Namespace) -> Figures:
     figures = Figures("release push")
     at = SystemClock().now()
     if args.rollback or args.stop_canary:
-        if args.release is not None:
+        if args.release is not None or args.configurations:
             raise UserError("--rollback and --stop-canary take no release")
         live = store.roll_back(args.reason, at) if args.rollback else store.try_out(None)
         return _told(figures, store, live)
@@ -89,6 +94,8 @@ def run_push(args: argparse.Namespace) -> Figures:
         copied = push(store, folders, release_id)
     print(f"release {release_id} {'pushed to' if copied else 'was already in'} {store.url}")
     figures.add(release_id, {"copied": [float(copied)]})
+    if args.configurations or (settings.releases / release_id).is_dir():
+        _tell_configurations(args, store, folders, release_id)
     if args.promote:
         return _told(figures, store, store.promote(release_id))
     if args.canary is not None or args.shadow:
@@ -99,6 +106,16 @@ def run_push(args: argparse.Namespace) -> Figures:
             raise UserError(f"--canary: {error.errors()[0]['msg']}") from None
         return _told(figures, store, store.try_out(trial))
     return figures
+
+
+def _tell_configurations(
+    args: argparse.Namespace, store: ReleaseStore, folders: Folders, release_id: str
+) -> None:
+    if args.configurations:
+        for name in reconfigure(store, folders, release_id):
+            print(f"{name} written; a server reads it when it starts")
+    elif other := otherwise_run(store, folders, release_id):
+        print(f"not pushed: {', '.join(other)}, changed here since; --configurations does it")
 
 
 def run_pull(args: argparse.Namespace) -> Figures:

@@ -18,8 +18,9 @@ from serving.inference.backend import InferenceFailed, ServerNotReady
 from serving.inference.guard import Comparison, Guard
 from serving.inference.loading import give_back_memory
 from serving.inference.probe import probe
+from serving.inference.release_place import Fingerprint, fingerprint
 from serving.inference.releases import LiveRelease
-from serving.inference.wanted import Fingerprint, fingerprint, read_wanted, refuse_taken
+from serving.inference.wanted import read_wanted, refuse_taken
 from serving.monitoring.releases import CANARY, LIVE, SHADOW, ReleaseMetrics
 
 log = logging.getLogger(__name__)

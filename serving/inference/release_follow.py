@@ -11,7 +11,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from contract.manifest import MANIFEST, ReleaseManifest
 from serving.inference import release_roles, release_transfer, triton_repository
-from serving.inference.release_place import Folders, local_manifest
+from serving.inference.release_place import Fingerprint, Folders, fingerprint, local_manifest
 from serving.inference.release_store import (
     Live,
     ReleaseStore,
@@ -55,6 +55,7 @@ class Puller:
         self._mark = mark
         self._said = ""
         self._refused: tuple[int, frozenset[str]] = (0, frozenset())
+        self._whole: dict[str, Fingerprint] = {}  # what was pulled and verified, as it then was
         self._held: list[ReleaseManifest] = []  # what the server beside us was last made to hold
         self._failed = 0  # rounds in a row in which that server did not answer
 
@@ -107,6 +108,8 @@ class Puller:
             raise StoreUnreachable(f"{self._store.url}: no release is live; push one first")
         began = time.perf_counter()
         held = [self._pulled(release_id, live) for release_id in live.needed]
+        for name in release_transfer.configure(self._store, self._folders, live.current):
+            log.info("%s is that of release %s now", name, live.current)
         manifests = [one for one in held if one is not None]
         if self._load_triton is not None:
             self._load(self._load_triton, live, manifests)
@@ -122,8 +125,12 @@ class Puller:
 
     def _pulled(self, release_id: str, live: Live) -> ReleaseManifest | None:
         """The manifest of a release that is here now; None for one that we can do without."""
+        whole = self._whole.pop(release_id, None)
         try:
-            if release_transfer.pull(self._store, self._folders, release_id):
+            # Neither a store is asked nor a gigabyte read, every few seconds, for what is known.
+            if whole == self._fingerprint(release_id):
+                pass
+            elif release_transfer.pull(self._store, self._folders, release_id):
                 log.info("release %s was pulled", release_id)
         except StoreUnreachable:
             raise
@@ -132,8 +139,12 @@ class Puller:
                 raise
             log.warning("%s; going on without it", error)
             return None
+        self._whole[release_id] = self._fingerprint(release_id)
         content = (self._folders.releases / release_id / MANIFEST).read_bytes()
         return parsed_manifest(content, release_id)
+
+    def _fingerprint(self, release_id: str) -> Fingerprint:
+        return fingerprint(self._folders.releases, self._folders.models, release_id)
 
     def _load(self, url: str, live: Live, manifests: list[ReleaseManifest]) -> None:
         """Have the server beside us hold these releases: the live one, or LoadRefused; of the

@@ -12,6 +12,8 @@ from contract.file_lock import alone
 from contract.manifest import MANIFEST, ReleaseManifest, Root
 from serving.inference.release_store import parsed_manifest
 
+Fingerprint = tuple[tuple[str, int, int], ...]
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -54,6 +56,19 @@ def digest_of_file(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(releases: Path, models: Path, release_id: str) -> Fingerprint:
+    """Names, sizes and times of all files that a release may be made of."""
+    found = [*(releases / release_id).glob("*"), *models.glob("*/*"), *models.glob("*/*/*")]
+    seen = []
+    for path in sorted(found):
+        try:
+            status = path.stat()
+        except OSError:  # gone in this moment
+            continue
+        seen.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(seen)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 `live.json` names the live release, one object, so that it is switched in one step. Below
 `releases/<id>/` lie the release's files, the files of its models, and `manifest.json`, written
 last: a release without one does not exist. Nothing below it is ever changed; what was lost there is
-written again by whoever pushes the same release again.
+written again by whoever pushes the same release again. `written.json` holds the marks (ETags) that
+an object store gave to the files: one that has another mark now is another file.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -27,6 +29,7 @@ from contract.rollout import Canary, RolledBack
 
 LIVE: Final = "live.json"
 CONFIGURATIONS: Final = "configurations.json"
+WRITTEN: Final = "written.json"
 HISTORY: Final = 5
 _SCHEMES = ("file", "s3", "gs", "az")
 _RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -167,32 +170,48 @@ class ReleaseStore:
     def configurations(self, release_id: str) -> dict[str, str]:
         """Digests, by name, of how a model server is to run the release's models. A manifest does
         not list these files: they may be tuned without making another release of it."""
-        found = self._read(f"releases/{release_id}/{CONFIGURATIONS}")
         try:
-            return (
-                {} if found is None else {str(k): str(v) for k, v in json.loads(found[0]).items()}
-            )
+            return self._named(release_id, CONFIGURATIONS)
         except (ValueError, AttributeError):
             raise UserError(f"release {release_id}: its {CONFIGURATIONS} can not be read") from None
 
     def describe(self, release_id: str, configurations: dict[str, str]) -> None:
         """Write what `configurations` returns."""
-        path = f"releases/{release_id}/{CONFIGURATIONS}"
-        with self._told(path):
-            obstore.put(self._store, path, json.dumps(configurations, indent=1).encode() + b"\n")
+        self._name(release_id, CONFIGURATIONS, configurations)
 
-    def put(self, release_id: str, root: Root, name: str, source: Path) -> None:
-        """Copy one file of a release in."""
+    def marks(self, release_id: str) -> dict[str, str]:
+        """What the store said of each file of a release when it was written, by root and name."""
+        try:
+            return self._named(release_id, WRITTEN)
+        except (ValueError, AttributeError):  # then the files are read
+            return {}
+
+    def remember(self, release_id: str, marks: dict[str, str]) -> None:
+        """Write what `marks` returns."""
+        self._name(release_id, WRITTEN, marks)
+
+    def put(self, release_id: str, root: Root, name: str, source: Path) -> str:
+        """Copy one file of a release in; its mark, empty where the store gives none to rely on."""
         with self._told(name):
-            obstore.put(self._store, _path(release_id, root, name), source)
+            put = obstore.put(self._store, _path(release_id, root, name), source)
+        return self._mark(put["e_tag"])
 
-    def size(self, release_id: str, root: Root, name: str) -> int | None:
-        """Bytes of one file of a release; None where it is not there."""
+    def sound(self, release_id: str, root: Root, name: str, digest: str, mark: str) -> str | None:
+        """The mark of one file of a release that is as it was pushed; None where it is gone or
+        another one. A file that still has the `mark` that it was given is the same; where there is
+        none, as in a folder, the file is read."""
+        path = _path(release_id, root, name)
         with self._told(name):
             try:
-                return int(obstore.head(self._store, _path(release_id, root, name))["size"])
+                held = self._mark(obstore.head(self._store, path)["e_tag"])
             except FileNotFoundError:
                 return None
+        if mark:
+            return held if held == mark else None
+        found = hashlib.sha256()
+        for chunk in self._chunks(path, name):
+            found.update(chunk)
+        return held if found.hexdigest() == digest else None
 
     def seal(self, release_id: str, manifest: bytes) -> None:
         """Write the manifest, with which the release begins to exist. UserError when another one
@@ -222,6 +241,19 @@ class ReleaseStore:
             if chunk is None:
                 return
             yield bytes(chunk)
+
+    def _mark(self, e_tag: str | None) -> str:
+        # Of a file in a folder it says when it was written, and nothing of its content.
+        return "" if self._folder is not None or e_tag is None else e_tag
+
+    def _named(self, release_id: str, file: str) -> dict[str, str]:
+        found = self._read(f"releases/{release_id}/{file}")
+        return {} if found is None else {str(k): str(v) for k, v in json.loads(found[0]).items()}
+
+    def _name(self, release_id: str, file: str, held: dict[str, str]) -> None:
+        path = f"releases/{release_id}/{file}"
+        with self._told(path):
+            obstore.put(self._store, path, json.dumps(held, indent=1).encode() + b"\n")
 
     def _read(self, path: str) -> tuple[bytes, str | None] | None:
         with self._told(path):

@@ -4,6 +4,7 @@ folders sees a whole release or none."""
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from contract.errors import UserError
@@ -43,26 +44,69 @@ def push(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
                 "`tillwise-serve release pull --all`, then export again"
             )
     configurations = _configurations(folders, manifest)
-    for root, name, _ in [*files_of(manifest), *_as_files(configurations)]:
-        store.put(release_id, root, name, folders.of(root, release_id) / name)
+    wanted = [*files_of(manifest), *_as_files(configurations)]
+    _write(store, folders, release_id, {}, [(root, name) for root, name, _ in wanted])
     store.describe(release_id, configurations)
     store.seal(release_id, content)
     return True
 
 
+def reconfigure(store: ReleaseStore, folders: Folders, release_id: str) -> list[str]:
+    """Have the store hold how this machine would have a server run the models of a release that is
+    there; which files were written. Servers read them when they start."""
+    manifest = parsed_manifest(manifest_bytes(folders, release_id), release_id)
+    own, held = _configurations(folders, manifest), store.configurations(release_id)
+    changed = [name for name, digest in own.items() if held.get(name) != digest]
+    if changed or own.keys() != held.keys():
+        marks = store.marks(release_id)
+        _write(store, folders, release_id, marks, [("models", name) for name in changed])
+        store.describe(release_id, own)
+    return [*changed, *(name for name in held if name not in own)]
+
+
+def otherwise_run(store: ReleaseStore, folders: Folders, release_id: str) -> list[str]:
+    """Which configurations are not here as the store holds them for a release."""
+    manifest = parsed_manifest(manifest_bytes(folders, release_id), release_id)
+    own, held = _configurations(folders, manifest), store.configurations(release_id)
+    return sorted(name for name, digest in own.items() if held.get(name) != digest)
+
+
+def _write(
+    store: ReleaseStore,
+    folders: Folders,
+    release_id: str,
+    marks: dict[str, str],
+    names: Sequence[tuple[Root, str]],
+) -> None:
+    """Copy these files into the store, and have it remember their marks beside `marks`."""
+    given = dict(marks)
+    for root, name in names:
+        mark = store.put(release_id, root, name, folders.of(root, release_id) / name)
+        given[f"{root}/{name}"] = mark
+    given = {name: mark for name, mark in given.items() if mark}
+    if given != marks:
+        store.remember(release_id, given)
+
+
 def _mend(store: ReleaseStore, folders: Folders, manifest: ReleaseManifest) -> bool:
-    """Write again what of a release has gone from the store or was cut short there; whether there
-    was any. By size: to read all of it would keep a promotion waiting."""
-    release_id, mended = manifest.release_id, False
+    """Write again what of a release has gone from the store or is another file there; whether there
+    was any."""
+    release_id = manifest.release_id
     own = _configurations(folders, manifest)
     # Of the configurations those alone that are here as they were pushed.
     same = {name: d for name, d in store.configurations(release_id).items() if own.get(name) == d}
-    for root, name, _ in [*files_of(manifest), *_as_files(same)]:
-        source = folders.of(root, release_id) / name
-        if store.size(release_id, root, name) != source.stat().st_size:
-            store.put(release_id, root, name, source)
-            mended = True
-    return mended
+    marks, lost = store.marks(release_id), list[tuple[Root, str]]()
+    found = dict(marks)
+    for root, name, digest in [*files_of(manifest), *_as_files(same)]:
+        place = f"{root}/{name}"
+        mark = store.sound(release_id, root, name, digest, marks.get(place, ""))
+        if mark is None:
+            lost.append((root, name))
+        else:
+            found[place] = mark
+    if lost or found != marks:
+        _write(store, folders, release_id, found, lost)
+    return bool(lost)
 
 
 def pull(store: ReleaseStore, folders: Folders, release_id: str) -> bool:
@@ -93,18 +137,19 @@ def _fetch(
 ) -> None:
     """Copy into drafts, verify there, move into place: versions, configurations, the release."""
     release_id = manifest.release_id
-    configurations = store.configurations(release_id)
-    for name in configurations:
-        check_name(release_id, name)
+    # Only what is not here yet: what is may be another release's, which is live (`configure`).
+    configurations = {
+        name: digest
+        for name, digest in _held(store, release_id).items()
+        if not (folders.models / name).exists()
+    }
     wanted = [*files_of(manifest), *_as_files(configurations)]
     draft = {name: _draft(folders, release_id, root, name) for root, name, _ in wanted}
     _clear(folders, manifest)
     try:
         for root, name, digest in wanted:
             draft[name].parent.mkdir(parents=True, exist_ok=True)
-            store.fetch(release_id, root, name, draft[name])
-            if digest_of_file(draft[name]) != digest:
-                raise UserError(f"release {release_id}: {name}: what {store.url} holds is damaged")
+            _arrive(store, release_id, (root, name, digest), draft[name])
         problems = verify(
             content, lambda _, name: digest_of_file(draft[name]), release_id=release_id
         )
@@ -114,6 +159,46 @@ def _fetch(
         _place(folders, manifest, draft)
     finally:
         _clear(folders, manifest)
+
+
+def configure(store: ReleaseStore, folders: Folders, release_id: str) -> list[str]:
+    """Have the configurations of a release here, whichever release others came with; which were
+    not. The live release's are what a model server is to read when it starts."""
+    arrived = []
+    with changing(folders.releases):
+        for name, digest in _held(store, release_id).items():
+            target = folders.models / name
+            if digest_of_file(target) == digest:
+                continue
+            draft = target.with_name(f"{_DRAFT}{target.name}")
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _arrive(store, release_id, ("models", name, digest), draft)
+                os.replace(draft, target)
+            finally:
+                draft.unlink(missing_ok=True)
+            arrived.append(name)
+    return arrived
+
+
+def _held(store: ReleaseStore, release_id: str) -> dict[str, str]:
+    """The configurations of a release in the store, none of which lies outside its folder."""
+    configurations = store.configurations(release_id)
+    for name in configurations:
+        check_name(release_id, name)
+    return configurations
+
+
+def _arrive(
+    store: ReleaseStore, release_id: str, wanted: tuple[Root, str, str], draft: Path
+) -> None:
+    root, name, digest = wanted
+    store.fetch(release_id, root, name, draft)
+    if digest_of_file(draft) != digest:
+        raise UserError(
+            f"release {release_id}: {name}: what {store.url} holds is damaged; "
+            "`tillwise-serve release push` of it, from where it was made, writes it again"
+        )
 
 
 def _place(folders: Folders, manifest: ReleaseManifest, draft: dict[str, Path]) -> None:

@@ -9,7 +9,6 @@ from contract.rollout_file import live_release_id, settled
 from serving.inference.releases import LiveRelease
 
 log = logging.getLogger(__name__)
-Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 async def load_last_good(live: LiveRelease) -> str | None:
@@ -59,16 +58,3 @@ def read_wanted(releases: Path) -> tuple[Rollout | UserError, str | UserError]:
     except UserError as error:
         wanted = error
     return rollout, wanted
-
-
-def fingerprint(releases: Path, models: Path, release_id: str) -> Fingerprint:
-    """Names, sizes and times of all files that a release may be made of."""
-    found = [*(releases / release_id).glob("*"), *models.glob("*/*"), *models.glob("*/*/*")]
-    seen = []
-    for path in sorted(found):
-        try:
-            status = path.stat()
-        except OSError:  # gone in this moment
-            continue
-        seen.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(seen)

@@ -22,7 +22,7 @@ from contract.assignment import takes_part
 from contract.manifest import QUERY_TOWER
 from contract.rollout import ROLLOUT, Canary
 from contract.rollout_file import live_release_id
-from serving.inference import follower, wanted
+from serving.inference import follower, release_place
 from tests.serving.conftest import ALL, Running, Start, purchase
 from tests.serving.inference.broken_models import not_a_number
 from tests.serving.release_factory import (
@@ -193,9 +193,9 @@ async def test_no_file_is_looked_at_on_the_loop_when_a_release_is_refused(
 ) -> None:
     threads: list[int] = []
 
-    def noted(*folders: Any) -> wanted.Fingerprint:
+    def noted(*folders: Any) -> release_place.Fingerprint:
         threads.append(threading.get_ident())
-        return wanted.fingerprint(*folders)
+        return release_place.fingerprint(*folders)
 
     monkeypatch.setattr(follower, "fingerprint", noted)
     await life.look()  # "one" is remembered as healthy

@@ -25,10 +25,10 @@ from contract.rollout import Canary
 from contract.rollout_file import live_release_id, named, read_rollout, roll_back
 from serving.inference import release_transfer
 from serving.inference.release_follow import Puller
-from serving.inference.release_place import Folders
+from serving.inference.release_place import Folders, digest_of_file
 from serving.inference.release_roles import Pruned, follow, prune
 from serving.inference.release_store import ReleaseStore, StoreUnreachable
-from serving.inference.release_transfer import pull, push
+from serving.inference.release_transfer import otherwise_run, pull, push, reconfigure
 from serving.inference.releases import check_release
 from tests.serving.commands.processes import Place, free_port
 from tests.serving.inference.object_store import BUCKET, s3_server
@@ -221,6 +221,86 @@ def test_what_the_store_has_lost_is_written_again_by_the_next_push(
         assert push(store, trainer(made), "one")
         assert not push(store, trainer(made), "one")
     assert in_step(store, pod) == "one"
+    assert problems(pod, "one") == []
+
+
+def test_a_file_of_the_same_size_is_another_one_and_written_again(
+    store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    push(store, trainer(made), "one")
+    store.promote("one")
+    source = made.releases_dir / "one" / "items.faiss"
+    content = bytearray(source.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = made.root / "damaged"
+    damaged.write_bytes(content)
+    for marked in (True, False):
+        store.put("one", "release", "items.faiss", damaged)
+        if not marked:  # as a release that an earlier version pushed
+            store.remember("one", {})
+        with pytest.raises(UserError, match="damaged; `tillwise-serve release push` of it"):
+            in_step(store, pod)
+        assert push(store, trainer(made), "one")
+        assert not push(store, trainer(made), "one")
+    assert in_step(store, pod) == "one"
+    assert problems(pod, "one") == []
+
+
+def test_how_servers_run_the_models_of_a_release_may_be_changed(
+    store: ReleaseStore, made: Factory, pod: Folders
+) -> None:
+    tuned = made.models_dir / "ranker" / "configs" / "gpu.pbtxt"
+    own = made.models_dir / "ranker" / "configs" / "shop.pbtxt"
+    own.parent.mkdir()
+    tuned.write_text("# as exported")
+    own.write_text("# of the shop")
+    push(store, trainer(made), "one")
+    store.promote("one")
+    assert in_step(store, pod) == "one"
+    tuned.write_text("# tuned")
+    push(store, trainer(made), "two")
+    assert not push(store, trainer(made), "one")  # by itself it changes nothing
+    assert otherwise_run(store, trainer(made), "one") == ["ranker/configs/gpu.pbtxt"]
+    there = pod.models / "ranker" / "configs" / "gpu.pbtxt"
+    # The live release's are here, whichever others came after it.
+    store.try_out(Canary(release_id="two", percent=5, started_at=AT))
+    assert in_step(store, pod) == "one"
+    assert (there.read_text(), (pod.releases / "two").is_dir()) == ("# as exported", True)
+    store.promote("two")
+    assert in_step(store, pod) == "two"
+    assert there.read_text() == "# tuned"
+    store.roll_back("slower", AT)
+    assert in_step(store, pod) == "one"
+    assert there.read_text() == "# as exported"
+    assert reconfigure(store, trainer(made), "one") == ["ranker/configs/gpu.pbtxt"]
+    assert otherwise_run(store, trainer(made), "one") == []
+    assert not push(store, trainer(made), "one")
+    assert in_step(store, pod) == "one"
+    assert there.read_text() == "# tuned"
+    assert (pod.models / "ranker" / "configs" / "shop.pbtxt").read_text() == "# of the shop"
+    assert problems(pod, "one") == []
+
+
+def test_a_pod_in_step_reads_no_release_again(
+    folder_store: ReleaseStore, made: Factory, pod: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(folder_store, trainer(made), "one")
+    folder_store.promote("one")
+    puller = Puller(folder_store, pod, SystemClock())
+    puller.once()
+    read = list[Path]()
+
+    def noted(path: Path) -> str | None:
+        read.append(path)
+        return digest_of_file(path)
+
+    monkeypatch.setattr(release_transfer, "digest_of_file", noted)
+    puller.once()
+    assert [path for path in read if path.suffix != ".pbtxt"] == []
+    with (pod.releases / "one" / "items.faiss").open("ab") as file:
+        file.write(b"x")
+    assert puller.once() == "one"
+    assert pod.releases / "one" / "items.faiss" in read
     assert problems(pod, "one") == []
 
 
@@ -499,6 +579,7 @@ def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
     wrong = [
         ("push", "one", "--canary", "0"),
         ("push", "one", "--rollback"),
+        ("push", "--rollback", "--configurations"),
         ("push", "absent"),
         ("push", "one", "--promote", "--shadow"),
         ("pull", "one", "--every", "5"),
@@ -522,7 +603,17 @@ def test_the_commands_say_what_is_wrong(made: Factory, tmp_path: Path) -> None:
     assert place.call("release", "push", "two", "--canary", "5", **store).returncode == 0
     assert "two on trial" in place.call("release", "push", "two", "--shadow", **store).stdout
     assert place.call("release", "push", "--stop-canary", **store).returncode == 0
+    tuned = made.models_dir / "ranker" / "configs" / "gpu.pbtxt"
+    tuned.parent.mkdir()
+    tuned.write_text("# tuned")
+    said = place.call("release", "push", "two", **store).stdout
+    assert "not pushed: ranker/configs/gpu.pbtxt" in said
+    said = place.call("release", "push", "two", "--configurations", **store).stdout
+    assert "ranker/configs/gpu.pbtxt written" in said
+    assert "gpu.pbtxt" not in place.call("release", "push", "two", **store).stdout
     shutil.rmtree(made.releases_dir / "two")  # another machine pushed it
+    refused = place.call("release", "push", "two", "--configurations", **store)
+    assert (refused.returncode, "there is no release two" in refused.stderr) == (2, True)
     assert "two is live" in place.call("release", "push", "two", "--promote", **store).stdout
     assert place.call("release", "pull", "--all", **store).returncode == 0
     assert problems(trainer(made), "two") == []
