@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.api.gateway import Gateway
 from serving.ingest.retention import enforce_when_due
-from serving.settings_of_parts import webhook_place
+from serving.settings_of_parts import voucherify_place, webhook_place
 from serving.state.sqlite_writer import StoreError
 
 if TYPE_CHECKING:
@@ -110,13 +110,14 @@ def _deliveries(gateway: Gateway) -> "dict[str, Delivery[Any]]":
     """To the systems outside that the settings name; most name none, and load nothing for it."""
     settings = gateway.settings
     told: dict[str, Delivery[Any]] = {}
-    if settings.voucherify_url is not None:
-        from serving.state.voucherify import VoucherifyDelivery, VoucherifyPlace
+    shop = voucherify_place(settings)
+    if shop is not None:
+        from serving.monitoring.coupon_messages import CouponMessageMetrics
+        from serving.state.voucherify import VoucherifyDelivery
 
-        shop = VoucherifyPlace(
-            settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
-        )
-        told["coupon system"] = VoucherifyDelivery(gateway.ledger.outbox, shop, gateway.clock)
+        metrics = CouponMessageMetrics(gateway.registry)
+        outbox = gateway.ledger.outbox
+        told["coupon system"] = VoucherifyDelivery(outbox, shop, gateway.clock, metrics)
     place = webhook_place(settings)
     if place is not None:
         from serving.state.review_webhook import ReviewWebhook

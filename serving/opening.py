@@ -48,7 +48,12 @@ from serving.monitoring.releases import ReleaseMetrics
 from serving.monitoring.stores import StoreMetrics
 from serving.monitoring.tracing import Tracing, open_tracing
 from serving.settings import Settings
-from serving.settings_of_parts import decision_settings, guard_limits, webhook_place
+from serving.settings_of_parts import (
+    decision_settings,
+    guard_limits,
+    voucherify_place,
+    webhook_place,
+)
 from serving.state.callers_file import CallersFile
 from serving.state.control_store import ControlStore
 from serving.state.coupon_holders import CouponHolders
@@ -107,7 +112,9 @@ async def open_gateway(settings: Settings, clock: Clock, release_id: str | None 
 
     Raises UserError when there is no release or it is refused. The caller holds the StateFolder.
     """
-    webhook_place(settings)  # what is wrong with it is said before anything is opened
+    # What is wrong with either is said before anything is opened.
+    for look in (webhook_place, voucherify_place):
+        look(settings)
     registry = CollectorRegistry()
     counted = DecisionMetrics(registry)
     triton = _triton(settings, counted)

@@ -11,6 +11,7 @@ from serving.settings import Settings
 
 if TYPE_CHECKING:
     from serving.state.review_webhook import WebhookPlace
+    from serving.state.voucherify import VoucherifyPlace
 
 
 def decision_settings(settings: Settings) -> DecisionSettings:
@@ -53,3 +54,14 @@ def webhook_place(settings: Settings) -> "WebhookPlace | None":
     from serving.state.review_webhook import WebhookPlace
 
     return WebhookPlace.of(settings.review_webhook_url, settings.review_webhook_secret)
+
+
+def voucherify_place(settings: Settings) -> "VoucherifyPlace | None":
+    """Raises UserError."""
+    if settings.voucherify_url is None:
+        return None
+    from serving.state.voucherify import VoucherifyPlace
+
+    return VoucherifyPlace.of(
+        settings.voucherify_url, settings.voucherify_app_id, settings.voucherify_app_token
+    )

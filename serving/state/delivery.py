@@ -1,9 +1,13 @@
 """What waits to be told outside is told in turns, one message after the other."""
 
+import ipaddress
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
+
+from contract.errors import UserError
 
 Message = TypeVar("Message")
 
@@ -36,3 +40,28 @@ class Delivery(ABC, Generic[Message]):
     async def aclose(self) -> None:
         """End the connections."""
         await self._client.aclose()
+
+
+def refuse_address(name: str, url: str) -> None:
+    """Raises UserError, about the setting `name`, where secrets should not go to `url`: it is not
+    https, unless it is of this machine, or has a password in it, which would be logged."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise UserError(f"{name}: is not an address") from None
+    if not host or parts.scheme not in ("https", "http"):
+        raise UserError(f"{name}: send https://host/path")
+    if parts.scheme == "http" and not _loopback(host):
+        raise UserError(f"{name}: http goes to this machine only; use https")
+    if parts.username is not None or parts.password is not None:
+        raise UserError(f"{name}: must hold no password; it is logged")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -11,12 +11,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -24,7 +22,7 @@ from contract.clock import Clock
 from contract.errors import UserError
 from serving.state.control_records import ReviewMessage
 from serving.state.control_store import ControlStore
-from serving.state.delivery import Delivery
+from serving.state.delivery import Delivery, refuse_address
 from serving.state.review_items import LONGEST_WAIT_S
 
 log = logging.getLogger(__name__)
@@ -46,19 +44,7 @@ class WebhookPlace:
     def of(cls, url: str, secret: str) -> "WebhookPlace":
         """From the settings; `secret` is base64, with or without `whsec_` before it. UserError:
         the address is not https, unless it is of this machine, or the secret is too short."""
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError:
-            raise UserError("TILLWISE_REVIEW_WEBHOOK_URL: is not an address") from None
-        if not host or parts.scheme not in ("https", "http"):
-            raise UserError("TILLWISE_REVIEW_WEBHOOK_URL: send https://host/path")
-        if parts.scheme == "http" and not _loopback(host):
-            raise UserError(
-                "TILLWISE_REVIEW_WEBHOOK_URL: http goes to this machine only; use https"
-            )
-        if parts.username is not None or parts.password is not None:
-            raise UserError("TILLWISE_REVIEW_WEBHOOK_URL: must hold no password; it is logged")
+        refuse_address("TILLWISE_REVIEW_WEBHOOK_URL", url)
         try:
             key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
         except (binascii.Error, ValueError):
@@ -126,12 +112,3 @@ class ReviewWebhook(Delivery[ReviewMessage]):
             return None, 0.0
         wait_s = min(float(later), LONGEST_WAIT_S) if later.isdecimal() else 0.0
         return f"status {status}", wait_s
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,15 +9,16 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from contract.clock import Clock
+from contract.errors import UserError
 from serving.state.coupon_outbox import LEASE, CouponOutbox, Message
-from serving.state.delivery import Delivery
+from serving.state.delivery import Delivery, refuse_address
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,18 @@ _UNSURE = 500  # from this status on the outside may do it another time
 _LATER = (401, 403, 405, 407, 408, 421, 425, 429)
 
 
+class Counts(Protocol):
+    """Who counts what became of messages."""
+
+    def waiting(self, count: int) -> None:
+        """So many are still to be told."""
+        ...
+
+    def sent(self, outcome: Literal["told", "refused", "again"]) -> None:
+        """One was sent."""
+        ...
+
+
 class _Again(Exception):  # noqa: N818 - what is to be done
     """Nobody knows, or the outside can not now."""
 
@@ -44,17 +57,38 @@ class VoucherifyPlace:
     app_id: str
     app_token: str = field(repr=False)
 
+    @classmethod
+    def of(cls, url: str, app_id: str, app_token: str) -> "VoucherifyPlace":
+        """From the settings. UserError: the address is not https, unless it is of this machine, or
+        there is no key."""
+        refuse_address("TILLWISE_VOUCHERIFY_URL", url)
+        for name, said in (("ID", app_id), ("TOKEN", app_token)):
+            if not said or not said.isascii() or not said.isprintable():
+                raise UserError(f"TILLWISE_VOUCHERIFY_APP_{name}: say the application's")
+        return cls(url, app_id, app_token)
+
 
 class VoucherifyDelivery(Delivery[Message]):
     """Delivers the outbox."""
 
-    def __init__(self, outbox: CouponOutbox, place: VoucherifyPlace, clock: Clock) -> None:
+    def __init__(
+        self,
+        outbox: CouponOutbox,
+        place: VoucherifyPlace,
+        clock: Clock,
+        metrics: Counts,
+    ) -> None:
         headers = {"X-App-Id": place.app_id, "X-App-Token": place.app_token}
         client = httpx.AsyncClient(
             base_url=place.url.rstrip("/"), headers=headers, timeout=_TIMEOUT_S
         )
         super().__init__(client, _MOST_AT_ONCE)
-        self._outbox, self._clock = outbox, clock
+        self._outbox, self._clock, self._metrics = outbox, clock, metrics
+
+    async def deliver(self) -> int:
+        told = await super().deliver()
+        self._metrics.waiting(await self._outbox.waiting())
+        return told
 
     async def _take(self) -> Message | None:
         return await self._outbox.take(self._clock.now())
@@ -67,10 +101,12 @@ class VoucherifyDelivery(Delivery[Message]):
         except (_Again, httpx.HTTPError, TimeoutError) as error:
             said = str(error) or type(error).__name__
             log.warning("the coupon system was not told of a %s: %s", message.kind, said)
+            self._metrics.sent("again")
             await self._outbox.again(message, self._clock.now(), said)
             return False
         if problem is not None:  # the ledger stands; a person has to look why the outside differs
             log.error("the coupon system refuses a %s: %s", message.kind, problem)
+        self._metrics.sent("told" if problem is None else "refused")
         now = self._clock.now()
         await self._outbox.done(message, now, remote_id=remote_id, problem=problem)
         return True

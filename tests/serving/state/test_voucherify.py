@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from contract.clock import FixedClock
+from contract.errors import UserError
 from contract.offers import Limits, PercentOff
+from serving.monitoring.coupon_messages import OUTCOMES, CouponMessageMetrics
 from serving.state import voucherify
 from serving.state.coupon_ledger import Claim, Reservation, Settlement
 from serving.state.ledger_database import sqlite_ledger_database
@@ -42,16 +45,29 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def to(
+    url: str, ledger: SqlCouponLedger, clock: FixedClock, registry: CollectorRegistry | None = None
+) -> VoucherifyDelivery:
+    place = VoucherifyPlace.of(url, "app", "token")
+    metrics = CouponMessageMetrics(registry or CollectorRegistry())
+    return VoucherifyDelivery(ledger.outbox, place, clock, metrics)
+
+
+@pytest.fixture
 async def delivery(
     ledger: SqlCouponLedger,
     outside: CouponSystem,
     clock: FixedClock,
+    registry: CollectorRegistry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[VoucherifyDelivery]:
     monkeypatch.setattr(voucherify, "_TIMEOUT_S", 0.5)
     monkeypatch.setattr(voucherify, "_WHOLE_TIMEOUT_S", 2.0)
-    place = VoucherifyPlace(outside.url, "app", "token")
-    opened = VoucherifyDelivery(ledger.outbox, place, clock)
+    opened = to(outside.url, ledger, clock, registry)
     yield opened
     await opened.aclose()
 
@@ -158,7 +174,11 @@ async def test_a_rollback_whose_answer_was_lost_is_not_a_problem(
 
 
 async def test_a_refusal_there_is_noted_and_holds_nothing_up(
-    delivery: VoucherifyDelivery, ledger: SqlCouponLedger, outside: CouponSystem, clock: FixedClock
+    delivery: VoucherifyDelivery,
+    ledger: SqlCouponLedger,
+    outside: CouponSystem,
+    clock: FixedClock,
+    registry: CollectorRegistry,
 ) -> None:
     outside.refuses = {"GONE"}
     held = await reserve(ledger, 1, "GONE")
@@ -167,6 +187,39 @@ async def test_a_refusal_there_is_noted_and_holds_nothing_up(
     await redeem(ledger, await reserve(ledger, 2), 2)
     await all_told(delivery, ledger, clock)
     assert len(outside.redemptions) == 1
+    name = "tillwise_coupon_messages"
+    count = {one: registry.get_sample_value(f"{name}_total", {"outcome": one}) for one in OUTCOMES}
+    assert count == {"told": 2, "refused": 3, "again": 0}
+    assert registry.get_sample_value(f"{name}_waiting") == 0
+
+
+async def test_what_waits_is_counted(
+    delivery: VoucherifyDelivery,
+    ledger: SqlCouponLedger,
+    outside: CouponSystem,
+    registry: CollectorRegistry,
+) -> None:
+    await redeem(ledger, await reserve(ledger))
+    outside.faults = ["500"]
+    await delivery.deliver()
+    assert registry.get_sample_value("tillwise_coupon_messages_waiting") == 2
+    again = {"outcome": "again"}
+    assert registry.get_sample_value("tillwise_coupon_messages_total", again) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        (("http://api.voucherify.io", "app", "token"), "URL: http goes to this machine only"),
+        (("api.voucherify.io", "app", "token"), "URL: send https"),
+        (("https://a:b@api.voucherify.io", "app", "token"), "URL: must hold no password"),
+        (("https://api.voucherify.io", "", "token"), "APP_ID: say the application's"),
+        (("https://api.voucherify.io", "app", "to\nken"), "APP_TOKEN: say the application's"),
+    ],
+)
+def test_a_place_that_can_not_be_right_is_refused(place: tuple[str, str, str], why: str) -> None:
+    with pytest.raises(UserError, match=f"TILLWISE_VOUCHERIFY_{why}"):
+        VoucherifyPlace.of(*place)
 
 
 async def test_two_that_deliver_tell_nothing_twice(
@@ -174,7 +227,7 @@ async def test_two_that_deliver_tell_nothing_twice(
 ) -> None:
     for number in range(10):
         await redeem(ledger, await reserve(ledger, number), number)
-    other = VoucherifyDelivery(ledger.outbox, VoucherifyPlace(outside.url, "app", "token"), clock)
+    other = to(outside.url, ledger, clock)
     for _ in range(30):
         await delivery.deliver()
         await other.deliver()
@@ -208,8 +261,7 @@ async def test_a_long_bad_day(
 async def test_nobody_answers_and_the_ledger_does_not_mind(
     ledger: SqlCouponLedger, clock: FixedClock
 ) -> None:
-    place = VoucherifyPlace("http://127.0.0.1:9", "app", "token")
-    delivery = VoucherifyDelivery(ledger.outbox, place, clock)
+    delivery = to("http://127.0.0.1:9", ledger, clock)
     await redeem(ledger, await reserve(ledger))
     assert await delivery.deliver() == 0
     assert await ledger.outbox.waiting() == 2
