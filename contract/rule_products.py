@@ -18,8 +18,9 @@ class Products:
 
     def __init__(self, claims: Sequence[Claim], draft: Draft, shop: Shop, log: Log) -> None:
         self._claims, self._limit, self._shop, self._log = claims, draft.limit, shop, log
-        self._candidates = dict.fromkeys((*draft.items, *self._introduced()))
-        self._known = frozenset(self._candidates)
+        self._drafted, self._candidates = draft.items, dict.fromkeys(draft.items)
+        self._new = [one for one in self._introduced() if one not in self._candidates]
+        self._candidates |= dict.fromkeys(self._new)
         self._concerned = [self._concerns(action) for _, action in claims]
         self._out: dict[str, Rule] = {}
         self.by: dict[str, str] = {}
@@ -27,7 +28,10 @@ class Products:
     def shown(self) -> tuple[str, ...]:
         """What is shown, the best first; `by` then names the rule of what a rule put there."""
         self._settle()
-        kept = self._boosted([item for item in self._candidates if item not in self._out])
+        kept = list(self._candidates)
+        if self._out:
+            kept = [item for item in kept if item not in self._out]
+        kept = self._boosted(kept)
         slots = self._pinned()
         pinned = set(slots.values())
         rest = (item for item in kept if item not in pinned and self._shop.sellable(item))
@@ -48,7 +52,7 @@ class Products:
 
     def _concerns(self, action: Pin | Exclude | Boost) -> frozenset[str]:
         """The candidates that `action` speaks of."""
-        found = action.named & self._known
+        found = frozenset([item for item in action.items if item in self._candidates])
         if isinstance(action, Pin) or not action.categories:
             return found
         by_category = self._by_category
@@ -63,11 +67,11 @@ class Products:
             for name in action.categories
         )
         members: dict[str, set[str]] = defaultdict(set)
-        paths = self._shop.categories(self._candidates)
-        for item, path in zip(self._candidates, paths, strict=True):
-            if not wanted.isdisjoint(path):
-                for category in wanted.intersection(path):
-                    members[category].add(item)
+        for items in (self._drafted, self._new):  # of its draft the shop knows the most
+            for item, path in zip(items, self._shop.categories(items), strict=True):
+                if not wanted.isdisjoint(path):
+                    for category in wanted.intersection(path):
+                        members[category].add(item)
         return members
 
     def _settle(self) -> None:
@@ -104,15 +108,15 @@ class Products:
                 self.by[item] = rule.id
         if not moved:
             return kept
-        last = len(self._claims)
-        place: dict[str, tuple[int, float]] = {}
-        for at, item in enumerate(kept):
-            claim, boost = moved.get(item, (last, None))
-            if boost is None or boost.places is None:
-                place[item] = claim, at
-            else:  # what moves up goes before what stands there
-                place[item] = last, at - boost.places - 0.5
-        return sorted(kept, key=place.__getitem__)
+        first = {item: claim for item, (claim, boost) in moved.items() if boost.places is None}
+        up = {item: boost.places for item, (_, boost) in moved.items() if boost.places is not None}
+        before = sorted((item for item in kept if item in first), key=first.__getitem__)
+        if up:  # what moves up goes before what stands there
+            place = {
+                item: at - up[item] - 0.5 if item in up else at for at, item in enumerate(kept)
+            }
+            kept = sorted(kept, key=place.__getitem__)
+        return before + [item for item in kept if item not in first]
 
     def _pinned(self) -> dict[int, str]:
         """Item by position, from 1; the strongest rule chooses first."""

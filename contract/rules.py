@@ -5,7 +5,6 @@ earlier id. What no rule can do: show what is not in stock, not sold in the regi
 outside of the caller's filter; give an offer that is not valid for this checkout.
 """
 
-from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
@@ -47,11 +46,6 @@ class Pin(_Strict):
     ]
     position: Annotated[int, Strict(), Field(ge=1, le=PLACES)] = 1
 
-    @cached_property
-    def named(self) -> frozenset[str]:
-        """The items by id."""
-        return frozenset(self.items)
-
 
 class _Products(_Strict):
     """Products by item id, or by the name of a category at any level of their path."""
@@ -64,11 +58,6 @@ class _Products(_Strict):
         if not (self.items or self.categories):
             raise ValueError("name items or categories")
         return self
-
-    @cached_property
-    def named(self) -> frozenset[str]:
-        """The items that are named by their ids."""
-        return frozenset(self.items)
 
 
 class Exclude(_Products):

@@ -104,12 +104,13 @@ def override(
         )
     release, request = checkout.release, checkout.request
     wanted = "recommendations" in request.placements and answer.candidates is not None
+    drafted = release.vocabulary.ids(answer.index)
     draft = Draft(
-        release.vocabulary.ids(answer.index),
+        drafted,
         request.num_results + checkout.beyond if wanted else 0,
         *(offers.chosen, before.payments, before.shipping),
     )
-    shop = _Shop(checkout, answer, offers)
+    shop = _Shop(checkout, answer, offers, drafted)
     ruled = apply(matched.rules, draft, shop)
     index = release.vocabulary.indices(ruled.items)
     return Overridden(
@@ -129,6 +130,8 @@ def _under(
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
     """What is given for whatever might have been drawn, so that the chances that are logged are
     those of what is shown. Rules whose condition reads what was chosen are taken to hold alike."""
+    if not offers.drawn:
+        return {}
     found = offers_under(rules, offers.drawn, shop)
     return found if any(one != given for one, given in found.items()) else {}
 
@@ -140,6 +143,7 @@ class _Shop:
     checkout: Checkout
     answer: Answer
     offers: OnOffer
+    drafted: Sequence[str]  # the ids of the answer's items
 
     def sellable(self, item_id: str) -> bool:
         index, may = self.checkout.release.vocabulary.index(item_id), self.answer.may
@@ -148,7 +152,10 @@ class _Shop:
     def categories(self, item_ids: Iterable[str]) -> Iterable[Sequence[str]]:
         release = self.checkout.release
         path = release.catalogue.category_path
-        return [path[index] for index in release.vocabulary.indices(item_ids).tolist()]
+        # To look up the hundreds of ids of the draft would take longer than the rest of this.
+        known = item_ids is self.drafted
+        index = self.answer.index if known else release.vocabulary.indices(item_ids)
+        return [path[place] for place in index.tolist()]
 
     def members(self, category: str, limit: int) -> Sequence[str]:
         release, may = self.checkout.release, self.answer.may
@@ -171,21 +178,13 @@ def _with_items(checkout: Checkout, answer: Answer, index: Indices) -> Answer:
     found, ranked = answer.candidates, answer.ranked
     if found is None or ranked is None:
         return answer
-    if np.array_equal(index, answer.index[: len(index)]):
-        return Answer(
-            answer.rung,
-            found,
-            Ranked(ranked.places[: len(index)], ranked.scores[: len(index)]),
-            answer.may,
-        )
-    score_of = dict(zip(ranked.places.tolist(), ranked.scores.tolist(), strict=True))
-    place_of = {item: place for place, item in enumerate(found.listed.index.tolist())}
-    new = np.array([one for one in index.tolist() if one not in place_of], np.int64)
-    if len(new):
+    rank_of = {item: rank for rank, item in enumerate(answer.index.tolist())}
+    ranks = np.array([rank_of.get(item, -1) for item in index.tolist()], np.int64)
+    places, scores, away = ranked.places[ranks], ranked.scores[ranks], ranks < 0
+    if away.any():
+        new = index[away]
+        places[away], scores[away] = len(found) + np.arange(len(new)), 0.0
         found = _joined(checkout, found, new)
-        place_of |= {item: len(place_of) + at for at, item in enumerate(new.tolist())}
-    places = np.array([place_of[one] for one in index.tolist()], np.int64)
-    scores = np.array([score_of.get(one, 0.0) for one in places.tolist()], np.float32)
     return Answer(answer.rung, found, Ranked(places, scores), answer.may)
 
 
