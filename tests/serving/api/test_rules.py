@@ -390,7 +390,7 @@ async def test_a_rule_blocks_and_replaces_offers(running: Running) -> None:
 
 
 async def test_the_example_gives_high_value_customers_their_discount(running: Running) -> None:
-    await offers(running, LOYAL)
+    await offers(running, LOYAL | {"offer_id": "regulars"})
     headers = running.bearer("admin") | {"content-type": "application/yaml"}
     path = "/v1/rules/check"
     text = EXAMPLE.read_text() + (
@@ -400,7 +400,7 @@ async def test_the_example_gives_high_value_customers_their_discount(running: Ru
         " consent: {offers: true}}\n"
     )
     told = (await running.client.post(path, content=text, headers=headers)).json()
-    assert [one["after"]["offers"] for one in told["samples"]] == [["loyal-customers"], []]
+    assert [one["after"]["offers"] for one in told["samples"]] == [["regulars"], []]
 
 
 @pytest.mark.parametrize(

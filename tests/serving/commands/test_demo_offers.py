@@ -4,11 +4,13 @@ from pathlib import Path
 
 from contract.offer_arms import Arm, OfferArms
 from contract.offers import AmountOff, PercentOff
+from contract.rules import ForceOffer
 from serving.commands.demo_offers import example_offers, put_examples
 from serving.commands.demo_run import is_shown_all
+from serving.commands.rules import read_book
 from serving.decision.offer_shelf import DOCUMENT, compiled
 from serving.state.audit import COMMAND_LINE
-from tests.serving.conftest import ALL, Running, Start, event
+from tests.serving.conftest import ALL, NOON, Running, Start, event
 from tests.serving.release_factory import Factory
 
 CART = {"cart_id": "c", "currency": "USD", "items": [{"item_id": "item-1", "price": 3_500}]}
@@ -18,6 +20,16 @@ ARMS = OfferArms(
         Arm(name="amount_100", discount=AmountOff(amount=100)),
     )
 ).of_this_version()
+
+
+def test_the_example_rules_are_for_this_shop() -> None:
+    book = read_book(Path(__file__).parents[3] / "docs" / "rules.yaml")
+    actions = [action for rule in book.rules for action in rule.actions]
+    forced = {one.offer_id for one in actions if isinstance(one, ForceOffer)}
+    assert forced
+    assert forced <= {one.offer_id for one in example_offers("USD").offers}
+    (promotion,) = [rule for rule in book.rules if rule.schedule.valid_until is not None]
+    assert promotion.schedule.holds(NOON, None)
 
 
 async def test_examples_are_written_once_and_apply(running: Running) -> None:
