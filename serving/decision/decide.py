@@ -104,7 +104,7 @@ class Decider:
         self._feature_store = feature_store
         self._clock = clock
         self._signer = signer
-        self._shelf = shelf
+        self.shelf = shelf
         self._metrics = metrics
         self._rules: RuleSource = rules or NoRules()
         self.watch: DecisionWatch | None = None
@@ -194,9 +194,9 @@ class Decider:
         checkout = Checkout(
             *(request, subject, release, place, deadline, now_us, generation, self._depth(held)),
             beyond=exploration.beyond(self.settings.explore, subject),
-            chooses=_chooses(request, self._shelf),
+            chooses=_chooses(request, self.shelf),
         )
-        drafted = await self._drafted(checkout, now, held, shelf=self._shelf)
+        drafted = await self._drafted(checkout, now, held, shelf=self.shelf)
         decision = self._finished(drafted, now, held)
         if self._metrics is not None and decision.rules is not None:
             self._metrics.rules_failed.inc(len(decision.rules["failed"]))
@@ -218,7 +218,7 @@ class Decider:
             deadline = Deadline(request.deadline_ms)
             now = self._clock.now()
             now_us, generation = _behaviour_us(request, now), self.query_vectors.generation
-            depth, shelf = self._depth(*books), shelf or self._shelf
+            depth, shelf = self._depth(*books), shelf or self.shelf
             checkout = Checkout(
                 *(request, subject, release, place, deadline, now_us, generation, depth),
                 assumed=assumed,
