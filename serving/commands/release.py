@@ -164,7 +164,7 @@ def rollback(args: argparse.Namespace) -> Figures:
         live,
         args.reason.strip() or "by hand",
         SystemClock().now(),
-        verify=lambda release_id: _load(settings, release_id),
+        verify=lambda release_id: _load_earlier(settings, release_id),
     )
     if target is None:
         raise UserError(f"release {live} is not the live one any more; see `release list`")
@@ -177,6 +177,15 @@ def _load(settings: Settings, release_id: str) -> None:
     from serving.inference.releases import load_release  # only here: it is the whole gateway
 
     load_release(settings.releases, settings.models, release_id).models.close()
+
+
+def _load_earlier(settings: Settings, release_id: str) -> None:
+    try:
+        _load(settings, release_id)
+    except UserError as error:
+        raise UserError(
+            f"{error}; go back further with `tillwise-serve release promote ID`"
+        ) from None
 
 
 def _done(command: str, release_id: str, said: str) -> Figures:

@@ -214,6 +214,20 @@ def test_a_switch_that_is_killed_is_finished_by_whoever_comes_next(
     assert told.reason == "too slow"
 
 
+def test_a_rollback_to_what_is_broken_says_how_to_go_on(place: Place) -> None:
+    releases = place.factory.releases_dir
+    for number, release_id in enumerate(("two", "three"), start=2):
+        place.factory.write(release_id, version=number, current=False)
+        assert place.call("release", "promote", release_id).returncode == 0
+    (releases / "two" / MANIFEST).unlink()
+    refused = place.call("release", "rollback")
+    assert (refused.returncode, live_release_id(releases)) == (2, "three")
+    assert "release two is refused" in refused.stderr
+    assert "go back further with `tillwise-serve release promote ID`" in refused.stderr
+    assert place.call("release", "promote", "one").returncode == 0
+    assert live_release_id(releases) == "one"
+
+
 def _release_of(served: Served) -> str:
     body: dict[str, str] = httpx.get(f"{served.url}/readyz", timeout=10).json()
     return body["release_id"]
