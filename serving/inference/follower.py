@@ -160,7 +160,8 @@ class Follower:
         except UserError as error:
             if not isinstance(error, ServerNotReady):  # that is looked at again the next time
                 await self._refuse(wanted)
-            self._say(_LIVE, f"{error}; keeping release {current}")
+                await self._leave_taken(current, wanted)
+            self._say(_LIVE, f"{error}; keeping release {self._live.current.release_id}")
             return
         went_back = self._rollout.rollback_of(current) is not None
         if not went_back:  # what is gone back to has proven itself
@@ -170,6 +171,22 @@ class Follower:
         self._metrics.swaps.inc()
         self._say(_LIVE, None)
         log.info("release %s is live, after %s", wanted, current)
+
+    async def _leave_taken(self, current: str, wanted: str) -> None:
+        """What was taken away does not stay because what it was to give way to is broken: the last
+        good release that can be served takes its place."""
+        if self._rollout.rollback_of(current) is None:
+            return
+        for release_id in self._rollout.last_good(wanted):
+            try:
+                await self._live.load_or_keep(release_id)
+            except UserError as error:
+                log.error("%s", error)
+                continue
+            self._live_since, self._recorded = self._monotonic(), None
+            self._metrics.swaps.inc()
+            log.warning("release %s is live, after %s, for want of %s", release_id, current, wanted)
+            return
 
     async def _follow_trial(self) -> None:
         canary = self._rollout.canary

@@ -443,6 +443,27 @@ async def test_the_guard_rolls_back_a_promoted_release_and_it_stays_away(
     assert await life.release_id() == "two"
 
 
+async def test_what_is_rolled_back_does_not_stay_because_the_one_before_it_is_broken(
+    life: Life,
+) -> None:
+    await life.look()
+    for version, release_id in ((2, "two"), (3, "three")):
+        life.factory.write(release_id, version=version, current=False)
+        await life.promote(release_id)
+        await life.look()
+    (life.releases / "two" / manifest.VOCABULARY).write_bytes(b"half")
+    assert rollout_file.roll_back(life.releases, "three", "guard: too slow", AT) == "two"
+    for _ in range(2):
+        await life.look()
+        assert await life.release_id() == "one"
+        (problem,) = (await life.ready())["problems"]
+        assert problem.startswith("release two is refused: ")
+        assert problem.endswith("; keeping release one")
+    await life.promote("three")  # somebody insists
+    assert await life.release_id() == "three"
+    assert "problems" not in await life.ready()
+
+
 async def test_a_rollback_that_can_not_be_written_ends_the_canary_here(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
