@@ -172,6 +172,11 @@ def _explainer(
     try:
         return Explainer(ranker, usual, Session(model))
     except InferenceFailed as error:
+        try:  # the graph is held against the ranker, which may be what fails
+            Explainer(ranker, usual).attribute(usual.rows)
+        except InferenceFailed:
+            version = manifest.model(contract_manifest.RANKER).version
+            name = f"{contract_manifest.RANKER}/{version}/model.onnx"
         raise UserError(f"{name}: {error}") from error
 
 

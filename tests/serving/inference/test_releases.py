@@ -10,8 +10,10 @@ import faiss
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from contract import manifest
+from contract import manifest, pair_features
+from contract.attribution import GROUPS
 from contract.behaviour import BEHAVIOUR, LearnedSegments
 from contract.errors import UserError
 from contract.items import CategoryLift, ItemNeighbours
@@ -19,7 +21,7 @@ from contract.manifest import sha256
 from serving.inference.release_files import ReleaseFiles
 from serving.inference.releases import LiveRelease, check_release, load_release
 from tests.serving.inference.broken_models import not_a_number
-from tests.serving.release_factory import Factory, usual_model
+from tests.serving.release_factory import Factory, onnx_model, usual_model
 
 
 @pytest.fixture
@@ -71,6 +73,24 @@ def test_any_missing_file_is_named(tiny: Factory) -> None:
         found = problems(tiny)
         assert any(path.name in line and "missing" in line for line in found), (path.name, found)
         path.write_bytes(content)
+
+
+class Explained(Factory):
+    """With a graph of attributions that say nothing."""
+
+    def _parts(self, vectors: Any) -> dict[str, bytes]:
+        size = len(pair_features.PAIR_FEATURES), len(GROUPS)
+        nodes = [helper.make_node("MatMul", ["pair_features", "weight"], ["attributions"])]
+        constants = {"weight": np.zeros(size, np.float32)}
+        graph = onnx_model(manifest.ATTRIBUTIONS, nodes, constants, self.dimension)
+        return super()._parts(vectors) | {manifest.ATTRIBUTIONS_FILE: graph}
+
+
+def test_a_ranker_that_fails_is_named_and_not_what_is_held_against_it(tmp_path: Path) -> None:
+    factory = Explained(tmp_path, models={"ranker": not_a_number(8)})
+    factory.write()
+    (problem,) = problems(factory)
+    assert problem.startswith("ranker/1/model.onnx: output scores is not finite")
 
 
 def test_a_digest_reads_nothing_outside_its_folders(tiny: Factory, tmp_path: Path) -> None:
