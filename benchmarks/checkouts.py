@@ -136,6 +136,13 @@ def probe(url: str, key: str | None, body: bytes) -> None:
         _ask(client, url, _headers(key), body)
 
 
+def with_offers(url: str, key: str | None, bodies: Sequence[bytes]) -> int:
+    """How many of `bodies` are answered with an offer. Raises UserError."""
+    with httpx.Client(timeout=10.0, trust_env=False) as client:
+        answers = [_answer(client, url, _headers(key), body) for body in bodies]
+    return sum(bool(answer.get("offers")) for answer in answers)
+
+
 def check_items(url: str, key: str | None, bodies: Sequence[bytes]) -> None:
     """Raises UserError unless the gateway knows most of the items in the carts of `bodies`:
     shoppers of another catalogue would only ever be answered with what is popular."""

@@ -14,16 +14,15 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.checkouts import from_baskets
 from benchmarks.command import add_data, add_json, add_release, execute
 from benchmarks.in_process import gateway_of
+from benchmarks.offer_books import NONE, books
 from benchmarks.twin import live_manifest
 from contract.consent import PURPOSES
 from contract.errors import UserError
 from contract.figures import Figures
-from contract.offers import OfferBook
 from serving.api.gateway import Gateway
 from serving.decision.messages import DecideRequest
 from serving.decision.offer_shelf import CompiledBook, OfferShelf
@@ -32,15 +31,8 @@ from serving.decision.outcome import SubjectContext
 PROGRAM = "benchmarks.offers"
 # A deadline that a busy machine keeps.
 _ASKED = {"deadline_ms": 1_000, "placements": ("recommendations", "offers")}
-_NONE = "no offers"
 _AGAIN = "no offers, again"  # what differs from the first row is the machine's
 _WARM_UP = 20
-_CONDITIONS = (
-    "cart.total >= 2000 && size(cart.items) >= 3",
-    "'repeat_buyers' in segments || shopper.orders > 10",
-    "cart.categories.exists(one, one == 'DAIRY') && context.country != 'US'",
-    "'high_value_repeat_buyers' in segments && cart.total > 5000",
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,45 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_release(parser)
     add_json(parser)
     return parser
-
-
-def books(currency: str) -> dict[str, OfferBook]:
-    """What is compared, by the row's name."""
-    drawn = {
-        "offers": _offers(10, currency, unconditional=False),
-        "explore_share": 0.5,
-        "margin_rate": 0.4,
-    }
-    paced = drawn | {"daily_budget": {"amount": 10**9}}
-    return {
-        _NONE: OfferBook(),
-        "10 offers": OfferBook(offers=_offers(10, currency)),
-        "10 offers, one per shopper": OfferBook(offers=_offers(10, currency, per_subject=1)),
-        "200 offers": OfferBook(offers=_offers(200, currency)),
-        "10 offers, by chance": OfferBook.model_validate(drawn),
-        "the same, within a day's budget": OfferBook.model_validate(paced),
-        "the same, and a cap": OfferBook.model_validate(
-            paced | {"frequency_cap": {"times": 1_000, "days": 1}}
-        ),
-    }
-
-
-def _offers(
-    number: int, currency: str, *, unconditional: bool = True, **limits: int
-) -> tuple[Any, ...]:
-    """Offers with conditions of all kinds, of which few hold together."""
-    return tuple(
-        {
-            "offer_id": f"offer-{place}",
-            "title": "An offer",
-            "discount": {"kind": "percent", "percent": 5 + place % 10},
-            "currency": currency,
-            "unconditional": unconditional,
-            "condition": _CONDITIONS[place % len(_CONDITIONS)],
-            "limits": {"total": 10_000, "budget": 10**9} | limits,
-        }
-        for place in range(number)
-    )
 
 
 def run(args: argparse.Namespace) -> tuple[Figures, bool]:
@@ -139,14 +92,14 @@ async def _shelves(gateway: Gateway) -> dict[str, OfferShelf]:
         shelf.pacing = copy.copy(shelf.pacing)
         await shelf.follow_uses(gateway.clock.now())
         shelves[name] = shelf
-    return shelves | {_AGAIN: shelves[_NONE]}
+    return shelves | {_AGAIN: shelves[NONE]}
 
 
 def _figures(
     cpu: dict[str, list[float]], stage: dict[str, list[float]], shown: dict[str, int]
 ) -> Figures:
     figures = Figures("offers")
-    usual, slowest = statistics.median(cpu[_NONE]), _p99(cpu[_NONE])
+    usual, slowest = statistics.median(cpu[NONE]), _p99(cpu[NONE])
     for name, spent in cpu.items():
         median = statistics.median(spent)
         figures.add(

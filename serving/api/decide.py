@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -41,6 +41,7 @@ router = APIRouter()
 
 IDENTITY = "identity"
 OFFERS = "offers"
+T = TypeVar("T")
 _Settling = asyncio.Task[str | None] | None
 
 
@@ -193,40 +194,41 @@ async def _promised(
     if subject_id is None:
         return not (kept or capped)
     now = gateway.clock.now()
-    if counts and not await _counted(gateway, decision, subject_id, now, began) and capped:
-        return False
-    if not kept:
+    showing = _show(gateway, decision, subject_id, now) if counts else None
+    await asyncio.sleep(0)  # so that the one is being written while the other is made
+    event = _impression(decision, UUID(subject_id), now) if kept else None
+    if showing is not None:
+        await _in_time(showing, decision, began)
+        if capped and not (_settled(showing) and showing.result()):
+            return False
+    if event is None:
         return True
-    event = _impression(decision, UUID(subject_id), now)
-    return await _in_time(gateway, gateway.impressions.write(event, purposes), decision, began)
+    writing = _begun(gateway, gateway.impressions.write(event, purposes))
+    return await _in_time(writing, decision, began)
 
 
-async def _counted(
-    gateway: Gateway, decision: Decision, subject_id: str, now: datetime, began: float
-) -> bool:
-    """Put down that the shopper is shown something; False where that is once too often."""
-    seen: list[bool] = []
-
-    async def note() -> None:
-        shelf, session_id = gateway.shelf, decision.request.session_id
-        seen.append(await shelf.note_shown(subject_id, session_id, now))
-
-    return await _in_time(gateway, note(), decision, began) and seen == [True]
+def _show(
+    gateway: Gateway, decision: Decision, subject_id: str, now: datetime
+) -> asyncio.Task[bool]:
+    """Begin to put down that the shopper is shown something; False where that is once too often."""
+    return _begun(gateway, gateway.shelf.note_shown(subject_id, decision.request.session_id, now))
 
 
-async def _in_time(
-    gateway: Gateway, write: Coroutine[Any, Any, None], decision: Decision, began: float
-) -> bool:
-    """Whether `write` is done before the answer is due."""
+def _begun(gateway: Gateway, write: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     task = asyncio.create_task(write)
     gateway.background.add(task)
     task.add_done_callback(partial(_recorded, gateway))
+    return task
+
+
+async def _in_time(task: asyncio.Task[Any], decision: Decision, began: float) -> bool:
+    """Whether what was begun is done before the answer is due."""
     # Not wait_for: a write that is late goes on, and its repeat by `_keep` is dropped.
     await asyncio.wait((task,), timeout=_left(decision.request, began))
     return _settled(task)
 
 
-def _recorded(gateway: Gateway, task: asyncio.Task[None]) -> None:
+def _recorded(gateway: Gateway, task: asyncio.Task[Any]) -> None:
     gateway.background.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a decision with an offer could not be recorded: %s", error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -133,9 +133,14 @@ class LedgerDatabase:
 
 def rows_of(connection: Connection, query: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
     """The rows of a `query` of the shared SQL in a transaction under way."""
+    return done_with(connection, query, values).fetchall()
+
+
+def done_with(connection: Connection, statement: str, values: Sequence[Any]) -> CursorResult[Any]:
+    """What a `statement` of the shared SQL does in a transaction under way."""
     if connection.dialect.name == "postgresql":
-        query = for_postgresql(query)
-    return connection.exec_driver_sql(query, tuple(values)).fetchall()
+        statement = for_postgresql(statement)
+    return connection.exec_driver_sql(statement, tuple(values))
 
 
 def _worth_trying(error: DBAPIError) -> bool:

@@ -36,13 +36,15 @@ def test_one_table_of_both(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*flags_of(shop), *few]) in (0, 3)  # 3: too busy here to keep the schedule
     written = json.loads(target.read_text())
     rows = {row["name"]: row["metrics"] for row in written["rows"]}
-    assert list(rows) == ["bare", "decide/full"]
-    assert rows["decide/full"]["requests"]["mean"] >= 20
-    assert rows["decide/full"]["errors"]["mean"] == 0
-    assert rows["decide/full"]["rung_full"]["mean"] > 0
+    assert list(rows) == ["bare", "decide/full", "decide/whole"]
+    for name in ("decide/full", "decide/whole"):
+        assert rows[name]["requests"]["mean"] >= 20
+        assert rows[name]["errors"]["mean"] == 0
+        assert rows[name]["rung_full"]["mean"] > 0
     assert "rung_full" not in rows["bare"]
     assert any("p99" in note for note in written["notes"])
     assert any("no query vectors are remembered" in note for note in written["notes"])
+    assert any("of decide/whole are offered something" in note for note in written["notes"])
     assert "decide/full" in capsys.readouterr().out
     assert servers() == []
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.offers import books, build_parser, main, run
+from benchmarks.offer_books import books
+from benchmarks.offers import build_parser, main, run
 from contract.errors import UserError
 from contract.expressions import checked
 from tests.benchmarks.test_decide import flags_of
