@@ -1,11 +1,12 @@
 """The demo checkout in a real Chromium, before a real gateway with a real (small) release."""
 
 import re
+import time
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.e2e.conftest import OpenPage
 from tests.e2e.shop import ROOT, Demo, Shop, demo
@@ -151,6 +152,10 @@ def test_without_consent_nothing_is_personal(
     switch: str, open_page: OpenPage, served: Demo
 ) -> None:
     page = opened(open_page, served)
+    telling: set[Request] = set()
+    page.on("request", lambda one: telling.add(one) if "/v1/events" in one.url else None)
+    page.on("requestfinished", lambda one: telling.discard(one))
+    page.on("requestfailed", lambda one: telling.discard(one))
     personal, decided = shown(page), decision_of(page)
     assert "bought_before" in reasons(page)
     page.get_by_role("switch", name=switch).press("Space")
@@ -159,6 +164,10 @@ def test_without_consent_nothing_is_personal(
     assert shown(page) != personal
     expect(page.locator("#privacy")).to_contain_text("no history is touched")
     decided = decision_of(page)
+    until = time.monotonic() + 15
+    while telling:  # a no that is on its way would be the last word
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
     page.get_by_role("switch", name=switch).press("Space")
     after(page, decided)
     assert shown(page) == personal
