@@ -228,11 +228,14 @@ async def revived(process: TritonProcess, live: LiveRelease) -> bool:
                 os.kill(child.pid, signal.SIGKILL)
     await until(lambda: silent(live))
 
+    def died() -> bool:
+        return bool(server.status() == psutil.STATUS_ZOMBIE)
+
     async def settled() -> bool:
-        return server.status() == psutil.STATUS_ZOMBIE or await answers(live)
+        return died() or await answers(live)
 
     await until(settled)
-    return server.status() != psutil.STATUS_ZOMBIE
+    return not died()
 
 
 async def test_a_dead_process_behind_a_model_is_started_anew(
