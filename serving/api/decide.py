@@ -42,6 +42,7 @@ router = APIRouter()
 IDENTITY = "identity"
 OFFERS = "offers"
 T = TypeVar("T")
+_OFFERED = "a decision with an offer"
 _Settling = asyncio.Task[str | None] | None
 
 
@@ -194,31 +195,34 @@ async def _promised(
     if subject_id is None:
         return not (kept or capped)
     now = gateway.clock.now()
-    showing = _show(gateway, decision, subject_id, now) if counts else None
-    await asyncio.sleep(0)  # so that the one is being written while the other is made
+    showing = None
+    if counts:
+        noted = shelf.note_shown(subject_id, decision.request.session_id, now)
+        showing = _begun(gateway, noted, _OFFERED)
+        await asyncio.sleep(0)  # so that the one is being written while the other is made
     event = _impression(decision, UUID(subject_id), now) if kept else None
     if showing is not None:
-        await _in_time(showing, decision, began)
-        if capped and not (_settled(showing) and showing.result()):
+        may_be = await _in_time(showing, decision, began) and showing.result()
+        if capped and not may_be:
             return False
     if event is None:
         return True
-    writing = _begun(gateway, gateway.impressions.write(event, purposes))
+    writing = _begun(gateway, gateway.impressions.write(event, purposes), _OFFERED)
     return await _in_time(writing, decision, began)
 
 
-def _show(
-    gateway: Gateway, decision: Decision, subject_id: str, now: datetime
-) -> asyncio.Task[bool]:
-    """Begin to put down that the shopper is shown something; False where that is once too often."""
-    return _begun(gateway, gateway.shelf.note_shown(subject_id, decision.request.session_id, now))
-
-
-def _begun(gateway: Gateway, write: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+def _begun(gateway: Gateway, write: Coroutine[Any, Any, T], what: str) -> asyncio.Task[T]:
+    """Begin to write `what`; it goes on when nobody waits for it any more."""
     task = asyncio.create_task(write)
     gateway.background.add(task)
-    task.add_done_callback(partial(_recorded, gateway))
+    task.add_done_callback(partial(_ended, gateway, what))
     return task
+
+
+def _ended(gateway: Gateway, what: str, task: asyncio.Task[Any]) -> None:
+    gateway.background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s could not be recorded: %s", what, error)
 
 
 async def _in_time(task: asyncio.Task[Any], decision: Decision, began: float) -> bool:
@@ -226,12 +230,6 @@ async def _in_time(task: asyncio.Task[Any], decision: Decision, began: float) ->
     # Not wait_for: a write that is late goes on, and its repeat by `_keep` is dropped.
     await asyncio.wait((task,), timeout=_left(decision.request, began))
     return _settled(task)
-
-
-def _recorded(gateway: Gateway, task: asyncio.Task[Any]) -> None:
-    gateway.background.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a decision with an offer could not be recorded: %s", error)
 
 
 def _comes_too_late(request: Request, credential: Credential, gateway: Gateway) -> bool:
@@ -294,16 +292,7 @@ def _start_settling(gateway: Gateway, who: Recognised | None) -> _Settling:
     """Begin to write a new subject or link, or what is taken back, beside the decision."""
     if who is None or not who.unsettled:
         return None
-    task = asyncio.create_task(gateway.subjects.settle(who))
-    gateway.background.add(task)
-
-    def ended(task: asyncio.Task[str | None]) -> None:
-        gateway.background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a subject could not be recorded: %s", error)
-
-    task.add_done_callback(ended)
-    return task
+    return _begun(gateway, gateway.subjects.settle(who), "a subject")
 
 
 def _patience(gateway: Gateway, asked: DecideRequest, began: float) -> float:
