@@ -21,7 +21,7 @@ import httpx
 
 from benchmarks.checkouts import DECIDE, from_baskets
 from benchmarks.command import add_data, add_json, add_release, execute
-from benchmarks.servers import command, free_port, stop
+from benchmarks.servers import command, created_key, free_port, stop
 from benchmarks.twin import copy_with_twin, live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         folders = [f"--{name}={root / name}" for name in ("releases", "models", "state")]
         state = folders[-1]
         command("serving", "backfill", f"--data={args.data.resolve()}", f"--until={until}", state)
-        key = command("serving", "keys", "create", "--role=checkout", state).splitlines()[-1]
+        key = created_key(root / "state", "checkout")
         record_healthy(root / "releases", good)
         with (root / "releases" / twin / INDEX).open("r+b") as file:  # half a copy
             file.truncate(file.seek(0, os.SEEK_END) // 2)

@@ -27,7 +27,14 @@ from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.offer_books import DEAREST, books
 from benchmarks.profiles import ARRIVALS, Segment
-from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, command, free_port, server
+from benchmarks.servers import (
+    UNREMEMBERED,
+    UNREMEMBERED_NOTE,
+    command,
+    created_key,
+    free_port,
+    server,
+)
 from benchmarks.twin import live_manifest
 from contract.consent import PURPOSES
 from contract.errors import UserError
@@ -106,12 +113,6 @@ def seeded(args: argparse.Namespace, state: Path, manifest: ReleaseManifest) -> 
     folder = f"--state={state}"
     command("serving", "backfill", f"--data={args.data.resolve()}", f"--until={until}", folder)
     return created_key(state, "checkout")
-
-
-def created_key(state: Path, role: str) -> str:
-    """A new key of the gateway whose state is there."""
-    created = command("serving", "keys", "create", f"--role={role}", f"--state={state}")
-    return created.splitlines()[-1]
 
 
 def _administrator(url: str, key: str) -> httpx.Client:

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.checkouts import DECIDE, stranger
 from benchmarks.command import add_json, add_release, execute
 from benchmarks.kafka_brokers import brokers
-from benchmarks.servers import command, free_port, server
+from benchmarks.servers import created_key, free_port, server
 from benchmarks.valkey_process import valkey
 from contract.errors import UserError
 from contract.figures import Figures
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
 
 def _row(args: argparse.Namespace, root: Path, settings: Mapping[str, str]) -> list[float]:
     port, state = free_port(), f"--state={root / 'state'}"
-    key = command("serving", "keys", "create", "--role=checkout", state).splitlines()[-1]
+    key = created_key(root / "state", "checkout")
     arguments = ["run", f"--port={port}", state, f"--releases={args.releases.resolve()}"]
     arguments.append(f"--models={args.models.resolve()}")
     url = f"http://127.0.0.1:{port}"

@@ -21,7 +21,7 @@ from uuid import UUID
 import httpx
 
 from benchmarks.command import execute
-from benchmarks.servers import command, free_port, server
+from benchmarks.servers import created_key, free_port, server
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.state.event_log import SqliteEventLog
@@ -80,7 +80,7 @@ def _round(args: argparse.Namespace, kind: str, seed: int, measured: Measured) -
     """One gateway with a fresh state, started, filled with subjects, measured and ended."""
     with tempfile.TemporaryDirectory(prefix="tillwise-") as name:
         folder = Path(name)
-        key = command("serving", "keys", "create", "--role=checkout", f"--state={folder}")
+        key = created_key(folder, "checkout")
         port = free_port()
         places = {"releases": args.releases.resolve(), "models": args.models.resolve()}
         arguments = [f"--port={port}", f"--state={folder}"]
@@ -93,7 +93,7 @@ def _round(args: argparse.Namespace, kind: str, seed: int, measured: Measured) -
             if len(cores) > 1:
                 os.sched_setaffinity(0, set(cores[1:]))
             try:
-                asyncio.run(_drive(args, url, key.splitlines()[-1], seed, process.pid, measured))
+                asyncio.run(_drive(args, url, key, seed, process.pid, measured))
             finally:
                 os.sched_setaffinity(0, set(cores))
         measured.read_us.append(_read_back(folder, kind))

@@ -20,7 +20,7 @@ import httpx
 from benchmarks.command import Missed, execute
 from benchmarks.kpi_shoppers import COSTS, PER_VISIT, START, batches
 from benchmarks.page_load import page_loads
-from benchmarks.servers import command, free_port, server
+from benchmarks.servers import created_key, free_port, server
 from contract.errors import UserError
 from contract.figures import Figures
 from serving.commands.worker_duties import OBJECTS_TO_COLLECT
@@ -133,9 +133,9 @@ def _ask(figures: Figures, state: Path, args: argparse.Namespace, slow: list[str
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folders = (f"--releases={args.releases}", f"--models={args.models}", f"--state={state}")
-    key = command("serving", "keys", "create", "--role", "admin", f"--state={state}")
+    key = created_key(state, "admin")
     told = ["run", f"--port={port}", f"--as-of={end.isoformat()}", *folders]
-    headers = {"Authorization": f"Bearer {key.splitlines()[-1].strip()}"}
+    headers = {"Authorization": f"Bearer {key}"}
     with server("serving", told, f"{url}/readyz"), httpx.Client(timeout=60) as client:
         for name, (query, days) in QUESTIONS.items():
             start = (end - timedelta(days=days)).isoformat()
@@ -150,7 +150,7 @@ def _ask(figures: Figures, state: Path, args: argparse.Namespace, slow: list[str
                 if answer.status_code != 200:
                     raise UserError(f"the gateway answered {answer.status_code}: {answer.text}")
             _row(figures, name, spent, {"KiB": [len(answer.content) / 1_024]}, slow)
-        loads = page_loads(f"{url}/dashboard/", key.splitlines()[-1].strip(), _ASKS)
+        loads = page_loads(f"{url}/dashboard/", key, _ASKS)
         if loads is None:
             figures.notes.append("no browser here: the dashboard was not loaded")
         else:

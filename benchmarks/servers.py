@@ -84,6 +84,12 @@ def command(module: str, *arguments: str) -> str:
     return outcome.stdout.strip()
 
 
+def created_key(state: Path, role: str) -> str:
+    """A new key of the gateway whose state is there. Raises UserError."""
+    created = command("serving", "keys", "create", f"--role={role}", f"--state={state}")
+    return created.splitlines()[-1]
+
+
 def _environment() -> dict[str, str]:
     """Ours without the settings of some other gateway."""
     return {name: held for name, held in os.environ.items() if not name.startswith("TILLWISE_")}

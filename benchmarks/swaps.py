@@ -25,7 +25,7 @@ from benchmarks.generator import LAG_LIMIT_MS, Generator, Options, Samples, run_
 from benchmarks.http_client import Exchange, Target
 from benchmarks.load import positive
 from benchmarks.profiles import Segment, schedule
-from benchmarks.servers import command, free_port, server
+from benchmarks.servers import command, created_key, free_port, server
 from benchmarks.twin import copy_with_twin, live_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         folders = [f"--{name}={root / name}" for name in ("releases", "models", "state")]
         state, until = folders[-1], manifest.trained_until.isoformat()
         command("serving", "backfill", f"--data={args.data.resolve()}", f"--until={until}", state)
-        key = command("serving", "keys", "create", "--role=checkout", state).splitlines()[-1]
+        key = created_key(root / "state", "checkout")
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         arguments = ["run", f"--port={port}", *folders, f"--as-of={until}"]

@@ -25,7 +25,7 @@ from benchmarks.command import add_json, add_release, execute
 from benchmarks.http_client import Target
 from benchmarks.load import drive, positive
 from benchmarks.profiles import Segment
-from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, command, free_port, server, stop
+from benchmarks.servers import UNREMEMBERED, UNREMEMBERED_NOTE, created_key, free_port, server, stop
 from benchmarks.triton import read_manifest
 from contract.errors import UserError
 from contract.figures import Figures
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, bool]:
         bench = Bench(args, state)
         started.callback(bench.end)
         folder = f"--state={state / 'state'}"
-        key = command("serving", "keys", "create", "--role=checkout", folder).splitlines()[-1]
+        key = created_key(state / "state", "checkout")
         url = f"http://127.0.0.1:{free_port()}"
         began = time.perf_counter()
         until = manifest.trained_until.isoformat()
